@@ -1,0 +1,334 @@
+"""What every datamodule shares: read, split, encode once into the cache, batch."""
+
+import hashlib
+import json
+import logging
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple, cast, final
+
+import lightning.pytorch as pl
+
+from datamodules.batching import Batch, BatchConfig, BatchLoader, BucketSampler
+from datamodules.cache import CacheWriter, TokenisedSplit, build_once, cache_folder, digest_of
+from datamodules.checking import DataReport, SplitFacts, report_on
+from datamodules.reading import Empty, FileFormat, Quoting, ReadingNotes, Row, read_rows
+from datamodules.source_digest import source_digest
+from datamodules.splitting import Deduplicator, split_of
+from project.errors import DataError
+
+log = logging.getLogger(__name__)
+
+_ABOUT = "about.json"
+
+Split = Literal["train", "validation", "test", "predict"]
+Facts = dict[str, Any]
+"""What a module must know of its data (vocabulary, labels): plain values, passed to it when the run is built."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """How the rows of `path` are divided when a split has no source of its own."""
+
+    validation_fraction: float = 0.1
+    """Share of the texts that becomes the validation split, in [0, 1)."""
+    test_fraction: float = 0.1
+    """Share of the texts that becomes the test split, in [0, 1)."""
+    seed: int = 0
+    """The split's own seed: every training seed has the same test set."""
+    drop_repeats: bool = False
+    """Keep one example of each text, and none in train that stands in another split. What is dropped is counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingConfig:
+    """How files are read."""
+
+    encoding: str = "utf-8"
+    """Any encoding Python knows, for example gb18030 or latin-1."""
+    file_format: FileFormat = "auto"
+    """auto: by the file's ending."""
+    quoting: Quoting = "auto"
+    """Whether quotes enclose fields of a table. auto: in .csv, not in .tsv."""
+    column_names: list[str] = field(default_factory=list)
+    """Names of the columns of a table without a header line."""
+    empty: Empty = "refuse"
+    """What to do with an empty cell or line. skip: leave it out, and count it."""
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """One split as the tracker records it."""
+
+    name: str
+    num_rows: int
+    digest: str
+    """Of the encoded content, whatever the file is called."""
+    source: str
+
+
+class Inspected(NamedTuple):
+    """What a check looks at in one example."""
+
+    length: int
+    """Before anything is cut, in `length_unit`."""
+    target: str = ""
+    """All that the model is to answer; equal texts with different targets are a conflict."""
+    labels: tuple[str, ...] = ()
+    """What is counted in the label histogram."""
+
+
+class DataModule(pl.LightningDataModule, ABC):
+    """Turns one source, or one file a split, into batches.
+
+    A datamodule says what an example is (`examples`), what a module must know of the training split (`learn`), how an
+    example becomes numbers (`encode`) and how these become a batch (`collate`). The rest is here.
+
+    Args:
+        path: a file, `embedded:NAME` or `hub:OWNER/NAME`; training data, and what the other splits are taken from
+            when they have no source of their own. For `predict`, the texts to predict.
+        validation_path, test_path: sources of these splits.
+        split: how rows of `path` are divided when a split has no source of its own.
+        reading: how files are read.
+        batch: what one batch may hold.
+    """
+
+    length_column = "input_ids"
+    """The column whose length is an example's number of positions."""
+    length_unit = "tokens"
+    max_length: int
+    """Longest example, in `length_unit`; a setting of each datamodule."""
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        validation_path: str | None,
+        test_path: str | None,
+        split: SplitConfig,
+        reading: ReadingConfig,
+        batch: BatchConfig,
+    ) -> None:
+        super().__init__()
+        self.path, self.validation_path, self.test_path = path, validation_path, test_path
+        self.split, self.reading, self.batch = split, reading, batch
+        self.order_seed = 0
+        """Seed of the order of training examples; set when the run is built."""
+        self._facts: Facts | None = None
+        self._is_adopted = False
+        self._folder: Path | None = None
+        self._rows: dict[str, TokenisedSplit] = {}
+        self._about: dict[str, Any] = {}
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    @abstractmethod
+    def columns(self, split: Split) -> Sequence[str] | Mapping[str, str]:
+        """Columns to read, or setting to column; a target may be missing for `predict`."""
+
+    @abstractmethod
+    def settings(self) -> Mapping[str, Any]:
+        """Every setting, as plain values, that changes what is stored; part of the cache's key."""
+
+    @abstractmethod
+    def examples(self, row: Row, split: Split) -> Iterator[Row]:
+        """Make examples of one record; `values["text"]` decides an example's split and what counts as a repeat."""
+
+    @abstractmethod
+    def learn(self, train: Iterator[Row]) -> Facts:
+        """Collect from the training examples what encoding and the module need."""
+
+    @abstractmethod
+    def encode(self, example: Row, facts: Facts) -> Mapping[str, Any]:
+        """Turn an example into integer arrays, integers and strings. Raises: DataError naming file and line."""
+
+    @abstractmethod
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        """Pad rows into a batch; beside tensors it has `id`, and the integers `num_tokens` (unpadded), `num_targets`."""
+
+    @abstractmethod
+    def inspect(self, row: Mapping[str, Any]) -> Inspected:
+        """Say what `lightrail check` is to know of an encoded row."""
+
+    @final
+    def adopt(self, facts: Facts) -> None:
+        """Encode with the facts of a trained module, rather than with what this data's training split teaches."""
+        self._facts, self._is_adopted = facts, True
+
+    @final
+    def facts(self) -> Facts:
+        assert self._facts is not None, "call setup first"
+        return self._facts
+
+    @final
+    def prepare_data(self) -> None:
+        """Encode into the cache unless it is there. Lightning calls this before it starts further processes."""
+        self._folder = self._folder or self._encode_once("fit")
+
+    @final
+    def setup(self, stage: str) -> None:
+        if self._rows:
+            return
+        folder = self._folder or self._encode_once(stage)
+        names = ("predict",) if stage == "predict" else ("train", "validation", "test")
+        self._rows = {name: TokenisedSplit(folder, name) for name in names}
+        about: dict[str, Any] = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+        self._facts, self._about = about["facts"], about
+
+    @final
+    def rows(self, split: Split) -> TokenisedSplit:
+        return self._rows[split]
+
+    @final
+    def summaries(self) -> list[SplitSummary]:
+        """Each split with its number of rows, digest and source, for the tracker."""
+        own = {"validation": self.validation_path, "test": self.test_path}
+        return [
+            SplitSummary(name, len(rows), self._about["digests"][name], own.get(name) or self.path)
+            for name, rows in self._rows.items()
+        ]
+
+    @final
+    def report(self) -> DataReport:
+        """Look for what is wrong with the data: repeats, leaks, conflicts, imbalance, what is cut off."""
+        sources = {summary.name: summary.source for summary in self.summaries()}
+        splits = []
+        for name, rows in self._rows.items():
+            facts = SplitFacts(name, sources[name], ReadingNotes(**self._about["notes"][name]))
+            for number in range(len(rows)):
+                row = rows.row(number)
+                seen = self.inspect(row)
+                place = {"file": self._about["files"][row["file"]], "line": row["line"]}
+                facts.add(str(row["text"]), **place, **seen._asdict())
+            splits.append(facts)
+        return report_on(splits, max_length=self.max_length, unit=self.length_unit)
+
+    @final
+    def train_dataloader(self) -> BatchLoader:
+        return self._loader("train", is_shuffled=True)
+
+    @final
+    def val_dataloader(self) -> BatchLoader:
+        return self._loader("validation")
+
+    @final
+    def test_dataloader(self) -> BatchLoader:
+        return self._loader("test")
+
+    @final
+    def predict_dataloader(self) -> BatchLoader:
+        return self._loader("predict")
+
+    def _loader(self, split: Split, *, is_shuffled: bool = False) -> BatchLoader:
+        rows, trainer = self._rows[split], self.trainer
+        sampler = BucketSampler(
+            rows.lengths(self.length_column),
+            self.batch,
+            seed=self.order_seed,
+            is_shuffled=is_shuffled,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+        return BatchLoader(rows, self.collate, sampler, self.batch.num_workers)
+
+    def _encode_once(self, stage: str) -> Path:
+        if stage == "predict":  # texts to predict are read once: they are not kept
+            self._temporary = tempfile.TemporaryDirectory(prefix="lightrail-")
+            folder = Path(self._temporary.name) / "predict"
+            return build_once(folder, lambda writer: self._encode_all({"predict": self.path}, writer))
+        sources = {"train": self.path, "validation": self.validation_path, "test": self.test_path}
+        content = {name: source and source_digest(source) for name, source in sources.items()}
+        shape = {"class": type(self).__qualname__, "split": asdict(self.split), "reading": asdict(self.reading)}
+        adopted = self._facts if self._is_adopted else None
+        folder = cache_folder() / digest_of([content, shape, dict(self.settings()), adopted])
+        return build_once(folder, lambda writer: self._encode_all(sources, writer))
+
+    def _encode_all(self, sources: Mapping[str, str | None], writer: CacheWriter) -> None:
+        # Examples wait on disk between the two passes, so that memory does not grow with the corpus.
+        with tempfile.TemporaryFile("w+", encoding="utf-8", dir=writer.folder) as spool:
+            notes = {name: ReadingNotes() for name in sources}
+            counts, digests = self._spool(self._assigned(sources, notes), list(sources), spool)
+            for name in sources:
+                if not counts[name]:
+                    raise DataError(_empty_split(name, self.path, counts))
+            facts = self._facts if self._is_adopted else self.learn(_read_spool(spool, "train"))
+            assert facts is not None, "to predict, the facts of a trained module are needed"
+            files: dict[str, int] = {}
+            for name in sources:
+                for example in _read_spool(spool, name):
+                    place = {"file": files.setdefault(example.file, len(files)), "line": example.line}
+                    writer.add(name, {**self.encode(example, facts), **place})
+        about = {
+            "facts": facts,
+            "digests": digests,
+            "files": list(files),
+            "notes": {name: asdict(own) for name, own in notes.items()},
+        }
+        (writer.folder / _ABOUT).write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+        log.info("encoded %s", ", ".join(f"{count} {name} examples" for name, count in counts.items()))
+
+    def _spool(
+        self, assigned: Iterator[tuple[str, Row]], names: list[str], spool: IO[str]
+    ) -> tuple[dict[str, int], dict[str, str]]:
+        """Write each example with its split; give each split's number of examples and the digest of its content."""
+        counts = dict.fromkeys(names, 0)
+        contents = {name: hashlib.blake2b(digest_size=16) for name in names}
+        for name, example in assigned:
+            values = json.dumps(example.values, ensure_ascii=False)
+            counts[name] += 1
+            contents[name].update(values.encode())
+            spool.write(f"{name}\t{values}\t{example.line}\t{example.file}\n")
+        return counts, {name: content.hexdigest() for name, content in contents.items()}
+
+    def _assigned(
+        self, sources: Mapping[str, str | None], notes: Mapping[str, ReadingNotes]
+    ) -> Iterator[tuple[str, Row]]:
+        """Give all examples with their split; test first, so that a repeat is dropped from train and not from test."""
+        repeats = Deduplicator()
+        for name, source in reversed(list(sources.items())):
+            for row in self._read(source, cast(Split, name), notes[name]) if source else ():
+                for example in self.examples(row, cast(Split, name)):
+                    text = example.values["text"]
+                    if name == "predict" or not self.split.drop_repeats or repeats.is_new(text):
+                        yield self._split_for(text, sources) if name == "train" else name, example
+        if repeats.num_dropped:
+            log.info("dropped %d examples that repeat another one", repeats.num_dropped)
+
+    def _split_for(self, text: str, sources: Mapping[str, str | None]) -> str:
+        """The split of an example of `path`: those with a source of their own take nothing from it."""
+        validation = 0.0 if sources["validation"] else self.split.validation_fraction
+        test = 0.0 if sources["test"] else self.split.test_fraction
+        return split_of(text, self.split.seed, validation, test)
+
+    def _read(self, source: str, split: Split, notes: ReadingNotes) -> Iterator[Row]:
+        reading = self.reading
+        return read_rows(
+            source,
+            columns=self.columns(split),
+            encoding=reading.encoding,
+            file_format=reading.file_format,
+            quoting=reading.quoting,
+            column_names=reading.column_names,
+            empty=reading.empty,
+            notes=notes,
+        )
+
+
+def _read_spool(spool: IO[str], split: str) -> Iterator[Row]:
+    spool.seek(0)
+    for entry in spool:
+        name, values, line, file = entry.rstrip("\n").split("\t", 3)  # JSON writes a tab inside a text as \\t
+        if name == split:
+            yield Row(json.loads(values), file, int(line))
+
+
+def _empty_split(name: str, path: str, counts: Mapping[str, int]) -> str:
+    found = ", ".join(f"{count} {split}" for split, count in counts.items())
+    return (
+        f"{path}: no {name} examples ({found}). "
+        f"Give more rows, a larger data.split.{name}_fraction, or data.{name}_path."
+        if name != "train"
+        else f"{path}: no examples to train on ({found}). Give more rows, or smaller validation and test fractions."
+    )

@@ -1,0 +1,194 @@
+"""The one batch sampler: the same global batches on any number of processes, resumable at any batch."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from project.errors import ConfigError
+
+Batch = dict[str, Any]
+Collate = Callable[[Sequence[dict[str, Any]]], Batch]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """What one batch may hold. Both limits count all processes together, so adding a process moves no number."""
+
+    size: int | None = 32
+    """Most examples in a batch, summed over processes. null: limited by `max_tokens` alone."""
+    max_tokens: int | None = None
+    """Most positions in a batch, padding included, summed over processes; a longer example is a batch of its own.
+    null: limited by `size` alone."""
+    num_workers: int = 0
+    """Loader processes. 0 is fastest for data that is already tokenised."""
+
+    def check(self) -> None:
+        """Raises: ConfigError when no limit is given or a number is out of range."""
+        if self.size is None and self.max_tokens is None:
+            raise ConfigError("data.batch: size and max_tokens are both null. Give one of them a number.")
+        for name, value, least in (
+            ("size", self.size, 1),
+            ("max_tokens", self.max_tokens, 1),
+            ("num_workers", self.num_workers, 0),
+        ):
+            if value is not None and value < least:
+                raise ConfigError(f"data.batch.{name} is {value}. Give a number of at least {least}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The part of one global batch that one process works on."""
+
+    indices: list[int]
+    is_filler: bool
+    """The batch held fewer examples than there are processes; this repeat of one of them counts for nothing."""
+
+
+class Rows(Protocol):
+    """Encoded examples, by index."""
+
+    def __len__(self) -> int: ...
+
+    def row(self, index: int) -> dict[str, Any]: ...
+
+
+def length_buckets(lengths: np.ndarray) -> np.ndarray:
+    """Round each length up to a bound of a grid whose cells are about 8 % wide.
+
+    Examples of one cell count as equally long. That leaves chance a say in who shares a batch, while padding stays
+    small, and makes the number of batches the same in every epoch.
+    """
+    longest = int(lengths.max(initial=1))
+    bounds = [1]
+    while bounds[-1] < longest:
+        bounds.append(max(bounds[-1] + 1, bounds[-1] * 108 // 100))
+    grid = np.minimum(np.array(bounds), longest)
+    return np.asarray(grid[np.searchsorted(grid, lengths)])
+
+
+def batch_bounds(buckets: np.ndarray, size: int | None, max_tokens: int | None) -> list[int]:
+    """Cut ascending lengths into batches. Returns the position at which each batch begins, and the end."""
+    bounds = [0]
+    while (start := bounds[-1]) < len(buckets):
+        count = len(buckets) - start if size is None else min(size, len(buckets) - start)
+        if max_tokens is not None:
+            likely = buckets[start : start + min(count, max_tokens // int(buckets[start]) + 1)]
+            positions = likely * np.arange(1, len(likely) + 1)  # of a batch that ends here, padding included
+            count = max(1, int(np.searchsorted(positions, max_tokens, side="right")))
+        bounds.append(start + count)
+    return bounds
+
+
+class BucketSampler(Sampler[Share]):
+    """Deals batches of about equally long examples, in a seeded order, to every process its share.
+
+    The global batches follow from `lengths`, `seed` and epoch alone. Each is dealt out over the processes, so every
+    process takes the same number of steps, and no example is repeated or left out. Lightning calls `set_epoch`.
+
+    Args:
+        lengths: positions of each example, [N].
+        seed: seed of the order.
+        is_shuffled: False gives the same order in every epoch, shortest first.
+        rank, world_size: which process this is, of how many.
+    """
+
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        config: BatchConfig,
+        *,
+        seed: int = 0,
+        is_shuffled: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        config.check()
+        self.buckets = length_buckets(lengths)
+        self.bounds = batch_bounds(np.sort(self.buckets), config.size, config.max_tokens)
+        self.seed, self.is_shuffled = seed, is_shuffled
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self.first_batch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def global_batches(self) -> list[np.ndarray]:
+        """The example numbers of every batch of this epoch, in order, whatever the number of processes."""
+        if not self.is_shuffled:
+            return np.split(np.argsort(self.buckets, kind="stable"), self.bounds[1:-1])
+        generator = np.random.default_rng([self.seed, self.epoch])
+        mixed = generator.permutation(len(self.buckets))
+        batches = np.split(mixed[np.argsort(self.buckets[mixed], kind="stable")], self.bounds[1:-1])
+        return [batches[number] for number in generator.permutation(len(batches))]
+
+    def __iter__(self) -> Iterator[Share]:
+        for batch in self.global_batches()[self.first_batch :]:
+            own = batch[self.rank :: self.world_size].tolist()
+            yield Share(own, is_filler=False) if own else Share([int(batch[0])], is_filler=True)
+
+
+class Shares(Dataset[Batch]):
+    """Looks up and collates a whole share at once."""
+
+    def __init__(self, rows: Rows, collate: Collate) -> None:
+        self.rows, self.collate = rows, collate
+
+    def __getitem__(self, share: Share) -> Batch:
+        batch = self.collate([{**self.rows.row(index), "id": index} for index in share.indices])
+        return {**batch, "is_filler": share.is_filler}
+
+
+class BatchLoader(DataLoader[Batch]):
+    """A loader that goes on at the batch at which a checkpoint was written, with any number of workers or processes.
+
+    Lightning stores `state_dict` in each checkpoint. The position counts global batches that were handed out, not
+    those a worker fetched ahead.
+    """
+
+    def __init__(self, rows: Rows, collate: Collate, sampler: BucketSampler, num_workers: int = 0) -> None:
+        super().__init__(
+            Shares(rows, collate),
+            sampler=sampler,
+            batch_size=None,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+        self.shares = sampler
+        self.batches_seen = 0
+        self._resume_at = 0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        # A generator on purpose: Lightning asks for the iterator before it calls set_epoch.
+        self.batches_seen, self._resume_at = self._resume_at, 0
+        # Workers iterate the sampler twice, so it must keep the position until the epoch is over.
+        self.shares.first_batch = self.batches_seen
+        for batch in super().__iter__():
+            self.batches_seen += 1
+            yield batch
+
+    def _description(self) -> dict[str, int]:
+        sampler = self.shares
+        return {"num_examples": len(sampler.buckets), "num_batches": len(sampler), "seed": sampler.seed}
+
+    def state_dict(self) -> dict[str, int]:
+        return {**self._description(), "batches_seen": self.batches_seen}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Raises: ConfigError when data, seed or batch limits differ from those of the checkpoint."""
+        found = self._description()
+        different = [f"{name} was {state[name]} and is {found[name]}" for name in found if state[name] != found[name]]
+        if different:
+            raise ConfigError(
+                f"this run cannot go on in the middle of an epoch: {', '.join(different)}. "
+                "Use the data, data.batch and seed of the checkpoint, or start a new run from its weights."
+            )
+        self._resume_at = state["batches_seen"] % len(self.shares)  # written after the last batch: a new epoch begins

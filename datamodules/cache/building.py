@@ -1,0 +1,105 @@
+"""Makes a cache once, whichever of several processes comes first, and names it by what it is made from."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from datamodules.cache.layout import FORMAT_VERSION, META
+from datamodules.cache.writing import CacheWriter, writing_to
+
+log = logging.getLogger(__name__)
+
+
+def cache_folder() -> Path:
+    """Where caches are kept: LIGHTRAIL_CACHE, else ~/.cache/lightrail."""
+    return Path(os.environ.get("LIGHTRAIL_CACHE") or "~/.cache/lightrail").expanduser()
+
+
+def file_digest(path: Path | str) -> str:
+    """Digest the content of a file, whatever its name."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def digest_of(parts: Any) -> str:
+    """Digest whatever decides a cache's content: digests of files, vocabulary, settings. Plain JSON values only."""
+    text = json.dumps([FORMAT_VERSION, parts], sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def build_once(folder: Path, build: Callable[[CacheWriter], None]) -> Path:
+    """Make the cache `folder` unless it is there, and return it.
+
+    Safe for several processes of one machine: one builds, the others wait. The folder appears complete, in one step;
+    what a killed builder left is thrown away by the next, which starts over.
+
+    Args:
+        folder: named after a digest of everything that decides the content.
+        build: adds all rows. What it raises is passed on and leaves no cache.
+    """
+    if is_finished(folder):
+        return folder
+    with writing_to(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder.with_name(folder.name + ".lock")):
+        if not is_finished(folder):
+            _build(folder, build)
+    return folder
+
+
+def is_finished(folder: Path) -> bool:
+    return (folder / META).is_file()
+
+
+def _build(folder: Path, build: Callable[[CacheWriter], None]) -> None:
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    with writing_to(folder):
+        for leftover in (unfinished, folder):  # nobody else uses them: this process holds the lock
+            if leftover.exists():
+                shutil.rmtree(leftover)
+        unfinished.mkdir()
+    try:
+        writer = CacheWriter(unfinished)
+        build(writer)
+        writer.close()
+        with writing_to(folder):
+            unfinished.rename(folder)
+            _sync(folder.parent)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold a lock that the kernel lets go of when this process ends, however it ends."""
+    with writing_to(path.parent):
+        stream = path.open("a")
+    with stream:
+        if not _try_lock(stream):
+            log.info("waiting for another process that is making %s", path.with_suffix(""))
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _try_lock(stream: IO[str]) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

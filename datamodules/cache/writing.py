@@ -1,0 +1,173 @@
+"""Writes encoded rows into a cache, one at a time and in constant memory."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.cache.layout import FORMAT_VERSION, META, OFFSET_DTYPE, Kind, offsets_file, values_file
+from project.errors import ConfigError
+
+Cell = NDArray[np.integer[Any]] | int | str
+
+_VALUES_PER_FLUSH = 2**18
+# The narrowest that holds a column is used; signed ones are there for marks such as -100.
+_DTYPES = [np.dtype(name) for name in ("<u1", "<i1", "<u2", "<i2", "<i4", "<i8")]
+
+
+class CacheWriter:
+    """Takes rows for any number of splits; every row of a split has the same columns.
+
+    A column holds one integer a row, or an array of integers, or a text. Integers are stored in the narrowest type
+    that holds them all, which may be widened on the way.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._splits: dict[str, _SplitWriter] = {}
+
+    def add(self, split: str, row: Mapping[str, Cell]) -> None:
+        """Append a row to a split."""
+        writer = self._splits.get(split)
+        if writer is None:
+            with writing_to(self.folder):
+                (self.folder / split).mkdir(parents=True)
+            writer = self._splits[split] = _SplitWriter(self.folder, split, row)
+        writer.add(row)
+
+    def close(self) -> None:
+        """Write what is buffered through to the disk, and `meta.json` last."""
+        splits = {name: writer.close() for name, writer in self._splits.items()}
+        with writing_to(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / META).open("w", encoding="utf-8") as stream:
+                json.dump({"format_version": FORMAT_VERSION, "splits": splits}, stream, indent=1)
+                stream.flush()
+                os.fsync(stream.fileno())
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Turn a full, read-only or forbidden disk into a ConfigError that says how to choose another."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write the cache {folder}: {error.strerror}. "
+            f"Set LIGHTRAIL_CACHE to a folder that may be written to and has room."
+        ) from error
+
+
+class _SplitWriter:
+    def __init__(self, folder: Path, split: str, first: Mapping[str, Cell]) -> None:
+        self.split = split
+        self.num_rows = 0
+        self.columns = {name: _ColumnWriter(folder, split, name, _kind(cell)) for name, cell in first.items()}
+
+    def add(self, row: Mapping[str, Cell]) -> None:
+        if row.keys() != self.columns.keys():
+            raise ValueError(f"row {self.num_rows} of {self.split} has {list(row)}, the first had {list(self.columns)}")
+        for name, cell in row.items():
+            self.columns[name].add(cell)
+        self.num_rows += 1
+
+    def close(self) -> dict[str, Any]:
+        columns = {name: column.close() for name, column in self.columns.items()}
+        content = hashlib.blake2b(str(self.num_rows).encode(), digest_size=16)
+        for name in sorted(columns):
+            content.update(f"{name}:{columns[name].pop('digest')}".encode())
+        return {"num_rows": self.num_rows, "digest": content.hexdigest(), "columns": columns}
+
+
+def _kind(cell: Cell) -> Kind:
+    if isinstance(cell, str):
+        return "text"
+    return "integers" if isinstance(cell, np.ndarray) and cell.ndim == 1 else "integer"
+
+
+class _ColumnWriter:
+    """Appends one column to its files, and keeps the digest of its content, which no choice of dtype changes."""
+
+    def __init__(self, folder: Path, split: str, name: str, kind: Kind) -> None:
+        self.where = f"column {name!r} of {split}"
+        self.kind = kind
+        self.dtype = _DTYPES[0]
+        self.num_values = 0
+        self._low = self._high = 0
+        self._folder = folder
+        self._path = values_file(folder, split, name)
+        self._offsets_path = offsets_file(folder, split, name)
+        self._cells: list[NDArray[np.int64]] = []
+        self._offsets = [0]
+        self._num_buffered = 0
+        self._content = hashlib.blake2b(kind.encode(), digest_size=16)
+        self._lengths = hashlib.blake2b(digest_size=16)
+
+    def add(self, cell: Cell) -> None:
+        if isinstance(cell, str):
+            values = np.frombuffer(cell.encode("utf-8", "surrogatepass"), np.uint8)
+        else:
+            values = np.asarray(cell)
+        if _kind(cell) != self.kind or values.ndim > 1 or (values.size and values.dtype.kind not in "iub"):
+            raise TypeError(f"{self.where} takes {self.kind}, not {cell!r:.60}")
+        if values.dtype == np.uint64 and values.size and values.max() > np.iinfo(np.int64).max:
+            raise OverflowError(f"{self.where} holds {values.max()}, more than 64 bits with a sign can")
+        self._cells.append(values.reshape(-1).astype(OFFSET_DTYPE))  # a copy: the caller may go on with its buffer
+        self.num_values += values.size
+        self._offsets.append(self.num_values)
+        self._num_buffered += values.size + 1
+        if self._num_buffered >= _VALUES_PER_FLUSH:
+            self._flush()
+
+    def close(self) -> dict[str, Any]:
+        self._flush()
+        with writing_to(self._folder):
+            for path in (self._path, self._offsets_path) if self.kind != "integer" else (self._path,):
+                with path.open("ab") as stream:
+                    os.fsync(stream.fileno())
+        digest = self._content.hexdigest() + self._lengths.hexdigest()
+        return {"kind": self.kind, "dtype": self.dtype.str, "num_values": self.num_values, "digest": digest}
+
+    def _flush(self) -> None:
+        values = np.concatenate([np.empty(0, OFFSET_DTYPE), *self._cells])
+        self._content.update(values.tobytes())
+        offsets = np.array(self._offsets, OFFSET_DTYPE)
+        self._lengths.update(np.diff(offsets).tobytes())
+        with writing_to(self._folder):
+            self._widen_for(values)
+            _append(self._path, values.astype(self.dtype))
+            if self.kind != "integer":
+                is_first = not self._offsets_path.exists()
+                _append(self._offsets_path, offsets if is_first else offsets[1:])
+        self._cells, self._offsets, self._num_buffered = [], [self.num_values], 0
+
+    def _widen_for(self, values: NDArray[np.int64]) -> None:
+        if values.size:
+            self._low = min(self._low, int(values.min()))
+            self._high = max(self._high, int(values.max()))
+        fits = [dtype for dtype in _DTYPES if np.iinfo(dtype).min <= self._low and self._high <= np.iinfo(dtype).max]
+        if self.dtype not in fits:
+            self._rewrite(fits[0])
+
+    def _rewrite(self, dtype: np.dtype[Any]) -> None:
+        """Copy what is on disk into a wider type, a piece at a time."""
+        if self._path.exists():
+            narrow = self._path.rename(self._path.with_suffix(".narrow"))
+            with narrow.open("rb") as stream:
+                while (piece := np.fromfile(stream, self.dtype, _VALUES_PER_FLUSH)).size:
+                    _append(self._path, piece.astype(dtype))
+            narrow.unlink()
+        self.dtype = dtype
+
+
+def _append(path: Path, values: NDArray[Any]) -> None:
+    with path.open("ab", buffering=0) as stream:
+        remaining = values.view(np.uint8).data
+        while remaining:
+            remaining = remaining[stream.write(remaining) :]

@@ -1,0 +1,29 @@
+"""Measures and judges data before it is trained on."""
+
+from datamodules.checking.facts import (
+    Pairs,
+    SplitFacts,
+    conflicts,
+    cut_shares,
+    imbalance,
+    length_percentiles,
+    repeats,
+    shared,
+)
+from datamodules.checking.findings import Finding, find
+from datamodules.checking.report import DataReport, report_on
+
+__all__ = [
+    "DataReport",
+    "Finding",
+    "Pairs",
+    "SplitFacts",
+    "conflicts",
+    "cut_shares",
+    "find",
+    "imbalance",
+    "length_percentiles",
+    "repeats",
+    "report_on",
+    "shared",
+]

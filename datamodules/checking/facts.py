@@ -1,0 +1,134 @@
+"""What a check remembers of each split, and the measures it takes of that: plain numbers, no judgement."""
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.reading.rows import ReadingNotes
+from datamodules.splitting import text_digest
+
+Pairs = NDArray[np.int64]
+"""Rows that belong together, as (row, row) indices, [P, 2]."""
+
+
+class SplitFacts:
+    """Collects the rows of one split in about 30 bytes each, however long they are."""
+
+    def __init__(self, name: str, source: str, notes: ReadingNotes | None = None) -> None:
+        self.name = name
+        self.source = source
+        self.notes = notes or ReadingNotes()
+        self.label_counts: Counter[str] = Counter()
+        self._files: dict[str, int] = {}
+        self._file_of_row = array("H")
+        self._lines = array("Q")
+        self._digests = array("Q")
+        self._targets = array("Q")
+        self._lengths = array("L")
+
+    def add(
+        self, text: str, *, file: str, line: int, length: int, target: str = "", labels: Iterable[str] = ()
+    ) -> None:
+        """Take in a row.
+
+        Args:
+            length: in the unit that the report names, before anything is cut.
+            target: all that the model is to answer for this text; equal texts with different targets are a conflict.
+            labels: what is counted: the label of a text, or the types of the entities in it.
+        """
+        self._file_of_row.append(self._files.setdefault(file, len(self._files)))
+        self._lines.append(line)
+        self._digests.append(text_digest(text))
+        self._targets.append(text_digest(target))
+        self._lengths.append(length)
+        self.label_counts.update(labels)
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    @property
+    def digests(self) -> NDArray[np.uint64]:
+        return _numbers(self._digests, np.uint64)
+
+    @property
+    def targets(self) -> NDArray[np.uint64]:
+        return _numbers(self._targets, np.uint64)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return _numbers(self._lengths, np.int64)
+
+    def place(self, row: int) -> str:
+        """Give `file:line` of row `row`."""
+        return f"{list(self._files)[self._file_of_row[row]]}:{self._lines[row]}"
+
+
+def _numbers(values: "array[int]", dtype: type[Any]) -> NDArray[Any]:
+    return np.array(values, dtype=dtype)
+
+
+def repeats(digests: NDArray[np.uint64]) -> Pairs:
+    """Pair each row whose text stood before with the first row that has it.
+
+    >>> repeats(np.array([7, 8, 7, 7], np.uint64)).tolist()
+    [[0, 2], [0, 3]]
+    """
+    _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
+    firsts = first[inverse]
+    later = np.flatnonzero(firsts != np.arange(len(digests)))
+    return np.stack([firsts[later], later], axis=1)
+
+
+def shared(digests: NDArray[np.uint64], others: NDArray[np.uint64]) -> Pairs:
+    """Pair each row of `others` whose text also stands in `digests` with the first row there.
+
+    >>> shared(np.array([7, 8, 8], np.uint64), np.array([9, 8], np.uint64)).tolist()
+    [[1, 1]]
+    """
+    distinct, first = np.unique(digests, return_index=True)
+    position = np.searchsorted(distinct, others).clip(max=max(len(distinct) - 1, 0))
+    later = np.flatnonzero(distinct[position] == others) if len(distinct) else np.empty(0, np.int64)
+    return np.stack([first[position[later]], later], axis=1)
+
+
+def conflicts(digests: NDArray[np.uint64], targets: NDArray[np.uint64]) -> Pairs:
+    """Pair each row with the first row that has the same text, where their targets differ.
+
+    >>> conflicts(np.array([7, 7, 7], np.uint64), np.array([1, 1, 2], np.uint64)).tolist()
+    [[0, 2]]
+    """
+    pairs = repeats(digests)
+    differs: NDArray[np.bool_] = targets[pairs[:, 0]] != targets[pairs[:, 1]]
+    return pairs[differs]
+
+
+def imbalance(counts: Counter[str]) -> float:
+    """Give how many times larger the largest label is than the smallest; 1 where there are none."""
+    return max(counts.values(), default=1) / max(min(counts.values(), default=1), 1)
+
+
+def length_percentiles(lengths: NDArray[np.int64]) -> dict[int, int]:
+    """Give the lengths that 50, 95, 99 and 100 % of the rows do not pass.
+
+    >>> length_percentiles(np.arange(1, 101))
+    {50: 50, 95: 95, 99: 99, 100: 100}
+    """
+    percents = (50, 95, 99, 100)
+    values = np.percentile(lengths, percents, method="inverted_cdf") if len(lengths) else np.zeros(len(percents))
+    return {percent: int(value) for percent, value in zip(percents, values, strict=True)}
+
+
+def cut_shares(lengths: NDArray[np.int64], max_length: int) -> tuple[float, float]:
+    """Give which share of the rows is cut at a length, and which share of all content is lost by it.
+
+    >>> cut_shares(np.array([2, 4, 10]), max_length=4)
+    (0.3333333333333333, 0.375)
+    """
+    if not lengths.sum():
+        return 0.0, 0.0
+    lost = (lengths - max_length).clip(min=0)
+    return float((lost > 0).mean()), float(lost.sum() / lengths.sum())

@@ -1,0 +1,161 @@
+"""What is worth knowing about the splits before training on them, each with what to do about it."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from datamodules.checking.facts import (
+    Pairs,
+    SplitFacts,
+    conflicts,
+    cut_shares,
+    imbalance,
+    length_percentiles,
+    repeats,
+    shared,
+)
+
+_FEW_ROWS_OF_A_LABEL = 8
+_FEW_ROWS_TO_EVALUATE = 200
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fact about the data; a warning also says what to do."""
+
+    severity: Literal["note", "warning"]
+    message: str
+
+
+def find(splits: Sequence[SplitFacts], max_length: int | None = None, unit: str = "tokens") -> list[Finding]:
+    """Give all findings, warnings first.
+
+    Args:
+        splits: at least one, the training split first.
+        max_length: where texts are cut, in `unit`; None where nothing is cut.
+    """
+    findings: list[Finding] = []
+    for earlier, later in itertools.combinations(splits, 2):
+        findings += _overlap(earlier, later)
+    for split in splits:
+        findings += _duplicates(split)
+        findings += _reading(split)
+    findings += _lengths(splits, max_length, unit)
+    findings += _labels(splits)
+    findings += _sizes(splits)
+    return sorted(findings, key=lambda finding: finding.severity == "note")
+
+
+def _overlap(earlier: SplitFacts, later: SplitFacts) -> Iterator[Finding]:
+    pairs = shared(earlier.digests, later.digests)
+    if len(pairs):
+        yield Finding(
+            "warning",
+            f"{_count(len(pairs), len(later))} {later.name} texts also stand in {earlier.name} "
+            f"({_example(earlier, later, pairs)}). The score on them measures memory: drop them from {earlier.name}, "
+            f"or report the score without them as well.",
+        )
+
+
+def _duplicates(split: SplitFacts) -> Iterator[Finding]:
+    pairs = repeats(split.digests)
+    if len(pairs):
+        is_many = len(pairs) > 0.01 * len(split)
+        advice = f" Drop repeated rows from {split.name}: they weigh more than others." if is_many else ""
+        yield Finding(
+            "warning" if is_many else "note",
+            f"{_count(len(pairs), len(split))} {split.name} rows repeat an earlier text "
+            f"({_example(split, split, pairs)}).{advice}",
+        )
+    pairs = conflicts(split.digests, split.targets)
+    if len(pairs):
+        yield Finding(
+            "warning",
+            f"{_count(len(pairs), len(split))} {split.name} rows give an earlier text another label "
+            f"({_example(split, split, pairs)}). Nothing can get both right: correct or drop them.",
+        )
+
+
+def _reading(split: SplitFacts) -> Iterator[Finding]:
+    notes = split.notes
+    if notes.num_multiline_fields:
+        yield Finding(
+            "warning",
+            f"{notes.num_multiline_fields:,} quoted fields of {split.source} go over several lines, the first at line "
+            f"{notes.first_multiline_line}. If a stray quote swallowed rows there, set data.reading.quoting=none.",
+        )
+    if notes.num_empty_skipped:
+        yield Finding(
+            "note",
+            f"{notes.num_empty_skipped:,} rows of {split.source} with an empty cell were skipped, the first at line "
+            f"{notes.first_empty_line}.",
+        )
+
+
+def _lengths(splits: Sequence[SplitFacts], max_length: int | None, unit: str) -> Iterator[Finding]:
+    shares = {} if max_length is None else {split.name: cut_shares(split.lengths, max_length) for split in splits}
+    if any(rows for rows, _ in shares.values()):
+        is_much = any(rows > 0.01 for rows, _ in shares.values())
+        parts = [
+            f"{100 * rows:.1f} % of {name} rows ({100 * lost:.1f} % of all {unit})"
+            for name, (rows, lost) in shares.items()
+        ]
+        enough = max(length_percentiles(split.lengths)[99] for split in splits)
+        advice = f" A maximum length of {enough:,} would cut 1 % of the rows at most." if is_much else ""
+        yield Finding("warning" if is_much else "note", f"Cut at {max_length:,} {unit}: {', '.join(parts)}.{advice}")
+
+
+def _labels(splits: Sequence[SplitFacts]) -> Iterator[Finding]:
+    train, *others = splits
+    counts = train.label_counts
+    if not counts:
+        return
+    if len(counts) == 1:
+        yield Finding(
+            "warning", f"Every {train.name} row has the label {next(iter(counts))!r}: there is nothing to learn."
+        )
+    rare = sorted(label for label, count in counts.items() if count < _FEW_ROWS_OF_A_LABEL)
+    if rare:
+        yield Finding(
+            "warning",
+            f"{len(rare)} label{'s have' if len(rare) > 1 else ' has'} fewer than {_FEW_ROWS_OF_A_LABEL} {train.name} "
+            f"rows ({_some(rare)}): add rows, or merge or drop such labels.",
+        )
+    ratio = imbalance(counts)
+    if ratio >= 3:
+        yield Finding(
+            "warning" if ratio >= 10 else "note",
+            f"The largest label has {ratio:,.0f} times the rows of the smallest: choose checkpoints by macro F1 "
+            f"rather than accuracy, and consider class weights.",
+        )
+    for other in others:
+        unseen = sorted(other.label_counts.keys() - counts.keys())
+        if unseen:
+            yield Finding(
+                "warning",
+                f"{other.name} has labels that {train.name} never shows ({_some(unseen)}): correct their spelling, "
+                f"or add rows of them to {train.name}.",
+            )
+
+
+def _sizes(splits: Sequence[SplitFacts]) -> Iterator[Finding]:
+    for split in splits[1:]:
+        if len(split) < _FEW_ROWS_TO_EVALUATE:
+            error = 100 * (0.25 / max(len(split), 1)) ** 0.5
+            yield Finding(
+                "note",
+                f"{split.name} has {len(split)} rows: a share measured on it is uncertain by up to {error:.0f} points.",
+            )
+
+
+def _example(first: SplitFacts, second: SplitFacts, pairs: Pairs) -> str:
+    return f"such as {second.place(int(pairs[0, 1]))} = {first.place(int(pairs[0, 0]))}"
+
+
+def _count(count: int, total: int) -> str:
+    return f"{count:,} of {total:,} ({100 * count / total:.1f} %)"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

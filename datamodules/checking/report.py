@@ -1,0 +1,103 @@
+"""A page of plain text about the data, for a terminal."""
+
+import textwrap
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from datamodules.checking.facts import SplitFacts, cut_shares, length_percentiles, repeats
+from datamodules.checking.findings import Finding, find
+
+_MAX_LINES = 39
+_MAX_LABELS = 10
+_MAX_WIDTH = 110
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """The splits of a data set, measured once."""
+
+    splits: Sequence[SplitFacts]
+    findings: Sequence[Finding]
+    max_length: int | None = None
+    unit: str = "tokens"
+
+    @property
+    def num_warnings(self) -> int:
+        return sum(finding.severity == "warning" for finding in self.findings)
+
+    def render(self) -> str:
+        """Give fewer than 40 lines: the splits, their labels, and the findings, warnings first."""
+        lines = [*_aligned(self._split_table(), num_left=1), ""]
+        if any(split.label_counts for split in self.splits):
+            lines += [*_aligned(self._label_table(), num_left=1), ""]
+        num_left = len(self.findings)
+        for finding in self.findings:
+            wrapped = _wrapped(finding)
+            if len(lines) + len(wrapped) >= _MAX_LINES:
+                break
+            lines += wrapped
+            num_left -= 1
+        if num_left:
+            lines.append(f"... and {num_left} more findings")
+        return "\n".join(lines if self.findings else [*lines, "nothing to warn of"])
+
+    def _split_table(self) -> list[list[str]]:
+        header = ["split", "rows", "distinct", f"{self.unit}: median", "95 %", "99 %", "longest"]
+        table = [header if self.max_length is None else [*header, f"cut at {self.max_length:,}"]]
+        for split in self.splits:
+            lengths = [f"{length:,}" for length in length_percentiles(split.lengths).values()]
+            num_distinct = len(split) - len(repeats(split.digests))
+            cells = [split.name, f"{len(split):,}", f"{num_distinct:,}", *lengths]
+            if self.max_length is not None:
+                cells.append(f"{100 * cut_shares(split.lengths, self.max_length)[0]:.1f} %")
+            table.append([*cells, f"  {split.source}"])
+        table[0].append("  source")
+        return table
+
+    def _label_table(self) -> list[list[str]]:
+        labels = list(dict.fromkeys(label for split in self.splits for label, _ in split.label_counts.most_common()))
+        table = [["label", *(split.name for split in self.splits)]]
+        table += [
+            [textwrap.shorten(label, 40, placeholder="..."), *(_share(split, [label]) for split in self.splits)]
+            for label in labels[:_MAX_LABELS]
+        ]
+        if rest := labels[_MAX_LABELS:]:
+            table.append([f"{len(rest)} more", *(_share(split, rest) for split in self.splits)])
+        return table
+
+
+def report_on(splits: Sequence[SplitFacts], max_length: int | None = None, unit: str = "tokens") -> DataReport:
+    """Measure the splits, the training split first, and judge them; see `find` for the arguments."""
+    return DataReport(splits, find(splits, max_length, unit), max_length, unit)
+
+
+def _share(split: SplitFacts, labels: Sequence[str]) -> str:
+    count = sum(split.label_counts[label] for label in labels)
+    return f"{count:,}  {100 * count / max(split.label_counts.total(), 1):5.1f} %"
+
+
+def _wrapped(finding: Finding) -> list[str]:
+    return textwrap.wrap(
+        f"{finding.severity:<9}{finding.message}", _MAX_WIDTH, subsequent_indent=" " * 9, break_on_hyphens=False
+    )
+
+
+def _aligned(table: Sequence[Sequence[str]], num_left: int) -> list[str]:
+    """Pad columns to equal width: the first `num_left` and a last one of text to the left, numbers to the right."""
+    widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for row in table:
+        cells = [
+            cell + " " * (width - _width(cell))
+            if index < num_left or cell.startswith("  ")
+            else " " * (width - _width(cell)) + cell
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _width(text: str) -> int:
+    """Columns that a text takes in a terminal, where Chinese characters take two."""
+    return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in text)

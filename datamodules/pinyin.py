@@ -1,0 +1,200 @@
+"""Pinyin to hanzi: what a keyboard receives, and the sentence that was meant."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, final
+
+import numpy as np
+
+from datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
+from datamodules.batching import Batch, BatchConfig
+from datamodules.collating import pad
+from datamodules.reading import Row
+from project.errors import ConfigError, DataError
+
+HANZI = re.compile(r"[\u3400-\u9fff\U00020000-\U000323af]")
+SENTENCE = re.compile(r"[^。！？；!?;\n]+[。！？；!?;]*[”’」』）)]*")
+PAD, UNKNOWN = 0, 1
+NOT_A_TARGET, NOT_A_CANDIDATE = -1, -2
+
+
+@final
+class PinyinData(DataModule):
+    """Sentences with one token a character: a toneless syllable for a hanzi, anything else as it is.
+
+    Plain Chinese text is cut into sentences and read aloud by pypinyin. A file with the column `syllables` (tokens
+    separated by spaces, one for each character of `text`) keeps its own readings, which is what a test set with
+    readings made by people needs. Sentences without a hanzi are left out.
+
+    Args:
+        path: plain text, one or more sentences a line; or a table with the column `text`, and perhaps `syllables`.
+        has_syllables: the table's column `syllables` is read, and must agree with `text` in length.
+        max_length: longest piece, in characters. A longer sentence is cut into pieces, never truncated.
+        max_other: how many signs that are not hanzi (punctuation, digits, letters) the network can tell apart.
+    """
+
+    length_unit = "characters"
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        validation_path: str | None = None,
+        test_path: str | None = None,
+        has_syllables: bool = False,
+        max_length: int = 128,
+        max_other: int = 100,
+        split: SplitConfig = SplitConfig(validation_fraction=0.02, test_fraction=0.03, drop_repeats=True),
+        reading: ReadingConfig = ReadingConfig(empty="skip"),
+        batch: BatchConfig = BatchConfig(size=None, max_tokens=2048),
+    ) -> None:
+        super().__init__(
+            path=path,
+            validation_path=validation_path,
+            test_path=test_path,
+            split=split,
+            reading=reading,
+            batch=batch,
+        )
+        if max_length < 1:
+            raise ConfigError(f"data.max_length is {max_length}. Give a number of characters of at least 1.")
+        self.has_syllables, self.max_length, self.max_other = has_syllables, max_length, max_other
+        self._numbers: tuple[dict[str, int], dict[str, dict[str, int]]] | None = None
+
+    def columns(self, split: Split) -> Sequence[str]:
+        if not self.has_syllables:
+            return ("text",)
+        return ("syllables",) if split == "predict" else ("text", "syllables")
+
+    def settings(self) -> Mapping[str, Any]:
+        return {
+            "has_syllables": self.has_syllables,
+            "max_length": self.max_length,
+            "max_other": self.max_other,
+            "pypinyin": _pypinyin_version(),
+        }
+
+    def examples(self, row: Row, split: Split) -> Iterator[Row]:
+        for text, syllables in self._sentences(row, split):
+            for start in range(0, len(syllables), self.max_length):
+                part = slice(start, start + self.max_length)
+                if split == "predict" or HANZI.search(text[part]):
+                    yield Row({"text": text[part], "syllables": syllables[part]}, row.file, row.line)
+
+    def _sentences(self, row: Row, split: Split) -> Iterator[tuple[str, list[str]]]:
+        """A record's sentences and their tokens; to predict, there are tokens alone and the text is empty."""
+        if split == "predict":
+            yield "", normalised(row.values["syllables" if self.has_syllables else "text"])
+        elif self.has_syllables:
+            text = row.values["text"].strip()
+            yield text, _given_syllables(row, text)
+        else:
+            for sentence in SENTENCE.findall(row.values["text"].strip()):
+                yield sentence, read_aloud(sentence)
+
+    def learn(self, train: Iterator[Row]) -> Facts:
+        """Count readings: `candidates` holds each syllable's characters with their counts, the most frequent first."""
+        readings: Counter[tuple[str, str]] = Counter()
+        others: Counter[str] = Counter()
+        for example in train:
+            for character, syllable in zip(example.values["text"], example.values["syllables"], strict=True):
+                if HANZI.match(character):
+                    readings[syllable, character] += 1
+                else:
+                    others[character] += 1
+        candidates: dict[str, dict[str, int]] = {}
+        for (syllable, character), count in sorted(readings.items(), key=lambda item: (-item[1], item[0])):
+            candidates.setdefault(syllable, {})[character] = count
+        frequent = [sign for sign, _ in others.most_common(self.max_other) if sign not in candidates]
+        return {"vocabulary": sorted(candidates) + sorted(frequent), "candidates": candidates}
+
+    def encode(self, example: Row, facts: Facts) -> Mapping[str, Any]:
+        """Number tokens and targets. A target is a place in the syllable's candidates, NOT_A_TARGET for a sign, or
+        NOT_A_CANDIDATE for a hanzi that the training split never showed with this reading (always an error then).
+        """
+        text, syllables = example.values["text"], example.values["syllables"]
+        tokens, candidates = self._numbering(facts)
+        labels = [NOT_A_CANDIDATE if token in candidates else NOT_A_TARGET for token in syllables]
+        input_ids = [tokens.get(token, UNKNOWN) for token in syllables]
+        for place, (character, token) in enumerate(zip(text, syllables, strict=bool(text))):
+            if HANZI.match(character):
+                labels[place] = candidates.get(token, {}).get(character, NOT_A_CANDIDATE)
+            elif token in candidates:  # the letter "a" is not the syllable "a"
+                input_ids[place], labels[place] = UNKNOWN, NOT_A_TARGET
+        return {
+            "input_ids": np.array(input_ids, dtype=np.int32),
+            "labels": np.array(labels, dtype=np.int32),
+            "text": text,
+            "tokens": " ".join(syllables),
+        }
+
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        """Pad with PAD and NOT_A_TARGET: `input_ids` and `labels` are [B, T]; `text` and `tokens` are lists of B."""
+        input_ids = pad([row["input_ids"] for row in rows], PAD)
+        labels = pad([row["labels"] for row in rows], NOT_A_TARGET)
+        return {
+            "id": [row["id"] for row in rows],
+            "input_ids": input_ids,
+            "attention_mask": input_ids != PAD,
+            "labels": labels,
+            "text": [row["text"] for row in rows],
+            "tokens": [row["tokens"].split(" ") for row in rows],
+            "num_tokens": sum(len(row["input_ids"]) for row in rows),
+            "num_targets": int((labels >= 0).sum()),
+        }
+
+    def inspect(self, row: Mapping[str, Any]) -> Inspected:
+        return Inspected(length=len(row["text"]))
+
+    def _numbering(self, facts: Facts) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+        if self._numbers is None:
+            tokens = {token: number for number, token in enumerate(facts["vocabulary"], start=UNKNOWN + 1)}
+            places = {
+                syllable: {character: place for place, character in enumerate(characters)}
+                for syllable, characters in facts["candidates"].items()
+            }
+            self._numbers = tokens, places
+        return self._numbers
+
+
+def read_aloud(text: str) -> list[str]:
+    """Give each character its toneless syllable as pypinyin reads it in context, or itself when it is no hanzi.
+
+    >>> read_aloud("银行，行长")
+    ['yin', 'hang', '，', 'hang', 'zhang']
+    """
+    try:
+        from pypinyin import Style, lazy_pinyin
+    except ImportError as error:
+        raise ConfigError("reading Chinese text aloud needs pypinyin: pip install 'lightrail[chinese]'.") from error
+    syllables: list[str] = lazy_pinyin(text, style=Style.NORMAL, errors=list)  # type: ignore[arg-type]
+    return syllables
+
+
+def normalised(tokens: str) -> list[str]:
+    """Split typed tokens at spaces; syllables are lower-case and write ü as v, as keyboards do.
+
+    >>> normalised("Nü er  LU:")
+    ['nv', 'er', 'lv']
+    """
+    return tokens.lower().replace("u:", "v").replace("ü", "v").split()
+
+
+def _given_syllables(row: Row, text: str) -> list[str]:
+    syllables = normalised(row.values["syllables"])
+    if len(syllables) != len(text):
+        raise DataError(
+            f"{row.file}:{row.line}: {len(syllables)} syllables for {len(text)} characters "
+            f"({' '.join(syllables)!r} / {text!r}). Give one token for each character, punctuation included, "
+            "or drop the line."
+        )
+    return syllables
+
+
+def _pypinyin_version() -> str | None:
+    try:
+        return version("pypinyin")
+    except PackageNotFoundError:
+        return None

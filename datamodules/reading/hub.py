@@ -1,0 +1,85 @@
+"""Rows of a Hugging Face data set: from the hub, from a folder of data files, or from a `save_to_disk` folder."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from datamodules.reading.rows import Columns, Row, text_value
+from project.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+PREFIX = "hub:"
+_ROWS_PER_BATCH = 1024
+_SOURCE = re.compile(r"hub:(?P<name>[^@]+?)(:(?P<config>[^:@/]+))?@(?P<split>[^@]+)")
+
+
+def read_hub(source: str, columns: Columns) -> Iterator[Row]:
+    """Yield the records of `hub:OWNER/NAME[:CONFIG]@SPLIT`; class labels are given by name."""
+    dataset = load_hub(source)
+    columns.require(source, dataset.column_names)
+    dataset = dataset.select_columns(columns.names)
+    features = dataset.features
+    number = 0
+    for batch in dataset.iter(batch_size=_ROWS_PER_BATCH):
+        for values in zip(*(batch[name] for name in columns.names), strict=True):
+            number += 1
+            where = f"{source}:{number}"
+            named = [
+                text_value(_label_names(value, features[name], where), where, name)
+                for name, value in zip(columns.names, values, strict=True)
+            ]
+            yield Row(dict(zip(columns.names, named, strict=True)), source, number)
+
+
+def load_hub(source: str) -> "Dataset":
+    """Load the one split that the source names, downloading it into the Hugging Face cache if need be."""
+    match = _SOURCE.fullmatch(source)
+    if match is None:
+        raise DataError(f"{source}: write hub:OWNER/NAME@SPLIT or hub:OWNER/NAME:CONFIG@SPLIT, such as hub:imdb@train.")
+    folder = Path(match["name"]).expanduser()
+    if match["name"].startswith(("/", ".", "~")) and not folder.is_dir():
+        raise DataError(f"{source}: the folder {folder} does not exist (the working folder is {Path.cwd()}).")
+    try:
+        if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():
+            return _saved_split(source, folder, match["split"])
+        from datasets import load_dataset
+
+        name = str(folder) if folder.is_dir() else match["name"]
+        return load_dataset(name, match["config"], split=match["split"])
+    except (OSError, ValueError) as error:  # not found, no such configuration or split, no connection
+        reason = str(error).rstrip(".")
+        raise DataError(
+            f"{source}: cannot be loaded: {reason}. Check the name, the configuration, the split and the connection; "
+            f"`hf auth login` is needed for private data."
+        ) from error
+
+
+def _saved_split(source: str, folder: Path, split: str) -> "Dataset":
+    from datasets import DatasetDict, load_from_disk
+
+    saved = load_from_disk(str(folder))
+    if not isinstance(saved, DatasetDict):
+        if split in ("train", str(saved.split)):
+            return saved
+        raise DataError(f"{source}: this folder holds one split, {saved.split or 'train'!s}. Write @train.")
+    if split not in saved:
+        raise DataError(f"{source}: no split {split!r}. Splits found: {', '.join(saved)}.")
+    return saved[split]
+
+
+def _label_names(value: object, feature: object, where: str) -> object:
+    """Replace the numbers of class labels, alone or one for each token, by their names."""
+    from datasets import ClassLabel
+
+    if isinstance(value, list):
+        item = getattr(feature, "feature", None)
+        return [_label_names(number, item, where) for number in value] if isinstance(item, ClassLabel) else value
+    if not isinstance(feature, ClassLabel) or not isinstance(value, int):
+        return value
+    if value < 0:
+        raise DataError(f"{where}: label {value}, which marks unlabelled rows. Choose a split that has labels.")
+    name: str = feature.int2str(value)
+    return name

@@ -1,0 +1,160 @@
+"""The lines of a text file or of standard input: decoded, decompressed, and split at line feeds only."""
+
+import codecs
+import difflib
+import gzip
+import io
+import os
+import re
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from project.errors import ConfigError, DataError
+
+STANDARD_INPUT = "-"
+_GZIP_MAGIC = b"\x1f\x8b"
+_ZIP_MAGIC = b"PK\x03\x04"
+
+
+def read_lines(source: str, encoding: str = "utf-8") -> Iterator[str]:
+    """Yield each line without its line end (LF or CRLF) and without a byte order mark.
+
+    Only a line feed ends a line: `str.splitlines` would also cut at U+2028, form feeds and the like, which
+    stand inside texts that were scraped from the web.
+
+    Raises:
+        DataError: the file is missing, a folder, cut short, or holds bytes that are no text in this encoding.
+        ConfigError: there is no such encoding.
+    """
+    is_bytewise = _is_bytewise(encoding)
+    number = 0
+    with _open_bytes(source) as stream:
+        lines = _decode(stream, source, encoding) if is_bytewise else _decode_wide(stream, source, encoding)
+        try:
+            for line in lines:
+                number += 1
+                if "\0" in line:
+                    raise DataError(
+                        f"{source}:{number}: NUL byte at character {line.index(chr(0)) + 1}. This is no text file, "
+                        f"or one in UTF-16 (then set data.reading.encoding=utf-16)."
+                    )
+                yield line
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(
+                f"{source}: the compressed file is cut short or damaged after line {number} ({error}). "
+                f"Copy or download it again."
+            ) from error
+
+
+def existing_file(source: str) -> Path:
+    """Give the path of a file that is there and can be read, or raise DataError saying what is there instead."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        names = sorted(entry.name for entry in path.iterdir())[:8]
+        raise DataError(
+            f"{source} is a folder; name one file in it ({', '.join(names) or 'it is empty'}), "
+            f"or write hub:{source}@SPLIT if it is a saved Hugging Face data set."
+        )
+    if not path.exists():
+        raise DataError(f"{source}: no such file. {_nearby(path)}")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{source}: may not be read by this user. Change its permissions (chmod u+r).")
+    return path
+
+
+def _nearby(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"Its folder {path.parent} does not exist either (the working folder is {Path.cwd()})."
+    names = [entry.name for entry in path.parent.iterdir()]
+    nearest = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5) or sorted(names)[:5]
+    return f"The folder {path.parent} holds: {', '.join(nearest) or 'nothing'}."
+
+
+@contextmanager
+def _open_bytes(source: str) -> Iterator[IO[bytes]]:
+    if source == STANDARD_INPUT:
+        yield sys.stdin.buffer
+        return
+    with existing_file(source).open("rb") as stream:
+        start = stream.peek(4)
+        if start.startswith(_ZIP_MAGIC):
+            raise DataError(f"{source} is a zip archive. Unpack it and name the file inside.")
+        if start.startswith(_GZIP_MAGIC):
+            with gzip.open(stream) as plain:
+                yield io.BufferedReader(plain)
+        elif source.endswith(".gz") and start:
+            raise DataError(f"{source} is not compressed though it is named .gz. Drop .gz from its name.")
+        else:
+            yield stream
+
+
+def _is_bytewise(encoding: str) -> bool:
+    try:
+        return "\n".encode(encoding) == b"\n"
+    except LookupError as error:
+        raise ConfigError(
+            f"data.reading.encoding={encoding}: no such encoding. Common ones: utf-8, gb18030, big5, latin-1, utf-16."
+        ) from error
+
+
+def _decode(stream: IO[bytes], source: str, encoding: str) -> Iterator[str]:
+    for number, raw in enumerate(stream, 1):
+        try:
+            line = raw.decode(encoding)
+        except UnicodeDecodeError as error:
+            raise _not_decodable(source, encoding, number, error) from error
+        yield _without_ends(line, number)
+
+
+def _decode_wide(stream: IO[bytes], source: str, encoding: str) -> Iterator[str]:
+    """Decode UTF-16 and UTF-32, whose line feed is more than one byte."""
+    number = 0
+    try:
+        with io.TextIOWrapper(stream, encoding, newline="\n") as text:
+            for number, line in enumerate(text, 1):
+                yield _without_ends(line, number)
+    except UnicodeError as error:
+        raise DataError(f"{source}: not {encoding} after line {number}: {error}. Set data.reading.encoding.") from error
+
+
+def _without_ends(line: str, number: int) -> str:
+    if number == 1:
+        line = line.removeprefix("\ufeff")
+    return line.removesuffix("\n").removesuffix("\r")
+
+
+def _not_decodable(source: str, encoding: str, number: int, error: UnicodeDecodeError) -> DataError:
+    line = bytes(error.object)
+    likely = _likely_encoding(line, encoding)
+    shown = line.decode(likely, "replace").strip()[:40]
+    return DataError(
+        f"{source}:{number}: byte {error.start + 1} of the line (0x{line[error.start]:02x}) is not {encoding}. "
+        f"The line reads as {likely} ({shown!r}): set data.reading.encoding={likely}."
+    )
+
+
+def _likely_encoding(line: bytes, refused: str) -> str:
+    """Guess from the bytes: Chinese encodings put high bytes in pairs, accented letters stand alone."""
+    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    for encoding in ("utf-8", "gb18030"):
+        if encoding != codecs.lookup(refused).name and _decodes(line, encoding) and _has_paired_high_bytes(line):
+            return encoding
+    return "latin-1"
+
+
+def _decodes(line: bytes, encoding: str) -> bool:
+    try:
+        line.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _has_paired_high_bytes(line: bytes) -> bool:
+    runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", line)]
+    return 2 * sum(length for length in runs if length > 1) > sum(runs)

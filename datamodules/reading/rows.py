@@ -1,0 +1,97 @@
+"""One record of a data set, the columns asked of it, and what its reader noticed on the way."""
+
+import difflib
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from project.errors import DataError
+
+Quoting = Literal["auto", "standard", "none"]
+Empty = Literal["refuse", "skip", "keep"]
+FileFormat = Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet", "conll"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record, and where it stands."""
+
+    values: dict[str, Any]
+    """Column to text; to a list of texts where the column holds one for each token."""
+    file: str
+    """As the user named it."""
+    line: int
+    """Line on which the record begins, from 1; in a binary format the number of the record."""
+
+
+@dataclass(slots=True)
+class ReadingNotes:
+    """What a reader counted that is no error and that its caller should report."""
+
+    num_rows: int = 0
+    num_empty_skipped: int = 0
+    first_empty_line: int | None = None
+    num_multiline_fields: int = 0
+    """Quoted fields that go on over a line's end: real paragraphs, or a stray quote that swallowed rows."""
+    first_multiline_line: int | None = None
+
+
+class Columns:
+    """The columns a caller asks for, each with the setting that names it where there is one.
+
+    >>> Columns({"text_column": "sentence"}).names
+    ['sentence']
+    """
+
+    def __init__(self, columns: Sequence[str] | Mapping[str, str]) -> None:
+        assert not isinstance(columns, str), "a sequence of names, not one name"
+        settings = columns if isinstance(columns, Mapping) else {}
+        self.names = list(columns.values()) if isinstance(columns, Mapping) else list(columns)
+        self._settings = {column: f"data.{setting}" for setting, column in settings.items()}
+
+    def require(self, where: str, found: Iterable[str], hint: str = "") -> None:
+        """Raise DataError unless every column asked for is among those found exactly once."""
+        found = list(found)
+        for name in self.names:
+            if name not in found:
+                raise DataError(f"{where}: no column {name!r}. {self._advice(name, found, hint)}")
+            if found.count(name) > 1:
+                raise DataError(f"{where}: {found.count(name)} columns are called {name!r}. Rename all but one.")
+
+    def _advice(self, name: str, found: list[str], hint: str) -> str:
+        listing = ", ".join(repr(textwrap.shorten(column, 40, placeholder="...")) for column in found[:20]) or "none"
+        folded = {column.casefold(): column for column in found}
+        nearest = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+        setting = self._settings.get(name)
+        if setting:
+            choice = f" Set {setting}={folded[nearest[0]] if nearest else 'NAME'}."
+        else:
+            choice = f" Did you mean {folded[nearest[0]]!r}?" if nearest else ""
+        return f"Columns found: {listing}.{choice}{'' if nearest else hint}"
+
+
+def text_value(value: object, where: str, column: str) -> str | list[str]:
+    """Give the text of a typed value: numbers and truth values as JSON writes them, lists item by item."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, list) and not any(isinstance(item, list | dict | None) for item in value):
+        return [str(text_value(item, where, column)) for item in value]
+    kind = "no value (null)" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
+    raise DataError(f"{where}: column {column!r} holds {kind}; a text, a number or a list of texts is needed. Fix it.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions:
+    """How a caller wants a source read; `read_rows` says what each means."""
+
+    columns: Columns
+    encoding: str = "utf-8"
+    quoting: Quoting = "auto"
+    empty: Empty = "refuse"
+    file_format: FileFormat = "auto"
+    column_names: Sequence[str] = ()

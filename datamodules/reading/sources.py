@@ -1,0 +1,147 @@
+"""Where rows come from: the one function that every datamodule reads with."""
+
+import difflib
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from datamodules.reading import hub
+from datamodules.reading.lines import STANDARD_INPUT, existing_file, read_lines
+from datamodules.reading.records import read_json_lines, read_parquet, read_tagged_tokens, read_text
+from datamodules.reading.rows import Columns, Empty, FileFormat, Quoting, ReadingNotes, ReadingOptions, Row
+from datamodules.reading.tables import read_table
+from project.errors import DataError
+
+log = logging.getLogger(__name__)
+
+EMBEDDED_PREFIX = "embedded:"
+
+_FORMATS: dict[str, FileFormat] = {
+    ".txt": "txt",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".conll": "conll",
+    ".bmes": "conll",
+    ".bio": "conll",
+}
+
+
+def read_rows(
+    source: str,
+    *,
+    columns: Sequence[str] | Mapping[str, str],
+    encoding: str = "utf-8",
+    quoting: Quoting = "auto",
+    empty: Empty = "refuse",
+    file_format: FileFormat = "auto",
+    column_names: Sequence[str] = (),
+    notes: ReadingNotes | None = None,
+) -> Iterator[Row]:
+    """Yield the rows of a source one by one, holding none of them.
+
+    Args:
+        source: a file (.txt, .csv, .tsv, .jsonl, .parquet, .conll/.bmes/.bio; .gz added to any text format), `-` for
+            standard input with one text a line, `embedded:NAME`, or `hub:OWNER/NAME[:CONFIG]@SPLIT`.
+        columns: the columns to give, or setting to column: then a missing one is refused naming its setting.
+        empty: what to do with a row that has nothing but white space in one of the columns. Skipped rows are
+            counted in `notes` and in the log.
+        file_format: overrides what the file's name says.
+        column_names: names the columns of a .csv or .tsv file that has no header line.
+        notes: filled while reading.
+
+    Raises:
+        DataError: naming file and line, when the first row is asked for or on the way.
+    """
+    options = ReadingOptions(
+        columns=Columns(columns),
+        encoding=encoding,
+        quoting=quoting,
+        empty=empty,
+        file_format=file_format,
+        column_names=column_names,
+    )
+    notes = ReadingNotes() if notes is None else notes
+    yield from _checked(_open_rows(source, options, notes), source, options, notes)
+
+
+def _open_rows(source: str, options: ReadingOptions, notes: ReadingNotes) -> Iterable[Row]:
+    if source.startswith(hub.PREFIX):
+        return hub.read_hub(source, options.columns)
+    if source.startswith(EMBEDDED_PREFIX):
+        from datamodules.embedded import read_embedded  # which itself reads with this package
+
+        return read_embedded(source, options.columns)
+    if source != STANDARD_INPUT:
+        existing_file(source)
+    file_format = format_of(source) if options.file_format == "auto" else options.file_format
+    if file_format == "parquet":
+        return read_parquet(source, options.columns)
+    return _open_text(source, file_format, options, notes)
+
+
+def _open_text(source: str, file_format: FileFormat, options: ReadingOptions, notes: ReadingNotes) -> Iterable[Row]:
+    lines = read_lines(source, options.encoding)
+    match file_format:
+        case "jsonl":
+            return read_json_lines(source, lines, options.columns)
+        case "conll":
+            return read_tagged_tokens(source, lines, options.columns)
+        case "csv":
+            return read_table(source, lines, ",", options, notes)
+        case "tsv":
+            return read_table(source, lines, "\t", options, notes)
+    return read_text(source, lines, options.columns)
+
+
+def format_of(source: str) -> FileFormat:
+    """Give the format that a file's name stands for."""
+    path = Path(source)
+    suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
+    if source == STANDARD_INPUT:
+        return "txt"
+    if suffix in _FORMATS:
+        return _FORMATS[suffix]
+    nearest = difflib.get_close_matches(suffix, _FORMATS, n=1)
+    raise DataError(
+        f"{source}: {f'the ending {suffix!r} says' if suffix else 'no ending says'} nothing of the format"
+        f"{f' (did you mean {nearest[0]}?)' if nearest else ''}. Rename the file to one of {', '.join(_FORMATS)}, "
+        f"or set data.reading.file_format (txt, csv, tsv, jsonl, parquet, conll)."
+    )
+
+
+def _checked(rows: Iterable[Row], source: str, options: ReadingOptions, notes: ReadingNotes) -> Iterator[Row]:
+    """Pass rows on, counting them and treating empty cells as asked."""
+    for row in rows:
+        blank = None if options.empty == "keep" else _blank_column(row)
+        if blank is None:
+            notes.num_rows += 1
+            yield row
+        elif options.empty == "skip":
+            notes.num_empty_skipped += 1
+            notes.first_empty_line = notes.first_empty_line or row.line
+        else:
+            raise DataError(
+                f"{row.file}:{row.line}: {blank!r} is empty. Fill it in, drop the line, or set data.reading.empty=skip "
+                f"to skip and count such rows."
+            )
+    if notes.num_empty_skipped:
+        log.warning(
+            "skipped %d rows with an empty cell in %s, the first at line %d",
+            notes.num_empty_skipped,
+            source,
+            notes.first_empty_line,
+        )
+    if notes.num_rows == 0:
+        why = f"all {notes.num_empty_skipped} were skipped as empty" if notes.num_empty_skipped else "nothing to read"
+        raise DataError(f"{source} holds no rows ({why}). Give a file with at least one.")
+
+
+def _blank_column(row: Row) -> str | None:
+    for name, value in row.values.items():
+        if not value or (isinstance(value, str) and value.isspace()):
+            return name
+    return None
