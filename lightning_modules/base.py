@@ -1,0 +1,241 @@
+"""The base of every task: it owns the steps, the logging and the optimizer, and closes them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, final
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from lightning_modules.metrics.mean_loss import MeanLoss
+from lightning_modules.optimization import OptimConfig, build_optimizer, build_schedule, clip_gradients, freeze
+from lightning_modules.plain import from_plain, to_plain
+from project.errors import ConfigError
+
+Batch = dict[str, Any]
+Stage = Literal["val", "test"]
+
+_TARGETS_PER_UNIT = 1024
+"""Scale of the loss while gradients of several batches or processes add up; a power of two, so it rounds nothing."""
+
+
+class TaskModule(pl.LightningModule, ABC):
+    """Learns one task. Subclasses are final and write `forward`, `loss`, `update` and `decode`.
+
+    The gradient of an optimizer step is that of the mean loss over its targets, however these are spread over
+    micro-batches and processes. Evaluation counts each example once, and metrics are computed from sums.
+
+    Args:
+        metrics: updated by `update`, computed at the end of an evaluation over all processes.
+        optim: optimizer, schedule and freezing.
+    """
+
+    monitor: ClassVar[str]
+    """The metric that decides which checkpoint is the best, for example `val/accuracy`."""
+    monitor_mode: ClassVar[Literal["min", "max"]] = "max"
+    from_data: ClassVar[frozenset[str]] = frozenset({"vocabulary", "labels", "candidates"})
+    """Constructor arguments that come from the datamodule when a run is built, never from a configuration."""
+
+    def __init__(self, metrics: MetricCollection, optim: OptimConfig) -> None:
+        super().__init__()
+        optim.check()
+        self.optim = optim
+        self.val_metrics = metrics.clone()
+        self.test_metrics = metrics.clone()
+        self.val_loss, self.test_loss = MeanLoss(), MeanLoss()
+        self.num_targets = 0  # of the optimizer step in progress, on this process
+        # Sum of losses and number of targets since the last logged step. No buffer: DDP would overwrite it.
+        self.loss_window = torch.zeros(2, dtype=torch.float64)
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Any:
+        """Compute the outputs that `loss`, `update` and `decode` share."""
+
+    @abstractmethod
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, int]:
+        """Give the mean loss (zero if there is no target), and how many targets it is a mean over."""
+
+    @abstractmethod
+    def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
+        """Count a batch into the metrics."""
+
+    @abstractmethod
+    def decode(self, outputs: Any, batch: Batch) -> Mapping[str, Sequence[Any]]:
+        """Restate outputs for people: one column each for `prediction`, `score` (confidence in [0, 1]) and, where the
+        batch has targets, `target` and `loss` (mean over the example's targets); a value per example.
+        """
+
+    @final
+    def configure_model(self) -> None:
+        freeze(self, self.optim.freeze)
+
+    @final
+    def on_train_start(self) -> None:
+        self.num_targets = 0
+        self.loss_window = self.loss_window.to(self.device)
+
+    @final
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        mean, num_targets = self.loss(self(batch), batch)
+        if batch["is_filler"]:
+            num_targets = 0
+        self.num_targets += num_targets
+        self.loss_window += torch.stack([mean.detach().double() * num_targets, mean.new_tensor(num_targets).double()])
+        return mean * self._weight(num_targets)
+
+    @final
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Turn the sum of gradients into the gradient of the mean over all targets of this step."""
+        if not self._is_alone():
+            num_targets = torch.tensor(float(self.num_targets), device=self.device)
+            if self.trainer.world_size > 1:
+                torch.distributed.all_reduce(num_targets)
+            num_parts = (
+                self.trainer.accumulate_grad_batches * self.trainer.world_size
+            )  # Lightning and DDP divided by it
+            gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+            torch._foreach_mul_(gradients, _TARGETS_PER_UNIT * num_parts / num_targets.clamp(min=1))
+        self.num_targets = 0
+        # Here rather than after the step: a checkpoint of this step then finds the window closed and the point logged.
+        step, every = self.trainer.global_step + 1, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and step % every == 0:
+            rate = optimizer.param_groups[-1]["lr"]
+            self._track({"train/loss": self._close_loss_window(), "train/learning_rate": rate}, step)
+
+    @final
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        clip_gradients(self, gradient_clip_val, gradient_clip_algorithm)
+
+    @final
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    @final
+    def on_validation_epoch_end(self) -> None:
+        self._log_evaluation("val")
+
+    @final
+    def test_step(self, batch: Batch, batch_idx: int) -> Mapping[str, Sequence[Any]]:
+        return self._rows(self._evaluate("test", batch), batch)
+
+    @final
+    def on_test_epoch_end(self) -> None:
+        self._log_evaluation("test")
+
+    @final
+    def predict_step(self, batch: Batch, batch_idx: int) -> Mapping[str, Sequence[Any]]:
+        return self._rows(self(batch), batch)
+
+    @final
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        # A fused optimizer unscales float16 gradients itself, which is after clipping needs them.
+        optimizer = build_optimizer(self, self.optim, is_fused=self.trainer.precision != "16-mixed")
+        schedule = build_schedule(optimizer, self.optim, self.trainer.estimated_stepping_batches)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @final
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["task"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = to_plain(dict(self.hparams))
+        checkpoint["loss_window"] = self._summed_over_processes(self.loss_window).tolist()
+
+    @final
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        window = torch.tensor(checkpoint["loss_window"], dtype=torch.float64)
+        # One process goes on with everybody's sum, or it would be counted once for each.
+        self.loss_window = window if self.trainer.is_global_zero else torch.zeros_like(window)
+
+    @final
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: str | torch.device = "cpu"
+    ) -> Self:
+        """Rebuild a task with its weights from the checkpoint alone.
+
+        Raises: ConfigError when the file is no checkpoint, or one of another task.
+        """
+        return cls.from_checkpoint(read_checkpoint(checkpoint_path, map_location), str(checkpoint_path))
+
+    @final
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Mapping[str, Any], name: str) -> Self:
+        """As `load_from_checkpoint`, for a checkpoint that was read already; `name` is used in messages."""
+        own = f"{cls.__module__}.{cls.__qualname__}"
+        if checkpoint["task"] != own:
+            raise ConfigError(
+                f"{name} is a checkpoint of {checkpoint['task'].rpartition('.')[2]}, not of {cls.__name__}. "
+                f"Name a checkpoint of this task, or the configuration that it was trained with."
+            )
+        task = cls(**from_plain(checkpoint[cls.CHECKPOINT_HYPER_PARAMS_KEY]))
+        task.load_state_dict(checkpoint["state_dict"])
+        return task
+
+    def _is_alone(self) -> bool:
+        """Whether an optimizer step takes its gradient from one batch on one process."""
+        return self.trainer.accumulate_grad_batches == 1 and self.trainer.world_size == 1
+
+    def _weight(self, num_targets: int) -> float:
+        return 1.0 if self._is_alone() else num_targets / _TARGETS_PER_UNIT
+
+    def _evaluate(self, stage: Stage, batch: Batch) -> Any:
+        outputs = self(batch)
+        if not batch["is_filler"]:
+            mean, num_targets = self.loss(outputs, batch)
+            (self.val_loss if stage == "val" else self.test_loss).update(mean, num_targets)
+            self.update(self.val_metrics if stage == "val" else self.test_metrics, outputs, batch)
+        return outputs
+
+    def _rows(self, outputs: Any, batch: Batch) -> Mapping[str, Sequence[Any]]:
+        return {} if batch["is_filler"] else {"id": batch["id"], **self.decode(outputs, batch)}
+
+    def _log_evaluation(self, stage: Stage) -> None:
+        metrics, loss = (self.val_metrics, self.val_loss) if stage == "val" else (self.test_metrics, self.test_loss)
+        values = {f"{stage}/loss": loss.compute()}
+        values.update({f"{stage}/{name}": value for name, value in metrics.compute().items() if value.ndim == 0})
+        metrics.reset()
+        loss.reset()
+        # For checkpoints and early stopping. The processes agree already, and the largest of equal values is exact.
+        self.log_dict(values, logger=False, sync_dist=True, reduce_fx="max")
+        if not self.trainer.sanity_checking:
+            self._track(values, self.trainer.global_step)
+
+    def _track(self, values: Mapping[str, Any], step: int) -> None:
+        if self.logger is not None:
+            self.logger.log_metrics(dict(values), step=step)
+
+    def _close_loss_window(self) -> Tensor:
+        window = self._summed_over_processes(self.loss_window)
+        self.loss_window.zero_()
+        return window[0] / window[1]
+
+    def _summed_over_processes(self, values: Tensor) -> Tensor:
+        values = values.clone()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(values)
+        return values
+
+
+def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    """Read a checkpoint without running anything in it.
+
+    Raises: ConfigError when the file is missing, damaged or not a task's checkpoint.
+    """
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such checkpoint. Name a file, or runs:/RUN_ID.") from error
+    except Exception as error:
+        raise ConfigError(f"{path} is not a checkpoint that can be read ({type(error).__name__}).") from error
+    if not isinstance(checkpoint, dict) or "task" not in checkpoint:
+        raise ConfigError(f"{path} is not a checkpoint of a lightrail task. Name one that `lightrail fit` wrote.")
+    return checkpoint

@@ -1,0 +1,126 @@
+"""A Transformer encoder from scratch: pre-norm blocks, rotary positions, hashed n-grams at the input.
+
+Shapes: B examples, T positions, D width, H heads, E = D / H.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_modules.networks.encoder import Encoder, EncoderConfig
+from lightning_modules.networks.ngrams import HashedNgrams
+from project.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig(EncoderConfig):
+    """A Transformer encoder trained from scratch."""
+
+    width: int = 192
+    """Size of a position's vector; a multiple of 2 x `num_heads`."""
+    depth: int = 2
+    """Number of blocks, at least 1."""
+    num_heads: int = 4
+    """Attention heads."""
+    hidden_factor: int = 4
+    """Width of a block's hidden layer, in widths."""
+    dropout: float = 0.1
+    """Share of activations zeroed in training, in [0, 1)."""
+    ngram_orders: list[int] = field(default_factory=list)
+    """Lengths of the token n-grams whose hashed embeddings are added at the input; each of the n-grams of that
+    length that contain a position counts. Empty: none."""
+    ngram_buckets: int = 65536
+    """Rows of each n-gram's hash table."""
+    ngram_width: int = 64
+    """Size of an n-gram's embedding before it is projected to `width`."""
+    ngram_dropout: float = 0.1
+    """Share of n-gram embeddings left out in training, in [0, 1)."""
+
+    def build(self, num_tokens: int) -> "TransformerEncoder":
+        if self.width % (2 * self.num_heads):
+            raise ConfigError(
+                f"encoder.width is {self.width}. Give a multiple of 2 x num_heads = {2 * self.num_heads}."
+            )
+        if self.depth < 1 or any(order < 2 for order in self.ngram_orders):
+            raise ConfigError(
+                f"encoder.depth is {self.depth} and encoder.ngram_orders {self.ngram_orders}. "
+                "Give at least one block, and n-grams of at least 2."
+            )
+        return TransformerEncoder(num_tokens, self)
+
+
+class TransformerEncoder(Encoder):
+    """Embeds tokens, adds what their neighbours' n-grams say, and lets all positions attend to each other."""
+
+    def __init__(self, num_tokens: int, config: TransformerConfig) -> None:
+        super().__init__()
+        self.width, self.config = config.width, config
+        self.head_width = config.width // config.num_heads
+        self.tokens = nn.Embedding(num_tokens, config.width)
+        nn.init.normal_(self.tokens.weight, std=0.05)
+        self.ngrams = HashedNgrams(config) if config.ngram_orders else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, input_ids: Tensor, is_token: Tensor) -> Tensor:
+        states = self.tokens(input_ids)  # [B, T, D]
+        if self.ngrams is not None:
+            states = states + self.ngrams(input_ids)
+        states = self.dropout(states)
+        rotation = rotary_angles(input_ids.shape[1], self.head_width, states.device)
+        mask = None if bool(is_token.all()) else is_token[:, None, None, :]  # [B, 1, 1, T]
+        for block in self.blocks:
+            states = block(states, mask, rotation)
+        normed: Tensor = self.norm(states)
+        return normed
+
+
+class Block(nn.Module):
+    """Self-attention and a hidden layer, each on normed input and added to what came in."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.num_heads, self.head_width = config.num_heads, width // config.num_heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.hidden_norm = nn.LayerNorm(width)
+        self.hidden = nn.Linear(width, config.hidden_factor * width)
+        self.hidden_out = nn.Linear(config.hidden_factor * width, width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, states: Tensor, mask: Tensor | None, rotation: tuple[Tensor, Tensor]) -> Tensor:
+        states = states + self.dropout(self._attend(self.attention_norm(states), mask, rotation))
+        hidden = F.gelu(self.hidden(self.hidden_norm(states)), approximate="tanh")  # [B, T, 4D]
+        out: Tensor = states + self.dropout(self.hidden_out(hidden))
+        return out
+
+    def _attend(self, states: Tensor, mask: Tensor | None, rotation: tuple[Tensor, Tensor]) -> Tensor:
+        batch, length, width = states.shape
+        heads = self.query_key_value(states).view(batch, length, 3, self.num_heads, self.head_width)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)  # each [B, H, T, E]
+        query, key = rotate(query, rotation), rotate(key, rotation)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        out: Tensor = self.attention_out(attended.transpose(1, 2).reshape(batch, length, width))
+        return out
+
+
+def rotary_angles(length: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of each position's rotation, [T, E / 2].
+
+    Source: J. Su et al. (2021), "RoFormer: Enhanced Transformer with Rotary Position Embedding".
+    """
+    frequencies = 10000 ** (-torch.arange(0, head_width, 2, device=device) / head_width)
+    angles = torch.arange(length, device=device)[:, None] * frequencies
+    return angles.cos(), angles.sin()
+
+
+def rotate(heads: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn each pair of a head's components by its position's angle: [B, H, T, E] to the same."""
+    cosine, sine = (part.to(heads.dtype) for part in rotation)
+    first, second = heads.chunk(2, dim=-1)
+    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)

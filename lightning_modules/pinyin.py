@@ -1,0 +1,113 @@
+"""Pinyin to hanzi as tagging: one character for each syllable.
+
+Shapes: B sentences, T positions, D width, N positions whose token is a syllable, K most candidates of a syllable.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from lightning_modules.base import Batch, TaskModule
+from lightning_modules.metrics.sentence_errors import SentenceErrors
+from lightning_modules.networks.candidates import CandidateOutput
+from lightning_modules.networks.encoder import EncoderConfig
+from lightning_modules.networks.transformer import TransformerConfig
+from lightning_modules.optimization import OptimConfig
+
+FIRST_TOKEN = 2
+"""Number of the first token of the vocabulary, after padding and unknown."""
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Scores of the characters each syllable can be read as."""
+
+    logits: Tensor
+    """[N, K], row by row of the batch."""
+    is_syllable: Tensor
+    """Which positions these are, [B, T]."""
+
+
+@final
+class PinyinTagger(TaskModule):
+    """Chooses a character for each syllable among those it can be read as, from the whole sentence.
+
+    Args:
+        vocabulary: the tokens the network can tell apart; from the data.
+        candidates: for each syllable its characters and how often each was seen; from the data.
+        encoder: the network that reads the sentence. null: every syllable becomes its most frequent character,
+            the baseline that any network must beat.
+    """
+
+    monitor = "val/character_accuracy"
+
+    def __init__(
+        self,
+        vocabulary: list[str],
+        candidates: dict[str, dict[str, int]],
+        *,
+        encoder: EncoderConfig | None = TransformerConfig(ngram_orders=[2, 3]),
+        optim: OptimConfig = OptimConfig(lr=2e-3),
+    ) -> None:
+        super().__init__(metrics=MetricCollection([SentenceErrors()]), optim=optim)
+        self.save_hyperparameters()
+        self.characters = ["", ""] + ["".join(candidates.get(token, ())) for token in vocabulary]
+        self.encoder = None if encoder is None else encoder.build(FIRST_TOKEN + len(vocabulary))
+        self.output = CandidateOutput(
+            width=0 if self.encoder is None else self.encoder.width,
+            counts=[(), ()] + [list(candidates.get(token, {}).values()) for token in vocabulary],
+        )
+
+    def forward(self, batch: Batch) -> Readings:
+        input_ids = batch["input_ids"]
+        is_syllable = self.output.has_candidates(input_ids)  # [B, T]
+        states = None
+        if self.encoder is not None:
+            states = self.encoder(input_ids, batch["attention_mask"])[is_syllable]  # [N, D]
+        return Readings(self.output(states, input_ids[is_syllable]), is_syllable)
+
+    def loss(self, outputs: Readings, batch: Batch) -> tuple[Tensor, int]:
+        return self._losses(outputs, batch).sum() / max(1, batch["num_targets"]), batch["num_targets"]
+
+    def update(self, metrics: MetricCollection, outputs: Readings, batch: Batch) -> None:
+        metrics.update(self.sentences(outputs, batch), batch["text"])
+
+    def decode(self, outputs: Readings, batch: Batch) -> Mapping[str, Sequence[Any]]:
+        """The score is the probability that the whole sentence is right, characters taken as independent."""
+        confidences = self._per_sentence(outputs.logits.log_softmax(-1).amax(-1), outputs)
+        columns: dict[str, Sequence[Any]] = {
+            "pinyin": [" ".join(tokens) for tokens in batch["tokens"]],
+            "prediction": self.sentences(outputs, batch),
+            "score": [math.exp(sum(own)) for own in confidences],
+        }
+        if all(batch["text"]):
+            losses = self._per_sentence(self._losses(outputs, batch), outputs)
+            columns |= {"target": batch["text"], "loss": [sum(own) / max(1, len(own)) for own in losses]}
+        return columns
+
+    def sentences(self, outputs: Readings, batch: Batch) -> list[str]:
+        """The most probable sentence of each example; a token without candidates stands as it is."""
+        places = iter(outputs.logits.argmax(-1).tolist())
+        return [
+            "".join(
+                self.characters[number][next(places)] if self.characters[number] else token
+                for number, token in zip(numbers, tokens, strict=False)  # numbers go on with padding
+            )
+            for numbers, tokens in zip(batch["input_ids"].tolist(), batch["tokens"], strict=True)
+        ]
+
+    def _losses(self, outputs: Readings, batch: Batch) -> Tensor:
+        """Of each syllable, [N]; 0 where there is no target or it is no candidate."""
+        return F.cross_entropy(
+            outputs.logits, batch["labels"][outputs.is_syllable].clamp(min=-1), ignore_index=-1, reduction="none"
+        )
+
+    def _per_sentence(self, values: Tensor, outputs: Readings) -> list[list[float]]:
+        """Divide values of syllables, [N], into lists of each sentence's own."""
+        return [own.tolist() for own in torch.split(values, outputs.is_syllable.sum(1).tolist())]

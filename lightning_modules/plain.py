@@ -1,0 +1,47 @@
+"""Constructor arguments as plain values, so that a checkpoint holds no object that must be trusted."""
+
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from project.errors import ConfigError
+
+
+def to_plain(value: Any) -> Any:
+    """Restate dataclasses in the configuration's own words, `{"class_path": ..., "init_args": ...}`; copy the rest."""
+    if is_dataclass(value) and not isinstance(value, type):
+        arguments = {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
+        return {"class_path": f"{type(value).__module__}.{type(value).__qualname__}", "init_args": arguments}
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def from_plain(value: Any) -> Any:
+    """Undo `to_plain`. Of a checkpoint only dataclasses of lightrail, or of a module already imported, are built.
+
+    Raises: ConfigError for any other class path.
+    """
+    if isinstance(value, Mapping):
+        arguments = {key: from_plain(item) for key, item in value.get("init_args", value).items()}
+        return _dataclass(value["class_path"])(**arguments) if set(value) == {"class_path", "init_args"} else arguments
+    if isinstance(value, list):
+        return [from_plain(item) for item in value]
+    return value
+
+
+def _dataclass(class_path: str) -> Any:
+    module_name, _, name = class_path.rpartition(".")
+    if module_name.startswith("lightning_modules."):
+        importlib.import_module(module_name)
+    found = getattr(sys.modules.get(module_name), name, None)
+    if not (isinstance(found, type) and is_dataclass(found)):
+        raise ConfigError(
+            f"the checkpoint names {class_path}, which is no settings class of lightrail. "
+            "If it is your own, import its module first (--allow_modules on the command line)."
+        )
+    return found

@@ -1,0 +1,168 @@
+"""What every task promises. A task's test derives a class from `TaskContract`, and gets all of these tests.
+
+Processes are forked (gloo): that tests what several processes compute, in tenths of a second. How the command line
+starts them is tested once, in `tests/project/test_processes.py`.
+"""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from datamodules.batching import Batch
+from lightning_modules.base import TaskModule
+from project.build import Experiment, build
+from project.checkpoints import place_checkpoints
+from project.configuration import parse
+
+NUM_STEPS = 9
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # a resumed run's own
+class TaskContract(ABC):
+    """Give the settings of a tiny network, and rows written by the test."""
+
+    @abstractmethod
+    def settings(self, folder: Path) -> list[str]:
+        """Write data into `folder` and return arguments, as for `lightrail fit`: 8 training rows of different lengths,
+        11 test and 5 validation rows, dropout above 0, batches by `data.batch.size`.
+        """
+
+    def experiment(self, folder: Path, *more: str, checkpoint: Path | None = None) -> Experiment:
+        quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.precision=32-true"]
+        configuration = parse(
+            [*self.settings(folder), *quiet, "--data.batch.max_tokens=null", "--data.batch.size=8", *more]
+        )
+        return build(configuration, "test" if checkpoint else "fit", checkpoint)
+
+    def fit(self, folder: Path, *more: str, resume_from: Path | None = None, keep: Path | None = None) -> TaskModule:
+        """Train, keeping a checkpoint of each step in `keep`; give the model with its last weights."""
+        experiment = self.experiment(folder, *more)
+        place_checkpoints(experiment.trainer, folder / "checkpoints")
+        kept = keep or folder / "kept"
+        each = ModelCheckpoint(kept, filename="{step}", save_top_k=-1, every_n_train_steps=1)
+        experiment.trainer.callbacks.append(each)  # type: ignore[attr-defined]
+        experiment.trainer.fit(experiment.model, datamodule=experiment.data, ckpt_path=resume_from, weights_only=True)
+        return experiment.model
+
+    def test_every_trained_parameter_gets_a_gradient(self, tmp_path: Path) -> None:
+        experiment = self.experiment(tmp_path, "--trainer.max_steps=1", "--data.batch.size=8")
+        loss, _ = experiment.model.loss(*outputs_and_batch(experiment.model.train(), experiment))
+        loss.backward()  # type: ignore[no-untyped-call]
+        without = [
+            name
+            for name, parameter in experiment.model.named_parameters()
+            if parameter.requires_grad and (parameter.grad is None or not parameter.grad.any())
+        ]
+        assert not without
+
+    def test_padding_changes_no_prediction(self, tmp_path: Path) -> None:
+        experiment = self.experiment(tmp_path, "--trainer.max_steps=1")
+        model, data = experiment.model.eval(), experiment.data
+        rows = [{**data.rows("test").row(number), "id": number} for number in range(len(data.rows("test")))]
+        together = decoded(model, data.collate(rows))
+        alone = [decoded(model, data.collate([row])) for row in rows]
+        assert together["prediction"] == [own["prediction"][0] for own in alone]
+        assert together["loss"] == pytest.approx([own["loss"][0] for own in alone], rel=1e-4)
+
+    def test_a_checkpoint_restores_the_same_outputs_with_no_arguments(self, tmp_path: Path) -> None:
+        trained = self.fit(tmp_path, "--trainer.max_steps=2", "--data.batch.size=4", keep=tmp_path / "kept").eval()
+        restored = type(trained).load_from_checkpoint(tmp_path / "kept" / "step=2.ckpt").eval()
+        batch = first_batch(self.experiment(tmp_path, "--trainer.max_steps=1"))
+        assert decoded(restored, batch) == decoded(trained, batch)
+
+    def test_eight_examples_can_be_learned(self, tmp_path: Path) -> None:
+        arguments = ["--trainer.max_steps=80", "--data.batch.size=8", "--model.optim.lr=0.01"]
+        model = self.fit(tmp_path, *arguments).eval()
+        experiment = self.experiment(tmp_path, *arguments)
+        columns = decoded(model, first_batch(experiment))
+        assert len(columns["prediction"]) == 8
+        assert columns["prediction"] == columns["target"]
+
+    @pytest.mark.parametrize("size", [1, 3, 11])
+    def test_metrics_are_equal_for_any_batch_size(self, tmp_path: Path, size: int) -> None:
+        checkpoint = self.checkpoint(tmp_path)
+        expected = self.metrics(tmp_path, checkpoint, "--data.batch.size=4")
+        assert self.metrics(tmp_path, checkpoint, f"--data.batch.size={size}") == pytest.approx(expected, rel=1e-5)
+
+    @pytest.mark.parametrize("num_processes", [2, 3])
+    def test_metrics_are_equal_for_any_number_of_processes(self, tmp_path: Path, num_processes: int) -> None:
+        checkpoint = self.checkpoint(tmp_path)
+        one = self.metrics(tmp_path, checkpoint, "--data.batch.size=4")
+        several = self.metrics(tmp_path, checkpoint, "--data.batch.size=4", *processes(num_processes))
+        assert several == pytest.approx(one, rel=1e-5)
+
+    @pytest.mark.parametrize(
+        ("batch_size", "accumulation", "num_processes"), [(2, 4, 1), (3, 3, 1), (8, 1, 2), (8, 1, 3), (3, 3, 2)]
+    )
+    def test_however_a_batch_is_divided_the_gradient_is_the_same(
+        self, tmp_path: Path, batch_size: int, accumulation: int, num_processes: int
+    ) -> None:
+        one_step = ["--trainer.max_steps=1", "--trainer.gradient_clip_val=null", *self.without_dropout()]
+        plain_step = ["--model.optim.optimizer=sgd", "--model.optim.lr=1", "--model.optim.warmup_fraction=0"]
+        whole = self.fit(tmp_path, *one_step, *plain_step, "--data.batch.size=8")
+        divided = self.fit(
+            tmp_path,
+            *one_step,
+            *plain_step,
+            f"--data.batch.size={batch_size}",
+            f"--trainer.accumulate_grad_batches={accumulation}",
+            *(processes(num_processes) if num_processes > 1 else []),
+        )
+        for (name, expected), found in zip(whole.named_parameters(), divided.parameters(), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6, msg=name)
+
+    @pytest.mark.parametrize(("num_workers", "accumulation"), [(0, 1), (2, 1), (0, 2)])
+    def test_a_resumed_run_ends_with_the_same_bits(self, tmp_path: Path, num_workers: int, accumulation: int) -> None:
+        arguments = [
+            f"--trainer.max_steps={NUM_STEPS}",
+            "--data.batch.size=2",
+            f"--data.batch.num_workers={num_workers}",
+            f"--trainer.accumulate_grad_batches={accumulation}",
+            "--trainer.val_check_interval=3",
+            "--trainer.check_val_every_n_epoch=null",
+        ]
+        whole = self.fit(tmp_path, *arguments, keep=tmp_path / "kept")
+        steps = (1, 4, 6) if num_workers else range(1, NUM_STEPS)
+        for step in steps:
+            resumed = self.fit(tmp_path, *arguments, resume_from=tmp_path / "kept" / f"step={step}.ckpt")
+            for (name, expected), found in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+                assert torch.equal(expected, found), f"{name} differs after going on at step {step}"
+
+    def without_dropout(self) -> list[str]:
+        """Arguments that switch off every random part of the network."""
+        return ["--model.encoder.dropout=0", "--model.encoder.ngram_dropout=0"]
+
+    def checkpoint(self, folder: Path) -> Path:
+        """Of a model that has learned a little, so that metrics are neither 0 nor 1."""
+        self.fit(folder, "--trainer.max_steps=3", "--data.batch.size=4", keep=folder / "kept")
+        return folder / "kept" / "step=3.ckpt"
+
+    def metrics(self, folder: Path, checkpoint: Path, *more: str) -> dict[str, float]:
+        experiment = self.experiment(folder, "--trainer.max_steps=1", *more, checkpoint=checkpoint)
+        experiment.trainer.test(experiment.model, datamodule=experiment.data, verbose=False)
+        metrics = {name: float(value) for name, value in experiment.trainer.callback_metrics.items()}
+        assert metrics
+        return metrics
+
+
+def processes(number: int) -> list[str]:
+    return [f"--trainer.devices={number}", "--trainer.strategy=ddp_fork"]
+
+
+def first_batch(experiment: Experiment) -> Batch:
+    batch: Batch = next(iter(experiment.data.train_dataloader()))
+    return batch
+
+
+def outputs_and_batch(model: TaskModule, experiment: Experiment) -> tuple[Any, Batch]:
+    batch = first_batch(experiment)
+    return model(batch), batch
+
+
+@torch.inference_mode()
+def decoded(model: TaskModule, batch: Batch) -> dict[str, Any]:
+    return dict(model.decode(model(batch), batch))

@@ -1,0 +1,86 @@
+"""The text classifier keeps the contract, from scratch and with a pretrained encoder."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from tests.contract import TaskContract
+
+TEXTS = {
+    "train": [
+        "good",
+        "bad",
+        "so good it is",
+        "it is so bad , really bad",
+        "fine film",
+        "dull",
+        "a fine day",
+        "dull day",
+    ],
+    "validation": ["good film", "bad film", "it is fine", "really dull", "so so good"],
+    "test": [
+        "good day",
+        "bad day",
+        "fine",
+        "it is so dull",
+        "really good film",
+        "bad , dull",
+        "a good",
+        "day",
+        "really",
+        "it",
+        "so",
+    ],
+}
+POSITIVE = {"good", "fine", "film", "day"}
+
+
+def write_texts(folder: Path) -> list[str]:
+    for split, texts in TEXTS.items():
+        rows = [{"text": text, "label": "+" if POSITIVE & set(text.split()) else "-"} for text in texts]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return [
+        "--model=TextClassifier",
+        "--data=TextClassificationData",
+        f"--data.path={folder}/train.jsonl",
+        f"--data.validation_path={folder}/validation.jsonl",
+        f"--data.test_path={folder}/test.jsonl",
+    ]
+
+
+class TestTextClassifierFromScratch(TaskContract):
+    def settings(self, folder: Path) -> list[str]:
+        sizes = ["width=16", "depth=1", "num_heads=2", "ngram_orders=[2]", "ngram_buckets=64", "ngram_width=8"]
+        network = [f"--model.encoder.{size}" for size in sizes]
+        return [*write_texts(folder), *network, "--data.tokenizer=words", "--data.min_count=1"]
+
+    def without_dropout(self) -> list[str]:
+        return [*super().without_dropout(), "--model.dropout=0"]
+
+
+class TestTextClassifierWithAPretrainedEncoder(TaskContract):
+    @pytest.fixture(autouse=True)
+    def _bert(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+        """A real two-layer BERT and a word-piece tokenizer trained on ten lines, as transformers writes them."""
+        self.folder = tmp_path_factory.getbasetemp() / "tiny-bert"
+        if self.folder.exists():
+            return
+        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=special)
+        tokenizer.train_from_iterator(TEXTS["train"] + TEXTS["test"], trainer)
+        fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
+        fast.save_pretrained(self.folder)
+        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+        BertModel(BertConfig(vocab_size=len(fast), **sizes), add_pooling_layer=False).save_pretrained(self.folder)
+
+    def settings(self, folder: Path) -> list[str]:
+        network = ["--model.encoder=PretrainedConfig", f"--model.encoder.checkpoint={self.folder}"]
+        return [*write_texts(folder), *network, f"--data.tokenizer={self.folder}"]
+
+    def without_dropout(self) -> list[str]:
+        return ["--model.encoder.dropout=0", "--model.dropout=0"]
