@@ -1,0 +1,43 @@
+"""The data of a run, as MLflow shows it: one data set per split."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput
+
+CONTEXTS = {"val": "validation"}
+MAX_DIGEST_CHARACTERS = 36
+"""MLflow's limit. 36 hexadecimal digits of a content digest are 144 bits: two data sets do not share them."""
+
+
+class SplitSummary(Protocol):
+    """What a datamodule says of one split."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def num_rows(self) -> int: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+
+
+def dataset_inputs(splits: Sequence[SplitSummary]) -> "list[DatasetInput]":
+    """Return one MLflow data set per split, named by it, with the context tag train, validation or test."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    inputs = []
+    for split in splits:
+        dataset = Dataset(
+            name=split.name,
+            digest=split.digest[:MAX_DIGEST_CHARACTERS],
+            source_type="local",
+            source=json.dumps({"uri": split.source}, ensure_ascii=False),
+            profile=json.dumps({"num_rows": split.num_rows}),
+        )
+        context = InputTag("mlflow.data.context", CONTEXTS.get(split.name, split.name))
+        inputs.append(DatasetInput(dataset, [context]))
+    return inputs

@@ -1,0 +1,115 @@
+"""Finding a run again: by its id, and its checkpoint and configuration."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from project.errors import ConfigError
+from project.tracking.folders import run_folders
+from project.tracking.settings import TrackingConfig
+from project.tracking.store import open_store, store_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+BEST_CHECKPOINT = "checkpoints/best.ckpt"
+NUM_SHOWN = 5
+NUM_COMPARED = 200
+
+
+def run_checkpoint(uri_or_path: str, tracking: TrackingConfig) -> Path:
+    """Return the file of `runs:/RUN_ID` (its best checkpoint), `runs:/RUN_ID/checkpoints/last.ckpt`, or a path.
+
+    Raises:
+        ConfigError: there is no such file, no such run, or the run has no such checkpoint.
+    """
+    match = re.fullmatch(r"runs:/([^/]+)(?:/(.+))?", uri_or_path)
+    if match is None:
+        path = Path(uri_or_path)
+        if not path.is_file():
+            raise ConfigError(f"checkpoint {uri_or_path!r}: no such file. A run's best one is written runs:/RUN_ID.")
+        return path
+    client = open_store(store_uri(tracking), create=False)
+    run = find_run(client, match[1])
+    wanted = match[2] or BEST_CHECKPOINT
+    found = _artifact(client, run, wanted)
+    if found is None:
+        raise ConfigError(_no_checkpoint(client, run, wanted))
+    return found
+
+
+def run_configuration(run_id: str, tracking: TrackingConfig) -> dict[str, Any]:
+    """Return the complete configuration that run `run_id` was started with.
+
+    Raises:
+        ConfigError: there is no such run, or lightrail did not make it.
+    """
+    client = open_store(store_uri(tracking), create=False)
+    run = find_run(client, run_id)
+    path = _artifact(client, run, "config.yaml")
+    if path is None:
+        raise ConfigError(
+            f"run {run.info.run_id} has no config.yaml: lightrail did not make it, or its files are gone."
+        )
+    configuration: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return configuration
+
+
+def find_run(client: "MlflowClient", run_id: str) -> "Run":
+    """Return the run with this id, or the only one of the last runs whose id begins so.
+
+    Raises:
+        ConfigError: there is none; names the nearest ones.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise ConfigError(f"run {run_id!r} cannot be read: {error.message}") from error
+    recent = last_runs(client, NUM_COMPARED)
+    begin_so = [run for run in recent if run.info.run_id.startswith(run_id)]
+    if len(begin_so) == 1 and len(run_id) >= 4:
+        return begin_so[0]
+    raise ConfigError(f"no run {run_id!r}. {_nearest(run_id, recent)}")
+
+
+def last_runs(client: "MlflowClient", number: int) -> "list[Run]":
+    """Return the runs started last, in any experiment, newest first."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(experiments, order_by=["attributes.start_time DESC"], max_results=number))
+
+
+def _nearest(run_id: str, recent: "list[Run]") -> str:
+    if not recent:
+        return "The store holds no runs."
+    by_id = {run.info.run_id: run for run in recent}
+    near = difflib.get_close_matches(run_id, by_id, n=NUM_SHOWN, cutoff=0.6)
+    shown = [by_id[found] for found in near] or recent[:NUM_SHOWN]
+    names = ", ".join(f"{run.info.run_id} ({run.info.run_name}, {run.info.status})" for run in shown)
+    return f"{'Did you mean' if near else 'The last runs are'}: {names}{'?' if near else '.'}"
+
+
+def _artifact(client: "MlflowClient", run: "Run", name: str) -> Path | None:
+    """Return the file `name` of a run, downloaded when it is not on this machine."""
+    folders = run_folders(run.info.run_id, run.info.artifact_uri)
+    path = folders.artifacts / name
+    if path.is_file():
+        return path
+    if folders.is_store or not any(
+        item.path == name for item in client.list_artifacts(run.info.run_id, str(Path(name).parent))
+    ):
+        return None
+    folders.artifacts.mkdir(parents=True, exist_ok=True)
+    return Path(client.download_artifacts(run.info.run_id, name, str(folders.artifacts)))
+
+
+def _no_checkpoint(client: "MlflowClient", run: "Run", wanted: str) -> str:
+    there = [item.path for item in client.list_artifacts(run.info.run_id, "checkpoints")]
+    choice = f"It has {', '.join(there)}: write runs:/{run.info.run_id}/{there[0]}." if there else "It has none at all."
+    return f"run {run.info.run_id} ({run.info.status}) has no {wanted}. {choice}"

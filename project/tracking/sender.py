@@ -1,0 +1,196 @@
+"""Sends a run's journal to its store from a background thread, so that the training loop never waits for the store."""
+
+import atexit
+import logging
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from project.tracking.journal import Ending, Journal
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+
+MAX_POINTS = 1000
+"""MLflow's limit for one request."""
+SEND_INTERVAL_SECONDS = 2.0
+MAX_DELAY_SECONDS = 60.0
+"""The longest pause between two attempts at a store that does not answer."""
+RETRY_PAUSE_SECONDS = 0.5
+"""The shortest."""
+MAX_ERROR_CHARACTERS = 1000
+
+
+def deliver(client: "MlflowClient", run_id: str, journal: Journal) -> int:
+    """Send what `journal` holds and the store has not confirmed, and return how many metrics that was.
+
+    May run again after any interruption: the store keeps one row of equal key, value, step and time.
+    """
+    from mlflow.entities import Metric
+
+    count = 0
+    for batch in journal.batches(MAX_POINTS):
+        if batch.points:
+            points = [Metric(point.key, point.value, point.time, point.step) for point in batch.points]
+            client.log_batch(run_id, metrics=points)
+            count += len(points)
+        if batch.ending is not None:
+            end_run(client, run_id, batch.ending)
+        journal.mark_sent(batch.end)
+    return count
+
+
+def end_run(client: "MlflowClient", run_id: str, ending: Ending) -> None:
+    if ending.error is not None:
+        client.set_tag(run_id, "lightrail.error", ending.error[:MAX_ERROR_CHARACTERS])
+    client.set_terminated(run_id, ending.status, end_time=ending.time)
+
+
+def milliseconds_now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class MetricSender:
+    """Takes metrics in microseconds and sends them every few seconds; belongs to one process."""
+
+    def __init__(
+        self, open_client: Callable[[], "MlflowClient"], run_id: str, journal: Journal, last_steps: Mapping[str, int]
+    ) -> None:
+        self.process = os.getpid()
+        self._open_client = open_client
+        self._client: MlflowClient | None = None
+        self._run_id = run_id
+        self._journal = journal
+        self._last_steps = dict(last_steps)
+        self._on_device: deque[tuple[str, Callable[[], float], int, int]] = deque()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._is_closed = False
+        self._attempted = threading.Condition()
+        self._num_attempts = 0
+        self._num_failures = 0  # since the last success
+        self._thread = threading.Thread(target=self._run, name=f"metrics of run {run_id}", daemon=True)
+        self._thread.start()
+        atexit.register(self.flush, timeout_seconds=10)
+
+    def record(self, metrics: Mapping[str, float | Tensor], step: int) -> None:
+        """Take one value per metric and step: a step at or before the metric's last one is dropped.
+
+        That is what a resumed run does when it repeats the steps since its checkpoint.
+        """
+        now = milliseconds_now()
+        ready: dict[str, float] = {}
+        with self._lock:
+            for key, value in metrics.items():
+                if step <= self._last_steps.get(key, -1):
+                    continue
+                self._last_steps[key] = step
+                if isinstance(value, Tensor) and value.device.type != "cpu":
+                    self._on_device.append((key, _read_later(value), step, now))
+                else:
+                    ready[key] = float(value)
+        if ready:
+            self._journal.append_metrics(ready, step, now)
+
+    def flush(self, timeout_seconds: float, *, keep_trying: bool = False) -> bool:
+        """Wait until all is sent, and return whether it is.
+
+        Gives up at the first attempt that fails, or, with `keep_trying`, after `timeout_seconds`.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        with self._attempted:
+            last_attempt = self._num_attempts + 1  # one may be under way that does not know the newest line
+            while not self._is_sent():
+                has_failed = self._num_failures > 0 and self._num_attempts > last_attempt
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or (has_failed and not keep_trying):
+                    return False
+                self._wake.set()
+                self._attempted.wait(min(remaining, RETRY_PAUSE_SECONDS))
+        return True
+
+    def close(self) -> None:
+        """Stop sending. What is not sent stays in the journal."""
+        self._is_closed = True
+        self._wake.set()
+        atexit.unregister(self.flush)
+        self._thread.join(timeout=RETRY_PAUSE_SECONDS * 4)
+
+    def _is_sent(self) -> bool:
+        return not self._on_device and self._journal.is_sent
+
+    def _run(self) -> None:
+        while not self._is_closed:
+            self._wake.wait(self._delay())
+            self._wake.clear()
+            self._attempt()
+
+    def _delay(self) -> float:
+        return min(SEND_INTERVAL_SECONDS * math.pow(2, min(self._num_failures, 10)), MAX_DELAY_SECONDS)
+
+    def _attempt(self) -> None:
+        try:
+            self._read_from_device()
+            if not self._journal.is_sent:
+                self._journal.sync()
+                self._client = self._client or self._open_client()
+                deliver(self._client, self._run_id, self._journal)
+        except Exception as error:  # whatever the store says, training goes on and the journal keeps what it was told
+            self._note_failure(error)
+        else:
+            self._note_success()
+        with self._attempted:
+            self._num_attempts += 1
+            self._attempted.notify_all()
+        if self._num_failures:
+            time.sleep(RETRY_PAUSE_SECONDS)
+
+    def _note_failure(self, error: Exception) -> None:
+        self._num_failures += 1
+        if self._num_failures == 1:
+            log.warning(
+                "the store of run %s does not answer (%s); metrics wait in %s and are sent when it does",
+                self._run_id,
+                first_line(error),
+                self._journal.path,
+            )
+
+    def _note_success(self) -> None:
+        if self._num_failures:
+            log.info("the store of run %s answers again and has all its metrics", self._run_id)
+        self._num_failures = 0
+
+    def _read_from_device(self) -> None:
+        while self._on_device:
+            key, read, step, now = self._on_device[0]
+            self._journal.append_metrics({key: read()}, step, now)
+            self._on_device.popleft()
+
+
+def first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__
+
+
+def _read_later(value: Tensor) -> Callable[[], float]:
+    """Return what reads `value` as it is now, without waiting for the device before that is called."""
+    copy = value.detach().clone()  # queued on the device; the caller may overwrite the original in its next step
+    if copy.device.type != "cuda":
+        return lambda: float(copy)
+    written = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    written.record(torch.cuda.current_stream(copy.device))
+
+    def read() -> float:
+        written.synchronize()
+        return float(copy)
+
+    return read

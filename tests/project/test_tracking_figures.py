@@ -1,0 +1,96 @@
+"""Pictures that can be opened, numbers that are right."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib import font_manager
+
+from project.tracking import drawing
+from project.tracking.figures import (
+    confusion_matrix,
+    count_confusions,
+    expected_calibration_error,
+    learning_curves,
+    length_histogram,
+    reliability_diagram,
+)
+
+
+def size(path: Path) -> tuple[int, int]:
+    header = path.read_bytes()[:24]
+    assert header[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", header[16:])
+    return width, height
+
+
+def test_learning_curves_have_a_panel_for_the_loss_and_one_for_each_metric(tmp_path: Path) -> None:
+    curve = [(step, 1 / (step + 1)) for step in range(0, 50, 5)]
+    learning_curves({"train/loss": curve, "val/loss": curve}, tmp_path / "one.png")
+    learning_curves({"train/loss": curve, "val/loss": curve, "val/f1": curve}, tmp_path / "figures" / "two.png")
+    assert size(tmp_path / "one.png")[0] == 960
+    assert size(tmp_path / "figures" / "two.png")[0] == 1260
+
+
+def test_learning_curves_take_single_points_and_values_that_are_not_numbers(tmp_path: Path) -> None:
+    learning_curves({"val/loss": [(1, float("nan"))], "val/f1": [(1, float("nan")), (2, 0.5)]}, tmp_path / "a.png")
+    learning_curves({"throughput/x": [(1, 1.0)], "val/loss": []}, tmp_path / "none.png")
+    assert size(tmp_path / "a.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_confusions_are_counted_by_target_and_prediction() -> None:
+    labels, counts = count_confusions(["a", "a", "b", "b", "b"], ["a", "b", "b", "b", "c"], max_labels=10)
+    assert labels == ["b", "a", "c"]
+    assert counts.tolist() == [[2, 0, 1], [1, 1, 0], [0, 0, 0]]
+
+
+def test_rare_labels_share_a_row_and_no_example_is_left_out() -> None:
+    targets = [f"label{number}" for number in range(30) for _ in range(30 - number)]
+    labels, counts = count_confusions(targets, targets, max_labels=5)
+    assert labels == ["label0", "label1", "label2", "label3", "(other)"]
+    assert counts.sum() == len(targets)
+    assert counts[4, 4] == sum(range(1, 27))
+
+
+@pytest.mark.parametrize("has_font", [True, False])
+def test_any_label_can_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_font: bool) -> None:
+    if not has_font:
+        monkeypatch.setattr(drawing, "CHINESE_FONTS", ())
+    drawing.font_families.cache_clear()
+    drawing._known_characters.cache_clear()
+    labels = ["积极", "消极", "price $1 or $2", "a\nb", "😀" * 30, ""]
+    confusion_matrix(labels, labels, tmp_path / "matrix.png")
+    assert size(tmp_path / "matrix.png")
+    drawing.font_families.cache_clear()
+    drawing._known_characters.cache_clear()
+
+
+def test_without_a_chinese_font_a_label_is_written_in_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())
+    monkeypatch.setattr(drawing, "_known_characters", lambda: known)
+    assert drawing.drawable("中a$") == r"\u4e2da\$"
+    assert drawing.drawable("abcdef", max_characters=4) == "abc…"
+
+
+def test_the_calibration_error_of_a_hand_counted_case() -> None:
+    # bin (0.8, 0.9]: confidence 0.85, accuracy 0.5, weight 2/3; the last bin: confidence 1, accuracy 1, weight 1/3
+    assert expected_calibration_error([0.85, 0.85, 1.0], [True, False, True]) == pytest.approx(0.35 * 2 / 3)
+    assert expected_calibration_error([], []) == 0
+
+
+def test_the_diagram_returns_the_error_it_shows(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.uniform(0.5, 1, 500)
+    is_correct = generator.uniform(size=500) < scores
+    error = reliability_diagram(scores.tolist(), is_correct.tolist(), tmp_path / "reliability.png")
+    assert error == expected_calibration_error(scores.tolist(), is_correct.tolist())
+    assert size(tmp_path / "reliability.png")
+
+
+@pytest.mark.parametrize("lengths", [[5], [3, 3, 3], [1, 2, 100_000]])
+def test_a_length_histogram_takes_any_lengths(tmp_path: Path, lengths: list[int]) -> None:
+    length_histogram(lengths, tmp_path / "plain.png")
+    length_histogram(lengths, tmp_path / "limit.png", limit=64)
+    assert size(tmp_path / "plain.png") == size(tmp_path / "limit.png") == (960, 540)
