@@ -1,0 +1,108 @@
+"""What can be chosen: experiments, tasks, networks, data. Read from the source text, so nothing heavy is imported."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The folder that holds `lightning_modules`, `datamodules` and `project`."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of `lightrail list`."""
+
+    name: str
+    summary: str
+
+
+@dataclass(frozen=True)
+class Component:
+    """A class written in one of our packages."""
+
+    name: str
+    module: str
+    bases: tuple[str, ...]
+    summary: str
+
+
+def experiment_files(root: Path = ROOT) -> dict[str, Path]:
+    """The shipped experiments by name."""
+    return {file.stem: file for file in sorted((root / "project" / "experiments").glob("*.yaml"))}
+
+
+def experiments(root: Path = ROOT) -> list[Entry]:
+    return [Entry(name, _first_comment(file.read_text("utf-8"))) for name, file in experiment_files(root).items()]
+
+
+def tasks(root: Path = ROOT) -> list[Entry]:
+    return _derived_from("TaskModule", root / "lightning_modules", "*.py", root)
+
+
+def networks(root: Path = ROOT) -> list[Entry]:
+    return _derived_from("EncoderConfig", root / "lightning_modules" / "networks", "**/*.py", root)
+
+
+def data_modules(root: Path = ROOT) -> list[Entry]:
+    return _derived_from("DataModule", root / "datamodules", "*.py", root)
+
+
+def embedded_sets(root: Path = ROOT) -> list[Entry]:
+    """The keys of the dict literal EMBEDDED in datamodules/embedded.py, each with its description."""
+    file = root / "datamodules" / "embedded.py"
+    if not file.is_file():
+        return []
+    for node in ast.parse(file.read_text("utf-8")).body:
+        if "EMBEDDED" in _assigned_names(node) and isinstance(value := getattr(node, "value", None), ast.Dict):
+            return [Entry(_text(key), _text(item)) for key, item in zip(value.keys, value.values, strict=True)]
+    return []
+
+
+def components(folder: Path, pattern: str = "**/*.py", root: Path = ROOT) -> Iterator[Component]:
+    """Every class at the top level of the files of `folder`."""
+    for file in sorted(folder.glob(pattern)):
+        parts = file.relative_to(root).with_suffix("").parts
+        module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        for node in ast.parse(file.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                yield Component(node.name, module, tuple(map(_name, node.bases)), _first_line(ast.get_docstring(node)))
+
+
+def _derived_from(base: str, folder: Path, pattern: str, root: Path) -> list[Entry]:
+    found = (component for component in components(folder, pattern, root) if base in component.bases)
+    return sorted((Entry(component.name, component.summary) for component in found), key=lambda entry: entry.name)
+
+
+def _name(node: ast.expr) -> str:
+    """`Base` for `Base`, `package.Base` and `Base[int]`."""
+    if isinstance(node, ast.Subscript):
+        return _name(node.value)
+    return node.attr if isinstance(node, ast.Attribute) else ast.unparse(node)
+
+
+def _assigned_names(node: ast.stmt) -> list[str]:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _text(node: ast.expr | None) -> str:
+    """A literal text; of a call, its `description`, or else its first text."""
+    if isinstance(node, ast.Constant):
+        return _first_line(str(node.value))
+    if not isinstance(node, ast.Call):
+        return ""
+    described = [keyword.value for keyword in node.keywords if keyword.arg == "description"]
+    texts = [
+        item for item in (*described, *node.args) if isinstance(item, ast.Constant) and isinstance(item.value, str)
+    ]
+    return _text(texts[0]) if texts else ""
+
+
+def _first_comment(text: str) -> str:
+    lines = (line.lstrip("# ").rstrip() for line in text.splitlines() if line.startswith("#"))
+    return next((line for line in lines if line), "")
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().partition("\n")[0]

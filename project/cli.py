@@ -1,0 +1,127 @@
+"""The command line. A command is imported when it is called, so that `--help` and `list` answer at once."""
+
+import importlib
+import importlib.metadata
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from project.errors import ConfigError, Refusal
+from project.logs import set_up_logging
+from project.nearest import did_you_mean
+from project.shown import Shown
+
+SETTINGS_HELP = """
+settings:
+  --config C                what to run: a YAML file, or the name of a shipped experiment (lightrail list);
+                            may be repeated, later files are merged over earlier ones
+  --model.NAME V            a setting of the task, --model.encoder.NAME V of its network
+  --data.NAME V             a setting of the data
+  --trainer.NAME V          an argument of Lightning's Trainer, such as --trainer.max_epochs 3
+  --tracking.NAME V         where and how the run is recorded: uri, experiment, run_name, tags
+  --seed_everything N       seed of the run; the data split has its own
+  --allow_modules M,...     also allow classes of these modules (LIGHTRAIL_ALLOW_MODULES)
+  --print_config            print the complete configuration as YAML, and stop
+  --help_all                print every setting with its type, value and meaning, and stop
+
+`lightrail COMMAND --config NAME --help_all` shows the settings of that experiment's task and data;
+`lightrail COMMAND --config NAME --print_config > my.yaml` makes a file of your own to change.
+"""
+CHECKPOINT_HELP = """
+options:
+  --ckpt_path P             a checkpoint file, or runs:/RUN_ID for the best one of a run; then --config may be left out
+"""
+OUTPUT_HELP = """\
+  --output FILE             .jsonl, .csv or .parquet; left out: JSON lines to standard output
+"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of ours, in project/commands/NAME.py."""
+
+    summary: str
+    usage: str
+    details: str = ""
+
+
+COMMANDS = {
+    "list": Command("what there is: experiments, tasks, networks, data", "lightrail list"),
+    "check": Command(
+        "look at data and configuration, train nothing", "lightrail check --config C [settings]", SETTINGS_HELP
+    ),
+    "fit": Command("train, test the best, close the run", "lightrail fit --config C [settings]", SETTINGS_HELP),
+    "validate": Command(
+        "score a checkpoint on the validation data",
+        "lightrail validate --ckpt_path P [--config C] [settings]",
+        CHECKPOINT_HELP + SETTINGS_HELP,
+    ),
+    "test": Command(
+        "score a checkpoint on the test data",
+        "lightrail test --ckpt_path P [--config C] [settings]",
+        CHECKPOINT_HELP + SETTINGS_HELP,
+    ),
+    "predict": Command(
+        "write a checkpoint's predictions",
+        "lightrail predict --ckpt_path P [--config C] [--data.path FILE] [--output FILE] [settings]",
+        CHECKPOINT_HELP + OUTPUT_HELP + SETTINGS_HELP,
+    ),
+    "ui": Command("open MLflow's pages on the recorded runs", "lightrail ui [--port N] [--tracking.uri URI]"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns: 0 done, 2 refused, 130 interrupted; what else goes wrong is raised, and Python ends with 1.
+    """
+    try:
+        status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except Refusal as refusal:
+        sys.stderr.write(f"lightrail: error: {refusal}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("lightrail: interrupted\n")
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
+
+
+def _dispatch(arguments: list[str]) -> int:
+    try:
+        return _run(arguments)
+    except Shown as shown:
+        sys.stdout.write(f"{shown}\n")
+        return 0
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments:
+        raise ConfigError(f"which command? {', '.join(COMMANDS)}. `lightrail --help` says what they do.")
+    name, *rest = arguments
+    if name in ("--help", "-h"):
+        raise Shown(_help())
+    if name == "--version":
+        raise Shown(f"lightrail {importlib.metadata.version('lightrail')}")
+    if name not in COMMANDS:
+        raise ConfigError(f"there is no command {name!r}.{did_you_mean(name, COMMANDS)}")
+    if "--help" in rest or "-h" in rest:
+        raise Shown(_command_help(COMMANDS[name]))
+    set_up_logging()
+    status: int = importlib.import_module(f"project.commands.{name}").run(rest)
+    return status
+
+
+def _help() -> str:
+    lines = [f"  {name:10}{command.summary}" for name, command in COMMANDS.items()]
+    usage = "usage: lightrail COMMAND [--config C] [--SECTION.SETTING VALUE ...]"
+    more = "`lightrail COMMAND --help` says more. `lightrail --version` prints the version."
+    return "\n".join([usage, "", "commands:", *lines, "", more])
+
+
+def _command_help(command: Command) -> str:
+    return f"usage: {command.usage}\n\n{command.summary}\n{command.details.rstrip()}".rstrip()

@@ -1,0 +1,3 @@
+from project.configuration.configuration import Configuration, parse
+
+__all__ = ["Configuration", "parse"]

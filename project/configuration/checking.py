@@ -1,0 +1,190 @@
+"""Makes a configuration complete and explicit, and refuses, by its full dotted name, whatever cannot be used."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from project.configuration.classes import AllowedClasses, import_path
+from project.configuration.leaves import read
+from project.configuration.parameters import (
+    REQUIRED,
+    Parameter,
+    alternatives,
+    class_of_type,
+    fits,
+    has_structure,
+    in_plain_words,
+    is_callable,
+    is_fixed,
+    is_open,
+    item_type,
+    parameters_of,
+    plain_default,
+)
+from project.configuration.sources import SPEC_KEYS, Draft, Text, as_spec
+from project.configuration.yaml_file import SettingPath, Value, read_text
+from project.errors import ConfigError
+from project.nearest import did_you_mean
+
+log = logging.getLogger(__name__)
+
+_FROM_DATA = "it comes from the data and is passed when the run is built. Remove it"
+OWNED = {
+    "trainer.logger": "lightrail logs every run to MLflow. Choose the store in the section `tracking`",
+    "trainer.default_root_dir": "a run's files go to its MLflow artifacts. Choose the store in the section `tracking`",
+    "model.init_args.vocabulary": _FROM_DATA,
+    "model.init_args.labels": _FROM_DATA,
+    "model.init_args.candidates": _FROM_DATA,
+    "allow_modules": "a configuration cannot allow modules itself. Give --allow_modules on the command line",
+}
+"""Settings that exist but are not the configuration's to give, and why."""
+
+
+@dataclass
+class Checker:
+    """Walks the settings along the signatures of the classes they are for.
+
+    The result holds plain values of the right type, and every setting that has a plain default: classes by full import
+    path, their arguments in `init_args`, the content of other files in place of their names.
+    """
+
+    draft: Draft
+    allowed: AllowedClasses
+
+    def arguments(
+        self, given: Mapping[str, Value], parameters: Mapping[str, Parameter], path: SettingPath
+    ) -> dict[str, Value]:
+        """The settings of one class: those given, and the plain defaults of the others."""
+        for key in given:
+            self._refuse_unknown((*path, key), parameters)
+        found = {name: self._argument(given, parameter, (*path, name)) for name, parameter in parameters.items()}
+        return {name: value for name, value in found.items() if value is not REQUIRED}
+
+    def _refuse_unknown(self, path: SettingPath, parameters: Mapping[str, Parameter]) -> None:
+        if (dotted := ".".join(path)) in OWNED:
+            raise ConfigError(f"{self.at(path)} cannot be set: {OWNED[dotted]}.")
+        if path[-1] in parameters:
+            return
+        if path in self.draft.inherited:
+            log.warning("%s was given for another class and is left out", dotted)
+            return
+        prefix = "".join(f"{key}." for key in path[:-1])
+        raise ConfigError(f"{self.at(path)}: no such setting.{did_you_mean(path[-1], parameters, prefix=prefix)}")
+
+    def _argument(self, given: Mapping[str, Value], parameter: Parameter, path: SettingPath) -> Value:
+        if parameter.name in given:
+            return self._value(given[parameter.name], parameter, path)
+        if parameter.default is not REQUIRED:
+            return self._default(parameter, path)
+        if parameter.is_required:
+            raise ConfigError(f"{self.at(path)} is required: {in_plain_words(parameter.annotation)}.")
+        return self._value({}, parameter, path)
+
+    def _value(self, value: Value, parameter: Parameter, path: SettingPath) -> Value:
+        value = self._opened(value, parameter, path)
+        if isinstance(value, dict):
+            return self._mapping(value, parameter, path)
+        if isinstance(value, str):
+            return self._text(value, parameter, path)
+        members = alternatives(parameter.annotation)
+        if isinstance(value, list) and has_structure(parameter.annotation) and any(fits(value, m) for m in members):
+            items = (Parameter(str(i), item_type(parameter.annotation, list, i)) for i in range(len(value)))
+            return [self._value(item, inner, (*path, inner.name)) for item, inner in zip(value, items, strict=True)]
+        return self._leaf(value, parameter, path)
+
+    def _opened(self, value: Value, parameter: Parameter, path: SettingPath) -> Value:
+        """The content of a file named where a class or a group of settings is expected; YAML given as one text."""
+        members = alternatives(parameter.annotation)
+        name = value.get("class_path") if isinstance(value, dict) else value
+        takes_file = any(is_open(member) or is_fixed(member) for member in members)
+        if takes_file and isinstance(name, str) and name.endswith((".yaml", ".yml")):
+            over = {key: item for key, item in value.items() if key != "class_path"} if isinstance(value, dict) else {}
+            return self.draft.open_file(name, over, path)
+        if isinstance(value, Text) and has_structure(parameter.annotation):
+            content = read_text(value)
+            return content if isinstance(content, dict | list) or Any in members else value
+        return {} if value is None and any(map(is_fixed, members)) and type(None) not in members else value
+
+    def _mapping(self, value: dict[str, Value], parameter: Parameter, path: SettingPath) -> Value:
+        members = alternatives(parameter.annotation)
+        for fixed in filter(is_fixed, members):
+            return self.arguments(value, self._parameters(fixed, parameter.default, path), path)
+        if any(map(is_open, members)) and (SPEC_KEYS & value.keys() or not any(fits({}, m) for m in members)):
+            return self._spec(as_spec(value), parameter, path)
+        if "class_path" in value:
+            raise ConfigError(f"{self.at(path)} takes plain values, not a class (found {value['class_path']!r}).")
+        if not has_structure(parameter.annotation) or not any(fits(value, member) for member in members):
+            return self._leaf(value, parameter, path)
+        inner = item_type(parameter.annotation, dict)
+        return {key: self._value(item, Parameter(key, inner), (*path, key)) for key, item in value.items()}
+
+    def _text(self, value: str, parameter: Parameter, path: SettingPath) -> Value:
+        members = alternatives(parameter.annotation)
+        is_text = any(fits(value, member) for member in members)
+        if any(map(is_callable, members)) and ("." in value or not is_text):
+            raise ConfigError(f"{self.at(path)}: {value!r}: a configuration cannot name a function.")
+        if bases := tuple(base for base in map(class_of_type, members) if base):
+            return import_path(self.allowed.find(value, bases, self.at(path)))
+        open_members = tuple(filter(is_open, members))
+        if open_members and (not is_text or self.allowed.knows(value, open_members)):
+            return self._spec({"class_path": value}, parameter, path)
+        return self._leaf(value, parameter, path)
+
+    def _spec(self, spec: dict[str, Value], parameter: Parameter, path: SettingPath) -> Value:
+        """A class and its arguments; the default's class when none is named."""
+        members = alternatives(parameter.annotation)
+        name, given = spec.get("class_path"), spec.get("init_args") or {}
+        if name is None and dataclasses.is_dataclass(parameter.default):
+            name = import_path(type(parameter.default))
+        if not isinstance(name, str):
+            raise ConfigError(f"{self.at((*path, 'class_path'))} is required: the name of a class.")
+        bases = tuple(filter(is_open, members))
+        if any(fits(name, member) for member in members) and not self.allowed.knows(name, bases):
+            return self._replaced_by_text(name, given, parameter, path)
+        found = self.allowed.find(name, bases, self.at((*path, "class_path")))
+        inner = (*path, "init_args")
+        if not isinstance(given, dict):
+            raise ConfigError(f"{self.at(inner)}: expected arguments as `name: value`, found {given!r}.")
+        arguments = self.arguments(given, self._parameters(found, parameter.default, inner), inner)
+        return {"class_path": import_path(found), "init_args": arguments}
+
+    def _replaced_by_text(
+        self, name: str, given: Mapping[str, Value], parameter: Parameter, path: SettingPath
+    ) -> Value:
+        """A plain text, such as `strategy: auto`, given over a class of which only old arguments are left."""
+        for key in given:
+            self._refuse_unknown((*path, "init_args", key), {})
+        return self._leaf(name, parameter, path)
+
+    def _parameters(self, target: type, default: object, path: SettingPath) -> Mapping[str, Parameter]:
+        """What a class can be given here; the fields of a default of this very class take the place of its own."""
+        found = parameters_of(target)
+        if type(default) is target and dataclasses.is_dataclass(default):
+            found = {name: dataclasses.replace(item, default=getattr(default, name)) for name, item in found.items()}
+        return {name: item for name, item in found.items() if ".".join((*path, name)) not in OWNED}
+
+    def _default(self, parameter: Parameter, path: SettingPath) -> Value:
+        """A default as it would be written, REQUIRED when it cannot be: the class will fill it in."""
+        default = parameter.default
+        if not dataclasses.is_dataclass(default) or isinstance(default, type):
+            return plain_default(parameter)
+        members, name = alternatives(parameter.annotation), import_path(type(default))
+        if is_fixed(type(default)) and type(default) in members:
+            return self._mapping({}, parameter, path)
+        if self.allowed.knows(name, bases := tuple(filter(is_open, members))) and isinstance(default, bases):
+            return self._spec({"class_path": name}, parameter, path)
+        return REQUIRED
+
+    def _leaf(self, value: Value, parameter: Parameter, path: SettingPath) -> Value:
+        members = alternatives(parameter.annotation)
+        if any(map(is_fixed, members)) and not any(fits(value, member) for member in members):
+            raise ConfigError(f"{self.at(path)}: expected settings as `name: value`, found {value!r}.")
+        plain = str(value) if isinstance(value, Text) else value
+        return read(plain, parameter.annotation, self.at(path))[1]
+
+    def at(self, path: SettingPath) -> str:
+        """A setting's dotted name, after the file and line that gave it where one did."""
+        origin, dotted = self.draft.origin(path), ".".join(path)
+        return f"{origin.file}:{origin.line}: {dotted}" if origin else dotted

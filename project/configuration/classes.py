@@ -1,0 +1,164 @@
+"""The classes a configuration may name. A configuration is read, never trusted: it can name classes of a few packages,
+and nothing else that Python could import and call."""
+
+import functools
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
+
+from project.catalogue import ROOT, Component, components
+from project.errors import ConfigError
+from project.nearest import did_you_mean
+
+OWN_PACKAGES = ("lightning_modules", "datamodules", "sweeps")
+LIBRARIES = ("lightning", "torch", "torchmetrics", "optuna")
+ENVIRONMENT_VARIABLE = "LIGHTRAIL_ALLOW_MODULES"
+
+Bases: TypeAlias = tuple[type, ...]
+"""A class must be derived from one of them."""
+
+
+class AllowedClasses:
+    """Finds classes by name in our packages, the libraries, and the modules a person allows.
+
+    Args:
+        modules: further modules or packages; those in the environment variable are added. Only the command line and
+            the environment may name them: a configuration that could allow modules itself would be no barrier.
+    """
+
+    def __init__(self, modules: Iterable[str] = ()) -> None:
+        given = [*modules, *os.environ.get(ENVIRONMENT_VARIABLE, "").split(",")]
+        self.modules = tuple(dict.fromkeys(name.strip() for name in given if name.strip()))
+        for name in self.modules:
+            _import_allowed(name)
+        self.packages = (*OWN_PACKAGES, *LIBRARIES, *self.modules)
+
+    def find(self, name: str, bases: Bases, setting: str) -> type:
+        """The concrete class `name` stands for: its import path, or its bare name.
+
+        Args:
+            bases: what it must be derived from.
+            setting: the dotted setting, for the message.
+
+        Raises:
+            ConfigError: there is no such class, it is not allowed, or it is of another kind.
+        """
+        found = self._by_path(name, bases, setting) if "." in name else self._by_name(name, bases, setting)
+        if not issubclass(found, bases):
+            kinds = " or ".join(f"a {base.__name__}" for base in bases)
+            raise ConfigError(f"{setting}: {name} is not {kinds}.{self._hint(name, bases)}")
+        if inspect.isabstract(found):
+            raise ConfigError(f"{setting}: {name} is abstract: choose one derived from it.{self._hint('', bases)}")
+        return found
+
+    def knows(self, name: str, bases: Bases) -> bool:
+        """Whether `name` is meant as a class: it leads into an allowed package, or is the bare name of a class."""
+        return self._is_allowed(name) if "." in name else any(self._named(name, bases))
+
+    def _by_path(self, name: str, bases: Bases, setting: str) -> type:
+        if not self._is_allowed(name):
+            raise ConfigError(
+                f"{setting}: {name} is outside the packages a configuration may name ({', '.join(self.packages)}). "
+                f"Allow a module of your own with --allow_modules MODULE or {ENVIRONMENT_VARIABLE}."
+            )
+        found = _attribute(name, setting)
+        if found is None:
+            raise ConfigError(f"{setting}: there is no class {name}.{self._hint(name, bases)}")
+        if not isinstance(found, type):
+            raise ConfigError(f"{setting}: {name} is not a class. A configuration can name classes only.")
+        if not self._is_allowed(import_path(found)):
+            raise ConfigError(f"{setting}: {name} is {import_path(found)}, outside the packages it may name.")
+        return found
+
+    def _by_name(self, name: str, bases: Bases, setting: str) -> type:
+        found = list(dict.fromkeys(self._named(name, bases)))
+        if not found:
+            raise ConfigError(f"{setting}: there is no class {name!r}.{self._hint(name, bases)}")
+        if len(found) > 1:
+            paths = " or ".join(import_path(item) for item in found[:3])
+            raise ConfigError(f"{setting}: {name} could be {paths}. Give the full path.")
+        return found[0]
+
+    def _named(self, name: str, bases: Bases) -> Iterator[type]:
+        """Our own class of this name, even when its module is not imported yet, and imported ones of any package."""
+        own = (_attribute(f"{item.module}.{name}", name) for item in _own_components() if item.name == name)
+        allowed = (getattr(sys.modules[module], name, None) for module in self.modules)
+        yield from (item for item in (*own, *allowed) if isinstance(item, type))
+        yield from (item for item in self._imported(bases) if item.__name__ == name)
+
+    def _imported(self, bases: Bases) -> Iterator[type]:
+        """Public classes of allowed packages which are in memory already; all of Lightning's callbacks are."""
+        for found in (*bases, *_descendants(bases)):
+            if self._is_allowed(import_path(found)) and found.__qualname__.isidentifier() and found.__name__[0] != "_":
+                yield found
+
+    def _is_allowed(self, path: str) -> bool:
+        return any(path.startswith(f"{package}.") for package in self.packages)
+
+    def _hint(self, name: str, bases: Bases) -> str:
+        imported = {
+            item.__name__ for item in self._imported(bases) if item not in bases and not inspect.isabstract(item)
+        }
+        return did_you_mean(name.rpartition(".")[2], imported | _own_names(bases))
+
+
+def import_path(found: type) -> str:
+    return f"{found.__module__}.{found.__qualname__}"
+
+
+def import_class(path: str) -> type:
+    """The class at a path that `AllowedClasses` found before."""
+    module, _, name = path.rpartition(".")
+    found: type = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _attribute(path: str, setting: str) -> object:
+    """What stands at `module.name`, None when there is neither.
+
+    Only a real module is looked into, never an attribute that happens to be one: `torch.os.system` is not found.
+    """
+    module, _, name = path.rpartition(".")
+    if not all(part.isidentifier() for part in path.split(".")):
+        return None
+    try:
+        return getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        if f"{module}.".startswith(f"{error.name}."):
+            return None
+        raise ConfigError(f"{setting}: {path} needs {error.name}, which is not installed.") from error
+    except ImportError as error:
+        raise ConfigError(f"{setting}: {module} cannot be imported: {error}.") from error
+
+
+@functools.cache
+def _own_components() -> tuple[Component, ...]:
+    return tuple(component for package in OWN_PACKAGES for component in components(ROOT / package))
+
+
+def _own_names(bases: Bases) -> set[str]:
+    """Our classes derived from one of `bases`, at one or two levels, without importing them."""
+    own, names = _own_components(), {base.__name__ for base in bases}
+    parents = names | {item.name for item in own if names.intersection(item.bases)}
+    derived = {item.name for item in own if parents.intersection(item.bases)}
+    return derived - {parent for item in own for parent in item.bases}
+
+
+def _descendants(bases: Bases) -> Iterator[type]:
+    for base in bases:
+        children: Bases = tuple(type.__subclasses__(base))
+        yield from children
+        yield from _descendants(children)
+
+
+def _import_allowed(name: str) -> None:
+    """Import a module a person allowed; it may lie in the working folder."""
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"--allow_modules {name}: there is no module {error.name}.") from error

@@ -1,0 +1,129 @@
+"""A run's configuration: parsed from files and the command line, complete, and able to build what it describes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+
+from project.configuration.building import build
+from project.configuration.checking import OWNED, Checker
+from project.configuration.classes import AllowedClasses, import_class
+from project.configuration.describing import describe
+from project.configuration.parameters import Parameter, parameters_of
+from project.configuration.sources import FLAGS, Draft, Text, find_config, nest, options
+from project.configuration.yaml_file import Value, write_text
+from project.errors import ConfigError
+from project.shown import Shown
+from project.tracking.settings import TrackingConfig
+
+SECTIONS = {
+    "seed_everything": Parameter("seed_everything", int, 0, "Seed of every random number of a run but the data split."),
+    "model": Parameter("model", LightningModule),
+    "data": Parameter("data", LightningDataModule),
+    "trainer": Parameter("trainer", Trainer),
+    "tracking": Parameter("tracking", TrackingConfig),
+}
+LARGEST_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Everything that makes a run, checked."""
+
+    values: dict[str, Value]
+    """Plain nested values of the five sections, defaults included."""
+
+    @property
+    def seed(self) -> int:
+        return int(self.values["seed_everything"])
+
+    def dump(self) -> str:
+        """YAML which, given to `--config`, is the same configuration."""
+        return write_text(self.values)
+
+    def data(self) -> LightningDataModule:
+        target = import_class(self.values["data"]["class_path"])
+        built: LightningDataModule = target(**build(target, self.values["data"]["init_args"]))
+        return built
+
+    def model(self, facts: Mapping[str, Any]) -> LightningModule:
+        """Build the model.
+
+        Args:
+            facts: what the data says of itself (`labels`, `vocabulary`, ...); the model is passed those it takes.
+
+        Raises:
+            ConfigError: the model needs a fact that is missing.
+        """
+        target = import_class(self.values["model"]["class_path"])
+        taken = parameters_of(target)
+        for name, parameter in taken.items():
+            if f"model.init_args.{name}" in OWNED and parameter.is_required and name not in facts:
+                data = self.values["data"]["class_path"]
+                raise ConfigError(f"{target.__name__} needs `{name}` from the data, and {data} does not provide it.")
+        known = {name: fact for name, fact in facts.items() if name in taken}
+        built: LightningModule = target(**(build(target, self.values["model"]["init_args"]) | known))
+        return built
+
+    def trainer_arguments(self) -> dict[str, Any]:
+        """What Lightning's Trainer takes but `logger` and `default_root_dir`; callbacks and plugins are lists."""
+        try:
+            arguments = build(Trainer, self.values["trainer"])
+        except (MisconfigurationException, ValueError, ImportError) as error:
+            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+        for name in ("callbacks", "plugins"):
+            given = arguments[name] or []
+            arguments[name] = given if isinstance(given, list) else [given]
+        return arguments
+
+    def tracking(self) -> TrackingConfig:
+        return TrackingConfig(**build(TrackingConfig, self.values["tracking"]))
+
+
+def parse(arguments: Sequence[str], *, saved: Mapping[str, Any] | None = None) -> Configuration:
+    """The configuration that files and arguments describe, from left to right, later ones over earlier ones.
+
+    Args:
+        arguments: `--config FILE_OR_EXPERIMENT`, `--SECTION.SETTING VALUE`, `--allow_modules MODULE,...`,
+            `--print_config`, `--help_all`.
+        saved: the stored configuration of a run, to start from.
+
+    Raises:
+        ConfigError: something cannot be used.
+        Shown: `--print_config` or `--help_all` is among the arguments.
+    """
+    given = list(options(arguments))
+    modules = [module for name, text in given if name == "--allow_modules" for module in text.split(",")]
+    draft = Draft()
+    draft.add_values(saved or {})
+    for name, text in given:
+        if name == "--config":
+            draft.add_file(find_config(text))
+        elif name not in (*FLAGS, "--allow_modules"):
+            draft.add_values(nest(name.removeprefix("--"), Text(text)))
+    checker = Checker(draft, AllowedClasses(modules))
+    if ("--help_all", "") in given:
+        raise Shown(_full_help(checker))
+    configuration = Configuration(_checked(checker))
+    if ("--print_config", "") in given:
+        raise Shown(configuration.dump().rstrip())
+    return configuration
+
+
+def _checked(checker: Checker) -> dict[str, Value]:
+    values = checker.arguments(checker.draft.values, SECTIONS, ())
+    seed = values["seed_everything"]
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ConfigError(f"seed_everything: expected a whole number from 0 to {LARGEST_SEED}, found {seed}.")
+    return values
+
+
+def _full_help(checker: Checker) -> str:
+    """Every setting; those of model and data when they are chosen."""
+    chosen = {name: item for name, item in SECTIONS.items() if name in checker.draft.values or not item.is_required}
+    values = checker.arguments(checker.draft.values, chosen, ())
+    missing = [name for name in SECTIONS if name not in chosen]
+    note = [f"Choose {' and '.join(missing)} (--config NAME) to see their settings too."] if missing else []
+    return "\n".join([*describe(values, chosen), *note])

@@ -1,0 +1,163 @@
+"""From files and command-line arguments to one nested dictionary that remembers where each setting was given."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from project.catalogue import experiment_files
+from project.configuration.yaml_file import Origin, SettingPath, Value, read_file, read_text
+from project.errors import ConfigError
+from project.nearest import did_you_mean
+
+FLAGS = ("--print_config", "--help_all")
+"""Options that take no value."""
+SPEC_KEYS = frozenset({"class_path", "init_args"})
+"""A spec is a mapping with these keys: a class and the arguments to build it with."""
+
+
+class Text(str):
+    """A value of the command line, which may still have to be read as YAML; what type it is decides its setting."""
+
+    __slots__ = ()
+
+
+def options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The pairs (name, value) of `--name value` and `--name=value`, in order; flags have the value ""."""
+    remaining = iter(arguments)
+    for argument in remaining:
+        if not argument.startswith("--") or argument == "--":
+            raise ConfigError(f"Unexpected argument {argument!r}. Settings are given as --name value.")
+        name, equals, value = argument.partition("=")
+        if name not in FLAGS and not equals:
+            value = next(remaining, "--")
+            if value.startswith("--"):
+                raise ConfigError(f"{name} needs a value: {name} VALUE.")
+        yield name, value
+
+
+def find_config(name: str) -> Path:
+    """The file a `--config` means: a path, or the name of a shipped experiment.
+
+    Raises:
+        ConfigError: there is neither; names the nearest shipped experiment.
+    """
+    file, shipped = Path(name), experiment_files()
+    if file.is_file():
+        return file
+    if name in shipped:
+        return shipped[name]
+    hint = did_you_mean(file.stem, shipped)
+    raise ConfigError(f"--config {name}: no such file, and no shipped experiment has this name.{hint}")
+
+
+@dataclass
+class Draft:
+    """Settings as given so far; later ones are merged over earlier ones.
+
+    Mappings are merged, lists are replaced, or extended where the key ends in `+`. When another class is chosen, the
+    arguments given for the one before are `inherited`: they are kept where the new class takes them too.
+    """
+
+    values: dict[str, Value] = field(default_factory=dict)
+    inherited: set[SettingPath] = field(default_factory=set)
+    _origins: dict[SettingPath, Origin] = field(default_factory=dict)
+    _num_opened: int = 0
+
+    def add_file(self, file: Path) -> None:
+        values, origins = read_file(file)
+        for key, value in values.items():
+            self._merge(self.values, nest(key, value), ())
+        self._origins.update({_written((*path[0].split("."), *path[1:])): origin for path, origin in origins.items()})
+
+    def add_values(self, values: Mapping[str, Value]) -> None:
+        self._merge(self.values, copy.deepcopy(dict(values)), ())
+
+    def open_file(self, name: str, over: Mapping[str, Value], path: SettingPath) -> dict[str, Value]:
+        """The settings of a file that the setting at `path` names, with `over` merged over them.
+
+        Raises:
+            ConfigError: it does not exist, or it holds itself.
+        """
+        by = self._origins.get(_written(path))
+        file = (by.file.parent if by else Path()) / name
+        if not file.is_file():
+            raise ConfigError(f"{'.'.join(path)}: there is no file {file}.")
+        self._num_opened += 1
+        if self._num_opened > 100:
+            raise ConfigError(f"{file} is opened again and again: does it name itself?")
+        inner = Draft()
+        inner.add_file(file)
+        self._origins = {(*_written(path), *key): origin for key, origin in inner._origins.items()} | self._origins
+        inner.add_values(over)
+        return inner.values
+
+    def origin(self, path: SettingPath) -> Origin | None:
+        """The file and line that gave a setting; None for the command line and for defaults."""
+        return self._origins.get(_written(path))
+
+    def _merge(self, base: dict[str, Value], new: Mapping[str, Value], path: SettingPath) -> None:
+        for key, value in new.items():
+            if key.endswith("+"):
+                base[key[:-1]] = _as_list(base.get(key[:-1])) + _as_list(value)
+            else:
+                base[key] = self._merged(base.get(key), value, (*path, key))
+
+    def _merged(self, old: Value, new: Value, path: SettingPath) -> Value:
+        """What `new` makes of `old` at `path`."""
+        if isinstance(old, list) and old and isinstance(new, dict) and "class_path" not in new:
+            old[-1] = self._merged(old[-1], new, (*path, str(len(old) - 1)))  # --trainer.callbacks.patience 3
+            return old
+        if isinstance(old, dict) and "class_path" in old and isinstance(new, str):
+            new = {"class_path": new}
+        if isinstance(old, str) and isinstance(new, dict) and "class_path" not in new:
+            old = {"class_path": old}
+        if not isinstance(old, dict) or not isinstance(new, dict):
+            self._forget(path)
+            old = {}
+        if not isinstance(new, dict):
+            return new
+        if SPEC_KEYS & (old.keys() | new.keys()):
+            old, new = as_spec(old), as_spec(new)
+            self._note_inherited(old, new, path)
+        self._merge(old, new, path)
+        return old
+
+    def _note_inherited(self, old: dict[str, Value], new: dict[str, Value], path: SettingPath) -> None:
+        classes = {str(spec["class_path"]).rpartition(".")[2] for spec in (old, new) if "class_path" in spec}
+        if len(classes) == 2:
+            self.inherited.update((*path, "init_args", key) for key in old.get("init_args") or {})
+        self.inherited.difference_update((*path, "init_args", key) for key in new.get("init_args") or {})
+
+    def _forget(self, path: SettingPath) -> None:
+        """What stood at or below a replaced value says nothing about the new one."""
+        written = _written(path)
+        self._origins = {key: item for key, item in self._origins.items() if key[: len(written)] != written}
+        self.inherited = {key for key in self.inherited if key[: len(path)] != path}
+
+
+def nest(dotted: str, value: Value) -> dict[str, Value]:
+    """`{"a": {"b": value}}` for "a.b"."""
+    for key in reversed(dotted.split(".")):
+        value = {key: value}
+    return dict(value)
+
+
+def as_spec(values: Mapping[str, Value]) -> dict[str, Value]:
+    """Arguments written beside `class_path` moved into `init_args`, as `--model.dropout` leaves out `init_args`."""
+    spec = {key: value for key, value in values.items() if key in SPEC_KEYS}
+    beside = {key: value for key, value in values.items() if key not in SPEC_KEYS}
+    if beside:
+        spec["init_args"] = {**(spec.get("init_args") or {}), **beside}
+    return spec
+
+
+def _written(path: SettingPath) -> SettingPath:
+    """A path without `init_args`, which may be left out where a setting is written."""
+    return tuple(key for key in path if key != "init_args")
+
+
+def _as_list(value: Value) -> list[Value]:
+    if isinstance(value, Text) and isinstance(items := read_text(value), list):
+        return items
+    return list(value) if isinstance(value, list) else [] if value is None else [value]

@@ -1,0 +1,47 @@
+"""Where log lines go: ours to the terminal, of the libraries' only what needs attention."""
+
+import logging
+import os
+import sys
+import warnings
+
+OWN_PACKAGES = ("project", "datamodules", "lightning_modules", "sweeps")
+
+
+def set_up_logging() -> None:
+    """Send log lines to standard error, with `rich` on a terminal. Processes other than the first only warn."""
+    handler = _handler()
+    handler.addFilter(_is_wanted)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    for name in OWN_PACKAGES:
+        logging.getLogger(name).setLevel(logging.INFO if _is_first_process() else logging.WARNING)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # MLflow has a handler of its own
+    # Lightning 2.6 on torch 2.13; nothing a user could do about it.
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec", category=FutureWarning)
+    warnings.formatwarning = lambda message, *_: str(message)  # whose source line it was says nothing to the user
+    logging.captureWarnings(True)
+
+
+def take_over_lightning() -> None:
+    """Send Lightning's lines where ours go. It gives itself a handler when it is imported, so call this afterwards."""
+    logging.getLogger("lightning").handlers.clear()
+
+
+def _handler() -> logging.Handler:
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.logging import RichHandler
+
+        return RichHandler(console=Console(stderr=True), show_path=False, omit_repeated_times=False)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    return handler
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Levels alone do not do: Lightning sets its own to INFO when imported, and tells tips and advertisements there."""
+    return record.levelno >= logging.WARNING or record.name.split(".")[0] in OWN_PACKAGES
+
+
+def _is_first_process() -> bool:
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))

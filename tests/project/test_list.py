@@ -1,0 +1,98 @@
+"""What `lightrail list` finds, here and in made-up source folders."""
+
+from pathlib import Path
+
+import pytest
+
+from project import catalogue
+from project.catalogue import Component, Entry, components
+from project.commands.list import listing, run
+from project.errors import ConfigError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    files = {
+        "project/experiments/small.yaml": "#  \n# A small one. \n# More.\nmodel: Tagger\n",
+        "project/experiments/bare.yaml": "model: Tagger # no comment line\n",
+        "lightning_modules/base.py": "class TaskModule(LightningModule): pass",
+        "lightning_modules/tagging.py": '''
+@final
+class Tagger(base.TaskModule):
+    """Tags words.
+
+    More.
+    """
+
+class Helper: pass
+class Aligner(TaskModule[int]): pass
+''',
+        "lightning_modules/networks/encoder.py": "class EncoderConfig(ABC): pass",
+        "lightning_modules/networks/more/deep.py": 'class DeepConfig(EncoderConfig):\n    """Deep."""',
+        "lightning_modules/metrics/other.py": "class NotATask(TaskModule): pass",
+        "datamodules/lines.py": 'class Lines(DataModule):\n    """A line each."""',
+        "datamodules/embedded.py": """
+EMBEDDED: dict[str, EmbeddedSet] = {
+    "news": EmbeddedSet(columns=("a",), description="News\\nof 1998.", read=lambda: rows("x")),
+    "poems": EmbeddedSet("Poems.", ("text",)),
+    "plain": "Just a text.",
+    "none": EmbeddedSet(read=poems),
+}
+""",
+    }
+    for name, text in files.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, "utf-8")
+    return tmp_path
+
+
+def test_experiments_are_told_by_their_first_comment(root: Path) -> None:
+    assert catalogue.experiments(root) == [Entry("bare", ""), Entry("small", "A small one.")]
+
+
+def test_tasks_networks_and_data_are_told_by_their_docstring(root: Path) -> None:
+    assert catalogue.tasks(root) == [Entry("Aligner", ""), Entry("Tagger", "Tags words.")]
+    assert catalogue.networks(root) == [Entry("DeepConfig", "Deep.")]
+    assert catalogue.data_modules(root) == [Entry("Lines", "A line each.")]
+
+
+def test_embedded_sets_are_told_by_their_description(root: Path) -> None:
+    described = [Entry("news", "News"), Entry("poems", "Poems."), Entry("plain", "Just a text."), Entry("none", "")]
+    assert catalogue.embedded_sets(root) == described
+
+
+def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
+    finders = (catalogue.experiments, catalogue.tasks, catalogue.networks, catalogue.data_modules)
+    assert [find(tmp_path) for find in (*finders, catalogue.embedded_sets)] == [[]] * 5
+
+
+def test_components_know_the_module_they_are_imported_from(root: Path) -> None:
+    (root / "datamodules/reading").mkdir()
+    (root / "datamodules/reading/__init__.py").write_text("class Reader: pass")
+    found = {component.name: component for component in components(root / "datamodules", root=root)}
+    assert found["Reader"].module == "datamodules.reading"
+    assert found["Lines"] == Component("Lines", "datamodules.lines", ("DataModule",), "A line each.")
+
+
+def test_what_ships_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 0
+    shown = capsys.readouterr().out
+    assert shown == listing()
+    assert "  TextClassifier  Gives each text one label." in shown
+    for name in ("text_classification", "TransformerConfig", "TextClassificationData", "peoples_daily"):
+        assert f"\n  {name} " in shown
+    assert "none" not in shown.split()
+
+
+def test_everything_listed_says_what_it_is() -> None:
+    finders = (catalogue.experiments, catalogue.tasks, catalogue.networks, catalogue.data_modules)
+    for find in (*finders, catalogue.embedded_sets):
+        entries = find()
+        assert entries
+        assert all(entry.summary for entry in entries)
+
+
+def test_list_takes_no_arguments() -> None:
+    with pytest.raises(ConfigError, match="takes no arguments, found 'tasks --all'"):
+        run(["tasks", "--all"])
