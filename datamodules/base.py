@@ -146,7 +146,7 @@ class DataModule(pl.LightningDataModule, ABC):
 
     @abstractmethod
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """Pad rows into a batch; beside tensors it has `id`, and the integers `num_tokens` (unpadded), `num_targets`."""
+        """Pad rows into a batch: tensors, the list `id`, and the integers `num_tokens` (unpadded) and `num_targets`."""
 
     @abstractmethod
     def inspect(self, row: Mapping[str, Any]) -> Inspected:

@@ -164,11 +164,13 @@ class BatchLoader(DataLoader[Batch]):
         )
         self.shares = sampler
         self.batches_seen = 0
-        self._resume_at = 0
+        self._resume_at: tuple[int, int] | None = None  # epoch and batch
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         # A generator on purpose: Lightning asks for the iterator before it calls set_epoch.
-        self.batches_seen, self._resume_at = self._resume_at, 0
+        # In another epoch than the checkpoint's, which the trainer's limit_train_batches had ended, nothing is skipped.
+        epoch, batches_seen = self._resume_at or (self.shares.epoch, 0)
+        self.batches_seen, self._resume_at = batches_seen if epoch == self.shares.epoch else 0, None
         # Workers iterate the sampler twice, so it must keep the position until the epoch is over.
         self.shares.first_batch = self.batches_seen
         for batch in super().__iter__():
@@ -180,7 +182,7 @@ class BatchLoader(DataLoader[Batch]):
         return {"num_examples": len(sampler.buckets), "num_batches": len(sampler), "seed": sampler.seed}
 
     def state_dict(self) -> dict[str, int]:
-        return {**self._description(), "batches_seen": self.batches_seen}
+        return {**self._description(), "epoch": self.shares.epoch, "batches_seen": self.batches_seen}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Raises: ConfigError when data, seed or batch limits differ from those of the checkpoint."""
@@ -191,4 +193,5 @@ class BatchLoader(DataLoader[Batch]):
                 f"this run cannot go on in the middle of an epoch: {', '.join(different)}. "
                 "Use the data, data.batch and seed of the checkpoint, or start a new run from its weights."
             )
-        self._resume_at = state["batches_seen"] % len(self.shares)  # written after the last batch: a new epoch begins
+        # Written after the last batch, a new epoch begins.
+        self._resume_at = state["epoch"], state["batches_seen"] % len(self.shares)

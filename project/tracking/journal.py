@@ -87,6 +87,14 @@ class Journal:
                 steps[key] = max(record["step"], steps.get(key, record["step"]))
         return steps
 
+    def series(self) -> dict[str, list[tuple[int, float]]]:
+        """Return the (step, value) pairs of each metric, sent or not, in the order in which they were measured."""
+        series: dict[str, list[tuple[int, float]]] = {}
+        for _, record in self._records(0):
+            for key, value in record.get("metrics", {}).items():
+                series.setdefault(key, []).append((record["step"], value))
+        return series
+
     def count_unsent(self) -> int:
         return sum(len(record.get("metrics", ())) for _, record in self._unsent())
 

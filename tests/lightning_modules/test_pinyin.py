@@ -30,30 +30,26 @@ SENTENCES = {
         "世界，好",
     ],
 }
-READINGS = dict(
-    zip(
-        "你好我们是学生他老师银行世界的长",
-        [
-            "ni",
-            "hao",
-            "wo",
-            "men",
-            "shi",
-            "xue",
-            "sheng",
-            "ta",
-            "lao",
-            "shi",
-            "yin",
-            "xing",
-            "shi",
-            "jie",
-            "de",
-            "zhang",
-        ],
-        strict=True,
-    )
-)
+HANZI = "你好我们是学生他老师银行世界的长"
+SYLLABLES = [
+    "ni",
+    "hao",
+    "wo",
+    "men",
+    "shi",
+    "xue",
+    "sheng",
+    "ta",
+    "lao",
+    "shi",
+    "yin",
+    "xing",
+    "shi",
+    "jie",
+    "de",
+    "zhang",
+]
+READINGS = dict(zip(HANZI, SYLLABLES, strict=True))
 
 
 def write_sentences(folder: Path) -> list[str]:

@@ -1,0 +1,125 @@
+"""Builds everything a run needs from its configuration: every command comes through here, and every trial."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+
+from datamodules.base import DataModule
+from lightning_modules.base import TaskModule, read_checkpoint
+from lightning_modules.plain import from_plain
+from project.checkpoints import DurableCheckpointIO, checkpoint_callbacks
+from project.configuration import Configuration
+from project.errors import ConfigError
+from project.hardware import fastest_precision, set_threads
+from project.logs import take_over_lightning
+from project.predictions import PredictionTable
+from project.progress import TrainingProgress
+from project.randomness import StepSeeds, seed_all
+from project.throughput import Throughput
+
+Stage = Literal["fit", "validate", "test", "predict"]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The parts of a run, built and agreeing with each other."""
+
+    configuration: Configuration
+    data: DataModule
+    model: TaskModule
+    trainer: pl.Trainer
+    predictions: PredictionTable
+
+
+def build(configuration: Configuration, stage: Stage, checkpoint: Path | None = None) -> Experiment:
+    """Read the data, build the model for it, and the trainer. Nothing is written but the cache of the data.
+
+    Args:
+        checkpoint: take vocabulary, labels, architecture and weights from this file. What the configuration changes
+            against the one stored in it is what counts, as long as the weights fit.
+
+    Raises:
+        ConfigError, DataError: what was found, where, and how to fix it.
+    """
+    take_over_lightning()
+    set_threads()
+    seed_all([configuration.seed])
+    data = configuration.data()
+    if not isinstance(data, DataModule):
+        raise ConfigError(f"data: {type(data).__name__} is not derived from DataModule of lightrail.")
+    data.order_seed = configuration.seed
+    stored = read_checkpoint(checkpoint) if checkpoint else None
+    if stored is not None:
+        data.adopt(_facts(stored))
+    trainer, predictions = _trainer(configuration)
+    data.prepare_data()
+    data.setup(stage)
+    model = configuration.model(data.facts()) if stored is None else _restored(configuration, stored, str(checkpoint))
+    if not isinstance(model, TaskModule):
+        raise ConfigError(f"model: {type(model).__name__} is not derived from TaskModule of lightrail.")
+    if configuration.values["trainer"]["enable_checkpointing"] is not False:
+        trainer.callbacks += checkpoint_callbacks(model, trainer.callbacks)  # type: ignore[attr-defined]
+    return Experiment(configuration, data, model, trainer, predictions)
+
+
+def _facts(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    arguments = checkpoint[TaskModule.CHECKPOINT_HYPER_PARAMS_KEY]
+    return {name: arguments[name] for name in TaskModule.from_data if name in arguments}
+
+
+def _restored(configuration: Configuration, checkpoint: dict[str, Any], name: str) -> TaskModule:
+    """The task of a checkpoint with its weights, under the settings of the configuration."""
+    section, stored = configuration.values["model"], checkpoint["configuration"]["model"]
+    if section["class_path"] != stored["class_path"]:
+        raise ConfigError(
+            f"{name} is a checkpoint of {stored['class_path'].rpartition('.')[2]}, and the configuration asks for "
+            f"{section['class_path'].rpartition('.')[2]}. Use the configuration it was trained with, or no --config."
+        )
+    arguments = from_plain(checkpoint[TaskModule.CHECKPOINT_HYPER_PARAMS_KEY])
+    given, before = section["init_args"], stored["init_args"]
+    unchanged = {key: value for key, value in arguments.items() if given.get(key) == before.get(key)}
+    model = configuration.model(unchanged)
+    try:
+        model.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        changed = ", ".join(f"model.{key}" for key in given if given[key] != before.get(key)) or "the data's settings"
+        raise ConfigError(
+            f"{name}: its weights do not fit this model, in which {changed} differs. Undo that."
+        ) from error
+    assert isinstance(model, TaskModule)
+    return model
+
+
+def _trainer(configuration: Configuration) -> tuple[pl.Trainer, PredictionTable]:
+    arguments = configuration.trainer_arguments()
+    predictions = PredictionTable()
+    given = arguments["callbacks"]
+    shows_progress = arguments["enable_progress_bar"] is not False
+    own = [StepSeeds(configuration.seed), Throughput(), predictions]
+    if shows_progress and not any(isinstance(callback, ProgressBar) for callback in given):
+        own.append(TrainingProgress())
+    arguments |= {
+        "callbacks": [*own, *given],
+        "plugins": [DurableCheckpointIO(configuration.values), *(arguments["plugins"] or [])],
+        "precision": arguments["precision"] or fastest_precision(str(arguments["accelerator"])),
+        "use_distributed_sampler": False,  # our batches are dealt to the processes already
+        "num_sanity_val_steps": arguments["num_sanity_val_steps"] or 0,
+        # Ours are added when the model is there; Lightning would add one that keeps the last under another name.
+        "enable_checkpointing": any(isinstance(callback, ModelCheckpoint) for callback in given),
+        "enable_model_summary": bool(arguments["enable_model_summary"]),
+        "enable_progress_bar": shows_progress,
+        "logger": False,  # set when the run has been started
+    }
+    if arguments["max_epochs"] is None and arguments["max_steps"] == -1 and arguments["max_time"] is None:
+        raise ConfigError(
+            "how long to train is not said. Set trainer.max_steps, trainer.max_epochs or trainer.max_time."
+        )
+    try:
+        trainer = pl.Trainer(**arguments)
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+    return trainer, predictions

@@ -1,0 +1,42 @@
+"""Command lines that name a checkpoint: its configuration is the base, and what the user writes counts above it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lightning_modules.base import read_checkpoint
+from project.configuration import Configuration, parse
+from project.configuration.sources import options
+from project.errors import ConfigError
+from project.tracking.run import run_checkpoint
+from project.tracking.settings import TrackingConfig
+
+
+def parse_with_checkpoint(arguments: Sequence[str]) -> tuple[Configuration, Path]:
+    """Give the configuration, and the file that `--ckpt_path` names: a path, or `runs:/RUN_ID` for its best checkpoint.
+
+    Without `--config` the configuration is the one stored in the checkpoint.
+
+    Raises: ConfigError when no checkpoint is named or it cannot be found or read.
+    """
+    named, rest = take_option(arguments, "--ckpt_path")
+    if named is None:
+        raise ConfigError("--ckpt_path is required: a checkpoint file, or runs:/RUN_ID for a run's best one.")
+    given = dict(options(rest))
+    tracking = TrackingConfig()
+    if "--tracking.uri" in given:
+        tracking = replace(tracking, uri=given["--tracking.uri"])
+    path = run_checkpoint(named, tracking)
+    saved = None if "--config" in given else read_checkpoint(path)["configuration"]
+    return parse(rest, saved=saved), path
+
+
+def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[str]]:
+    """Take `name VALUE` or `name=VALUE` out of the arguments; the last one counts."""
+    value, rest = None, []
+    for option, text in options(arguments):
+        if option == name:
+            value = text
+        else:
+            rest.append(f"{option}={text}" if text else option)
+    return value, rest

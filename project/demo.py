@@ -1,0 +1,61 @@
+"""`make demo`: the main job on real text, beside the baseline that it has to beat, and how to look at both."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from project.configuration import parse
+from project.fitting import FinishedRun, fit
+from project.logs import set_up_logging
+
+NUM_SHOWN = 10
+
+
+def demo() -> None:
+    """Train the pinyin tagger and the baseline with the shipped settings, and show what came out."""
+    print("1. The baseline: each syllable becomes its most frequent character.\n", flush=True)
+    baseline = fit(parse(["--config=pinyin_baseline", "--tracking.run_name=baseline"]))
+    print("\n2. The tagger: a small Transformer reads the whole sentence.\n", flush=True)
+    tagger = fit(parse(["--config=pinyin", "--tracking.run_name=tagger"]))
+    print("\nHeld-out sentences it never saw, wrong characters in [ ]:\n")
+    assert tagger.predictions is not None, "the demo runs in one process"
+    for row in every_nth(tagger.predictions.to_pylist(), NUM_SHOWN):
+        got = marked(row["prediction"], row["target"])
+        print(f"  pinyin    {row['pinyin']}\n  expected  {row['target']}\n  got       {got}\n")
+    print(table({"baseline": baseline, "tagger": tagger}))
+    print("\nOpen both runs in the MLflow UI:  .venv/bin/lightrail ui")
+
+
+def every_nth(rows: Sequence[dict[str, Any]], number: int) -> Sequence[dict[str, Any]]:
+    """Rows from all over, `number` at most."""
+    return rows[:: max(1, len(rows) // number)][:number]
+
+
+def marked(predicted: str, target: str) -> str:
+    """Put each wrong stretch of a prediction in brackets.
+
+    >>> marked("我门都是雪生", "我们都是学生")
+    '我[门]都是[雪]生'
+    """
+    if len(predicted) != len(target):
+        return f"[{predicted}]"
+    shown = "".join(own if own == other else f"[{own}]" for own, other in zip(predicted, target, strict=True))
+    return shown.replace("][", "")
+
+
+def table(runs: dict[str, FinishedRun]) -> str:
+    """The runs' metrics, one row each."""
+    names = sorted({name for run in runs.values() for name in run.metrics})
+    widths = [max(len(name), 8) for name in names]
+    head = "  ".join(["run".ljust(10), *(name.rjust(width) for name, width in zip(names, widths, strict=True))])
+    rows = [
+        "  ".join(
+            [name.ljust(10), *(f"{run.metrics[key]:{width}.4f}" for key, width in zip(names, widths, strict=True))]
+        )
+        for name, run in runs.items()
+    ]
+    return "\n".join([head, *rows])
+
+
+if __name__ == "__main__":
+    set_up_logging()
+    demo()

@@ -1,0 +1,44 @@
+"""Settings that follow from the machine: number format and threads."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
+
+
+def fastest_precision(accelerator: str) -> Precision:
+    """Choose the number format for training that the hardware multiplies fastest without changing what is learned.
+
+    Weights stay in float32. bfloat16 where a GPU or the CPU's matrix unit (AMX) has it; a CPU without that unit gains
+    nothing from it on networks of a few hundred units. float16 on older GPUs.
+
+    Args:
+        accelerator: as Lightning's Trainer takes it; "auto" is a GPU where there is one.
+    """
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    has_matrix_unit = accelerator in ("auto", "cpu") and torch.cpu.get_capabilities().get("amx_bf16", False)
+    return "bf16-mixed" if has_matrix_unit else "32-true"
+
+
+def set_threads(num_processes: int = 1) -> None:
+    """Give each of the machine's processes its share of the cores it may use, unless OMP_NUM_THREADS says otherwise.
+
+    PyTorch counts the machine's cores, though a container or a scheduler may have granted fewer; threads without a
+    core make every step several times slower.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, usable_cores() // max(1, num_processes)))
+
+
+def usable_cores() -> int:
+    """Number of cores this process may use, by its affinity and its control group's quota, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):  # no control groups, or of the first version
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))

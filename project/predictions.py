@@ -1,0 +1,95 @@
+"""What a model answered for each example, as one table."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import torch.distributed
+from lightning.pytorch import Callback
+
+NUM_WORST = 100
+"""Mistakes shown in the run's samples."""
+
+
+class PredictionTable(Callback):
+    """Collects the columns that test and predict steps return, from all processes, in the order of the examples.
+
+    After `trainer.test` or `trainer.predict`, `table` holds the rows on process zero, and is None on the others.
+    """
+
+    def __init__(self) -> None:
+        self.table: pa.Table | None = None
+        self._columns: dict[str, list[Any]] = defaultdict(list)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._columns.clear()
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._columns.clear()
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._add(outputs)
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._add(outputs)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.table = _gathered(self._columns, trainer)
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.table = _gathered(self._columns, trainer)
+
+    def _add(self, columns: Mapping[str, Sequence[Any]] | None) -> None:
+        for name, values in (columns or {}).items():
+            self._columns[name].extend(values)
+
+
+def _gathered(columns: dict[str, list[Any]], trainer: pl.Trainer) -> pa.Table | None:
+    parts: list[Any] = [dict(columns)]
+    if trainer.world_size > 1:
+        parts = [None] * trainer.world_size
+        torch.distributed.all_gather_object(parts, dict(columns))
+    if not trainer.is_global_zero:
+        return None
+    tables = [pa.table(_typed(part)) for part in parts if part]
+    return pa.concat_tables(tables).sort_by("id") if tables else None
+
+
+def _typed(columns: dict[str, list[Any]]) -> dict[str, pa.Array]:
+    types = {"id": pa.int64(), "score": pa.float32(), "loss": pa.float32()}
+    return {name: pa.array(values, types.get(name)) for name, values in columns.items()}
+
+
+def write_predictions(table: pa.Table, folder: Path) -> None:
+    """Write `predictions/test.parquet`, and the worst mistakes as a table that the MLflow UI shows."""
+    for name in ("predictions", "samples"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(table, folder / "predictions" / "test.parquet")
+    pyarrow.csv.write_csv(worst_mistakes(table), folder / "samples" / "worst_mistakes.csv")
+
+
+def worst_mistakes(table: pa.Table) -> pa.Table:
+    """The wrong answers that cost most, the worst first."""
+    is_wrong = pa.compute.not_equal(table["prediction"], table["target"])
+    return table.filter(is_wrong).sort_by([("loss", "descending")]).slice(0, NUM_WORST)
