@@ -56,7 +56,6 @@ def build(configuration: Configuration, stage: Stage, checkpoint: Path | None = 
     if stored is not None:
         data.adopt(_facts(stored))
     trainer, predictions = _trainer(configuration)
-    data.prepare_data()
     data.setup(stage)
     model = configuration.model(data.facts()) if stored is None else _restored(configuration, stored, str(checkpoint))
     if not isinstance(model, TaskModule):

@@ -88,8 +88,21 @@ def evaluate(experiment: Experiment, run: TrackedRun, checkpoint: str | None) ->
     if table is not None:
         write_predictions(table, run.directory)
         write_figures(experiment.data, table, run.logger.journal.series(), run.directory)
+        run.set_tags({"mlflow.note.content": _description(experiment, run, metrics)})
         run.publish()
     return FinishedRun(run.run_id, run.directory, metrics, table)
+
+
+def _description(experiment: Experiment, run: TrackedRun, metrics: Mapping[str, float]) -> str:
+    """What the run's page says first, in Markdown."""
+    figures = "\n".join(f"| {name} | {value:.4f} |" for name, value in sorted(metrics.items()))
+    sizes = ", ".join(f"{summary.num_rows:,} {summary.name}" for summary in experiment.data.summaries())
+    return (
+        f"{type(experiment.model).__name__} on `{experiment.data.path}` ({sizes})\n\n"
+        f"| metric | value |\n|---|---|\n{figures}\n\n"
+        f"Pictures are in the artifacts under `figures`, the worst mistakes under `samples`.\n\n"
+        f"`lightrail predict --ckpt_path runs:/{run.run_id} --data.path FILE`"
+    )
 
 
 def _best(experiment: Experiment) -> str | None:

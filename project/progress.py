@@ -54,7 +54,7 @@ class TrainingProgress(ProgressBar):
         if not self.is_enabled:
             return
         total, parameters = self._num_steps(), sum(parameter.numel() for parameter in pl_module.parameters())
-        log.info("training %.1f M parameters for %s steps", parameters / 1e6, total or "an unlimited number of")
+        log.info("training %s parameters, steps: %s", f"{parameters:,}", total or "unlimited")
         if self.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),

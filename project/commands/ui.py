@@ -29,9 +29,9 @@ def run(arguments: list[str]) -> int:
     if uri.startswith(("http://", "https://")):
         sys.stdout.write(f"{uri}\n")
         return 0
-    page = _last_page(uri)
+    pages = _pages(uri)
     _check_port(options.port)
-    return _serve(uri, options.port, page)
+    return _serve(uri, options.port, pages)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,12 +47,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _last_page(uri: str) -> str:
-    """Return the part of an address that names the page of the last run, empty when there is no run yet."""
-    from project.tracking.lookup import last_runs
+def _pages(uri: str) -> dict[str, str]:
+    """Return what is worth opening, and the part of an address that names its page; the last run comes last."""
+    from project.tracking.lookup import last_runs, page_of
 
     found = last_runs(open_store(uri, create=False), 1)
-    return f"#/experiments/{found[0].info.experiment_id}/runs/{found[0].info.run_id}" if found else ""
+    if not found:
+        return {"no runs yet": ""}
+    run = found[0].info
+    return {"all runs": page_of(run.experiment_id), "last run": page_of(run.experiment_id, run.run_id)}
 
 
 def _check_port(port: int) -> None:
@@ -70,7 +73,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _serve(uri: str, port: int, page: str) -> int:
+def _serve(uri: str, port: int, pages: dict[str, str]) -> int:
     port = port or _free_port()
     address = f"http://{HOST}:{port}/"
     sys.stdout.write(f"starting MLflow on {uri} ...\n")
@@ -80,7 +83,8 @@ def _serve(uri: str, port: int, page: str) -> int:
     server = subprocess.Popen(_command(uri, port), env=_environment(), start_new_session=True)
     try:
         _wait_until_it_answers(server, address)
-        sys.stdout.write(f"{'last run' if page else 'no runs yet'}: {address}{page}\nCtrl-C ends it\n")
+        sys.stdout.writelines(f"{name}: {address}{page}\n" for name, page in pages.items())
+        sys.stdout.write("Ctrl-C ends it\n")
         sys.stdout.flush()
         return server.wait()
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from project.tracking.folders import RunFolders, run_folders
 from project.tracking.inputs import SplitSummary, dataset_inputs
 from project.tracking.journal import Ending, Journal
 from project.tracking.logger import MlflowLogger, is_process_zero
-from project.tracking.lookup import find_run, run_checkpoint, run_configuration
+from project.tracking.lookup import find_run, page_of, run_checkpoint, run_configuration
 from project.tracking.params import flatten
 from project.tracking.provenance import code_tags, user_tags, write_environment
 from project.tracking.recovery import close_dead_runs, process_tag, send_pending
@@ -52,7 +52,7 @@ class TrackedRun:
     @property
     def address(self) -> str:
         """The run's page, to be put behind the address of an MLflow server."""
-        return f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        return page_of(self.experiment_id, self.run_id)
 
     def log_inputs(self, splits: Sequence[SplitSummary]) -> None:
         """Record each split: name, content digest, source and number of rows."""
