@@ -3,7 +3,9 @@
 import hashlib
 import json
 import logging
+import shutil
 import tempfile
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -113,6 +115,7 @@ class DataModule(pl.LightningDataModule, ABC):
         batch: BatchConfig,
     ) -> None:
         super().__init__()
+        batch.check()
         self.path, self.validation_path, self.test_path = path, validation_path, test_path
         self.split, self.reading, self.batch = split, reading, batch
         self.order_seed = 0
@@ -122,7 +125,6 @@ class DataModule(pl.LightningDataModule, ABC):
         self._folder: Path | None = None
         self._rows: dict[str, TokenisedSplit] = {}
         self._about: dict[str, Any] = {}
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @abstractmethod
     def columns(self, split: Split) -> Sequence[str] | Mapping[str, str]:
@@ -165,13 +167,14 @@ class DataModule(pl.LightningDataModule, ABC):
     @final
     def prepare_data(self) -> None:
         """Encode into the cache unless it is there. Lightning calls this before it starts further processes."""
-        self._folder = self._folder or self._encode_once("fit")
+        is_predicting = self.trainer is not None and self.trainer.predicting
+        self._folder = self._folder or self._encode_once("predict" if is_predicting else "fit")
 
     @final
     def setup(self, stage: str) -> None:
         if self._rows:
             return
-        folder = self._folder or self._encode_once(stage)
+        folder = self._folder = self._folder or self._encode_once(stage)
         names = ("predict",) if stage == "predict" else ("train", "validation", "test")
         self._rows = {name: TokenisedSplit(folder, name) for name in names}
         about: dict[str, Any] = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
@@ -235,24 +238,26 @@ class DataModule(pl.LightningDataModule, ABC):
 
     def _encode_once(self, stage: str) -> Path:
         if stage == "predict":  # texts to predict are read once: they are not kept
-            self._temporary = tempfile.TemporaryDirectory(prefix="lightrail-")
-            folder = Path(self._temporary.name) / "predict"
-            return build_once(folder, lambda writer: self._encode_all({"predict": self.path}, writer))
+            temporary = Path(tempfile.mkdtemp(prefix="lightrail-"))
+            weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
+            return build_once(temporary / "predict", lambda writer: self._encode_all({"predict": self.path}, writer))
         sources = {"train": self.path, "validation": self.validation_path, "test": self.test_path}
-        content = {name: source and source_digest(source) for name, source in sources.items()}
-        shape = {"class": type(self).__qualname__, "split": asdict(self.split), "reading": asdict(self.reading)}
+        content = {name: source and source_digest(source, self.reading.file_format) for name, source in sources.items()}
+        made_by = f"{type(self).__module__}.{type(self).__qualname__}"
+        shape = {"class": made_by, "split": asdict(self.split), "reading": asdict(self.reading)}
         adopted = self._facts if self._is_adopted else None
         folder = cache_folder() / digest_of([content, shape, dict(self.settings()), adopted])
         return build_once(folder, lambda writer: self._encode_all(sources, writer))
 
     def _encode_all(self, sources: Mapping[str, str | None], writer: CacheWriter) -> None:
         # Examples wait on disk between the two passes, so that memory does not grow with the corpus.
-        with tempfile.TemporaryFile("w+", encoding="utf-8", dir=writer.folder) as spool:
+        # Half a surrogate pair, which JSON can hold, waits with them.
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogatepass", dir=writer.folder) as spool:
             notes = {name: ReadingNotes() for name in sources}
             counts, digests = self._spool(self._assigned(sources, notes), list(sources), spool)
             for name in sources:
                 if not counts[name]:
-                    raise DataError(_empty_split(name, self.path, counts))
+                    raise DataError(_empty_split(name, self.path, sources[name], counts))
             facts = self._facts if self._is_adopted else self.learn(_read_spool(spool, "train"))
             assert facts is not None, "to predict, the facts of a trained module are needed"
             files: dict[str, int] = {}
@@ -266,7 +271,7 @@ class DataModule(pl.LightningDataModule, ABC):
             "files": list(files),
             "notes": {name: asdict(own) for name, own in notes.items()},
         }
-        (writer.folder / _ABOUT).write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+        (writer.folder / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
         log.info("encoded %s", ", ".join(f"{count} {name} examples" for name, count in counts.items()))
 
     def _spool(
@@ -278,7 +283,7 @@ class DataModule(pl.LightningDataModule, ABC):
         for name, example in assigned:
             values = json.dumps(example.values, ensure_ascii=False)
             counts[name] += 1
-            contents[name].update(values.encode())
+            contents[name].update(values.encode("utf-8", "surrogatepass"))
             spool.write(f"{name}\t{values}\t{example.line}\t{example.file}\n")
         return counts, {name: content.hexdigest() for name, content in contents.items()}
 
@@ -324,11 +329,16 @@ def _read_spool(spool: IO[str], split: str) -> Iterator[Row]:
             yield Row(json.loads(values), file, int(line))
 
 
-def _empty_split(name: str, path: str, counts: Mapping[str, int]) -> str:
+def _empty_split(name: str, path: str, own: str | None, counts: Mapping[str, int]) -> str:
     found = ", ".join(f"{count} {split}" for split, count in counts.items())
+    if name == "train":
+        return f"{path}: no examples to train on ({found}). Give more rows, or smaller validation and test fractions."
+    if own:
+        return (
+            f"{own}: no {name} examples ({found}): nothing in it is an example, or all repeat those of the test split. "
+            f"Give other rows, or set data.split.drop_repeats=false."
+        )
     return (
         f"{path}: no {name} examples ({found}). "
         f"Give more rows, a larger data.split.{name}_fraction, or data.{name}_path."
-        if name != "train"
-        else f"{path}: no examples to train on ({found}). Give more rows, or smaller validation and test fractions."
     )

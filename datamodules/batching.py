@@ -146,15 +146,19 @@ class Shares(Dataset[Batch]):
         return {**batch, "is_filler": share.is_filler}
 
 
-class BatchLoader(DataLoader[Batch]):
+class BatchLoader:
     """A loader that goes on at the batch at which a checkpoint was written, with any number of workers or processes.
 
     Lightning stores `state_dict` in each checkpoint. The position counts global batches that were handed out, not
-    those a worker fetched ahead.
+    those a worker fetched ahead. It is no DataLoader but has one: to predict, Lightning takes a DataLoader apart and
+    makes another with a sampler of its own.
     """
 
     def __init__(self, rows: Rows, collate: Collate, sampler: BucketSampler, num_workers: int = 0) -> None:
-        super().__init__(
+        self.rows, self.collate = rows, collate
+        self.sampler = sampler  # on which Lightning calls set_epoch
+        self.batch_sampler = None  # where there is a sampler Lightning looks for this one too
+        self._batches: DataLoader[Batch] = DataLoader(
             Shares(rows, collate),
             sampler=sampler,
             batch_size=None,
@@ -162,27 +166,29 @@ class BatchLoader(DataLoader[Batch]):
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
-        self.shares = sampler
         self.batches_seen = 0
         self._resume_at: tuple[int, int] | None = None  # epoch and batch
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
         # A generator on purpose: Lightning asks for the iterator before it calls set_epoch.
         # In another epoch than the checkpoint's, which the trainer's limit_train_batches had ended, nothing is skipped.
-        epoch, batches_seen = self._resume_at or (self.shares.epoch, 0)
-        self.batches_seen, self._resume_at = batches_seen if epoch == self.shares.epoch else 0, None
+        epoch, batches_seen = self._resume_at or (self.sampler.epoch, 0)
+        self.batches_seen, self._resume_at = batches_seen if epoch == self.sampler.epoch else 0, None
         # Workers iterate the sampler twice, so it must keep the position until the epoch is over.
-        self.shares.first_batch = self.batches_seen
-        for batch in super().__iter__():
+        self.sampler.first_batch = self.batches_seen
+        for batch in self._batches:
             self.batches_seen += 1
             yield batch
 
     def _description(self) -> dict[str, int]:
-        sampler = self.shares
+        sampler = self.sampler
         return {"num_examples": len(sampler.buckets), "num_batches": len(sampler), "seed": sampler.seed}
 
     def state_dict(self) -> dict[str, int]:
-        return {**self._description(), "epoch": self.shares.epoch, "batches_seen": self.batches_seen}
+        return {**self._description(), "epoch": self.sampler.epoch, "batches_seen": self.batches_seen}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Raises: ConfigError when data, seed or batch limits differ from those of the checkpoint."""
@@ -194,4 +200,4 @@ class BatchLoader(DataLoader[Batch]):
                 "Use the data, data.batch and seed of the checkpoint, or start a new run from its weights."
             )
         # Written after the last batch, a new epoch begins.
-        self._resume_at = state["epoch"], state["batches_seen"] % len(self.shares)
+        self._resume_at = state["epoch"], state["batches_seen"] % len(self.sampler)

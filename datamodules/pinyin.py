@@ -61,7 +61,8 @@ class PinyinData(DataModule):
         if max_length < 1:
             raise ConfigError(f"data.max_length is {max_length}. Give a number of characters of at least 1.")
         self.has_syllables, self.max_length, self.max_other = has_syllables, max_length, max_other
-        self._numbers: tuple[dict[str, int], dict[str, dict[str, int]]] | None = None
+        self._numbered: Facts = {}
+        self._numbers: tuple[dict[str, int], dict[str, dict[str, int]]] = {}, {}
 
     def columns(self, split: Split) -> Sequence[str]:
         if not self.has_syllables:
@@ -149,13 +150,13 @@ class PinyinData(DataModule):
         return Inspected(length=len(row["text"]))
 
     def _numbering(self, facts: Facts) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
-        if self._numbers is None:
+        if self._numbered is not facts:
             tokens = {token: number for number, token in enumerate(facts["vocabulary"], start=UNKNOWN + 1)}
             places = {
                 syllable: {character: place for place, character in enumerate(characters)}
                 for syllable, characters in facts["candidates"].items()
             }
-            self._numbers = tokens, places
+            self._numbered, self._numbers = facts, (tokens, places)
         return self._numbers
 
 

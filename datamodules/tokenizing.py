@@ -44,13 +44,15 @@ class PatternTokenizer(Tokenizer):
     def __init__(self, pattern: re.Pattern[str], *, lower_case: bool) -> None:
         self.pattern, self.lower_case = pattern, lower_case
         self.digest = pattern.pattern
+        self._vocabulary: list[str] = []
         self._numbers: dict[str, int] = {}
 
     def split(self, text: str) -> list[str]:
         return self.pattern.findall(text.lower() if self.lower_case else text)
 
     def encode(self, text: str, vocabulary: list[str]) -> list[int]:
-        if len(self._numbers) != len(vocabulary):
+        if self._vocabulary is not vocabulary:
+            self._vocabulary = vocabulary
             self._numbers = {token: number for number, token in enumerate(vocabulary, start=FIRST)}
         return [self._numbers.get(token, UNKNOWN) for token in self.split(text)] or [UNKNOWN]
 
@@ -74,6 +76,7 @@ class PretrainedTokenizer(Tokenizer):
                 f"{str(error).splitlines()[0]}"
             ) from error
         self.pad_id = self.tokenizer.pad_token_id or 0
+        self._unknown_id = self.pad_id if self.tokenizer.unk_token_id is None else self.tokenizer.unk_token_id
         content = self.tokenizer.backend_tokenizer.to_str()
         self.digest = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
@@ -83,7 +86,7 @@ class PretrainedTokenizer(Tokenizer):
 
     def encode(self, text: str, vocabulary: list[str]) -> list[int]:
         ids: list[int] = self.tokenizer(text, truncation=False, verbose=False)["input_ids"]
-        return ids
+        return ids or [self._unknown_id]  # of invisible signs some tokenizers leave nothing
 
     def cut(self, ids: list[int], max_length: int) -> list[int]:
         if len(ids) <= max_length:

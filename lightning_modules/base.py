@@ -1,5 +1,6 @@
 """The base of every task: it owns the steps, the logging and the optimizer, and closes them."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,9 +49,11 @@ class TaskModule(pl.LightningModule, ABC):
         self.val_metrics = metrics.clone()
         self.test_metrics = metrics.clone()
         self.val_loss, self.test_loss = MeanLoss(), MeanLoss()
-        self.num_targets = 0  # of the optimizer step in progress, on this process
-        # Sum of losses and number of targets since the last logged step. No buffer: DDP would overwrite it.
-        self.loss_window = torch.zeros(2, dtype=torch.float64)
+        # Of this process: targets of the optimizer step in progress, and targets and sum of losses since the last
+        # logged step. The sum is no buffer, which DDP would overwrite.
+        self.num_targets = self.window_targets = 0
+        self.window_loss = torch.zeros((), dtype=torch.float64)
+        self.logged_loss = torch.tensor(math.nan)
 
     @abstractmethod
     def forward(self, batch: Batch) -> Any:
@@ -77,7 +80,7 @@ class TaskModule(pl.LightningModule, ABC):
     @final
     def on_train_start(self) -> None:
         self.num_targets = 0
-        self.loss_window = self.loss_window.to(self.device)
+        self.window_loss = self.window_loss.to(self.device)
 
     @final
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -85,7 +88,8 @@ class TaskModule(pl.LightningModule, ABC):
         if batch["is_filler"]:
             num_targets = 0
         self.num_targets += num_targets
-        self.loss_window += torch.stack([mean.detach().double() * num_targets, mean.new_tensor(num_targets).double()])
+        self.window_targets += num_targets
+        self.window_loss += mean.detach().double() * num_targets
         return mean * self._weight(num_targets)
 
     @final
@@ -95,9 +99,8 @@ class TaskModule(pl.LightningModule, ABC):
             num_targets = torch.tensor(float(self.num_targets), device=self.device)
             if self.trainer.world_size > 1:
                 torch.distributed.all_reduce(num_targets)
-            num_parts = (
-                self.trainer.accumulate_grad_batches * self.trainer.world_size
-            )  # Lightning and DDP divided by it
+            # Lightning and DDP divided by the number of parts.
+            num_parts = self.trainer.accumulate_grad_batches * self.trainer.world_size
             gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
             torch._foreach_mul_(gradients, _TARGETS_PER_UNIT * num_parts / num_targets.clamp(min=1))
         self.num_targets = 0
@@ -147,13 +150,13 @@ class TaskModule(pl.LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["task"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = to_plain(dict(self.hparams))
-        checkpoint["loss_window"] = self._summed_over_processes(self.loss_window).tolist()
+        checkpoint["loss_window"] = self._loss_window().tolist()
 
     @final
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        window = torch.tensor(checkpoint["loss_window"], dtype=torch.float64)
         # One process goes on with everybody's sum, or it would be counted once for each.
-        self.loss_window = window if self.trainer.is_global_zero else torch.zeros_like(window)
+        total, num_targets = checkpoint["loss_window"] if self.trainer.is_global_zero else (0.0, 0)
+        self.window_loss, self.window_targets = torch.tensor(total, dtype=torch.float64), int(num_targets)
 
     @final
     @classmethod
@@ -213,16 +216,24 @@ class TaskModule(pl.LightningModule, ABC):
         if self.logger is not None:
             self.logger.log_metrics(dict(values), step=step)
 
-    def _close_loss_window(self) -> Tensor:
-        window = self._summed_over_processes(self.loss_window)
-        self.loss_window.zero_()
-        return window[0] / window[1]
+    @property
+    def recent_loss(self) -> float:
+        """Mean training loss since the last logged step (right after it: up to it), of this process. Waits for it."""
+        return float(self.window_loss) / self.window_targets if self.window_targets else float(self.logged_loss)
 
-    def _summed_over_processes(self, values: Tensor) -> Tensor:
-        values = values.clone()
+    def _close_loss_window(self) -> Tensor:
+        window = self._loss_window()
+        self.window_loss.zero_()
+        self.window_targets = 0
+        self.logged_loss = window[0] / window[1]
+        return self.logged_loss
+
+    def _loss_window(self) -> Tensor:
+        """Sum of losses and number of targets since the last logged step, over all processes, [2]."""
+        window = torch.stack([self.window_loss, self.window_loss.new_tensor(self.window_targets)])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(values)
-        return values
+            torch.distributed.all_reduce(window)
+        return window
 
 
 def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
@@ -235,7 +246,10 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such checkpoint. Name a file, or runs:/RUN_ID.") from error
     except Exception as error:
-        raise ConfigError(f"{path} is not a checkpoint that can be read ({type(error).__name__}).") from error
+        raise ConfigError(
+            f"{path} is not a checkpoint that can be read ({type(error).__name__}). "
+            f"Name one that `lightrail fit` wrote."
+        ) from error
     if not isinstance(checkpoint, dict) or "task" not in checkpoint:
         raise ConfigError(f"{path} is not a checkpoint of a lightrail task. Name one that `lightrail fit` wrote.")
     return checkpoint

@@ -48,6 +48,14 @@ class OptimConfig:
             if not is_valid:
                 raise ConfigError(f"model.optim.{name} is {getattr(self, name)}. Give {valid}.")
 
+    def check_end(self, num_steps: float) -> None:
+        """Raises: ConfigError when the schedule falls towards an end that is not known, `num_steps` being infinite."""
+        if math.isinf(num_steps) and (self.schedule != "constant" or self.warmup_fraction):
+            raise ConfigError(
+                "the learning-rate schedule needs the number of steps. Set trainer.max_steps or trainer.max_epochs, "
+                "or model.optim.schedule=constant with warmup_fraction=0."
+            )
+
 
 def schedule_factor(step: int, *, num_steps: int, warmup: int, name: ScheduleName, final: float = 0.0) -> float:
     """Give the learning rate of a step as a share of the peak.
@@ -111,11 +119,7 @@ def build_schedule(optimizer: Optimizer, config: OptimConfig, num_steps: float) 
 
     Raises: ConfigError when a falling schedule has no known end.
     """
-    if math.isinf(num_steps) and (config.schedule != "constant" or config.warmup_fraction):
-        raise ConfigError(
-            "the learning-rate schedule needs the number of steps. Set trainer.max_steps or trainer.max_epochs, "
-            "or model.optim.schedule=constant with warmup_fraction=0."
-        )
+    config.check_end(num_steps)
     steps = 0 if math.isinf(num_steps) else int(num_steps)
     warmup = math.ceil(config.warmup_fraction * steps)
     return LambdaLR(

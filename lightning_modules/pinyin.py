@@ -88,7 +88,9 @@ class PinyinTagger(TaskModule):
         }
         if all(batch["text"]):
             losses = self._per_sentence(self._losses(outputs, batch), outputs)
-            columns |= {"target": batch["text"], "loss": [sum(own) / max(1, len(own)) for own in losses]}
+            are_targets = self._per_sentence(batch["labels"][outputs.is_syllable] >= 0, outputs)
+            means = [sum(own) / max(1, sum(counted)) for own, counted in zip(losses, are_targets, strict=True)]
+            columns |= {"target": batch["text"], "loss": means}
         return columns
 
     def sentences(self, outputs: Readings, batch: Batch) -> list[str]:

@@ -8,6 +8,9 @@ from typing import Any
 
 from project.errors import ConfigError
 
+DESCRIPTION = {"class_path", "init_args"}
+"""Keys of a mapping that stands for a dataclass."""
+
 
 def to_plain(value: Any) -> Any:
     """Restate dataclasses in the configuration's own words, `{"class_path": ..., "init_args": ...}`; copy the rest."""
@@ -27,8 +30,8 @@ def from_plain(value: Any) -> Any:
     Raises: ConfigError for any other class path.
     """
     if isinstance(value, Mapping):
-        arguments = {key: from_plain(item) for key, item in value.get("init_args", value).items()}
-        return _dataclass(value["class_path"])(**arguments) if set(value) == {"class_path", "init_args"} else arguments
+        items = {key: from_plain(item) for key, item in value.items()}
+        return _dataclass(items["class_path"])(**items["init_args"]) if set(items) == DESCRIPTION else items
     if isinstance(value, list):
         return [from_plain(item) for item in value]
     return value

@@ -1,5 +1,6 @@
 """Builds everything a run needs from its configuration: every command comes through here, and every trial."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from lightning_modules.plain import from_plain
 from project.checkpoints import DurableCheckpointIO, checkpoint_callbacks
 from project.configuration import Configuration
 from project.errors import ConfigError
-from project.hardware import fastest_precision, set_threads
+from project.hardware import fastest_precision, set_threads, usable_accelerator
 from project.logs import take_over_lightning
 from project.predictions import PredictionTable
 from project.progress import TrainingProgress
@@ -54,15 +55,34 @@ def build(configuration: Configuration, stage: Stage, checkpoint: Path | None = 
     data.order_seed = configuration.seed
     stored = read_checkpoint(checkpoint) if checkpoint else None
     if stored is not None:
+        _check_task(configuration, stored, str(checkpoint))
         data.adopt(_facts(stored))
     trainer, predictions = _trainer(configuration)
     data.setup(stage)
     model = configuration.model(data.facts()) if stored is None else _restored(configuration, stored, str(checkpoint))
     if not isinstance(model, TaskModule):
         raise ConfigError(f"model: {type(model).__name__} is not derived from TaskModule of lightrail.")
+    if stage == "fit":
+        _check_training(model, trainer)
     if configuration.values["trainer"]["enable_checkpointing"] is not False:
         trainer.callbacks += checkpoint_callbacks(model, trainer.callbacks)  # type: ignore[attr-defined]
     return Experiment(configuration, data, model, trainer, predictions)
+
+
+def _check_task(configuration: Configuration, checkpoint: dict[str, Any], name: str) -> None:
+    given, stored = (values["model"]["class_path"] for values in (configuration.values, checkpoint["configuration"]))
+    if given != stored:
+        raise ConfigError(
+            f"{name} is a checkpoint of {stored.rpartition('.')[2]}, and the configuration asks for "
+            f"{given.rpartition('.')[2]}. Use the configuration it was trained with, or no --config."
+        )
+
+
+def _check_training(model: TaskModule, trainer: pl.Trainer) -> None:
+    """Refuse now what Lightning would find out when the run has been started."""
+    model.configure_model()
+    is_endless = trainer.max_epochs in (None, -1) and trainer.max_steps == -1
+    model.optim.check_end(math.inf if is_endless else trainer.max_steps)
 
 
 def _facts(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -72,14 +92,8 @@ def _facts(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 def _restored(configuration: Configuration, checkpoint: dict[str, Any], name: str) -> TaskModule:
     """The task of a checkpoint with its weights, under the settings of the configuration."""
-    section, stored = configuration.values["model"], checkpoint["configuration"]["model"]
-    if section["class_path"] != stored["class_path"]:
-        raise ConfigError(
-            f"{name} is a checkpoint of {stored['class_path'].rpartition('.')[2]}, and the configuration asks for "
-            f"{section['class_path'].rpartition('.')[2]}. Use the configuration it was trained with, or no --config."
-        )
+    given, before = (values["model"]["init_args"] for values in (configuration.values, checkpoint["configuration"]))
     arguments = from_plain(checkpoint[TaskModule.CHECKPOINT_HYPER_PARAMS_KEY])
-    given, before = section["init_args"], stored["init_args"]
     unchanged = {key: value for key, value in arguments.items() if given.get(key) == before.get(key)}
     model = configuration.model(unchanged)
     try:
@@ -101,10 +115,12 @@ def _trainer(configuration: Configuration) -> tuple[pl.Trainer, PredictionTable]
     own = [StepSeeds(configuration.seed), Throughput(), predictions]
     if shows_progress and not any(isinstance(callback, ProgressBar) for callback in given):
         own.append(TrainingProgress())
+    accelerator = usable_accelerator(str(arguments["accelerator"]))
     arguments |= {
+        "accelerator": accelerator,
         "callbacks": [*own, *given],
         "plugins": [DurableCheckpointIO(configuration.values), *(arguments["plugins"] or [])],
-        "precision": arguments["precision"] or fastest_precision(str(arguments["accelerator"])),
+        "precision": arguments["precision"] or fastest_precision(accelerator),
         "use_distributed_sampler": False,  # our batches are dealt to the processes already
         "num_sanity_val_steps": arguments["num_sanity_val_steps"] or 0,
         # Ours are added when the model is there; Lightning would add one that keeps the last under another name.
@@ -113,12 +129,25 @@ def _trainer(configuration: Configuration) -> tuple[pl.Trainer, PredictionTable]
         "enable_progress_bar": shows_progress,
         "logger": False,  # set when the run has been started
     }
-    if arguments["max_epochs"] is None and arguments["max_steps"] == -1 and arguments["max_time"] is None:
-        raise ConfigError(
-            "how long to train is not said. Set trainer.max_steps, trainer.max_epochs or trainer.max_time."
-        )
+    _check_numbers(arguments)
     try:
         trainer = pl.Trainer(**arguments)
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     return trainer, predictions
+
+
+def _check_numbers(arguments: dict[str, Any]) -> None:
+    """Refuse what Lightning takes and then fails at, or trains wrongly with."""
+    if arguments["max_epochs"] is None and arguments["max_steps"] == -1 and arguments["max_time"] is None:
+        raise ConfigError(
+            "how long to train is not said. Set trainer.max_steps, trainer.max_epochs or trainer.max_time."
+        )
+    if arguments["accumulate_grad_batches"] < 1:
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches is {arguments['accumulate_grad_batches']}. Give a number of at least 1."
+        )
+    if (arguments["gradient_clip_val"] or 0) < 0:
+        raise ConfigError(
+            f"trainer.gradient_clip_val is {arguments['gradient_clip_val']}. Give a number above 0, or null for none."
+        )

@@ -1,7 +1,6 @@
 """Command lines that name a checkpoint: its configuration is the base, and what the user writes counts above it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from lightning_modules.base import read_checkpoint
@@ -23,12 +22,11 @@ def parse_with_checkpoint(arguments: Sequence[str]) -> tuple[Configuration, Path
     if named is None:
         raise ConfigError("--ckpt_path is required: a checkpoint file, or runs:/RUN_ID for a run's best one.")
     given = dict(options(rest))
-    tracking = TrackingConfig()
-    if "--tracking.uri" in given:
-        tracking = replace(tracking, uri=given["--tracking.uri"])
-    path = run_checkpoint(named, tracking)
-    saved = None if "--config" in given else read_checkpoint(path)["configuration"]
-    return parse(rest, saved=saved), path
+    if "--config" in given:
+        configuration = parse(rest)
+        return configuration, run_checkpoint(named, configuration.tracking())
+    path = run_checkpoint(named, TrackingConfig(uri=given.get("--tracking.uri")))
+    return parse(rest, saved=read_checkpoint(path)["configuration"]), path
 
 
 def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[str]]:

@@ -40,15 +40,25 @@ class DurableCheckpointIO(TorchCheckpointIO):
             unfinished.unlink(missing_ok=True)
 
 
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps the newest state as `last.ckpt`.
+
+    Checkpoints hold the state of callbacks by class and settings. Were this no class of its own, a ModelCheckpoint of
+    the configuration might be given this one's state when a run goes on, and take `last.ckpt` for its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(filename="last", save_top_k=1, enable_version_counter=False)
+
+
 def checkpoint_callbacks(model: pl.LightningModule, given: list[Callback]) -> list[ModelCheckpoint]:
     """Make the callbacks that keep `best.ckpt`, by the task's own metric, and `last.ckpt`.
 
     Args:
         given: callbacks of the configuration. A ModelCheckpoint with a `monitor` among them decides what is best.
     """
-    last = ModelCheckpoint(filename="last", save_top_k=1, enable_version_counter=False)
     if best_checkpoint(given) or not isinstance(model, TaskModule):
-        return [last]
+        return [LastCheckpoint()]
     best = ModelCheckpoint(
         filename="best",
         monitor=model.monitor,
@@ -57,7 +67,7 @@ def checkpoint_callbacks(model: pl.LightningModule, given: list[Callback]) -> li
         save_weights_only=True,
         enable_version_counter=False,
     )
-    return [best, last]
+    return [best, LastCheckpoint()]
 
 
 def best_checkpoint(callbacks: list[Callback]) -> ModelCheckpoint | None:

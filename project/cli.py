@@ -67,6 +67,7 @@ COMMANDS = {
         "lightrail predict --ckpt_path P [--config C] [--data.path FILE] [--output FILE] [settings]",
         CHECKPOINT_HELP + OUTPUT_HELP + SETTINGS_HELP,
     ),
+    "demo": Command("the main job on real text, in about five minutes", "lightrail demo [settings]"),
     "ui": Command("open MLflow's pages on the recorded runs", "lightrail ui [--port N] [--tracking.uri URI]"),
 }
 

@@ -9,6 +9,13 @@ import torch
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 
+def usable_accelerator(accelerator: str) -> str:
+    """Turn "auto" into a GPU where CUDA is, and the CPU elsewhere: Apple's GPUs lack float64, which exact sums need."""
+    if accelerator != "auto":
+        return accelerator
+    return "gpu" if torch.cuda.is_available() else "cpu"
+
+
 def fastest_precision(accelerator: str) -> Precision:
     """Choose the number format for training that the hardware multiplies fastest without changing what is learned.
 
@@ -16,11 +23,11 @@ def fastest_precision(accelerator: str) -> Precision:
     nothing from it on networks of a few hundred units. float16 on older GPUs.
 
     Args:
-        accelerator: as Lightning's Trainer takes it; "auto" is a GPU where there is one.
+        accelerator: "cpu", "gpu", "cuda" or another one of Lightning's.
     """
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+    if accelerator in ("gpu", "cuda") and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    has_matrix_unit = accelerator in ("auto", "cpu") and torch.cpu.get_capabilities().get("amx_bf16", False)
+    has_matrix_unit = accelerator == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
     return "bf16-mixed" if has_matrix_unit else "32-true"
 
 

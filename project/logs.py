@@ -18,7 +18,7 @@ def set_up_logging() -> None:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # MLflow has a handler of its own
     # Lightning 2.6 on torch 2.13; nothing a user could do about it.
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec", category=FutureWarning)
-    warnings.formatwarning = lambda message, *_: str(message)  # whose source line it was says nothing to the user
+    warnings.formatwarning = lambda message, *_: str(message).strip()  # the source line says nothing to the user
     logging.captureWarnings(True)
 
 

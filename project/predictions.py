@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 import torch.distributed

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -62,6 +63,7 @@ class TrainingProgress(ProgressBar):
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
+                console=Console(stderr=True),  # a result on standard output may go to a file
                 refresh_per_second=4,
             )
             self._task = self._bar.add_task("training", total=total, completed=trainer.global_step)
@@ -74,7 +76,7 @@ class TrainingProgress(ProgressBar):
         pause = SECONDS_BETWEEN_LOSSES if self._bar else SECONDS_BETWEEN_LINES
         if self.is_enabled and now - self._last_shown >= pause:
             self._last_shown = now
-            loss = self._recent_loss(pl_module)
+            loss = f"loss {pl_module.recent_loss:.3f}" if isinstance(pl_module, TaskModule) else ""
             if self._bar:
                 self._bar.update(self._task, completed=trainer.global_step, description=f"training, {loss}")
             else:
@@ -82,7 +84,7 @@ class TrainingProgress(ProgressBar):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        if self.is_enabled and values and not trainer.sanity_checking:
+        if self.is_enabled and values and trainer.state.fn == "fit" and not trainer.sanity_checking:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
             log.info("step %d: %s", trainer.global_step, shown)
 
@@ -108,10 +110,3 @@ class TrainingProgress(ProgressBar):
         if not done or total is None:
             return f"{now - self._started:.0f} s so far"
         return f"{(now - self._started) / done * (total - self.trainer.global_step):.0f} s to go"
-
-    def _recent_loss(self, pl_module: pl.LightningModule) -> str:
-        """Mean since the last logged step, on this process."""
-        if not isinstance(pl_module, TaskModule):
-            return ""
-        total, count = pl_module.loss_window.tolist()
-        return f"loss {total / count:.3f}" if count else "loss logged"

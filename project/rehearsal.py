@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import move_data_to_device
 
@@ -51,7 +52,7 @@ def rehearse(experiment: Experiment) -> Rehearsal:
     device = trainer.strategy.root_device
     model.to(device).train()
     loader = experiment.data.train_dataloader()
-    batches = sorted(loader.shares.global_batches(), key=lambda batch: _positions(loader, batch))
+    batches = sorted(loader.sampler.global_batches(), key=lambda batch: _positions(loader, batch))
     middle = batches[len(batches) // 2 :][: NUM_TIMED - 1] or batches
     step = _Step(experiment, device)
     step(loader, batches[-1])
@@ -62,10 +63,10 @@ def rehearse(experiment: Experiment) -> Rehearsal:
     return Rehearsal(
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         precision=str(trainer.precision),
-        longest=(len(batches[-1]), int(loader.shares.buckets[batches[-1]].max())),
+        longest=(len(batches[-1]), int(loader.sampler.buckets[batches[-1]].max())),
         peak_bytes=_peak_bytes(device),
-        batches_per_epoch=len(loader),
-        num_steps=_num_steps(experiment, len(loader)),
+        batches_per_epoch=_batches_per_epoch(trainer, len(loader)),
+        num_steps=_num_steps(trainer, len(loader)),
         seconds_per_step=seconds,
     )
 
@@ -81,8 +82,8 @@ class _Step:
         self.optimizer = build_optimizer(self.model, self.model.optim)
 
     def __call__(self, loader: Any, batch: Any) -> None:
-        rows = [{**loader.dataset.rows.row(index), "id": index} for index in batch.tolist()]
-        moved = move_data_to_device(loader.dataset.collate(rows), self.device)
+        rows = [{**loader.rows.row(index), "id": index} for index in batch.tolist()]
+        moved = move_data_to_device(loader.collate(rows), self.device)
         with self.precision.forward_context():
             loss, _ = self.model.loss(self.model(moved), moved)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -93,12 +94,16 @@ class _Step:
 
 
 def _positions(loader: Any, batch: Any) -> int:
-    return len(batch) * int(loader.shares.buckets[batch].max())
+    return len(batch) * int(loader.sampler.buckets[batch].max())
 
 
-def _num_steps(experiment: Experiment, num_batches: int) -> float:
-    trainer = experiment.trainer
-    per_epoch = math.ceil(num_batches / trainer.accumulate_grad_batches)
+def _batches_per_epoch(trainer: pl.Trainer, num_batches: int) -> int:
+    limit = trainer.limit_train_batches
+    return min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
+
+
+def _num_steps(trainer: pl.Trainer, num_batches: int) -> float:
+    per_epoch = math.ceil(_batches_per_epoch(trainer, num_batches) / trainer.accumulate_grad_batches)
     by_epochs = per_epoch * trainer.max_epochs if trainer.max_epochs not in (None, -1) else math.inf
     return min(by_epochs, trainer.max_steps if trainer.max_steps != -1 else math.inf)
 

@@ -14,12 +14,13 @@ class Throughput(Callback):
 
     def __init__(self) -> None:
         self._num_examples = self._num_tokens = 0
+        self._last_step = 0
         self._since = 0.0
         self._paused_seconds = 0.0
         self._paused_at = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._start_over()
+        self._start_over(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._paused_at = time.perf_counter()
@@ -34,7 +35,7 @@ class Throughput(Callback):
             self._num_examples += len(batch["id"])
             self._num_tokens += batch["num_tokens"]
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        is_step_over = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        is_step_over = trainer.global_step != self._last_step  # an epoch's last step may take fewer batches
         if every and is_step_over and trainer.global_step % every == 0:
             self._log(trainer, pl_module)
 
@@ -49,8 +50,9 @@ class Throughput(Callback):
         }
         if trainer.logger is not None:
             trainer.logger.log_metrics(rates, step=trainer.global_step)
-        self._start_over()
+        self._start_over(trainer)
 
-    def _start_over(self) -> None:
+    def _start_over(self, trainer: pl.Trainer) -> None:
+        self._last_step = trainer.global_step
         self._num_examples = self._num_tokens = 0
         self._since, self._paused_seconds = time.perf_counter(), 0.0

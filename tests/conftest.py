@@ -1,9 +1,12 @@
 """Every test runs on one thread, in a world of its own: no cache, store or setting of the machine leaks in."""
 
+import os
+
 import pytest
 import torch
 
 torch.set_num_threads(1)
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
 
 
 @pytest.fixture(autouse=True)

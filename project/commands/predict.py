@@ -11,6 +11,7 @@ import pyarrow.parquet
 from project.build import build
 from project.checkpoint_arguments import parse_with_checkpoint, take_option
 from project.errors import ConfigError
+from project.tracking.store import check_folder
 
 WRITERS = {".csv": pyarrow.csv.write_csv, ".parquet": pyarrow.parquet.write_table}
 
@@ -19,6 +20,8 @@ def run(arguments: list[str]) -> int:
     output, rest = take_option(arguments, "--output")
     if output and Path(output).suffix not in (*WRITERS, ".jsonl"):
         raise ConfigError(f"--output {output}: unknown format. End the name in .jsonl, .csv or .parquet.")
+    if output:
+        check_folder(Path(output).absolute().parent, "--output")  # now, and not when all is computed
     configuration, checkpoint = parse_with_checkpoint(rest)
     experiment = build(configuration, "predict", checkpoint)
     experiment.trainer.predict(experiment.model, datamodule=experiment.data, return_predictions=False)

@@ -12,6 +12,7 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from project.errors import ConfigError
 from project.tracking.settings import TrackingConfig
@@ -34,10 +35,15 @@ def run(arguments: list[str]) -> int:
     return _serve(uri, options.port, pages)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line, as all of our commands do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"lightrail ui: {message}. `lightrail ui --help` lists what there is.")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="lightrail ui", description="Open MLflow's pages on the recorded runs.", allow_abbrev=False
-    )
+    parser = _Parser(prog="lightrail ui", description="Open MLflow's pages on the recorded runs.", allow_abbrev=False)
     parser.add_argument(
         "--port", type=int, default=5000, help="port on this machine, 0 for any free one (default 5000)"
     )

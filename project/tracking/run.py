@@ -2,6 +2,7 @@
 
 import logging
 import os
+import random
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -133,12 +134,14 @@ def start_run(config: TrackingConfig, configuration: dict[str, Any], tags: dict[
         return _attached_run()
     from mlflow.exceptions import MlflowException
 
+    _check_tags(config.tags)
     uri = store_uri(config)
     client = open_store(uri, create=True)
     close_dead_runs(client)
     experiment = experiment_id(client, uri, config.experiment)
     all_tags = {**config.tags, **code_tags(), **user_tags(), **process_tag(), **tags}
-    run = client.create_run(experiment, tags=all_tags, run_name=config.run_name)
+    with _unseeded():
+        run = client.create_run(experiment, tags=all_tags, run_name=config.run_name)
     tracked = TrackedRun(
         uri, run.info.run_id, experiment, run_folders(run.info.run_id, run.info.artifact_uri), last_steps={}
     )
@@ -179,6 +182,21 @@ def continue_run(run_id: str, config: TrackingConfig, tags: dict[str, str]) -> T
     tracked = TrackedRun(uri, run_id, run.info.experiment_id, folders, last_steps)
     _announce(tracked)
     return tracked
+
+
+def _check_tags(tags: dict[str, str]) -> None:
+    for name in tags:
+        if name.startswith(("lightrail.", "mlflow.")):
+            raise ConfigError(f"tracking.tags: names like {name!r} are reserved. Choose one with another beginning.")
+
+
+@contextmanager
+def _unseeded() -> Iterator[None]:
+    """MLflow makes up names with Python's generator: seeded for a run, that gives all runs of a seed one name."""
+    state = random.getstate()
+    random.seed()
+    yield
+    random.setstate(state)
 
 
 def _log_params(client: "MlflowClient", run_id: str, params: dict[str, str]) -> None:

@@ -1,21 +1,24 @@
-"""`make demo`: the main job on real text, beside the baseline that it has to beat, and how to look at both."""
+"""`lightrail demo`: the main job on real text, beside the baseline that it has to beat, and how to look at both."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from project.configuration import parse
 from project.fitting import FinishedRun, fit
-from project.logs import set_up_logging
 
 NUM_SHOWN = 10
 
 
-def demo() -> None:
-    """Train the pinyin tagger and the baseline with the shipped settings, and show what came out."""
+def run(arguments: list[str]) -> int:
+    """Train the pinyin tagger and the baseline with the shipped settings, and show what came out.
+
+    Args:
+        arguments: settings for both, such as `--tracking.uri`.
+    """
     print("1. The baseline: each syllable becomes its most frequent character.\n", flush=True)
-    baseline = fit(parse(["--config=pinyin_baseline", "--tracking.run_name=baseline"]))
+    baseline = fit(parse(["--config=pinyin_baseline", "--tracking.run_name=baseline", *arguments]))
     print("\n2. The tagger: a small Transformer reads the whole sentence.\n", flush=True)
-    tagger = fit(parse(["--config=pinyin", "--tracking.run_name=tagger"]))
+    tagger = fit(parse(["--config=pinyin", "--tracking.run_name=tagger", *arguments]))
     print("\nHeld-out sentences it never saw, wrong characters in [ ]:\n")
     assert tagger.predictions is not None, "the demo runs in one process"
     for row in every_nth(tagger.predictions.to_pylist(), NUM_SHOWN):
@@ -23,6 +26,7 @@ def demo() -> None:
         print(f"  pinyin    {row['pinyin']}\n  expected  {row['target']}\n  got       {got}\n")
     print(table({"baseline": baseline, "tagger": tagger}))
     print("\nOpen both runs in the MLflow UI:  .venv/bin/lightrail ui")
+    return 0
 
 
 def every_nth(rows: Sequence[dict[str, Any]], number: int) -> Sequence[dict[str, Any]]:
@@ -54,8 +58,3 @@ def table(runs: dict[str, FinishedRun]) -> str:
         for name, run in runs.items()
     ]
     return "\n".join([head, *rows])
-
-
-if __name__ == "__main__":
-    set_up_logging()
-    demo()

@@ -1,0 +1,89 @@
+"""The real command in processes of its own: several that train one run, and one that is told to stop."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.lightning_modules.test_pinyin import TINY, write_sentences
+from tests.project.running import FOUR_STEPS, QUIET, RecordedRun, lightrail, runs_in
+
+SECONDS_TO_START = 120
+
+
+@pytest.fixture
+def command(tmp_path: Path, store: str) -> list[str]:
+    """Arguments of a fit without dropout, which would differ between processes."""
+    still = ["--model.encoder.dropout=0", "--model.encoder.ngram_dropout=0", f"--tracking.uri={store}"]
+    return ["fit", *TINY, *write_sentences(tmp_path), *FOUR_STEPS, *QUIET, *still]
+
+
+def start(command: list[str], folder: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "project", *command],
+        cwd=folder,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_processes_make_one_run_with_the_numbers_of_one_process(
+    tmp_path: Path, store: str, command: list[str]
+) -> None:
+    ddp = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch.size=3"]
+    process = start([*command, *ddp], tmp_path)
+    shown, errors = process.communicate(timeout=SECONDS_TO_START)
+    assert process.returncode == 0, errors
+    (run,) = runs_in(store)
+    assert run.status == "FINISHED"
+    assert [line.split()[:3] for line in shown.splitlines() if line.startswith("run ")] == [
+        ["run", run.run_id, "finished:"]
+    ]
+    alone = RecordedRun(store, lightrail(*command, "--data.batch.size=3").run_id)
+    assert [step for step, _ in run.history("train/loss")] == [1, 2, 3, 4]
+    assert run.histories().keys() == alone.histories().keys()
+    for name, points in alone.histories().items():
+        assert [step for step, _ in run.history(name)] == [step for step, _ in points]
+        assert [value for _, value in run.history(name)] == pytest.approx([value for _, value in points], rel=1e-5), (
+            name
+        )
+    found, expected = run.predictions.to_pydict(), alone.predictions.to_pydict()
+    for name in ("id", "target", "prediction", "pinyin"):
+        assert found[name] == expected[name]
+    for name in ("score", "loss"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-5)
+    assert {file.name for file in (run.directory / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
+def test_sigterm_leaves_a_killed_run_with_all_its_metrics(tmp_path: Path, store: str, command: list[str]) -> None:
+    process = start([*command, "--trainer.max_steps=100000000", "--trainer.val_check_interval=1000"], tmp_path)
+    try:
+        wait_for_a_metric(store, process)
+        process.send_signal(signal.SIGTERM)
+        shown, _ = process.communicate(timeout=SECONDS_TO_START)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert shown == ""
+    (run,) = runs_in(store)
+    assert run.status == "KILLED"
+    steps = [step for step, _ in run.history("train/loss")]
+    assert steps == list(range(1, len(steps) + 1))
+    assert "lightrail.error" not in run.tags
+    assert not any(name.startswith("test/") for name in run.metrics)
+
+
+def wait_for_a_metric(store: str, process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + SECONDS_TO_START
+    while time.monotonic() < deadline and process.poll() is None:
+        if any("train/loss" in run.metrics for run in runs_in(store)):
+            return
+        time.sleep(0.2)
+    process.kill()
+    pytest.fail(f"no training began: {process.communicate()[1]}")

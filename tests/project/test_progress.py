@@ -1,0 +1,141 @@
+"""A person sees where a run is, without the run waiting for it."""
+
+import io
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from lightning.pytorch import Callback
+
+from lightning_modules.base import TaskModule
+from lightning_modules.optimization import OptimConfig
+from project.progress import TrainingProgress
+from tests.tiny import Signs, fit, points_loader
+
+
+class Clock(Callback):
+    """A batch takes ten seconds."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.seconds += 10
+
+
+def lines(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, progress: TrainingProgress, **arguments: Any
+) -> list[str]:
+    """What is said of 6 steps of 4 points."""
+    clock = Clock()
+    monkeypatch.setattr("project.progress.time", SimpleNamespace(monotonic=lambda: clock.seconds))
+    with caplog.at_level(logging.INFO, logger="project.progress"):
+        fit(Signs(), callbacks=[clock, progress], enable_progress_bar=True, max_epochs=2, **arguments)
+    return [record.getMessage() for record in caplog.records if record.name == "project.progress"]
+
+
+def plain() -> TrainingProgress:
+    progress = TrainingProgress()
+    progress.is_terminal = False
+    return progress
+
+
+def on_terminal() -> TrainingProgress:
+    progress = TrainingProgress()
+    progress.is_terminal = True
+    return progress
+
+
+def test_without_a_terminal_a_line_comes_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(TaskModule, "recent_loss", 0.5)
+    assert lines(monkeypatch, caplog, plain()) == [
+        "training 6 parameters, steps: 6",
+        "step 2 of 6, loss 0.500, 40 s to go",
+        "step 4 of 6, loss 0.500, 20 s to go",
+        "step 6 of 6, loss 0.500, 0 s to go",
+    ]
+
+
+def test_the_loss_is_read_no_more_often_than_shown(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reads = []
+
+    def read(_: TaskModule) -> float:
+        reads.append(1)
+        return 0.5
+
+    monkeypatch.setattr(TaskModule, "recent_loss", property(read))
+    monkeypatch.setattr("project.progress.SECONDS_BETWEEN_LINES", 35)
+    lines(monkeypatch, caplog, plain())
+    assert len(reads) == 1  # of six steps in sixty seconds
+
+
+def test_a_run_without_an_end_says_how_long_it_has_taken(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            trainer.should_stop = trainer.global_step == 4
+
+    clock, endless = Clock(), OptimConfig(schedule="constant", warmup_fraction=0)
+    monkeypatch.setattr("project.progress.time", SimpleNamespace(monotonic=lambda: clock.seconds))
+    with caplog.at_level(logging.INFO, logger="project.progress"):
+        callbacks = [clock, plain(), Stop()]
+        fit(Signs(optim=endless), callbacks=callbacks, max_epochs=-1, enable_progress_bar=True)
+    said = [record.getMessage() for record in caplog.records if record.name == "project.progress"]
+    assert said[0] == "training 6 parameters, steps: unlimited"
+    assert said[1].startswith("step 2 of ?, loss ")
+    assert said[1].endswith(", 20 s so far")
+
+
+def test_metrics_of_an_evaluation_are_shown(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    said = lines(monkeypatch, caplog, plain(), limit_val_batches=1.0, num_sanity_val_steps=1)
+    shown = [line for line in said if "val/" in line]
+    assert [line.split(":")[0] for line in shown] == ["step 3", "step 6"]  # and not of the sanity check
+    assert all("val/accuracy 0." in line or "val/accuracy 1." in line for line in shown)
+    assert all("val/loss " in line for line in shown)
+
+
+def test_other_processes_say_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    progress = plain()
+    progress.disable()
+    assert lines(monkeypatch, caplog, progress, limit_val_batches=1.0) == []
+    progress = on_terminal()
+    progress.disable()
+    assert lines(monkeypatch, caplog, progress) == []
+
+
+def test_on_a_terminal_a_bar_is_drawn_on_standard_error_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = lines(monkeypatch, caplog, on_terminal())
+    drawn = capsys.readouterr()
+    assert said == ["training 6 parameters, steps: 6"]
+    assert drawn.out == ""
+    assert "6/6" in drawn.err
+
+
+class Broken(Callback):
+    def on_train_batch_end(self, *_: Any) -> None:
+        raise ZeroDivisionError
+
+
+def test_the_bar_is_taken_down_when_a_run_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    progress = on_terminal()
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    with pytest.raises(ZeroDivisionError):
+        fit(Signs(), points_loader(), callbacks=[progress, Broken()], max_epochs=1, enable_progress_bar=True)
+    assert progress._bar is None
+
+
+def test_whether_there_is_a_terminal_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", terminal)
+    assert TrainingProgress().is_terminal
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    assert not TrainingProgress().is_terminal

@@ -1,0 +1,255 @@
+"""Every command in the guides runs, every configuration in them is one, and every link leads somewhere.
+
+Commands run as a person types them, one block after another in one folder, with settings added that make them tiny.
+Blocks without a language hold commands, `yaml` blocks configurations, `text` blocks what is shown.
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from project.catalogue import ROOT, experiment_files
+from project.cli import COMMANDS
+from project.configuration import parse
+from tests.project.running import Outcome, lightrail
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCED = re.compile(r"^ *```(?P<language>.*)\n(?P<text>(?:.*\n)*?) *```$", re.MULTILINE)
+LINK = re.compile(r"\]\(([^)\s]+)[^)]*\)|<(?:img|a)\b[^>]*?(?:src|href)=\"([^\"]+)\"")
+INLINE_SETTINGS = re.compile(r"`(--[^`\s]+ [^`]+)`")
+INLINE_COMMAND = re.compile(r"`(?:[^`\s]*/)?lightrail ([a-z][^`]*)`")
+
+SENTENCES = [
+    f"{who}是{what}。" for who in ("我们", "你", "老师", "他") for what in ("学生", "好人", "行长", "世界", "中国人")
+]
+REVIEWS = [(f"这本书{word}{end}", "+" if word in "好美" else "-") for word in "好坏美丑" for end in "啊了的吧呢"]
+FILES = {
+    "sentences.txt": "".join(f"{sentence}\n" for sentence in SENTENCES),
+    "reviews.csv": "text,label\n" + "".join(f"{text},{label}\n" for text, label in REVIEWS),
+    "train.tsv": "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in REVIEWS[::2]),
+    "dev.tsv": "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in REVIEWS[1::4]),
+    "test.tsv": "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in REVIEWS[3::4]),
+    "new.txt": "wo men shi hao ren\nni shi shi jie\n",
+    "faster.yaml": "model:\n  init_args:\n    optim:\n      lr: 0.01\n",
+    "my_package.py": "",
+}
+"""What the guides take for granted in the folder one works in; and small texts, in place of what is embedded."""
+
+SMALL_DATA = {"PinyinData": "sentences.txt", "TextClassificationData": "reviews.csv"}
+QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+ONE_STEP = [
+    *("--trainer.max_steps=1", "--trainer.log_every_n_steps=1"),
+    *("--trainer.val_check_interval=1", "--trainer.check_val_every_n_epoch=null"),
+]
+EVERY_SPLIT_HAS_ROWS = ["--data.split.validation_fraction=0.3", "--data.split.test_fraction=0.3"]
+SMALL_NETWORKS = {
+    "TransformerConfig": ["width=16", "depth=1", "num_heads=2", "ngram_buckets=64", "ngram_width=8"],
+    "": [],
+}
+"""Settings by the network's class; "" stands for no network."""
+ANSWERS_AT_ONCE = {"--print_config", "--help_all", "--help", "-h"}
+SERVER_ELSEWHERE = "--tracking.uri=http://tracking.example"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block, named by document and line."""
+
+    name: str
+    language: str
+    text: str
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """The words of each command, without comments."""
+        lines = self.text.replace("\\\n", " ").splitlines()
+        return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def blocks(*languages: str) -> list[Block]:
+    return [block for document in DOCUMENTS for block in blocks_of(document) if block.language in languages]
+
+
+def blocks_of(document: Path) -> Iterator[Block]:
+    text = document.read_text("utf-8")
+    for found in FENCED.finditer(text):
+        line = text.count("\n", 0, found.start()) + 1
+        yield Block(f"{document.relative_to(ROOT)}:{line}", found["language"], found["text"])
+
+
+@pytest.fixture(scope="module")
+def run_id(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Go to a folder as the guides take it for granted; a run was made there."""
+    folder = tmp_path_factory.mktemp("guides")
+    for name, text in FILES.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        patch.setenv("LIGHTRAIL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        run_id = lightrail("fit", *tiny(["--config", "pinyin"])).run_id
+        (artifacts,) = folder.glob(f"mlruns/*/{run_id}/artifacts")
+        (folder / "config.yaml").symlink_to(artifacts / "config.yaml")
+        (folder / "path").mkdir()
+        (folder / "path" / "to").symlink_to(artifacts / "checkpoints")
+        yield run_id
+
+
+def run_block(commands: list[list[str]], run_id: str) -> None:
+    """Run one after the other; RUN_ID stands for the last run that was trained."""
+    for words in commands:
+        outcome = run([word.replace("RUN_ID", run_id) for word in words])
+        if outcome and words[1] == "fit" and outcome.out.startswith("run "):
+            run_id = outcome.run_id
+
+
+def run(words: list[str]) -> Outcome | None:
+    """Run a command of a guide; `> FILE` at its end takes its output."""
+    (program, *arguments), output = (words[:-2], words[-1]) if ">" in words[-2:-1] else (words, None)
+    if program == "make":
+        assert arguments
+        assert set(arguments) <= make_targets()
+    elif words[:3] == ["pip", "install", "-e"]:
+        assert set(re.findall(r"\w+", words[3])) <= extras()
+    elif Path(program).name == "lightrail":
+        return run_lightrail_into(arguments, output)
+    else:
+        pytest.fail(f"{program}: no test knows how to run it. Teach it to `run`, or mark the block as `text`.")
+    return None
+
+
+def run_lightrail_into(arguments: list[str], output: str | None) -> Outcome:
+    """Run it, and see that it says something or writes what `--output` names."""
+    written = Path(arguments[arguments.index("--output") + 1]) if "--output" in arguments else None
+    if written:
+        written.unlink(missing_ok=True)
+    outcome = run_lightrail(arguments)
+    assert outcome.status == 0, outcome.err
+    assert written.read_text("utf-8") if written else outcome.out
+    if output:
+        Path(output).write_text(outcome.out, encoding="utf-8")
+    return outcome
+
+
+def run_lightrail(arguments: list[str]) -> Outcome:
+    command, *rest = arguments
+    if command in ("list", "--help", "--version") or ANSWERS_AT_ONCE & set(rest):
+        return lightrail(*arguments)
+    if command in ("fit", "check"):
+        return run_apart(command, *tiny(rest)) if "ddp" in rest else lightrail(command, *tiny(rest))
+    if command in ("validate", "test", "predict"):
+        return lightrail(*arguments, *QUIET)
+    if command == "ui":  # tests/project/test_ui.py serves; a store that is a server is only named
+        return lightrail(*arguments, SERVER_ELSEWHERE)
+    return pytest.fail(f"lightrail {command}: no test knows how to run it on something tiny. Teach it here.")
+
+
+def run_apart(*arguments: str) -> Outcome:
+    """For what starts the command anew in further processes: pytest must not be what is started."""
+    done = subprocess.run([sys.executable, "-m", "project", *arguments], capture_output=True, text=True, check=False)
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def tiny(arguments: list[str]) -> list[str]:
+    """Add settings that make training of this configuration take a moment: one step, a small network, a small file."""
+    values = parse(arguments).values
+    network = values["model"]["init_args"].get("encoder") or {"class_path": ""}
+    smaller = [f"--model.encoder.{setting}" for setting in SMALL_NETWORKS[class_name(network)]]
+    if values["data"]["init_args"]["path"].startswith("embedded:"):
+        smaller.append(f"--data.path={SMALL_DATA[class_name(values['data'])]}")
+    return [*arguments, *QUIET, *ONE_STEP, *EVERY_SPLIT_HAS_ROWS, *smaller]
+
+
+def class_name(chosen: dict[str, str]) -> str:
+    return chosen["class_path"].rpartition(".")[2]
+
+
+@pytest.mark.parametrize("block", blocks("", "sh", "bash"), ids=lambda block: block.name)
+def test_the_commands_of_a_guide_run(block: Block, run_id: str) -> None:
+    assert block.commands
+    run_block(block.commands, run_id)
+
+
+@pytest.mark.parametrize("command", ["curl -O https://example.org", "lightrail dance --config pinyin"])
+def test_a_command_nobody_knows_how_to_run_is_not_passed_over(command: str) -> None:
+    with pytest.raises(pytest.fail.Exception, match="no test knows how to run it"):
+        run(command.split())
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: block.name)
+def test_a_configuration_of_a_guide_is_one(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(block.text, encoding="utf-8")
+    parse(["--config", str(tmp_path / "config.yaml")])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_every_block_is_of_a_kind_that_is_tested_and_is_closed(document: Path) -> None:
+    text = document.read_text("utf-8")
+    found = list(blocks_of(document))
+    assert 2 * len(found) == text.count("```") > 0
+    assert {block.language for block in found} <= {"", "sh", "bash", "yaml", "text"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_settings_and_commands_in_the_text_exist(document: Path, run_id: str) -> None:
+    text = FENCED.sub("", document.read_text("utf-8"))
+    for settings in INLINE_SETTINGS.findall(text):
+        parse(["--config", "text_classification", *shlex.split(settings)])
+    for command, *arguments in map(shlex.split, INLINE_COMMAND.findall(text)):
+        assert command in COMMANDS
+        if command in ("fit", "check") and arguments:
+            parse(arguments)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_every_link_leads_somewhere(document: Path) -> None:
+    assert missing_links(FENCED.sub("", document.read_text("utf-8")), document.parent) == []
+
+
+def test_a_link_that_leads_nowhere_is_found() -> None:
+    text = '[a](LICENSE) [b](https://example.org) [c](#d) ![e](e.png "E") [f](docs/f.md#g) <img src="h.svg"/>'
+    assert missing_links(text, ROOT) == ["e.png", "docs/f.md", "h.svg"]
+
+
+def missing_links(text: str, folder: Path) -> list[str]:
+    targets = [(one or other).partition("#")[0] for one, other in LINK.findall(text)]
+    return [target for target in targets if "://" not in target and not (folder / target).exists()]
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z]\w*):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+
+
+def extras() -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return set(project["optional-dependencies"])
+
+
+def test_contributing_is_short() -> None:
+    assert len((ROOT / "CONTRIBUTING.md").read_text("utf-8").splitlines()) < 60
+
+
+def test_the_readme_names_every_experiment() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert [name for name in experiment_files() if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_experiments_are_shipped() -> None:
+    assert experiment_files().keys() >= {"pinyin", "pinyin_baseline", "text_classification"}
+
+
+@pytest.mark.parametrize("name", experiment_files())
+def test_a_shipped_experiment_trains_a_step_and_is_tested(name: str, run_id: str) -> None:
+    outcome = lightrail("fit", *tiny(["--config", name]))
+    assert outcome.status == 0, outcome.err
+    assert outcome.last_line.startswith("run ")
+    assert outcome.metrics["test/loss"] > 0
