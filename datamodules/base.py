@@ -15,7 +15,7 @@ from typing import IO, Any, Literal, NamedTuple, cast, final
 import lightning.pytorch as pl
 
 from datamodules.batching import Batch, BatchConfig, BatchLoader, BucketSampler
-from datamodules.cache import CacheWriter, TokenisedSplit, build_once, cache_folder, digest_of
+from datamodules.cache import CacheWriter, TokenisedSplit, build_once, cache_folder, digest_of, is_finished
 from datamodules.checking import DataReport, SplitFacts, report_on
 from datamodules.reading import Empty, FileFormat, Quoting, ReadingNotes, Row, read_rows
 from datamodules.source_digest import source_digest
@@ -177,8 +177,8 @@ class DataModule(pl.LightningDataModule, ABC):
         folder = self._folder = self._folder or self._encode_once(stage)
         names = ("predict",) if stage == "predict" else ("train", "validation", "test")
         self._rows = {name: TokenisedSplit(folder, name) for name in names}
-        about: dict[str, Any] = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
-        self._facts, self._about = about["facts"], about
+        self._about = _about(folder)
+        self._facts = self._about["facts"]
 
     @final
     def rows(self, split: Split) -> TokenisedSplit:
@@ -245,8 +245,10 @@ class DataModule(pl.LightningDataModule, ABC):
         content = {name: source and source_digest(source, self.reading.file_format) for name, source in sources.items()}
         made_by = f"{type(self).__module__}.{type(self).__qualname__}"
         shape = {"class": made_by, "split": asdict(self.split), "reading": asdict(self.reading)}
-        adopted = self._facts if self._is_adopted else None
-        folder = cache_folder() / digest_of([content, shape, dict(self.settings()), adopted])
+        key = [content, shape, dict(self.settings())]
+        folder = cache_folder() / digest_of([*key, None])
+        if self._facts is not None and not _is_encoded_with(self._facts, folder):
+            folder = cache_folder() / digest_of([*key, self._facts])
         return build_once(folder, lambda writer: self._encode_all(sources, writer))
 
     def _encode_all(self, sources: Mapping[str, str | None], writer: CacheWriter) -> None:
@@ -319,6 +321,19 @@ class DataModule(pl.LightningDataModule, ABC):
             empty=reading.empty,
             notes=notes,
         )
+
+
+def _is_encoded_with(facts: Facts, folder: Path) -> bool:
+    """Whether a finished cache was encoded with these facts. JSON compares the order inside each, which counts."""
+    if not is_finished(folder):
+        return False
+    own = _about(folder)["facts"]
+    return own.keys() == facts.keys() and all(json.dumps(own[name]) == json.dumps(facts[name]) for name in own)
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+    return about
 
 
 def _read_spool(spool: IO[str], split: str) -> Iterator[Row]:

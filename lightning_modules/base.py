@@ -210,7 +210,8 @@ class TaskModule(pl.LightningModule, ABC):
         # For checkpoints and early stopping. The processes agree already, and the largest of equal values is exact.
         self.log_dict(values, logger=False, sync_dist=True, reduce_fx="max")
         if not self.trainer.sanity_checking:
-            self._track(values, self.trainer.global_step)
+            # A test belongs to the run, not to a step; of values at step 0 MLflow draws bars that compare runs.
+            self._track(values, 0 if stage == "test" else self.trainer.global_step)
 
     def _track(self, values: Mapping[str, Any], step: int) -> None:
         if self.logger is not None:

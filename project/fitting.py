@@ -95,11 +95,11 @@ def evaluate(experiment: Experiment, run: TrackedRun, checkpoint: str | None) ->
 
 def _description(experiment: Experiment, run: TrackedRun, metrics: Mapping[str, float]) -> str:
     """What the run's page says first, in Markdown."""
-    figures = "\n".join(f"| {name} | {value:.4f} |" for name, value in sorted(metrics.items()))
+    figures = ", ".join(f"{name} **{value:.4f}**" for name, value in sorted(metrics.items()))
     sizes = ", ".join(f"{summary.num_rows:,} {summary.name}" for summary in experiment.data.summaries())
     return (
-        f"{type(experiment.model).__name__} on `{experiment.data.path}` ({sizes})\n\n"
-        f"| metric | value |\n|---|---|\n{figures}\n\n"
+        f"{figures}\n\n"
+        f"{type(experiment.model).__name__} on `{experiment.data.path}` ({sizes}). "
         f"Pictures are in the artifacts under `figures`, the worst mistakes under `samples`.\n\n"
         f"`lightrail predict --ckpt_path runs:/{run.run_id} --data.path FILE`"
     )

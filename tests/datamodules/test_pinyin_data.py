@@ -193,3 +193,20 @@ def test_every_hanzi_stands_in_one_example_and_every_character_has_one_token(tex
 def test_context_decides_how_a_character_is_read() -> None:
     assert read_aloud("银行行长，行走") == ["yin", "hang", "hang", "zhang", "，", "xing", "zou"]
     assert read_aloud("绿A 1") == ["lv", "A", " ", "1"]
+
+
+def test_facts_that_this_data_taught_cost_no_second_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tagged(tmp_path)
+    adopting = PinyinData(**write_tables(tmp_path, train=TRAIN))
+    adopting.adopt(dict(reversed(own.facts().items())))  # a checkpoint has them in another order
+    monkeypatch.setattr(PinyinData, "encode", None)
+    assert ready(adopting).rows("train").row(0)["text"] == "我是他，是的"
+
+
+def test_facts_in_another_order_number_candidates_otherwise_and_are_encoded_anew(tmp_path: Path) -> None:
+    own = tagged(tmp_path)
+    facts = own.facts()
+    turned = {syllable: dict(reversed(counts.items())) for syllable, counts in facts["candidates"].items()}
+    adopting = PinyinData(**write_tables(tmp_path, train=TRAIN))
+    adopting.adopt({**facts, "candidates": turned})
+    assert ready(adopting).rows("train").row(0)["labels"].tolist() != own.rows("train").row(0)["labels"].tolist()

@@ -76,7 +76,7 @@ def test_every_metric_has_one_point_for_each_optimizer_step_it_was_taken_at(fitt
     expected = {
         **{name: [1, 2, 3, 4] for name in each_step},
         **{f"val/{name}": [2, 4] for name in names},
-        **{f"test/{name}": [4] for name in names},
+        **{f"test/{name}": [0] for name in names},  # of which MLflow draws bars that compare runs
     }
     assert {name: [step for step, _ in fitted.history(name)] for name in fitted.metrics} == expected
     assert all(value > 0 for name in expected if "throughput" in name for _, value in fitted.history(name))
