@@ -24,6 +24,7 @@ from transformers import (
     BertForSequenceClassification,
     DataCollatorWithPadding,
     PreTrainedTokenizerFast,
+    PrinterCallback,
     Trainer,
     TrainingArguments,
 )
@@ -53,11 +54,10 @@ def main() -> None:
             "HF Trainer, defaults": lambda: _hugging_face(rows, folder, "random"),
             "HF Trainer, group_by_length": lambda: _hugging_face(rows, folder, "group_by_length"),
         }
-        seconds = {program: [run() for _ in range(1)] for program, run in programs.items()}  # warm-up, counted nowhere
-        seconds = {program: [] for program in programs}
-        for _ in range(arguments.rounds):
-            for program, run in programs.items():
-                seconds[program].append(run())
+        for run in programs.values():  # warm-up, which does not count
+            run()
+        rounds = [{program: run() for program, run in programs.items()} for _ in range(arguments.rounds)]
+    seconds = {program: [each[program] for each in rounds] for program in programs}
     _print_table(seconds, len(rows), arguments.rounds)
 
 
@@ -150,6 +150,7 @@ def _hugging_face(rows: list[dict[str, Any]], folder: Path, sampling: str) -> fl
         train_dataset=examples,
         data_collator=DataCollatorWithPadding(tokenizer),
     )
+    trainer.remove_callback(PrinterCallback)
     started = time.perf_counter()
     trainer.train()
     return time.perf_counter() - started
