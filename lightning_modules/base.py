@@ -1,6 +1,7 @@
 """The base of every task: it owns the steps, the logging and the optimizer, and closes them."""
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -182,6 +183,14 @@ class TaskModule(pl.LightningModule, ABC):
         task = cls(**from_plain(checkpoint[cls.CHECKPOINT_HYPER_PARAMS_KEY]))
         task.load_state_dict(checkpoint["state_dict"])
         return task
+
+    @final
+    def validation_metrics(self) -> set[str]:
+        """Names of what an evaluation of the validation split gives checkpoints and early stopping to go by."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torchmetrics: that nothing has been counted yet
+            names = self.val_metrics.clone().compute()
+        return {"val/loss", *(f"val/{name}" for name in names)}
 
     def _is_alone(self) -> bool:
         """Whether an optimizer step takes its gradient from one batch on one process."""

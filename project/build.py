@@ -17,6 +17,7 @@ from project.configuration import Configuration
 from project.errors import ConfigError
 from project.hardware import fastest_precision, set_threads, usable_accelerator
 from project.logs import take_over_lightning
+from project.nearest import did_you_mean
 from project.predictions import PredictionTable
 from project.progress import TrainingProgress
 from project.randomness import StepSeeds, seed_all
@@ -70,12 +71,16 @@ def build(configuration: Configuration, stage: Stage, checkpoint: Path | None = 
 
 
 def _check_task(configuration: Configuration, checkpoint: dict[str, Any], name: str) -> None:
-    given, stored = (values["model"]["class_path"] for values in (configuration.values, checkpoint["configuration"]))
-    if given != stored:
-        raise ConfigError(
-            f"{name} is a checkpoint of {stored.rpartition('.')[2]}, and the configuration asks for "
-            f"{given.rpartition('.')[2]}. Use the configuration it was trained with, or no --config."
+    for section in ("model", "data"):
+        given, stored = (
+            values[section]["class_path"].rpartition(".")[2]
+            for values in (configuration.values, checkpoint["configuration"])
         )
+        if given != stored:
+            raise ConfigError(
+                f"{name} is a checkpoint of {stored}, and the configuration asks for {given}. "
+                "Use the configuration it was trained with, or no --config."
+            )
 
 
 def _check_training(model: TaskModule, trainer: pl.Trainer) -> None:
@@ -83,6 +88,12 @@ def _check_training(model: TaskModule, trainer: pl.Trainer) -> None:
     model.configure_model()
     is_endless = trainer.max_epochs in (None, -1) and trainer.max_steps == -1
     model.optim.check_end(math.inf if is_endless else trainer.max_steps)
+    known = model.validation_metrics()
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        monitor = getattr(callback, "monitor", None)
+        if monitor is not None and monitor not in known:
+            name = type(callback).__name__
+            raise ConfigError(f"trainer.callbacks: {name} has no metric {monitor!r}.{did_you_mean(monitor, known)}")
 
 
 def _facts(checkpoint: dict[str, Any]) -> dict[str, Any]:

@@ -135,6 +135,14 @@ def test_bad_data_is_refused_with_file_and_line(
     assert mend in message
 
 
+def test_a_callback_that_watches_no_metric_there_is_is_refused_with_the_nearest(
+    tmp_path: Path, texts: list[str]
+) -> None:
+    stopping = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/acuracy"]
+    message = refusal(tmp_path, "fit", *texts, *stopping)
+    assert message == "trainer.callbacks: EarlyStopping has no metric 'val/acuracy'. Did you mean val/accuracy?"
+
+
 def test_syllables_that_do_not_match_the_characters_are_refused(tmp_path: Path, sentences: list[str]) -> None:
     with (tmp_path / "test.tsv").open("a", encoding="utf-8") as file:
         file.write("你好\tni hao ma\n")
