@@ -82,6 +82,14 @@ class TaskContract(ABC):
         assert len(columns["prediction"]) == 8
         assert columns["prediction"] == columns["target"]
 
+    def test_it_learns_in_mixed_precision(self, tmp_path: Path) -> None:
+        arguments = ["--trainer.max_steps=20", "--model.optim.lr=0.01", *self.without_dropout()]
+        batch = first_batch(self.experiment(tmp_path, *arguments))
+        before = self.experiment(tmp_path, *arguments).model
+        after = self.fit(tmp_path, *arguments, "--trainer.precision=bf16-mixed")
+        assert {parameter.dtype for parameter in after.parameters()} == {torch.float32}
+        assert after.loss(after(batch), batch)[0] < 0.8 * before.loss(before(batch), batch)[0]
+
     @pytest.mark.parametrize("size", [1, 3, 11])
     def test_metrics_are_equal_for_any_batch_size(self, tmp_path: Path, size: int) -> None:
         checkpoint = self.checkpoint(tmp_path)
