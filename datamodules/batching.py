@@ -163,7 +163,6 @@ class BatchLoader:
             sampler=sampler,
             batch_size=None,
             num_workers=num_workers,
-            persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
         self.batches_seen = 0

@@ -1,12 +1,23 @@
 """Every test runs on one thread, in a world of its own: no cache, store or setting of the machine leaks in."""
 
 import os
+import signal
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
+
+
+@pytest.fixture(autouse=True)
+def _own_signal_handlers() -> Iterator[None]:
+    """After Ctrl-C Lightning ignores SIGINT for good, which would leave a later test waiting for it for ever."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
