@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,12 +11,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is importe
 
 
 @pytest.fixture(autouse=True)
-def _own_signal_handlers() -> Iterator[None]:
-    """After Ctrl-C Lightning ignores SIGINT for good, which would leave a later test waiting for it for ever."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+def _own_signal_handlers() -> None:
+    """As Python starts with. A shell's background job begins with SIGINT ignored, and after a Ctrl-C Lightning ignores
+    it for good: a test that waits for it would wait for ever.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
