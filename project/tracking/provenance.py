@@ -2,28 +2,22 @@
 
 import getpass
 import json
-import os
+import logging
 import platform
-import re
-import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
-import psutil
+from project.tracking.code_files import SourceFolder, source_folders
+from project.tracking.machine import hardware
+from project.tracking.repositories import Repository, repositories_of, repository_of
+from project.tracking.sender import first_line
 
-SOURCE_FOLDER = Path(__file__).resolve().parent
-COMMAND_SECONDS = 10
+log = logging.getLogger(__name__)
 
-
-class Repository(NamedTuple):
-    """A git working tree as it stands."""
-
-    folder: Path
-    sha: str
-    status: str
-    """What `git status --porcelain` prints: empty when nothing differs from the commit."""
+Found = TypeVar("Found")
 
 
 def code_tags() -> dict[str, str]:
@@ -33,13 +27,15 @@ def code_tags() -> dict[str, str]:
     source. When they are two, the latter is `lightrail.source_git_sha`.
     """
     tags = {"lightrail.version": _version()}
-    repositories = _repositories()
+    sources = _sources()
+    repositories = _repositories(sources)
     if repositories:
-        tags["lightrail.git_sha"] = repositories[0].sha
-        tags["lightrail.git_dirty"] = str(any(repository.status for repository in repositories)).lower()
-        tags["mlflow.source.git.commit"] = repositories[0].sha
-    for source in repositories[1:]:
-        tags["lightrail.source_git_sha"] = source.sha
+        tags["lightrail.git_sha"] = repositories[0].commit
+        tags["lightrail.git_dirty"] = str(any(repository.is_changed for repository in repositories)).lower()
+        tags["mlflow.source.git.commit"] = repositories[0].commit
+    own = repository_of(sources[0].folder) if repositories and sources else None
+    if own is not None and own.folder != repositories[0].folder:
+        tags["lightrail.source_git_sha"] = own.commit
     return tags
 
 
@@ -52,12 +48,22 @@ def user_tags() -> dict[str, str]:
 
 
 def write_environment(folder: Path) -> None:
-    """Write `packages.txt`, `hardware.json` and, where something is not committed, `git.diff` into `folder`."""
+    """Write what the run is made with into `folder`.
+
+    That is `packages.txt`, `hardware.json`, `code.json` (each file of the code with its digest, see `_code`) and, for
+    each repository that differs from its commit, a patch: `git.diff`, then `git.2.diff` and so on.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "packages.txt").write_text(packages())
-    (folder / "hardware.json").write_text(json.dumps(hardware(), indent=2, ensure_ascii=False) + "\n")
-    if difference := git_difference():
-        (folder / "git.diff").write_text(difference)
+    (folder / "packages.txt").write_text(_known("the packages", packages, ""))
+    _write_json(folder / "hardware.json", _known("the hardware", hardware, {}))
+    sources = _sources()
+    repositories = _repositories(sources)
+    patches: dict[Path, str] = {}
+    for repository in repositories:
+        if patch := _known("uncommitted changes", repository.patch, b""):
+            name = patches[repository.folder] = f"git.{len(patches) + 1}.diff" if patches else "git.diff"
+            (folder / name).write_bytes(patch)
+    _write_json(folder / "code.json", _known("the code's files", lambda: _code(sources, repositories, patches), {}))
 
 
 def packages() -> str:
@@ -67,67 +73,52 @@ def packages() -> str:
     return "\n".join(lines) + "\n"
 
 
-def hardware() -> dict[str, Any]:
+def _sources() -> list[SourceFolder]:
+    nothing: list[SourceFolder] = []
+    return _known("the code's files", source_folders, nothing)
+
+
+def _repositories(sources: Sequence[SourceFolder]) -> list[Repository]:
+    """The working folder's repository first, then those of the code, each once."""
+    nothing: list[Repository] = []
+    return _known("git", lambda: repositories_of([Path.cwd(), *(source.folder for source in sources)]), nothing)
+
+
+def _code(
+    sources: Sequence[SourceFolder], repositories: Sequence[Repository], patches: Mapping[Path, str]
+) -> dict[str, Any]:
+    """What `code.json` holds: repositories with commit and patch, and the folders of the code with their files.
+
+    `repository` is the number of a folder's repository, None without one, and `inside` the way from there to it.
+    """
+    known = [repository.folder for repository in repositories]
+    folders = []
+    for source in sources:
+        number = next((number for number, folder in enumerate(known) if source.folder.is_relative_to(folder)), None)
+        inside = "." if number is None else str(source.folder.relative_to(known[number]))
+        place = {"folder": str(source.folder), "repository": number, "inside": inside}
+        folders.append({**place, "files": source.digests()})
     return {
-        "platform": platform.platform(),
-        "cpu": _cpu_model(),
-        "physical_cores": psutil.cpu_count(logical=False),
-        "usable_cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "gpus": _gpus(),
-        "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "working_folder": str(Path.cwd()),
+        "repositories": [
+            {"folder": str(item.folder), "commit": item.commit, "patch": patches.get(item.folder)}
+            for item in repositories
+        ],
+        "sources": folders,
     }
 
 
-def git_difference() -> str:
-    """Return what differs from the commits, per repository: the patch of tracked files and the names of new ones."""
-    parts = []
-    for repository in _repositories():
-        if not repository.status:
-            continue
-        new_files = re.findall(r"^\?\? (.*)$", repository.status, flags=re.MULTILINE)
-        parts.append(f"# {repository.folder} at {repository.sha}\n")
-        parts += [f"# not tracked: {name}\n" for name in new_files]
-        parts.append(_git(repository.folder, "diff", "HEAD", "--binary", "--no-ext-diff", "--no-color") or "")
-    return "".join(parts)
+def _write_json(file: Path, values: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", errors="replace")
 
 
-def _repositories() -> list[Repository]:
-    """Return the working folder's repository and lightrail's own, the latter only where it is another."""
-    found: dict[str, Repository] = {}
-    for folder in (Path.cwd(), SOURCE_FOLDER):
-        root = _git(folder, "rev-parse", "--show-toplevel")
-        sha = _git(folder, "rev-parse", "HEAD")
-        if root and sha and root not in found:
-            status = _git(folder, "status", "--porcelain") or ""
-            found[root] = Repository(Path(root.strip()), sha.strip(), status)
-    return list(found.values())
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    return _output_of("git", "-C", str(folder), *arguments)
-
-
-def _gpus() -> list[str]:
-    # not torch.cuda: it would start CUDA in this process, and processes forked from it could not use it any more
-    listing = _output_of("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
-    return listing.splitlines() if listing else []
-
-
-def _output_of(*command: str) -> str | None:
+def _known(what: str, find: Callable[[], Found], nothing: Found) -> Found:
+    """What `find` finds; `nothing`, with a warning, when it goes wrong: the run counts more than its description."""
     try:
-        done = subprocess.run(command, capture_output=True, timeout=COMMAND_SECONDS, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.decode(errors="replace")
-
-
-def _cpu_model() -> str:
-    try:
-        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), flags=re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor()
+        return find()
+    except Exception as error:
+        log.warning("%s cannot be recorded: %s", what, first_line(error))
+        return nothing
 
 
 def _version() -> str:

@@ -1,0 +1,153 @@
+"""The git repositories that a run's code lies in, as they stand. Leaves index and files of each as they are."""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+COMMAND_SECONDS = 10
+SOURCE_FILES = (
+    *(f"*.{ending}" for ending in ("py", "pyi", "yaml", "yml", "toml", "cfg", "ini", "json", "sh", "mk")),
+    *(f":(glob)**/{name}" for name in ("Makefile", "Dockerfile")),
+)
+"""Pathspecs of untracked files whose content is kept."""
+STORE_FILES = (":(exclude,glob)**/mlflow.db*", ":(exclude,glob)**/mlruns/**")
+"""Pathspecs that leave out what recording runs in the working folder makes."""
+INSTALLED_FILES = ":(exclude,glob)**/site-packages/**"
+MAX_FILE_BYTES, MAX_BYTES = 100_000, 1_000_000
+"""Of one untracked file whose content is kept, and of all."""
+
+
+class NewFiles(NamedTuple):
+    """Untracked files whose content is kept, and those that are over the limits."""
+
+    kept: list[str]
+    too_large: list[str]
+
+
+class Repository:
+    """A git working tree."""
+
+    def __init__(self, folder: Path, commit: str) -> None:
+        self.folder, self.commit = folder, commit
+
+    @cached_property
+    def untracked(self) -> list[str]:
+        """New files and folders that git does not ignore."""
+        return [entry[3:] for entry in self._status if entry.startswith("?? ")]
+
+    @property
+    def is_changed(self) -> bool:
+        return bool(self._status)
+
+    @cached_property
+    def _status(self) -> list[str]:
+        found = git(self.folder, "status", "--porcelain", "-z", "--no-renames", "--", ".", *STORE_FILES)
+        return _names(found)
+
+    def patch(self) -> bytes:
+        """Return what `git apply` makes these files of those of the commit with; b"" when nothing differs.
+
+        New source files are in it with their content. The comment lines in front name every new file and folder.
+        """
+        if not self.is_changed:
+            return b""
+        new = self._new_files()
+        with tempfile.TemporaryDirectory() as folder:
+            index = {"GIT_INDEX_FILE": str(self._copy_index(Path(folder)))}
+            listed = "\0".join(new.kept).encode("utf-8", "surrogateescape")
+            into = ("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
+            if new.kept and git(self.folder, "--literal-pathspecs", *into, given=listed, environment=index) is None:
+                new = NewFiles([], new.kept + new.too_large)
+            difference = git(self.folder, *_DIFFERENCE, environment=index) or b""
+        return self._comments(new) + difference
+
+    def _new_files(self) -> NewFiles:
+        listed = git(self.folder, "ls-files", "--others", "--exclude-standard", "-z", "--", *_NEW_SOURCES)
+        new, num_bytes = NewFiles([], []), 0
+        for name in _names(listed):
+            file = self.folder / name
+            size = file.lstat().st_size if file.is_file() else MAX_BYTES
+            fits = size <= MAX_FILE_BYTES and num_bytes + size <= MAX_BYTES
+            (new.kept if fits else new.too_large).append(name)
+            num_bytes += size if fits else 0
+        return new
+
+    def _copy_index(self, folder: Path) -> Path:
+        """A copy knows which files are unchanged without reading them, and may be written to.
+
+        It keeps the time of the original: git reads a file again that is not older than the index.
+        """
+        own = (git(self.folder, "rev-parse", "--git-path", "index") or b"").decode(errors="surrogateescape").strip()
+        return Path(shutil.copy2(self.folder / own, folder / "index"))
+
+    def _comments(self, new: NewFiles) -> bytes:
+        lines = [f"# {self.folder} at {self.commit}"]
+        lines += [f"# not tracked: {_printable(name)}" for name in self.untracked]
+        lines += [f"# too large to be in here: {_printable(name)}" for name in new.too_large]
+        return "".join(f"{line}\n" for line in lines).encode()
+
+
+_NEW_SOURCES = (*SOURCE_FILES, *STORE_FILES, INSTALLED_FILES)
+_DIFFERENCE = (
+    *("diff", "HEAD", "--binary", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color"),
+    *("--src-prefix=a/", "--dst-prefix=b/", "--ignore-submodules=dirty"),
+    *("--", ".", *STORE_FILES),
+)
+
+
+def repositories_of(folders: Iterable[Path]) -> list[Repository]:
+    """Return the repositories that the folders lie in, each once, in this order; what is not in one is left out."""
+    found: dict[Path, Repository] = {}
+    for folder in dict.fromkeys(folders):
+        repository = repository_of(folder)
+        if repository is not None:
+            found.setdefault(repository.folder, repository)
+    return list(found.values())
+
+
+def repository_of(folder: Path) -> Repository | None:
+    """Return the repository that a folder lies in; None where there is none, or one without a commit."""
+    told = git(folder, "rev-parse", "--show-toplevel", "HEAD")
+    if told is None:
+        return None
+    root, _, commit = told.decode("utf-8", "surrogateescape").strip().rpartition("\n")
+    return Repository(Path(root), commit)
+
+
+def git(
+    folder: Path, *arguments: str, given: bytes | None = None, environment: Mapping[str, str] | None = None
+) -> bytes | None:
+    """Return what a git command prints, None when it fails, takes too long, or there is no git."""
+    # In a hook, git tells by such variables which repository it means, and it would not be the one asked for.
+    own = {
+        name: value for name, value in os.environ.items() if not re.fullmatch("GIT_(DIR|WORK_TREE|INDEX_FILE)", name)
+    }
+    command = ("git", "-C", str(folder), "-c", "core.quotePath=false", "--no-optional-locks", *arguments)
+    try:
+        done = subprocess.run(
+            command,
+            input=given,
+            stdin=subprocess.DEVNULL if given is None else None,
+            capture_output=True,
+            timeout=COMMAND_SECONDS,
+            check=True,
+            env=own | dict(environment or {}),
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout
+
+
+def _names(listed: bytes | None) -> list[str]:
+    """The items of a list that git ends with zeros; all else about a name may be in it."""
+    return [name for name in (listed or b"").decode("utf-8", "surrogateescape").split("\0") if name]
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() else ascii(name)
