@@ -1,18 +1,56 @@
-"""`lightrail list`: what ships with lightrail, read from its source, so that it answers at once."""
+"""`lightrail list`: what ships with lightrail, read from its source, so that it answers at once; and the last runs."""
 
 import sys
 from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 from project import catalogue
 from project.catalogue import Entry
 from project.errors import ConfigError
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+NUM_RUNS = 20
+COLUMNS = ("run", "status", "began", "what", "name", "result")
+
 
 def run(arguments: Sequence[str]) -> int:
+    if arguments[:1] == ["runs"]:
+        sys.stdout.write(runs_listing(arguments[1:]))
+        return 0
     if arguments:
-        raise ConfigError(f"`lightrail list` takes no arguments, found {' '.join(arguments)!r}.")
+        raise ConfigError(f"`lightrail list` takes no arguments, or `runs`; found {' '.join(arguments)!r}.")
     sys.stdout.write(listing())
     return 0
+
+
+def runs_listing(arguments: Sequence[str]) -> str:
+    """The last runs of the store, the newest first. Those whose process is gone are closed before."""
+    from project.configuration.sources import options
+    from project.tracking.lookup import last_runs
+    from project.tracking.recovery import close_dead_runs
+    from project.tracking.settings import TrackingConfig
+    from project.tracking.store import open_store, store_uri
+
+    given = dict(options(arguments))
+    if given.keys() - {"--tracking.uri"}:
+        raise ConfigError(f"`lightrail list runs` takes --tracking.uri alone; found {' '.join(arguments)!r}.")
+    client = open_store(store_uri(TrackingConfig(uri=given.get("--tracking.uri"))), create=False)
+    close_dead_runs(client)
+    rows = [COLUMNS, *map(_row, last_runs(client, NUM_RUNS))]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(COLUMNS))]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join([*lines, ""])
+
+
+def _row(found: "Run") -> tuple[str, ...]:
+    tags, began = found.data.tags, datetime.fromtimestamp(found.info.start_time / 1000)
+    what = " ".join(tags[name] for name in ("lightrail.kind", "lightrail.task") if name in tags)
+    tested = {name: value for name, value in sorted(found.data.metrics.items()) if name.startswith("test/")}
+    result = " ".join(f"{name.removeprefix('test/')}={value:.4f}" for name, value in tested.items())
+    return found.info.run_id, found.info.status, f"{began:%Y-%m-%d %H:%M}", what, found.info.run_name or "", result
 
 
 def listing() -> str:

@@ -56,8 +56,11 @@ def _parser() -> argparse.ArgumentParser:
 def _pages(uri: str) -> dict[str, str]:
     """Return what is worth opening, and the part of an address that names its page; the last run comes last."""
     from project.tracking.lookup import last_runs, page_of
+    from project.tracking.recovery import close_dead_runs
 
-    found = last_runs(open_store(uri, create=False), 1)
+    client = open_store(uri, create=False)
+    close_dead_runs(client)
+    found = last_runs(client, 1)
     if not found:
         return {"no runs yet": ""}
     run = found[0].info

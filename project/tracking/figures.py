@@ -102,6 +102,26 @@ def expected_calibration_error(scores: Sequence[float], is_correct: Sequence[boo
     return float((count * np.abs(confidence - accuracy)).sum() / max(count.sum(), 1))
 
 
+def seed_scores(scores: Mapping[str, Sequence[float]], seeds: Sequence[int], path: Path) -> None:
+    """Draw each metric of several seeds as dots, with their mean and a band of one standard deviation around it.
+
+    Args:
+        scores: metric name to a value for each of at least two seeds.
+    """
+    with page(path, 2.6 * len(scores) + 0.6, 3.6) as figure:
+        for axes, (name, values) in zip(
+            figure.subplots(1, len(scores), squeeze=False).flat, scores.items(), strict=True
+        ):
+            mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+            places = np.arange(len(seeds))
+            axes.axhspan(mean - deviation, mean + deviation, color=BLUE, alpha=0.12, linewidth=0)
+            axes.axhline(mean, color=INK, linewidth=1)
+            axes.plot(places, values, "o", color=BLUE, markersize=6)
+            axes.set_xticks(places, [str(seed) for seed in seeds])
+            axes.set(xlabel="seed", xlim=(-0.6, len(seeds) - 0.4))
+            title(axes, name, f"{mean:.4f} ± {deviation:.4f}")
+
+
 def length_histogram(lengths: Sequence[int], path: Path, limit: int | None = None, unit: str = "tokens") -> None:
     """Draw how long the examples are and, with `limit`, how many are longer and are cut there.
 

@@ -14,6 +14,21 @@ class RunFolders(NamedTuple):
     is_store: bool
     """Whether `artifacts` is the artifact store itself, so that nothing needs to be uploaded."""
 
+    @property
+    def lock(self) -> Path:
+        """Held by the process that the run belongs to."""
+        return self.journal.with_name("run.lock")
+
+    @property
+    def uploaded(self) -> Path:
+        """Notes what of `artifacts` the store has."""
+        return self.journal.with_name("uploaded.json")
+
+    @property
+    def uploading(self) -> Path:
+        """Holds the file that is being uploaded."""
+        return self.journal.with_name("uploading")
+
 
 def run_folders(run_id: str, artifact_uri: str) -> RunFolders:
     """Return the folders of a run whose artifacts MLflow keeps at `artifact_uri`.

@@ -1,21 +1,26 @@
 """What a run has to tell its store, kept on local disk until the store has it.
 
-One JSON object a line, in one of two forms: `{"time": ms, "step": n, "metrics": {key: value}}` for measurements and
-`{"time": ms, "status": "FAILED", "error": "..."}` for the end of the run. Beside it lies a file with one number: how
-many bytes of the journal the store has confirmed. A line is written by one system call before anything is sent, so
-whatever ends the process (`kill -9` included) leaves at most lines that are not sent yet. A line may be sent twice when
-the process dies between the store's answer and the new mark; its time makes it the same row of the store.
+One JSON object a line, in one of three forms: `{"time": ms, "step": n, "metrics": {key: value}}` for measurements,
+`{"time": ms, "tags": {key: text}}`, and `{"time": ms, "status": "FAILED", "error": "..."}` for the end of the run.
+Beside it lies a file with one number: how many bytes of the journal the store has confirmed. A line is written by one
+system call before anything is sent, so whatever ends the process (`kill -9` included) leaves at most lines that are not
+sent yet. A line may be sent twice when the process dies between the store's answer and the new mark; its time makes it
+the same row of the store.
 """
 
 import json
 import logging
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from project.tracking.appended_file import AppendedFile
+
 log = logging.getLogger(__name__)
+
+MAX_TAGS = 50
+"""In one batch; MLflow takes 100."""
 
 
 class Point(NamedTuple):
@@ -42,6 +47,7 @@ class Batch:
     """What is sent at once, and the mark to set afterwards."""
 
     points: list[Point] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
     ending: Ending | None = None
     end: int = 0
 
@@ -51,11 +57,15 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._file = AppendedFile(path)
         self._mark = path.with_suffix(".sent")
-        self._file: tuple[int, int] | None = None  # process, descriptor: a forked process opens its own
+        self._unwritten_mark: int | None = None
 
     def append_metrics(self, metrics: dict[str, float], step: int, time: int) -> None:
         self._append({"time": time, "step": step, "metrics": metrics})
+
+    def append_tags(self, tags: dict[str, str], time: int) -> None:
+        self._append({"time": time, "tags": tags})
 
     def append_ending(self, ending: Ending) -> None:
         self._append({"time": ending.time, "status": ending.status, "error": ending.error})
@@ -71,9 +81,11 @@ class Journal:
                 yield batch
                 batch = Batch()
             batch.points += points
+            batch.tags |= record.get("tags", {})
             batch.end = end
             if "status" in record:
                 batch.ending = Ending(record["status"], record["error"], record["time"])
+            if batch.ending is not None or len(batch.tags) > MAX_TAGS:
                 yield batch
                 batch = Batch()
         if batch.end:
@@ -100,70 +112,71 @@ class Journal:
 
     @property
     def is_sent(self) -> bool:
-        return self._sent() >= self._size()
+        return self._sent() >= self._file.size or next(self._unsent(), None) is None
+
+    @property
+    def num_bytes_in_memory(self) -> int:
+        """How much a full disk did not take: lost when this process ends before it is sent."""
+        return self._file.num_waiting_bytes
 
     def mark_sent(self, end: int) -> None:
         """Note that the store has the first `end` bytes. The note is whole or not there."""
         draft = self._mark.with_suffix(".draft")
-        draft.write_text(str(end))
-        draft.replace(self._mark)
+        try:
+            draft.write_text(str(end))
+            draft.replace(self._mark)
+        except OSError:  # a full disk; without the note all is sent once more, which changes nothing
+            self._unwritten_mark = end
+        else:
+            self._unwritten_mark = None
+
+    def restore(self, points: Iterable[Point]) -> None:
+        """Put what the store has in place of what is here; all of it counts as sent."""
+        records: dict[tuple[int, int], dict[str, float]] = {}
+        for point in points:
+            records.setdefault((point.time, point.step), {})[point.key] = point.value
+        draft = self.path.with_suffix(".restored")
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as stream:
+            for (time, step), metrics in sorted(records.items()):
+                stream.write(_line({"time": time, "step": step, "metrics": metrics}))
+        self.remove()
+        draft.replace(self.path)
+        self.mark_sent(self._file.size)
 
     def sync(self) -> None:
         """Ask the disk for what was written: past this a power cut loses nothing either."""
-        if self._file is not None and self._file[0] == os.getpid():
-            os.fsync(self._file[1])
+        self._file.sync()
 
     def remove(self) -> None:
-        self.close()
-        self.path.unlink(missing_ok=True)
+        self._file.remove()
         self._mark.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        if self._file is not None and self._file[0] == os.getpid():
-            os.close(self._file[1])
-        self._file = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}
+        self._unwritten_mark = None
 
     def _append(self, record: dict[str, Any]) -> None:
-        os.write(self._descriptor(), json.dumps(record).encode() + b"\n")
-
-    def _descriptor(self) -> int:
-        if self._file is None or self._file[0] != os.getpid():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-            size = os.fstat(descriptor).st_size
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                os.write(descriptor, b"\n")  # a full disk left half a line: what follows begins on its own
-            self._file = (os.getpid(), descriptor)
-        return self._file[1]
+        self._file.append(_line(record))
 
     def _unsent(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        return self._records(min(self._sent(), self._size()))
+        return self._records(min(self._sent(), self._file.size))
 
     def _records(self, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield each record from byte `start` on with the byte behind it."""
-        if not self.path.exists():
-            return
-        with self.path.open("rb") as file:
-            file.seek(start)
-            for line in file:
-                start += len(line)
-                if not line.endswith(b"\n"):
-                    return  # still being written
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    log.warning("%s: skipped %d bytes that are no record", self.path, len(line))
-                    record = {}
-                yield start, record
+        for end, line in self._file.lines(start):
+            try:
+                record = json.loads(line)
+            except ValueError:
+                log.warning("%s: skipped %d bytes that are no record", self.path, len(line))
+                record = {}
+            yield end, record
 
     def _sent(self) -> int:
+        if self._unwritten_mark is not None:
+            return self._unwritten_mark
         try:
             return int(self._mark.read_text())
         except (FileNotFoundError, ValueError):
             return 0
 
-    def _size(self) -> int:
-        return self.path.stat().st_size if self.path.exists() else 0
+
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record).encode() + b"\n"

@@ -4,7 +4,6 @@ import os
 import re
 from argparse import Namespace
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.loggers import Logger
@@ -12,14 +11,16 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor
 from typing_extensions import override
 
+from project.tracking.folders import RunFolders
 from project.tracking.journal import Journal
-from project.tracking.sender import MetricSender
+from project.tracking.sender import MetricSender, milliseconds_now
+from project.tracking.uploads import Uploads
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-METRIC_NAME = re.compile(r"[/\w.\- :]{1,250}")
-"""What MLflow accepts. One other name would have the store refuse the whole batch that it is sent in."""
+MLFLOW_NAME = re.compile(r"[/\w.\- :]{1,250}")
+"""What MLflow accepts for a metric and a tag. One other would have the store refuse the whole batch it is sent in."""
 
 FINALIZE_SECONDS = 10.0
 
@@ -36,12 +37,17 @@ class MlflowLogger(Logger):
     object may be pickled or forked into other processes: each gets its own thread, and the journal is common to them.
     """
 
-    def __init__(self, uri: str, run_id: str, directory: Path, journal: Journal, last_steps: Mapping[str, int]) -> None:
+    def __init__(
+        self, uri: str, run_id: str, folders: RunFolders, last_steps: Mapping[str, int], start_time: int = 0
+    ) -> None:
         super().__init__()
         self.run_id = run_id
         self.uri = uri
-        self.journal = journal
-        self._directory = directory
+        self.start_time = start_time
+        """When the run began for the first time, in milliseconds since 1970."""
+        self.journal = Journal(folders.journal)
+        self.uploads = Uploads(folders)
+        self._directory = folders.artifacts
         self._last_steps = dict(last_steps)
         self._sender: MetricSender | None = None
 
@@ -65,9 +71,22 @@ class MlflowLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float | Tensor], step: int | None = None) -> None:
         """Record one point per metric. `step` is the optimizer step; left out it is 0."""
         for key in metrics:
-            if METRIC_NAME.fullmatch(key) is None:
-                raise ValueError(f"metric {key!r}: a name is up to 250 letters, digits, spaces and any of / _ . - :")
+            _check_name("metric", key)
         self.sender.record(metrics, step or 0)
+
+    @rank_zero_only
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run, later and in order, as metrics are."""
+        for key in tags:
+            _check_name("tag", key)
+        self.journal.append_tags(dict(tags), milliseconds_now())
+        self.sender.wake()
+
+    @rank_zero_only
+    def upload_soon(self, relative_path: str) -> None:
+        """Have a file of the run's folder uploaded in the background, unless that folder is the artifact store."""
+        self.uploads.request(relative_path)
+        self.sender.wake()
 
     @override
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -88,7 +107,7 @@ class MlflowLogger(Logger):
         """This process's sender, started when first asked for."""
         if self._sender is None or self._sender.process != os.getpid():
             last_steps = self._last_steps | self.journal.last_steps()
-            self._sender = MetricSender(self._open_client, self.run_id, self.journal, last_steps)
+            self._sender = MetricSender(self._open_client, self.run_id, self.journal, self.uploads, last_steps)
         return self._sender
 
     def _open_client(self) -> "MlflowClient":
@@ -98,3 +117,8 @@ class MlflowLogger(Logger):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_sender": None}
+
+
+def _check_name(kind: str, name: str) -> None:
+    if MLFLOW_NAME.fullmatch(name) is None:
+        raise ValueError(f"{kind} {name!r}: a name is up to 250 letters, digits, spaces and any of / _ . - :")

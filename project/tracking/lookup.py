@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ def run_checkpoint(uri_or_path: str, tracking: TrackingConfig) -> Path:
     client = open_store(store_uri(tracking), create=False)
     run = find_run(client, match[1])
     wanted = match[2] or BEST_CHECKPOINT
-    found = _artifact(client, run, wanted)
+    found = run_artifact(client, run, wanted)
     if found is None:
         raise ConfigError(_no_checkpoint(client, run, wanted))
     return found
@@ -50,7 +51,7 @@ def run_configuration(run_id: str, tracking: TrackingConfig) -> dict[str, Any]:
     """
     client = open_store(store_uri(tracking), create=False)
     run = find_run(client, run_id)
-    path = _artifact(client, run, "config.yaml")
+    path = run_artifact(client, run, "config.yaml")
     if path is None:
         raise ConfigError(
             f"run {run.info.run_id} has no config.yaml: lightrail did not make it, or its files are gone."
@@ -94,6 +95,17 @@ def last_runs(client: "MlflowClient", number: int) -> "list[Run]":
     return list(client.search_runs(experiments, order_by=["attributes.start_time DESC"], max_results=number))
 
 
+def children_of(client: "MlflowClient", run: "Run") -> "list[Run]":
+    """Return the runs under a parent run, the first first."""
+    condition = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+    return list(client.search_runs([run.info.experiment_id], condition, order_by=["attributes.start_time ASC"]))
+
+
+def test_metrics(run: "Run") -> dict[str, float]:
+    """Return what the test of a run gave, `test/NAME` to value."""
+    return {name: value for name, value in run.data.metrics.items() if name.startswith("test/")}
+
+
 def _nearest(run_id: str, recent: "list[Run]") -> str:
     if not recent:
         return "The store holds no runs."
@@ -104,21 +116,34 @@ def _nearest(run_id: str, recent: "list[Run]") -> str:
     return f"{'Did you mean' if near else 'The last runs are'}: {names}{'?' if near else '.'}"
 
 
-def _artifact(client: "MlflowClient", run: "Run", name: str) -> Path | None:
-    """Return the file `name` of a run, downloaded when it is not on this machine."""
+def run_artifact(client: "MlflowClient", run: "Run", name: str, *, is_fresh: bool = False) -> Path | None:
+    """Return the file `name` of a run, downloaded when it is not on this machine; None when there is none.
+
+    Args:
+        is_fresh: download it also in place of what is on this machine, which another one may have left behind.
+    """
     folders = run_folders(run.info.run_id, run.info.artifact_uri)
     path = folders.artifacts / name
-    if path.is_file():
+    if path.is_file() and (folders.is_store or not is_fresh):
         return path
-    if folders.is_store or not any(
-        item.path == name for item in client.list_artifacts(run.info.run_id, str(Path(name).parent))
-    ):
+    parent = str(Path(name).parent)
+    listed = () if folders.is_store else client.list_artifacts(run.info.run_id, None if parent == "." else parent)
+    if not any(item.path == name for item in listed):
         return None
-    folders.artifacts.mkdir(parents=True, exist_ok=True)
-    return Path(client.download_artifacts(run.info.run_id, name, str(folders.artifacts)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # half a download must not pass for the file
+        Path(client.download_artifacts(run.info.run_id, name, folder)).replace(path)
+    return path
+
+
+def run_text(client: "MlflowClient", run: "Run", name: str, *, is_fresh: bool = False) -> str | None:
+    """Return the content of a text file of a run, None when there is none."""
+    path = run_artifact(client, run, name, is_fresh=is_fresh)
+    return None if path is None else path.read_text(encoding="utf-8")
 
 
 def _no_checkpoint(client: "MlflowClient", run: "Run", wanted: str) -> str:
-    there = [item.path for item in client.list_artifacts(run.info.run_id, "checkpoints")]
+    files = client.list_artifacts(run.info.run_id, "checkpoints")
+    there = [item.path for item in files if item.path.endswith(".ckpt")]
     choice = f"It has {', '.join(there)}: write runs:/{run.info.run_id}/{there[0]}." if there else "It has none at all."
     return f"run {run.info.run_id} ({run.info.status}) has no {wanted}. {choice}"

@@ -1,16 +1,15 @@
-"""Putting right what a process that died left behind: metrics that were not sent, and a run that says RUNNING."""
+"""Putting right what a process that died left behind: what was not sent, and a run that says RUNNING."""
 
 import logging
-import os
-import socket
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import psutil
-
-from project.tracking.folders import run_folders
+from project.tracking.folders import RunFolders, run_folders
 from project.tracking.journal import Ending, Journal
-from project.tracking.sender import deliver, end_run, milliseconds_now
+from project.tracking.processes import PROCESS_TAG, Owner, RunLock, owner_of, this_machine
+from project.tracking.sender import MAX_POINTS, Sent, deliver, first_line, milliseconds_now
+from project.tracking.uploads import Uploads
+from project.tracking.waiting import forget_waiting
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -18,64 +17,129 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PROCESS_TAG = "lightrail.process"
-CLOCK_TOLERANCE_SECONDS = 5
-"""A process's start is reckoned from the machine's, which moves when the clock is set."""
 GONE = "the process is gone and did not say why (kill -9, out of memory or power); lightrail resume goes on from here"
 
 
-def process_tag() -> dict[str, str]:
-    """Return the tag by which this machine can tell later whether the process of a run still lives."""
-    return {PROCESS_TAG: f"{_machine()} {os.getpid()} {int(psutil.Process().create_time())}"}
+def process_of(run: "Run") -> Owner | None:
+    """Return the process that a run belonged to last, None when it does not say."""
+    return owner_of(run.data.tags.get(PROCESS_TAG, ""))
 
 
-def send_pending(client: "MlflowClient", run_id: str) -> int:
-    """Send what run `run_id` left on this machine's disk, its end included, and return how many metrics that was.
+def ran_here(run: "Run") -> bool:
+    """Return whether the last process of a run was one of this machine."""
+    owner = process_of(run)
+    return owner is not None and owner.is_here
 
-    May be called again and at any time: the store keeps each point once.
+
+def send_pending(client: "MlflowClient", run_id: str) -> Sent:
+    """Send what run `run_id` left on this machine's disk, its end included.
+
+    May be called again and at any time: the store keeps each point once. Call it with the run's lock, or where nobody
+    else sends.
     """
     run = client.get_run(run_id)
-    journal = Journal(run_folders(run_id, run.info.artifact_uri).journal)
-    return deliver(client, run_id, journal)
+    folders = run_folders(run_id, run.info.artifact_uri)
+    journal = Journal(folders.journal)
+    if process_of(run) is None or ran_here(run):
+        return deliver(client, run_id, journal, Uploads(folders))
+    return _deliver_missing(client, run_id, journal)
+
+
+def settle(client: "MlflowClient", run: "Run", folders: RunFolders) -> Sent | None:
+    """Send what a run left here, and end it as FAILED when it says RUNNING though its process on this machine is gone.
+
+    Returns: what was sent; None when the run still has a process, which does all that itself.
+    """
+    lock = RunLock(folders.lock)
+    if not lock.acquire():
+        return None
+    try:
+        return _settle(client, run, folders)
+    finally:
+        lock.release()
+
+
+def _settle(client: "MlflowClient", run: "Run", folders: RunFolders) -> Sent | None:
+    run_id, owner = run.info.run_id, process_of(run)
+    sent = send_pending(client, run_id)
+    journal = Journal(folders.journal)
+    status = client.get_run(run_id).info.status
+    if status == "RUNNING" and owner is not None and owner.lives:
+        return None if sent == Sent() else sent
+    if status == "RUNNING" and owner is not None and owner.is_here:
+        journal.append_ending(Ending("FAILED", GONE, milliseconds_now()))
+        last = deliver(client, run_id, journal, Uploads(folders))
+        sent.artifacts, sent.status = sent.artifacts + last.artifacts, last.status
+    clear(run_id, folders, journal, sent.status or status)
+    return sent
+
+
+def clear(run_id: str, folders: RunFolders, journal: Journal, status: str) -> None:
+    """Remove what an ended run that is wholly sent needs no more; one that can go on keeps its journal."""
+    forget_waiting(run_id)
+    if status == "FINISHED":
+        journal.remove()
+        Uploads(folders).forget()
+        folders.lock.unlink(missing_ok=True)
 
 
 def close_dead_runs(client: "MlflowClient") -> list[str]:
     """End the RUNNING runs whose process on this machine is gone, and return their ids.
 
-    Their unsent metrics are sent first. A run whose own end was only waiting to be sent gets that status; the others
-    become FAILED.
+    What they had not sent is sent first. A run whose own end was only waiting to be sent gets that status; the others
+    become FAILED. A run that the store does not take is told in the log, and left as it is.
     """
+    from mlflow.exceptions import MlflowException
+
     closed = []
-    for run in _running_here(client):
-        if _lives(run.data.tags[PROCESS_TAG]):
-            continue
+    for run in running_here(client):
         run_id = run.info.run_id
-        count = send_pending(client, run_id)
-        if client.get_run(run_id).info.status == "RUNNING":
-            end_run(client, run_id, Ending("FAILED", GONE, milliseconds_now()))
-        log.info("run %s: its process is gone; sent %d metrics that waited and closed it", run_id, count)
-        closed.append(run_id)
+        try:
+            sent = settle(client, run, run_folders(run_id, run.info.artifact_uri))
+        except (MlflowException, OSError) as error:
+            log.warning("run %s: its process is gone, and it cannot be closed: %s", run_id, first_line(error))
+            continue
+        if sent is not None:
+            log.info("run %s: its process is gone; sent %d metrics that waited and closed it", run_id, sent.metrics)
+            closed.append(run_id)
     return closed
 
 
-def _running_here(client: "MlflowClient") -> "list[Run]":
+def running_here(client: "MlflowClient") -> "list[Run]":
+    """Return the runs that the store calls RUNNING and whose process was one of this machine."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    condition = f"attributes.status = 'RUNNING' AND tags.`{PROCESS_TAG}` LIKE '{_machine()} %'"
-    return list(client.search_runs(experiments, condition))
+    condition = f"attributes.status = 'RUNNING' AND tags.`{PROCESS_TAG}` LIKE '{this_machine()} %'"
+    return [run for run in client.search_runs(experiments, condition) if ran_here(run)]
 
 
-def _lives(process: str) -> bool:
-    _, number, created = process.rsplit(" ", 2)
-    try:
-        found = psutil.Process(int(number))
-        is_same = abs(found.create_time() - int(created)) < CLOCK_TOLERANCE_SECONDS
-        return is_same and found.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def _deliver_missing(client: "MlflowClient", run_id: str, journal: Journal) -> Sent:
+    """Send the metrics whose step the store lacks: another machine went on with the run, and repeated steps of here.
+
+    Tags, files and the end are not sent: those of the other machine are newer.
+    """
+    from mlflow.entities import Metric
+
+    is_known = _steps_in(client, run_id)
+    sent = Sent()
+    for batch in journal.batches(MAX_POINTS):
+        points = [
+            Metric(point.key, point.value, point.time, point.step)
+            for point in batch.points
+            if not is_known(point.key, point.step)
+        ]
+        if points:
+            client.log_batch(run_id, metrics=points)
+            sent.metrics += len(points)
+        journal.mark_sent(batch.end)
+    return sent
 
 
-def _machine() -> str:
-    """Return a name that two machines do not share, even where all are called localhost."""
-    path = Path("/etc/machine-id")
-    number = path.read_text().strip()[:8] if path.exists() else ""
-    return f"{socket.gethostname()}/{number}"
+def _steps_in(client: "MlflowClient", run_id: str) -> Callable[[str, int], bool]:
+    known: dict[str, set[int]] = {}
+
+    def is_known(key: str, step: int) -> bool:
+        if key not in known:
+            known[key] = {metric.step for metric in client.get_metric_history(run_id, key)}
+        return step in known[key]
+
+    return is_known

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import random
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -10,22 +9,24 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from project.errors import ConfigError
+from project.tracking.continuing import lock_run, prepare_to_continue
 from project.tracking.experiment import experiment_id
 from project.tracking.folders import RunFolders, run_folders
 from project.tracking.inputs import SplitSummary, dataset_inputs
-from project.tracking.journal import Ending, Journal
+from project.tracking.journal import Ending
 from project.tracking.logger import MlflowLogger, is_process_zero
 from project.tracking.lookup import find_run, page_of, run_checkpoint, run_configuration
 from project.tracking.params import flatten
-from project.tracking.provenance import code_tags, user_tags, write_environment
-from project.tracking.recovery import close_dead_runs, process_tag, send_pending
+from project.tracking.processes import RunLock, process_tag
+from project.tracking.provenance import code_tags, user_tags
+from project.tracking.recovery import clear, close_dead_runs, send_pending
 from project.tracking.sender import milliseconds_now
 from project.tracking.settings import TrackingConfig
+from project.tracking.starting import check_tags, log_params, unseeded, write_first_files
 from project.tracking.status import sigterm_raises, sigterm_waits, verdict
-from project.tracking.store import check_folder, open_store, store_uri
+from project.tracking.store import answering, check_folder, open_store, store_uri, without_password
+from project.tracking.waiting import forget_waiting, note_waiting
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,41 +37,52 @@ log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 30.0
 """How long the end of a run waits for a store that does not answer."""
-MAX_PARAMS_PER_REQUEST = 100
 
 
 class TrackedRun:
     """A run that MLflow shows as RUNNING, its files and its logger."""
 
-    def __init__(self, uri: str, run_id: str, experiment: str, folders: RunFolders, last_steps: dict[str, int]) -> None:
+    def __init__(
+        self,
+        uri: str,
+        run_id: str,
+        experiment: str,
+        folders: RunFolders,
+        last_steps: dict[str, int],
+        start_time: int = 0,
+        lock: RunLock | None = None,
+    ) -> None:
         self.run_id = run_id
         self.experiment_id = experiment
         self.directory = folders.artifacts
-        self.logger = MlflowLogger(uri, run_id, folders.artifacts, Journal(folders.journal), last_steps)
+        self.logger = MlflowLogger(uri, run_id, folders, last_steps, start_time)
         self._uri = uri
-        self._is_published = folders.is_store
+        self._folders = folders
+        self._lock = lock
 
     @property
     def address(self) -> str:
         """The run's page, to be put behind the address of an MLflow server."""
         return page_of(self.experiment_id, self.run_id)
 
-    def log_inputs(self, splits: Sequence[SplitSummary]) -> None:
-        """Record each split: name, content digest, source and number of rows."""
-        if is_process_zero():
-            _client(self._uri).log_inputs(self.run_id, datasets=dataset_inputs(splits))
-
     def set_tags(self, tags: dict[str, str]) -> None:
-        if is_process_zero():
-            for key, value in tags.items():
-                _client(self._uri).set_tag(self.run_id, key, value)
+        """Set tags as metrics are logged: at once on disk, in the store when it answers."""
+        self.logger.log_tags(tags)
+
+    def upload_soon(self, relative_path: str) -> None:
+        """Have the store hold a file of `directory` soon, so that it is not lost with this machine.
+
+        Nobody waits for it. The file may be replaced by renaming at any time; asked for again, it is sent again.
+        """
+        self.logger.upload_soon(relative_path)
 
     @contextmanager
     def status(self) -> Iterator[None]:
         """Give the run the status of what happens inside.
 
         FINISHED only when the block is left normally; KILLED on Ctrl-C and SIGTERM; FAILED, with the tag
-        `lightrail.error`, on any other exception. All metrics are sent before. SIGTERM leaves as Terminated.
+        `lightrail.error`, on any other exception. Metrics, tags and files are sent before; when the store is away they
+        wait on disk, and the block is left as it would have been. SIGTERM leaves as Terminated.
         """
         with sigterm_raises():
             try:
@@ -83,143 +95,136 @@ class TrackedRun:
                 raise raised from error
             self._end("FINISHED", None)
 
-    def publish(self) -> None:
-        """Upload `directory`, unless it is the artifact store itself.
-
-        Raises:
-            ConnectionError: the store does not take it; the files are still in `directory`.
-        """
-        if self._is_published or not is_process_zero():
-            return
-        from mlflow.exceptions import MlflowException
-
-        try:
-            _client(self._uri).log_artifacts(self.run_id, str(self.directory))
-        except (MlflowException, OSError) as error:
-            raise ConnectionError(
-                f"the artifacts of run {self.run_id} could not be uploaded ({error}). They are in {self.directory}."
-            ) from error
-
     def _end(self, status: str, reason: str | None) -> None:
         if not is_process_zero():
             return
         journal, sender = self.logger.journal, self.logger.sender
-        with sigterm_waits():
-            journal.append_ending(Ending(status, reason, milliseconds_now()))
-            is_sent = sender.flush(CLOSE_SECONDS, keep_trying=True)
-            sender.close()
-        if is_sent:
-            journal.remove()
-            return
+        try:
+            with sigterm_waits():
+                journal.append_ending(Ending(status, reason, milliseconds_now()))
+                # A killed run has little time left: another signal will follow that nobody can ignore.
+                is_sent = sender.flush(CLOSE_SECONDS, keep_trying=True, is_patient=status != "KILLED")
+                sender.close()
+            if is_sent:
+                clear(self.run_id, self._folders, journal, status)
+            else:
+                self._warn_of_what_waits(status)
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def _warn_of_what_waits(self, status: str) -> None:
+        journal = self.logger.journal
         log.warning(
-            "run %s ended as %s, but its store did not answer for %d s: %d metrics and the status wait in %s. "
-            "The next run that is started on this store from this machine sends them.",
+            "run %s ended as %s, but its store does not have all of it: %d metrics and the status wait in %s, files in "
+            "%s. When it answers, send them with `lightrail sync --tracking.uri %s`.",
             self.run_id,
             status,
-            CLOSE_SECONDS,
             journal.count_unsent(),
             journal.path,
+            self.directory,
+            without_password(self._uri),
         )
+        if journal.num_bytes_in_memory:
+            log.error("%s: the disk did not take the last %d bytes: lost", journal.path, journal.num_bytes_in_memory)
 
 
-def start_run(config: TrackingConfig, configuration: dict[str, Any], tags: dict[str, str]) -> TrackedRun:
-    """Start a run that holds its params, tags, `config.yaml` and `environment/` before anything is trained.
+def start_run(
+    config: TrackingConfig,
+    configuration: dict[str, Any],
+    tags: dict[str, str],
+    inputs: Sequence[SplitSummary] = (),
+) -> TrackedRun:
+    """Start a run that holds params, tags, inputs, `config.yaml` and `environment/` before anything is trained.
 
     In the other processes of a distributed run this attaches to the run of process zero and writes nothing.
+
+    Args:
+        inputs: the splits, each recorded with its name, content digest, source and number of rows.
 
     Raises:
         ConfigError: the store or the artifact folder cannot be reached or written. No run is left behind.
     """
     if not is_process_zero():
         return _attached_run()
-    from mlflow.exceptions import MlflowException
-
-    _check_tags(config.tags)
+    check_tags(config.tags)
     uri = store_uri(config)
     client = open_store(uri, create=True)
-    close_dead_runs(client)
-    experiment = experiment_id(client, uri, config.experiment)
-    all_tags = {**config.tags, **code_tags(), **user_tags(), **process_tag(), **tags}
-    with _unseeded():
-        run = client.create_run(experiment, tags=all_tags, run_name=config.run_name)
-    tracked = TrackedRun(
-        uri, run.info.run_id, experiment, run_folders(run.info.run_id, run.info.artifact_uri), last_steps={}
-    )
+    with answering(uri):
+        close_dead_runs(client)
+        experiment = experiment_id(client, uri, config.experiment)
+        all_tags = {**config.tags, **code_tags(), **user_tags(), **process_tag(), **tags}
+        with unseeded():
+            run = client.create_run(experiment, tags=all_tags, run_name=config.run_name)
+    folders = run_folders(run.info.run_id, run.info.artifact_uri)
+    lock = RunLock(folders.lock)
+    tracked = TrackedRun(uri, run.info.run_id, experiment, folders, {}, run.info.start_time, lock)
     try:
-        _log_params(client, tracked.run_id, flatten(configuration))
-        _write_first_files(tracked.directory, configuration)
-        tracked.publish()
+        lock_run(tracked.run_id, lock)
+        note_waiting(tracked.run_id, uri, folders)
+        _record_first(client, tracked, config.experiment, configuration, inputs)
     except BaseException as error:
-        _take_back(client, tracked)
-        if isinstance(error, OSError | MlflowException):
-            raise ConfigError(f"the run could not be started: {error}") from error
+        lock.release()
+        _take_back(client, tracked, error)
         raise
     _announce(tracked)
     return tracked
 
 
-def continue_run(run_id: str, config: TrackingConfig, tags: dict[str, str]) -> TrackedRun:
+def continue_run(run_id: str, config: TrackingConfig, *, force: bool = False) -> TrackedRun:
     """Go on with a run that ended early: send what it left, set it RUNNING again, and drop repeated steps.
 
+    Args:
+        force: also when the store calls it RUNNING on another machine, of which nothing is known here.
+
     Raises:
-        ConfigError: there is no such run, or its store cannot be reached.
+        ConfigError: there is no such run, it is finished or still running, or its store cannot be reached.
     """
-    if not is_process_zero():
-        return _attached_run()
     uri = store_uri(config)
     client = open_store(uri, create=False)
-    run_id = find_run(client, run_id).info.run_id
-    send_pending(client, run_id)
-    run = client.get_run(run_id)
-    client.update_run(run_id, status="RUNNING")
-    for key, value in {**process_tag(), **tags}.items():
-        client.set_tag(run_id, key, value)
-    if "lightrail.error" in run.data.tags:
-        client.delete_tag(run_id, "lightrail.error")
-    last_steps = {metric.key: metric.step for metric in run.to_proto().data.metrics}
-    folders = run_folders(run_id, run.info.artifact_uri)
+    run = find_run(client, run_id)
+    folders = run_folders(run.info.run_id, run.info.artifact_uri)
+    if not is_process_zero():  # torchrun and srun start it beside process zero, which then tells it nothing
+        return TrackedRun("", run.info.run_id, run.info.experiment_id, folders, {})
     check_folder(folders.artifacts, "tracking.uri")
-    tracked = TrackedRun(uri, run_id, run.info.experiment_id, folders, last_steps)
+    lock = RunLock(folders.lock)
+    lock_run(run.info.run_id, lock)
+    try:
+        with answering(uri):
+            steps = prepare_to_continue(client, uri, run.info.run_id, folders, force=force)
+    except BaseException:
+        lock.release()
+        raise
+    tracked = TrackedRun(uri, run.info.run_id, run.info.experiment_id, folders, steps, run.info.start_time, lock)
     _announce(tracked)
     return tracked
 
 
-def _check_tags(tags: dict[str, str]) -> None:
-    for name in tags:
-        if name.startswith(("lightrail.", "mlflow.")):
-            raise ConfigError(f"tracking.tags: names like {name!r} are reserved. Choose one with another beginning.")
+def _record_first(
+    client: "MlflowClient",
+    run: TrackedRun,
+    experiment: str,
+    configuration: dict[str, Any],
+    inputs: Sequence[SplitSummary],
+) -> None:
+    log_params(client, run.run_id, flatten(configuration))
+    if inputs:
+        client.log_inputs(run.run_id, datasets=dataset_inputs(inputs))
+    identity = {"run_id": run.run_id, "experiment": experiment, "store": without_password(run.logger.uri)}
+    write_first_files(run.directory, configuration, identity)
+    run.logger.uploads.send_all(client, run.run_id)
 
 
-@contextmanager
-def _unseeded() -> Iterator[None]:
-    """MLflow makes up names with Python's generator: seeded for a run, that gives all runs of a seed one name."""
-    state = random.getstate()
-    random.seed()
-    yield
-    random.setstate(state)
-
-
-def _log_params(client: "MlflowClient", run_id: str, params: dict[str, str]) -> None:
-    from mlflow.entities import Param
-
-    items = [Param(key, value) for key, value in params.items()]
-    for start in range(0, len(items), MAX_PARAMS_PER_REQUEST):
-        client.log_batch(run_id, params=items[start : start + MAX_PARAMS_PER_REQUEST])
-
-
-def _write_first_files(folder: Path, configuration: dict[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(configuration, sort_keys=False, allow_unicode=True)
-    (folder / "config.yaml").write_text(text, encoding="utf-8")
-    write_environment(folder / "environment")
-
-
-def _take_back(client: "MlflowClient", run: TrackedRun) -> None:
+def _take_back(client: "MlflowClient", run: TrackedRun, error: BaseException) -> None:
+    """Leave nothing of a run that could not be started."""
     from mlflow.exceptions import MlflowException
 
     shutil.rmtree(run.directory.parent, ignore_errors=True)
+    forget_waiting(run.run_id)
     with suppress(MlflowException):  # the store that refused the run may refuse this as well: the first error counts
         client.delete_run(run.run_id)
+    if isinstance(error, OSError | MlflowException):
+        raise ConfigError(f"the run could not be started: {error}") from error
 
 
 def _announce(run: TrackedRun) -> None:
@@ -231,9 +236,3 @@ def _attached_run() -> TrackedRun:
     run_id, experiment, directory = os.environ.get("LIGHTRAIL_RUN", f"- - {tempfile.gettempdir()}").split(" ", 2)
     folders = RunFolders(Path(directory), Path(directory).parent / "metrics.jsonl", is_store=True)
     return TrackedRun("", run_id, experiment, folders, {})
-
-
-def _client(uri: str) -> "MlflowClient":
-    from mlflow import MlflowClient
-
-    return MlflowClient(uri)

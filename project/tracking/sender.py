@@ -8,12 +8,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from project.tracking.journal import Ending, Journal
+from project.tracking.store import without_password
+from project.tracking.uploads import Uploads
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,26 +33,40 @@ RETRY_PAUSE_SECONDS = 0.5
 MAX_ERROR_CHARACTERS = 1000
 
 
-def deliver(client: "MlflowClient", run_id: str, journal: Journal) -> int:
-    """Send what `journal` holds and the store has not confirmed, and return how many metrics that was.
+@dataclass
+class Sent:
+    """What a store was told."""
+
+    metrics: int = 0
+    tags: int = 0
+    artifacts: int = 0
+    status: str | None = None
+
+
+def deliver(client: "MlflowClient", run_id: str, journal: Journal, uploads: Uploads) -> Sent:
+    """Send what `journal` holds and the store has not confirmed; before a status, the files of the run.
 
     May run again after any interruption: the store keeps one row of equal key, value, step and time.
     """
-    from mlflow.entities import Metric
+    from mlflow.entities import Metric, RunTag
 
-    count = 0
+    sent = Sent()
     for batch in journal.batches(MAX_POINTS):
-        if batch.points:
-            points = [Metric(point.key, point.value, point.time, point.step) for point in batch.points]
-            client.log_batch(run_id, metrics=points)
-            count += len(points)
+        points = [Metric(point.key, point.value, point.time, point.step) for point in batch.points]
+        tags = [RunTag(key, value) for key, value in batch.tags.items()]
+        if points or tags:
+            client.log_batch(run_id, metrics=points, tags=tags)
+            sent.metrics += len(points)
+            sent.tags += len(tags)
         if batch.ending is not None:
-            end_run(client, run_id, batch.ending)
+            sent.artifacts += uploads.send_all(client, run_id)
+            _end(client, run_id, batch.ending)
+            sent.status = batch.ending.status
         journal.mark_sent(batch.end)
-    return count
+    return sent
 
 
-def end_run(client: "MlflowClient", run_id: str, ending: Ending) -> None:
+def _end(client: "MlflowClient", run_id: str, ending: Ending) -> None:
     if ending.error is not None:
         client.set_tag(run_id, "lightrail.error", ending.error[:MAX_ERROR_CHARACTERS])
     client.set_terminated(run_id, ending.status, end_time=ending.time)
@@ -63,13 +80,19 @@ class MetricSender:
     """Takes metrics in microseconds and sends them every few seconds; belongs to one process."""
 
     def __init__(
-        self, open_client: Callable[[], "MlflowClient"], run_id: str, journal: Journal, last_steps: Mapping[str, int]
+        self,
+        open_client: Callable[[], "MlflowClient"],
+        run_id: str,
+        journal: Journal,
+        uploads: Uploads,
+        last_steps: Mapping[str, int],
     ) -> None:
         self.process = os.getpid()
         self._open_client = open_client
         self._client: MlflowClient | None = None
         self._run_id = run_id
         self._journal = journal
+        self._uploads = uploads
         self._last_steps = dict(last_steps)
         self._on_device: deque[tuple[str, Callable[[], float], int, int]] = deque()
         self._lock = threading.Lock()
@@ -101,15 +124,20 @@ class MetricSender:
         if ready:
             self._journal.append_metrics(ready, step, now)
 
-    def flush(self, timeout_seconds: float, *, keep_trying: bool = False) -> bool:
-        """Wait until all is sent, and return whether it is.
+    def flush(self, timeout_seconds: float, *, keep_trying: bool = False, is_patient: bool = False) -> bool:
+        """Wait until the journal is sent, and return whether it is.
 
-        Gives up at the first attempt that fails, or, with `keep_trying`, after `timeout_seconds`.
+        Args:
+            timeout_seconds: longest wait.
+            keep_trying: go on after an attempt that fails; otherwise the first ends the wait.
+            is_patient: the time that a file takes to be sent does not count.
         """
         deadline = time.monotonic() + timeout_seconds
         with self._attempted:
             last_attempt = self._num_attempts + 1  # one may be under way that does not know the newest line
             while not self._is_sent():
+                if is_patient and self._uploads.is_busy and not self._num_failures:
+                    deadline = time.monotonic() + timeout_seconds
                 has_failed = self._num_failures > 0 and self._num_attempts > last_attempt
                 remaining = deadline - time.monotonic()
                 if remaining <= 0 or (has_failed and not keep_trying):
@@ -117,6 +145,10 @@ class MetricSender:
                 self._wake.set()
                 self._attempted.wait(min(remaining, RETRY_PAUSE_SECONDS))
         return True
+
+    def wake(self) -> None:
+        """Send now what came in, and not at the next interval."""
+        self._wake.set()
 
     def close(self) -> None:
         """Stop sending. What is not sent stays in the journal."""
@@ -140,10 +172,11 @@ class MetricSender:
     def _attempt(self) -> None:
         try:
             self._read_from_device()
-            if not self._journal.is_sent:
-                self._journal.sync()
+            self._journal.sync()
+            if not self._journal.is_sent or self._uploads.has_requests:
                 self._client = self._client or self._open_client()
-                deliver(self._client, self._run_id, self._journal)
+                deliver(self._client, self._run_id, self._journal, self._uploads)
+                self._uploads.send_requested(self._client, self._run_id)
         except Exception as error:  # whatever the store says, training goes on and the journal keeps what it was told
             self._note_failure(error)
         else:
@@ -158,7 +191,7 @@ class MetricSender:
         self._num_failures += 1
         if self._num_failures == 1:
             log.warning(
-                "the store of run %s does not answer (%s); metrics wait in %s and are sent when it does",
+                "the store of run %s does not answer (%s); what is logged waits in %s and is sent when it does",
                 self._run_id,
                 first_line(error),
                 self._journal.path,
@@ -166,18 +199,23 @@ class MetricSender:
 
     def _note_success(self) -> None:
         if self._num_failures:
-            log.info("the store of run %s answers again and has all its metrics", self._run_id)
+            log.info("the store of run %s answers again and has all of it", self._run_id)
         self._num_failures = 0
 
     def _read_from_device(self) -> None:
         while self._on_device:
             key, read, step, now = self._on_device[0]
-            self._journal.append_metrics({key: read()}, step, now)
+            try:
+                value = read()
+            except RuntimeError as error:  # what brought the device down is raised where it was asked for as well
+                log.warning("%s of step %d is lost with its device (%s)", key, step, first_line(error))
+            else:
+                self._journal.append_metrics({key: value}, step, now)
             self._on_device.popleft()
 
 
 def first_line(error: BaseException) -> str:
-    text = str(error).strip()
+    text = without_password(str(error).strip())
     return text.splitlines()[0][:200] if text else type(error).__name__
 
 

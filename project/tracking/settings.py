@@ -1,6 +1,30 @@
-"""Where a run is recorded, and under which name. Imports neither torch nor MLflow, so that `--help` stays fast."""
+"""Where a run is recorded, under which name, and how often its state is kept.
+
+Imports neither torch nor MLflow, so that `--help` stays fast.
+"""
 
 from dataclasses import dataclass, field
+
+from project.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """How often a run writes the state from which `lightrail resume` goes on, besides after each validation."""
+
+    every_minutes: float = 10.0
+    """Most minutes of training between two states, at least 0; 0 writes one after each optimizer step."""
+    every_steps: int | None = None
+    """Also after every so many optimizer steps."""
+
+    def check(self) -> None:
+        """Raises: ConfigError naming the setting that is out of range."""
+        if self.every_minutes < 0:
+            raise ConfigError(
+                f"tracking.checkpoint.every_minutes is {self.every_minutes}. Give a number of at least 0."
+            )
+        if self.every_steps is not None and self.every_steps < 1:
+            raise ConfigError(f"tracking.checkpoint.every_steps is {self.every_steps}. Give at least 1, or null.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,3 +38,4 @@ class TrackingConfig:
     """Name shown for the run. Left out: MLflow makes one up."""
     tags: dict[str, str] = field(default_factory=dict)
     """Tags of your own. Names that begin with `lightrail.` or `mlflow.` are reserved."""
+    checkpoint: CheckpointConfig = CheckpointConfig()

@@ -70,6 +70,20 @@ def open_store(uri: str, *, create: bool) -> "MlflowClient":
         raise ConfigError(f"the MLflow store {without_password(uri)} cannot be opened: {error.message}") from error
 
 
+@contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """Turn what MLflow raises when the store is away, or refuses, into one line."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    try:
+        yield
+    except (MlflowException, RequestException) as error:
+        words = (str(error).strip() or type(error).__name__).splitlines()[0]
+        text = f"the MLflow store {uri} does not do what was asked: {words}"
+        raise ConfigError(without_password(text)) from error
+
+
 def without_password(uri: str) -> str:
     return re.sub(r"://([^:/@]+):[^@/]*@", r"://\1:***@", uri)
 
@@ -123,8 +137,9 @@ def _calm_mlflow() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 

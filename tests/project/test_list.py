@@ -94,5 +94,5 @@ def test_everything_listed_says_what_it_is() -> None:
 
 
 def test_list_takes_no_arguments() -> None:
-    with pytest.raises(ConfigError, match="takes no arguments, found 'tasks --all'"):
+    with pytest.raises(ConfigError, match="takes no arguments, or `runs`; found 'tasks --all'"):
         run(["tasks", "--all"])

@@ -12,13 +12,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from project.tracking.folders import RunFolders
 from project.tracking.journal import Ending, Journal
 from project.tracking.logger import MlflowLogger
 from project.tracking.recovery import close_dead_runs, send_pending
 from project.tracking.run import start_run
+from project.tracking.sender import Sent
 from project.tracking.settings import TrackingConfig
 
 DIES_AFTER_LOGGING = """
@@ -45,8 +48,8 @@ def test_a_process_that_dies_at_once_loses_no_metric(store: str) -> None:
     run_id = done.stdout.strip()
     client = MlflowClient(store)
     assert steps(client, run_id, "train/loss") == []
-    assert send_pending(client, run_id) == 3000
-    assert send_pending(client, run_id) == 0
+    assert send_pending(client, run_id).metrics == 3000
+    assert send_pending(client, run_id) == Sent()
     assert steps(client, run_id, "train/loss") == list(range(1500))
     assert client.get_metric_history(run_id, "train/loss")[7].value == 3.5
     assert close_dead_runs(client) == [run_id]
@@ -69,7 +72,7 @@ def test_points_sent_twice_are_stored_once(store: str) -> None:
     run.logger.finalize("success")
     run.logger.journal.mark_sent(0)  # as after a kill between the store's answer and the mark
     client = MlflowClient(store)
-    assert send_pending(client, run.run_id) == 15
+    assert send_pending(client, run.run_id).metrics == 15
     assert all(steps(client, run.run_id, key) == list(range(5)) for key in "abc")
 
 
@@ -86,7 +89,7 @@ def test_a_store_that_is_gone_until_after_the_end_gets_metrics_and_status_later(
     assert f"2 metrics and the status wait in {run.logger.journal.path}" in caplog.text
     client = MlflowClient(store)
     assert client.get_run(run.run_id).info.status == "RUNNING"
-    assert send_pending(client, run.run_id) == 2
+    assert send_pending(client, run.run_id).metrics == 2
     assert client.get_run(run.run_id).info.status == "FINISHED"
     assert steps(client, run.run_id, "lr") == [4]
 
@@ -136,7 +139,8 @@ def away_for_a_while(monkeypatch: pytest.MonkeyPatch) -> Iterator[StubServer]:
 
 
 def logger_for(uri: str, folder: Path) -> MlflowLogger:
-    return MlflowLogger(uri, "a" * 32, folder / "artifacts", Journal(folder / "metrics.jsonl"), {})
+    folders = RunFolders(folder / "artifacts", folder / "metrics.jsonl", is_store=True)
+    return MlflowLogger(uri, "a" * 32, folders, {})
 
 
 def test_a_server_that_comes_back_gets_every_metric_once(
@@ -177,6 +181,40 @@ def test_the_logger_travels_to_another_process_and_steps_stay_in_order(store: st
     arrived.log_metrics({"train/loss": 3.0}, step=6)
     arrived.finalize("success")
     assert steps(MlflowClient(store), run.run_id, "train/loss") == [5, 6]
+
+
+def test_a_number_that_is_lost_with_its_device_keeps_nothing_else_back(
+    store: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> float:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr("project.tracking.sender._read_later", lambda _: fail)
+    run = start_run(TrackingConfig(uri=store), {}, {})
+    with run.status():
+        run.logger.log_metrics({"train/loss": torch.zeros((), device="meta")}, step=1)
+        run.logger.log_metrics({"train/loss": 2.0}, step=2)
+    client = MlflowClient(store)
+    assert steps(client, run.run_id, "train/loss") == [2]
+    assert client.get_run(run.run_id).info.status == "FINISHED"
+    assert "train/loss of step 1 is lost with its device (CUDA error" in caplog.text
+
+
+def test_tags_are_set_in_order_and_wait_for_a_store_that_is_away(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = start_run(TrackingConfig(uri=store), {}, {})
+    client = MlflowClient(store)
+    with monkeypatch.context() as broken:
+        broken.setattr(MlflowClient, "log_batch", refuse)
+        for number in range(120):
+            run.set_tags({"last": str(number), f"tag{number}": "yes"})
+        assert not run.logger.sender.flush(timeout_seconds=1)
+    assert "last" not in client.get_run(run.run_id).data.tags
+    assert run.logger.sender.flush(timeout_seconds=20, keep_trying=True)
+    tags = client.get_run(run.run_id).data.tags
+    assert tags["last"] == "119"
+    assert all(tags[f"tag{number}"] == "yes" for number in range(120))
+    with pytest.raises(ValueError, match="tag 'a@b'"):
+        run.set_tags({"a@b": "no"})
 
 
 class TestJournal:

@@ -94,8 +94,12 @@ def test_files_of_a_remote_store_are_uploaded_and_downloaded(
     run = start_run(tracking, CONFIGURATION, {})
     assert run.directory.is_relative_to(tmp_path / "state")
     add_checkpoint(run, "best.ckpt")
-    assert [item.path for item in client.list_artifacts(run.run_id)] == ["config.yaml", "environment"]
-    run.publish()
-    assert [item.path for item in client.list_artifacts(run.run_id, "checkpoints")] == ["checkpoints/best.ckpt"]
+    assert [item.path for item in client.list_artifacts(run.run_id)] == ["checkpoints", "config.yaml", "environment"]
+    with run.status():
+        pass
+    assert [item.path for item in client.list_artifacts(run.run_id, "checkpoints")] == [
+        "checkpoints/best.ckpt",
+        "checkpoints/run.json",
+    ]
     (run.directory / "checkpoints" / "best.ckpt").unlink()
     assert run_checkpoint(f"runs:/{run.run_id}", tracking).read_text() == "best.ckpt"

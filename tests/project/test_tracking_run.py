@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from project.errors import ConfigError
-from project.tracking import run as run_module
+from project.tracking import starting
 from project.tracking.params import flatten
 from project.tracking.run import TrackedRun, continue_run, start_run
 from project.tracking.settings import TrackingConfig
@@ -59,10 +59,19 @@ def test_a_started_run_is_running_and_holds_params_tags_and_files(run: TrackedRu
     assert found.data.tags["lightrail.task"] == "tiny"
     assert found.data.tags["mine"] == "yes"
     assert found.data.tags["lightrail.version"]
-    assert {item.path for item in client.list_artifacts(run.run_id)} == {"config.yaml", "environment"}
+    assert {item.path for item in client.list_artifacts(run.run_id)} == {
+        "config.yaml",
+        "environment",
+        "checkpoints",
+    }
     assert yaml.safe_load((run.directory / "config.yaml").read_text(encoding="utf-8")) == CONFIGURATION
     assert "torch==" in (run.directory / "environment" / "packages.txt").read_text()
     assert json.loads((run.directory / "environment" / "hardware.json").read_text())["usable_cores"] >= 1
+
+
+def test_a_folder_of_checkpoints_says_whose_it_is(run: TrackedRun, store: str) -> None:
+    identity = json.loads((run.directory / "checkpoints" / "run.json").read_text(encoding="utf-8"))
+    assert identity == {"run_id": run.run_id, "experiment": "试验 one", "store": store}
 
 
 def test_the_experiment_opens_in_model_training_mode(run: TrackedRun, client: MlflowClient) -> None:
@@ -75,7 +84,6 @@ def test_the_directory_is_the_artifact_folder_and_metrics_wait_outside_it(run: T
     (run.directory / "samples").mkdir()
     (run.directory / "samples" / "text.txt").write_text("hello")
     run.logger.log_metrics({"train/loss": 1.0}, step=0)
-    run.publish()
     assert run.directory.is_relative_to(tmp_path / "mlruns")
     assert not run.logger.journal.path.is_relative_to(run.directory)
 
@@ -108,8 +116,9 @@ class Split:
     source: str
 
 
-def test_each_split_is_an_input_with_digest_source_and_rows(run: TrackedRun, client: MlflowClient) -> None:
-    run.log_inputs([Split("train", 10, "a" * 64, "data/训练.csv"), Split("val", 2, "b" * 64, "hub/name")])
+def test_each_split_is_an_input_with_digest_source_and_rows(store: str, client: MlflowClient) -> None:
+    splits = [Split("train", 10, "a" * 64, "data/训练.csv"), Split("val", 2, "b" * 64, "hub/name")]
+    run = start_run(TrackingConfig(uri=store), {}, {}, splits)
     inputs = {item.dataset.name: item for item in client.get_run(run.run_id).inputs.dataset_inputs}
     assert set(inputs) == {"train", "val"}
     assert inputs["train"].dataset.digest == "a" * 36
@@ -125,7 +134,7 @@ def test_a_block_left_normally_is_finished_with_all_its_metrics(run: TrackedRun,
     assert client.get_run(run.run_id).info.status == "FINISHED"
     assert len(points(client, run, "train/loss")) == 1200
     assert points(client, run, "lr")[-1] == (1199, 0.5)
-    assert not run.logger.journal.path.exists()
+    assert {path.name for path in run.directory.parent.iterdir()} == {"artifacts"}
 
 
 def test_an_exception_fails_the_run_and_keeps_its_metrics(run: TrackedRun, client: MlflowClient) -> None:
@@ -135,6 +144,8 @@ def test_an_exception_fails_the_run_and_keeps_its_metrics(run: TrackedRun, clien
     assert found.info.status == "FAILED"
     assert found.data.tags["lightrail.error"] == "ZeroDivisionError: by zero"
     assert [step for step, _ in points(client, run, "train/loss")] == [3]
+    assert run.logger.journal.is_sent
+    assert [step for step, _ in run.logger.journal.series()["train/loss"]] == [3]
 
 
 def test_control_c_kills_the_run(run: TrackedRun, client: MlflowClient) -> None:
@@ -170,7 +181,7 @@ def test_a_continued_run_is_running_and_drops_the_steps_it_repeats(
 ) -> None:
     with pytest.raises(RuntimeError), run.status():
         log_and_raise(run, {step: float(step) for step in range(6)}, RuntimeError("out of memory"))
-    again = continue_run(run.run_id, TrackingConfig(uri=store), {"lightrail.resumed": "1"})
+    again = continue_run(run.run_id, TrackingConfig(uri=store))
     found = client.get_run(run.run_id)
     assert found.info.status == "RUNNING"
     assert found.data.tags["lightrail.resumed"] == "1"
@@ -190,8 +201,8 @@ def test_other_processes_of_a_run_write_nothing(
     attached = start_run(TrackingConfig(uri=store), CONFIGURATION, {})
     with attached.status():
         attached.logger.log_metrics({"train/loss": 1.0}, step=1)
-        attached.log_inputs([])
-        attached.publish()
+        attached.set_tags({"mine": "no"})
+        attached.upload_soon("config.yaml")
     assert (attached.run_id, attached.directory, attached.address) == (run.run_id, run.directory, run.address)
     assert len(client.search_runs([run.experiment_id])) == 1
     assert client.get_run(run.run_id).info.status == "RUNNING"
@@ -224,7 +235,7 @@ def test_a_failure_while_starting_leaves_no_run(
     def fail(folder: Path) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(run_module, "write_environment", fail)
+    monkeypatch.setattr(starting, "write_environment", fail)
     with pytest.raises(ConfigError, match="could not be started: no space left"):
         start_run(TrackingConfig(uri=store), {}, {})
     assert not client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])

@@ -1,0 +1,22 @@
+"""`lightrail sync`: sends what waits on this machine for a store that was away."""
+
+from project.checkpoint_arguments import take_option
+from project.errors import ConfigError
+from project.tracking.settings import TrackingConfig
+from project.tracking.store import open_store, store_uri, without_password
+from project.tracking.synchronizing import count_elsewhere, synchronize
+
+
+def run(arguments: list[str]) -> int:
+    named, rest = take_option(arguments, "--tracking.uri")
+    if rest:
+        raise ConfigError(f"lightrail sync takes --tracking.uri URI alone, and not {' '.join(rest)}.")
+    uri = store_uri(TrackingConfig(uri=named))
+    done = synchronize(open_store(uri, create=False), uri)
+    for item in done:
+        print(item)
+    if not done:
+        print(f"nothing waits for {without_password(uri)}")
+    for store, number in count_elsewhere(uri).items():
+        print(f"{number} {'run waits' if number == 1 else 'runs wait'} for another: --tracking.uri {store}")
+    return int(any(item.problem for item in done))

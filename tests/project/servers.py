@@ -1,0 +1,89 @@
+"""A real MLflow server and a real PostgreSQL, to be stopped and started again while something relies on them."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from project.commands import ui
+
+
+class MlflowServer:
+    """`mlflow server` on a free port of this machine, with its artifacts in `folder`."""
+
+    def __init__(self, store: str, folder: Path) -> None:
+        self.port = ui._free_port()
+        self.uri = f"http://{ui.HOST}:{self.port}"
+        self._command = [
+            *(sys.executable, "-m", "mlflow", "server"),
+            *("--backend-store-uri", store, "--registry-store-uri", store),
+            *("--serve-artifacts", "--artifacts-destination", str(folder)),
+            *("--host", ui.HOST, "--port", str(self.port), "--workers", "1", "--uvicorn-opts", "--log-level critical"),
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command,
+            env=ui._environment(),
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        ui._wait_until_it_answers(self._process, f"{self.uri}/")
+
+    def hang(self) -> None:
+        """Take connections, and say nothing more."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._process = None
+
+
+class Postgres:
+    """A cluster of its own in `folder`, which the user who runs it must reach."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = ui._free_port()
+        self.uri = f"postgresql+psycopg2://postgres@127.0.0.1:{self.port}/postgres"
+        self._folder = folder
+        if os.getuid() == 0:  # PostgreSQL does not run as root
+            shutil.chown(folder, "postgres")
+        self._run("initdb", "--pgdata", str(folder / "data"), "--username=postgres", "--auth=trust", "--no-sync")
+
+    @staticmethod
+    def missing() -> str:
+        """Why there can be none here; "" when there can."""
+        if importlib.util.find_spec("psycopg2") is None:
+            return "psycopg2 is not installed"
+        return "" if _binaries() else "PostgreSQL is not installed"
+
+    def start(self) -> None:
+        options = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        self._control("start", "-w", "-l", str(self._folder / "log"), "-o", options)
+
+    def kill(self) -> None:
+        self._control("stop", "-w", "-m", "immediate")
+
+    def _control(self, *arguments: str) -> None:
+        self._run("pg_ctl", "--pgdata", str(self._folder / "data"), *arguments)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        binaries = _binaries()
+        assert binaries is not None
+        as_another = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+        command = [*as_another, str(binaries / program), *arguments]
+        subprocess.run(command, check=True, cwd=self._folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def _binaries() -> Path | None:
+    if found := shutil.which("initdb"):
+        return Path(found).resolve().parent
+    return max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)

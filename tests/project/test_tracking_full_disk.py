@@ -1,0 +1,104 @@
+"""A disk that is full while a run logs. The kernel refuses the bytes: the process is allowed files of so many bytes."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from project.tracking.journal import Journal
+from tests.project.test_tracking_journal import StubServer
+
+FILLS_UP = """
+import logging, resource, sys
+from pathlib import Path
+from project.tracking.journal import Ending, Journal
+
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+journal = Journal(Path(sys.argv[1]))
+unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (990, unlimited[1]))
+for step in range(50):
+    journal.append_metrics({"loss": step / 2}, step, time=step)
+journal.append_tags({"note": "full"}, time=50)
+batches = list(journal.batches(max_points=20))
+print([point.step for batch in batches for point in batch.points] == list(range(50)), batches[-1].tags)
+print(journal.path.stat().st_size, journal.num_bytes_in_memory > 0, journal.last_steps())
+journal.mark_sent(batches[1].end)  # in the middle of what is in memory
+print([point.step for batch in journal.batches(20) for point in batch.points] == list(range(40, 50)))
+resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+journal.sync()
+journal.append_ending(Ending("FINISHED", None, time=51))
+print(journal.num_bytes_in_memory, journal.is_sent, journal.count_unsent())
+"""
+
+LOGS_ON_A_FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from project.tracking.folders import RunFolders
+from project.tracking.logger import MlflowLogger
+
+folder = Path(sys.argv[2])
+logger = MlflowLogger(sys.argv[1], "a" * 32, RunFolders(folder / "artifacts", folder / "metrics.jsonl", True), {})
+resource.setrlimit(resource.RLIMIT_FSIZE, (700, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+for step in range(300):
+    logger.log_metrics({"train/loss": float(step)}, step)
+print(logger.sender.flush(timeout_seconds=20), logger.journal.is_sent, logger.journal.num_bytes_in_memory > 0)
+"""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StubServer]:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with StubServer(num_refusals=0) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def run_python(source: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", source, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
+
+
+def test_nothing_is_lost_and_the_file_is_whole_when_there_is_room_again(tmp_path: Path) -> None:
+    done = run_python(FILLS_UP, tmp_path / "metrics.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "True {'note': 'full'}",
+        "990 True {'loss': 49}",
+        "True",
+        "0 False 10",
+    ]
+    assert done.stderr.count("cannot be written (File too large); what is logged waits in memory") == 1
+    assert done.stderr.count("is written again, nothing is missing") == 1
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line).get("step") for line in lines] == [*range(50), None, None]
+    assert json.loads(lines[-1])["status"] == "FINISHED"
+    assert Journal(tmp_path / "metrics.jsonl").series()["loss"] == [(step, step / 2) for step in range(50)]
+
+
+def test_the_store_gets_from_memory_what_the_disk_does_not_take(server: StubServer, tmp_path: Path) -> None:
+    done = run_python(LOGS_ON_A_FULL_DISK, f"http://127.0.0.1:{server.server_port}", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", "True", "True"]
+    assert sorted(server.metrics) == [("train/loss", step, float(step)) for step in range(300)]
+
+
+def test_a_process_that_dies_on_a_full_disk_leaves_a_journal_that_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = run_python(FILLS_UP.split("print")[0], tmp_path / "metrics.jsonl")
+    assert done.returncode == 0, done.stderr
+    on_disk = (tmp_path / "metrics.jsonl").read_bytes()
+    assert len(on_disk) == 990
+    assert not on_disk.endswith(b"\n")
+    journal = Journal(tmp_path / "metrics.jsonl")
+    journal.append_metrics({"loss": 0.5}, step=99, time=99)
+    steps = [step for step, _ in journal.series()["loss"]]
+    assert steps == [*range(len(steps) - 1), 99]
+    assert caplog.text.count("that are no record") == 1
