@@ -125,6 +125,8 @@ class DataModule(pl.LightningDataModule, ABC):
         self._folder: Path | None = None
         self._rows: dict[str, TokenisedSplit] = {}
         self._about: dict[str, Any] = {}
+        self._train_loader: BatchLoader | None = None
+        self._position: dict[str, int] = {}
 
     @abstractmethod
     def columns(self, split: Split) -> Sequence[str] | Mapping[str, str]:
@@ -210,7 +212,23 @@ class DataModule(pl.LightningDataModule, ABC):
 
     @final
     def train_dataloader(self) -> BatchLoader:
-        return self._loader("train", is_shuffled=True)
+        self._train_loader = self._loader("train", is_shuffled=True)
+        if self._position:
+            self._train_loader.load_state_dict(self._position)
+        return self._train_loader
+
+    @final
+    def state_dict(self) -> dict[str, int]:
+        """Where training stands in its data, kept in checkpoints.
+
+        Lightning keeps the loader's own state as well, and loses it when it has made the loader to count the steps.
+        """
+        return self._train_loader.state_dict() if self._train_loader else {}
+
+    @final
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Have the next training loader go on at this position."""
+        self._position = state_dict
 
     @final
     def val_dataloader(self) -> BatchLoader:

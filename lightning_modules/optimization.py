@@ -130,6 +130,18 @@ def build_schedule(optimizer: Optimizer, config: OptimConfig, num_steps: float) 
     )
 
 
+def apply_settings(module: nn.Module, config: OptimConfig, optimizer: Optimizer, schedule: LambdaLR) -> None:
+    """Give a restored optimizer and its schedule the settings of `config`, which a checkpoint's would hide.
+
+    The schedule stays at its step and goes on from there along the curve of its own settings.
+    """
+    for restored, wanted in zip(optimizer.param_groups, build_optimizer(module, config).param_groups, strict=True):
+        restored.update({name: value for name, value in wanted.items() if name not in ("params", "fused")})
+    schedule.base_lrs = [group["lr"] for group in optimizer.param_groups]
+    for group, peak, factor in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+        group["initial_lr"], group["lr"] = peak, peak * factor(schedule.last_epoch)
+
+
 def clip_gradients(module: nn.Module, limit: float | None, algorithm: str | None) -> None:
     """Clip in place by total norm, or by value. Lightning's own clipping refuses fused optimizers under autocast."""
     if limit:

@@ -21,6 +21,7 @@ from project.nearest import did_you_mean
 from project.predictions import PredictionTable
 from project.progress import TrainingProgress
 from project.randomness import StepSeeds, seed_all
+from project.system_metrics import SystemMetrics
 from project.throughput import Throughput
 
 Stage = Literal["fit", "validate", "test", "predict"]
@@ -50,6 +51,7 @@ def build(configuration: Configuration, stage: Stage, checkpoint: Path | None = 
     take_over_lightning()
     set_threads()
     seed_all([configuration.seed])
+    configuration.tracking().checkpoint.check()
     data = configuration.data()
     if not isinstance(data, DataModule):
         raise ConfigError(f"data: {type(data).__name__} is not derived from DataModule of lightrail.")
@@ -66,7 +68,8 @@ def build(configuration: Configuration, stage: Stage, checkpoint: Path | None = 
     if stage == "fit":
         _check_training(model, trainer)
     if configuration.values["trainer"]["enable_checkpointing"] is not False:
-        trainer.callbacks += checkpoint_callbacks(model, trainer.callbacks)  # type: ignore[attr-defined]
+        kept = configuration.tracking().checkpoint
+        trainer.callbacks += checkpoint_callbacks(model, trainer.callbacks, kept)  # type: ignore[attr-defined]
     return Experiment(configuration, data, model, trainer, predictions)
 
 
@@ -123,7 +126,7 @@ def _trainer(configuration: Configuration) -> tuple[pl.Trainer, PredictionTable]
     predictions = PredictionTable()
     given = arguments["callbacks"]
     shows_progress = arguments["enable_progress_bar"] is not False
-    own = [StepSeeds(configuration.seed), Throughput(), predictions]
+    own = [StepSeeds(configuration.seed), Throughput(), SystemMetrics(), predictions]
     if shows_progress and not any(isinstance(callback, ProgressBar) for callback in given):
         own.append(TrainingProgress())
     accelerator = usable_accelerator(str(arguments["accelerator"]))

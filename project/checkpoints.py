@@ -1,6 +1,7 @@
-"""Checkpoints: written whole or not at all, the best and the last kept, each with its configuration."""
+"""Checkpoints: written whole or not at all, the best and the last kept, each with its configuration and its run."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,16 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
 from typing_extensions import override
 
-from lightning_modules import TaskModule
+from datamodules.cache import sync_folder
+from lightning_modules.base import TaskModule
+from project.last_checkpoint import LastCheckpoint
+from project.tracking.settings import CheckpointConfig
+
+UNFINISHED = ".unfinished"
+BEST, LAST = "best.ckpt", "last.ckpt"
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -24,50 +31,60 @@ class DurableCheckpointIO(TorchCheckpointIO):
 
     def __init__(self, configuration: dict[str, Any]) -> None:
         self.configuration = configuration
+        self.run: dict[str, str] = {}
+        """`id` and `folder` of the run that writes; empty before it is started."""
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(target.name + ".unfinished")
+        unfinished = target.with_name(target.name + UNFINISHED)
         try:
             with unfinished.open("wb") as stream:
-                torch.save({**checkpoint, "configuration": self.configuration}, stream)
+                torch.save({**checkpoint, "configuration": self.configuration, "run": self.run}, stream)
                 stream.flush()
                 os.fsync(stream.fileno())
             unfinished.replace(target)
+            sync_folder(target.parent)
         finally:
             unfinished.unlink(missing_ok=True)
 
+    @override
+    def load_checkpoint(
+        self, path: _PATH, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint; what its callbacks keep in the folder of its run is looked for in the folder of this one.
 
-class LastCheckpoint(ModelCheckpoint):
-    """Keeps the newest state as `last.ckpt`.
-
-    Checkpoints hold the state of callbacks by class and settings. Were this no class of its own, a ModelCheckpoint of
-    the configuration might be given this one's state when a run goes on, and take `last.ckpt` for its own.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(filename="last", save_top_k=1, enable_version_counter=False)
+        ModelCheckpoint forgets its best score when its folder has moved, and would keep the next one, however bad.
+        """
+        checkpoint: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only)
+        before, now = checkpoint.get("run", {}).get("folder", ""), self.run.get("folder", "")
+        if before and now and before != now and "callbacks" in checkpoint:
+            checkpoint["callbacks"] = _moved(checkpoint["callbacks"], before, now)
+        return checkpoint
 
 
-def checkpoint_callbacks(model: pl.LightningModule, given: list[Callback]) -> list[ModelCheckpoint]:
+def checkpoint_callbacks(
+    model: pl.LightningModule, given: list[Callback], config: CheckpointConfig
+) -> list[Checkpoint]:
     """Make the callbacks that keep `best.ckpt`, by the task's own metric, and `last.ckpt`.
 
     Args:
         given: callbacks of the configuration. A ModelCheckpoint with a `monitor` among them decides what is best.
     """
     if best_checkpoint(given) or not isinstance(model, TaskModule):
-        return [LastCheckpoint()]
+        return [LastCheckpoint(config)]
     best = ModelCheckpoint(
-        filename="best",
+        filename=BEST.removesuffix(".ckpt"),
         monitor=model.monitor,
         mode=model.monitor_mode,
         save_top_k=1,
-        save_weights_only=True,
+        # Averaged weights are what was validated, and only whole checkpoints hold them.
+        save_weights_only=not any(isinstance(callback, WeightAveraging) for callback in given),
+        save_on_train_epoch_end=False,
         enable_version_counter=False,
     )
-    return [best, LastCheckpoint()]
+    return [best, LastCheckpoint(config)]
 
 
 def best_checkpoint(callbacks: list[Callback]) -> ModelCheckpoint | None:
@@ -78,8 +95,51 @@ def best_checkpoint(callbacks: list[Callback]) -> ModelCheckpoint | None:
     return None
 
 
-def place_checkpoints(trainer: pl.Trainer, folder: Path) -> None:
-    """Have every ModelCheckpoint without a folder of its own write to `folder`."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+def place_checkpoints(
+    trainer: pl.Trainer, folder: Path, run_id: str = "", upload_soon: Callable[[str], None] | None = None
+) -> None:
+    """Have every callback without a folder of its own write to `folder`, and every checkpoint name its run.
+
+    Args:
+        upload_soon: called after each `last.ckpt` with the name of each new file in `folder`, that one last: whatever
+            is lost on the way, no best checkpoint is older than what `last.ckpt` says of it.
+    """
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(folder)
+        if isinstance(callback, LastCheckpoint):
+            callback.path = folder / LAST
+            callback.after_saving = _NewFiles(folder, upload_soon) if upload_soon else None
+    if isinstance(trainer.strategy.checkpoint_io, DurableCheckpointIO):
+        trainer.strategy.checkpoint_io.run = {"id": run_id, "folder": str(folder)}
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a process left that died while it wrote a checkpoint."""
+    for file in folder.glob(f"*{UNFINISHED}"):
+        file.unlink(missing_ok=True)
+
+
+class _NewFiles:
+    """Names the checkpoints that were written since the last call."""
+
+    def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
+        self.folder, self.report = folder, report
+        self.times: dict[str, int] = {}
+
+    def __call__(self) -> None:
+        times = {file.name: file.stat().st_mtime_ns for file in self.folder.glob("*.ckpt")}
+        for name in sorted(times, key=lambda name: name == LAST):
+            if times[name] != self.times.get(name):
+                self.report(f"{self.folder.name}/{name}")
+        self.times = times
+
+
+def _moved(value: Any, before: str, now: str) -> Any:
+    """Replace the folder `before` by `now` in every text, keys included."""
+    if isinstance(value, dict):
+        return {_moved(key, before, now): _moved(item, before, now) for key, item in value.items()}
+    if isinstance(value, str) and (value == before or value.startswith(f"{before}/")):
+        return now + value.removeprefix(before)
+    return value

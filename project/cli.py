@@ -32,6 +32,38 @@ CHECKPOINT_HELP = """
 options:
   --ckpt_path P             a checkpoint file, or runs:/RUN_ID for the best one of a run; then --config may be left out
 """
+SEEDS_HELP = """
+options:
+  --seeds N                 train and test with N seeds, the configuration's and those that follow it, under one run
+                            that tells mean and standard deviation
+"""
+RESUME_HELP = """
+RUN_ID is the run's id, the beginning of it, or a checkpoint of the run. Settings that are given are changed from there
+on, and recorded as tags of the run.
+
+options:
+  --force                   go on although another machine may still be at it
+"""
+REPRODUCE_HELP = """
+Says first what differs from the time of the run: code, packages, data, configuration, hardware. Then makes the run
+again, as a run of its own, and compares every metric and every prediction. Exit status: 0 equal, 1 not equal.
+
+options:
+  --if_different V          refuse (the default) or continue, when something differs
+  --check_only              only say what differs: exit status 0 when nothing does, else 1
+"""
+COMPARE_HELP = """
+RUN is an id, the beginning of one, or the name of a run; the others are compared with the first. The runs of
+`fit --seeds` count as one, named by their parent.
+
+options:
+  --output FILE             .md, .html (one file with a figure) or .json; left out: to standard output
+  --format F                markdown (default), html or json, where the name of the file does not tell
+  --metric NAME ...         only these metrics; left out: all that the runs share
+  --resamples N             bootstrap resamples (default 2000); random swaps are at least 10,000
+  --num_examples N          examples on which the runs differ most (default 10)
+  --tracking.uri URI        MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)
+"""
 OUTPUT_HELP = """\
   --output FILE             .jsonl, .csv or .parquet; left out: JSON lines to standard output
 """
@@ -47,11 +79,26 @@ class Command:
 
 
 COMMANDS = {
-    "list": Command("what there is: experiments, tasks, networks, data", "lightrail list"),
+    "list": Command(
+        "what there is: experiments, tasks, networks, data; or the last runs",
+        "lightrail list [runs [--tracking.uri URI]]",
+    ),
     "check": Command(
         "look at data and configuration, train nothing", "lightrail check --config C [settings]", SETTINGS_HELP
     ),
-    "fit": Command("train, test the best, close the run", "lightrail fit --config C [settings]", SETTINGS_HELP),
+    "fit": Command(
+        "train, test the best, close the run",
+        "lightrail fit --config C [--seeds N] [settings]",
+        SEEDS_HELP + SETTINGS_HELP,
+    ),
+    "resume": Command(
+        "go on with a run that ended early", "lightrail resume RUN_ID [settings]", RESUME_HELP + SETTINGS_HELP
+    ),
+    "reproduce": Command(
+        "make a finished run again and compare",
+        "lightrail reproduce RUN_ID [--if_different refuse|continue] [--check_only] [settings]",
+        REPRODUCE_HELP + SETTINGS_HELP,
+    ),
     "validate": Command(
         "score a checkpoint on the validation data",
         "lightrail validate --ckpt_path P [--config C] [settings]",
@@ -66,6 +113,12 @@ COMMANDS = {
         "write a checkpoint's predictions",
         "lightrail predict --ckpt_path P [--config C] [--data.path FILE] [--output FILE] [settings]",
         CHECKPOINT_HELP + OUTPUT_HELP + SETTINGS_HELP,
+    ),
+    "sync": Command("send what waits here for a store that was away", "lightrail sync [--tracking.uri URI]"),
+    "compare": Command(
+        "runs side by side, and which differences are more than chance",
+        "lightrail compare RUN RUN [RUN ...] [--output FILE] [options]",
+        COMPARE_HELP,
     ),
     "demo": Command("the main job on real text, in about five minutes", "lightrail demo [settings]"),
     "ui": Command("open MLflow's pages on the recorded runs", "lightrail ui [--port N] [--tracking.uri URI]"),

@@ -4,14 +4,18 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pyarrow as pa
+from lightning.pytorch.callbacks import WeightAveraging
 
 from project.build import Experiment, build
 from project.checkpoints import best_checkpoint, place_checkpoints
 from project.configuration import Configuration
 from project.predictions import write_predictions
 from project.report import write_figures
+from project.stopping import slurm_job
+from project.tracking.logger import is_process_zero
 from project.tracking.run import TrackedRun, start_run
 
 log = logging.getLogger(__name__)
@@ -30,22 +34,47 @@ class FinishedRun:
 
     @property
     def last_line(self) -> str:
-        shown = " ".join(f"{name}={value:.4f}" for name, value in sorted(self.metrics.items()))
-        return f"run {self.run_id} finished: {shown}"
+        return last_line(self.run_id, self.metrics)
 
 
-def fit(configuration: Configuration) -> FinishedRun:
+def last_line(run_id: str, metrics: Mapping[str, float]) -> str:
+    """What a command says last of a run that is finished."""
+    shown = " ".join(f"{name}={value:.4f}" for name, value in sorted(metrics.items()))
+    return f"run {run_id} finished: {shown}"
+
+
+def fit(configuration: Configuration, *, tags: Mapping[str, str] = MappingProxyType({})) -> FinishedRun:
     """Train, keep the best and the last checkpoint, test the best, and close the run.
+
+    Args:
+        tags: further tags of the run; they count above those that every run has.
 
     Raises:
         ConfigError, DataError: before the run exists; nothing is left behind.
     """
     experiment = build(configuration, "fit")
-    run = begin(experiment, kind="fit")
+    run = begin(experiment, kind="fit", tags=tags)
     with run.status():
-        run.log_inputs(experiment.data.summaries())
-        experiment.trainer.fit(experiment.model, datamodule=experiment.data, weights_only=True)
-        return evaluate(experiment, run, checkpoint=_best(experiment))
+        return train_and_test(experiment, run, checkpoint=None)
+
+
+def train_and_test(experiment: Experiment, run: TrackedRun, checkpoint: Path | None) -> FinishedRun:
+    """Train from the beginning or from a checkpoint of this run to the end, and test the best weights."""
+    try:
+        return _train_and_test(experiment, run, checkpoint)
+    except BaseException:
+        if is_process_zero():
+            log.warning("run %s stops here. To go on with it: lightrail resume %s", run.run_id, run.run_id)
+        raise
+
+
+def _train_and_test(experiment: Experiment, run: TrackedRun, checkpoint: Path | None) -> FinishedRun:
+    experiment.trainer.fit(experiment.model, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=True)
+    best = _best(experiment)
+    for own in experiment.trainer.callbacks if best is None else ():  # type: ignore[attr-defined]
+        if isinstance(own, WeightAveraging):
+            own.on_train_end(experiment.trainer, experiment.model)  # left out when nothing was left to train
+    return evaluate(experiment, run, checkpoint=best)
 
 
 def test(configuration: Configuration, checkpoint: Path) -> FinishedRun:
@@ -57,14 +86,13 @@ def test(configuration: Configuration, checkpoint: Path) -> FinishedRun:
     experiment = build(configuration, "test", checkpoint)
     run = begin(experiment, kind="test")
     with run.status():
-        run.log_inputs(experiment.data.summaries())
         return evaluate(experiment, run, checkpoint=None)
 
 
-def begin(experiment: Experiment, kind: str) -> TrackedRun:
+def begin(experiment: Experiment, kind: str, tags: Mapping[str, str] = MappingProxyType({})) -> TrackedRun:
     """Start the tracked run and have the trainer log and write to it."""
     digests = {summary.name: summary.digest for summary in experiment.data.summaries()}
-    tags = {
+    own = {
         "lightrail.kind": kind,
         "lightrail.task": type(experiment.model).__name__,
         "lightrail.seed": str(experiment.configuration.seed),
@@ -72,24 +100,37 @@ def begin(experiment: Experiment, kind: str) -> TrackedRun:
         "lightrail.test_digest": digests["test"],
     }
     configuration = experiment.configuration
-    run = start_run(configuration.tracking(), configuration.values, tags)
-    experiment.trainer.logger = run.logger
-    place_checkpoints(experiment.trainer, run.directory / "checkpoints")
+    if slurm_job():
+        own["lightrail.slurm_job"] = slurm_job()
+    inputs = experiment.data.summaries()
+    run = start_run(configuration.tracking(), configuration.values, {**own, **tags}, inputs)
+    attach(experiment, run)
     log.info("run %s", run.run_id)
     return run
+
+
+def attach(experiment: Experiment, run: TrackedRun) -> None:
+    """Have the trainer log to the run and write into its folder."""
+    trainer = experiment.trainer
+    trainer.logger = run.logger
+    # Under SLURM Lightning goes on from any checkpoint of its own that it finds there.
+    trainer._default_root_dir = str(run.directory)  # type: ignore[attr-defined]
+    place_checkpoints(trainer, run.directory / "checkpoints", run.run_id, run.upload_soon)
 
 
 def evaluate(experiment: Experiment, run: TrackedRun, checkpoint: str | None) -> FinishedRun:
     """Test, and store predictions and figures; the weights as they are, or those of a checkpoint."""
     trainer = experiment.trainer
+    # In a test WeightAveraging would put the weights of the last step in the place of the averaged ones.
+    trainer.callbacks = [own for own in trainer.callbacks if not isinstance(own, WeightAveraging)]  # type: ignore[attr-defined]
     trainer.test(experiment.model, datamodule=experiment.data, ckpt_path=checkpoint, verbose=False, weights_only=True)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
     table = experiment.predictions.table
     if table is not None:
-        write_predictions(table, run.directory)
+        main_metric = experiment.model.monitor.removeprefix("val/")
+        write_predictions(table, run.directory, experiment.model.scores(), main_metric)
         write_figures(experiment.data, table, run.logger.journal.series(), run.directory)
         run.set_tags({"mlflow.note.content": _description(experiment, run, metrics)})
-        run.publish()
     return FinishedRun(run.run_id, run.directory, metrics, table)
 
 

@@ -18,6 +18,11 @@ def set_up_logging() -> None:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # MLflow has a handler of its own
     # Lightning 2.6 on torch 2.13; nothing a user could do about it.
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec", category=FutureWarning)
+    # A run that goes on writes where it wrote before.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    # That a task's configure_model would make layers, which ours do not; and that a test has no training to go on with.
+    warnings.filterwarnings("ignore", message="You're using the WeightAveraging callback")
+    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used to create")
     warnings.formatwarning = lambda message, *_: str(message).strip()  # the source line says nothing to the user
     logging.captureWarnings(True)
 

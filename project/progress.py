@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from lightning_modules import TaskModule
+from lightning_modules.base import TaskModule
 
 log = logging.getLogger(__name__)
 

@@ -71,7 +71,7 @@ def _build(folder: Path, build: Callable[[CacheWriter], None]) -> None:
         writer.close()
         with writing_to(folder):
             unfinished.rename(folder)
-            _sync(folder.parent)
+            sync_folder(folder.parent)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
@@ -97,7 +97,8 @@ def _try_lock(stream: IO[str]) -> bool:
     return True
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the disk keep what was renamed in a folder: without this a power cut may undo it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

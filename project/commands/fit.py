@@ -1,11 +1,40 @@
-"""`lightrail fit`: trains, tests the best checkpoint and closes the run."""
+"""`lightrail fit`: trains, tests the best checkpoint and closes the run; with `--seeds N` that many times."""
 
-from project.configuration import parse
-from project.fitting import fit
+from project.checkpoint_arguments import take_option
+from project.configuration import Configuration, parse
+from project.errors import ConfigError
+from project.fitting import FinishedRun, fit, last_line
+from project.resuming import find_interrupted, go_on, requeued_run
+from project.seeds import FinishedSeeds, fit_seeds, go_on_with_seeds
+from project.tracking.logger import is_process_zero
+from project.tracking.lookup import test_metrics
 
 
 def run(arguments: list[str]) -> int:
-    finished = fit(parse(arguments))
-    if finished.predictions is not None:
-        print(finished.last_line)
+    seeds, rest = take_option(arguments, "--seeds")
+    if seeds is not None and not seeds.isdecimal():
+        raise ConfigError(f"--seeds {seeds}: give the number of seeds, such as --seeds 5.")
+    configuration = parse(rest)
+    shown = _gone_on(configuration, "fit" if seeds is None else "seeds")
+    if shown is None:
+        finished = fit(configuration) if seeds is None else fit_seeds(configuration, int(seeds))
+        shown = finished.last_line
+    if is_process_zero():
+        print(shown)
     return 0
+
+
+def _gone_on(configuration: Configuration, kind: str) -> str | None:
+    """The last line of the run that this SLURM job began before it was queued again; None when there is none."""
+    found = requeued_run(configuration, kind)
+    if found is None:
+        return None
+    client, earlier = found
+    if earlier.info.status == "FINISHED":  # a script that was queued again runs all of its commands again
+        return last_line(earlier.info.run_id, test_metrics(earlier))
+    finished: FinishedRun | FinishedSeeds
+    if kind == "seeds":
+        finished = go_on_with_seeds(client, earlier, configuration, force=True)
+    else:
+        finished = go_on(find_interrupted(client, earlier), configuration, force=True)
+    return finished.last_line

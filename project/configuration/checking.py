@@ -104,6 +104,8 @@ class Checker:
             return self.draft.open_file(name, over, path)
         if isinstance(value, Text) and has_structure(parameter.annotation):
             content = read_text(value)
+            if content is None and type(None) in members:
+                return None
             return content if isinstance(content, dict | list) or Any in members else value
         return {} if value is None and any(map(is_fixed, members)) and type(None) not in members else value
 

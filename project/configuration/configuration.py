@@ -39,6 +39,12 @@ class Configuration:
     def seed(self) -> int:
         return int(self.values["seed_everything"])
 
+    def of_seed(self, seed: int) -> "Configuration":
+        """The same with another seed, which its name tells where the run has one."""
+        tracking = self.values["tracking"]
+        name = tracking["run_name"] and f"{tracking['run_name']} seed {seed}"
+        return Configuration({**self.values, "seed_everything": seed, "tracking": {**tracking, "run_name": name}})
+
     def dump(self) -> str:
         """YAML which, given to `--config`, is the same configuration."""
         return write_text(self.values)

@@ -108,7 +108,7 @@ class Draft:
         if isinstance(old, list) and old and isinstance(new, dict) and "class_path" not in new:
             old[-1] = self._merged(old[-1], new, (*path, str(len(old) - 1)))  # --trainer.callbacks.patience 3
             return old
-        if isinstance(old, dict) and "class_path" in old and isinstance(new, str):
+        if isinstance(old, dict) and "class_path" in old and isinstance(new, str) and not _spells_another(new):
             new = {"class_path": new}
         if isinstance(old, str) and isinstance(new, dict) and "class_path" not in new:
             old = {"class_path": old}
@@ -155,6 +155,11 @@ def as_spec(values: Mapping[str, Value]) -> dict[str, Value]:
 def _written(path: SettingPath) -> SettingPath:
     """A path without `init_args`, which may be left out where a setting is written."""
     return tuple(key for key in path if key != "init_args")
+
+
+def _spells_another(text: str) -> bool:
+    """Whether a text of the command line is no class's name but a list, a mapping or null in YAML."""
+    return isinstance(text, Text) and (text == "null" or isinstance(read_text(text), list | dict))
 
 
 def _as_list(value: Value) -> list[Value]:

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_modules import OptimConfig, TextClassifier, TransformerConfig
 from lightning_modules.base import TaskModule, read_checkpoint
+from lightning_modules.networks.transformer import TransformerConfig
+from lightning_modules.optimization import OptimConfig
+from lightning_modules.text_classification import TextClassifier
 from project.errors import ConfigError
 from tests.tiny import Curves, Points, Signs, fit, points_loader, quiet_trainer
 

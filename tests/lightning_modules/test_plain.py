@@ -10,7 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_modules import OptimConfig, PretrainedConfig, TransformerConfig
+from lightning_modules.networks.pretrained import PretrainedConfig
+from lightning_modules.networks.transformer import TransformerConfig
+from lightning_modules.optimization import OptimConfig
 from lightning_modules.plain import from_plain, to_plain
 from project.errors import ConfigError
 

@@ -1,6 +1,7 @@
 """Runs a command as a person does, in this process, and reads the run it made back from MLflow."""
 
 import io
+import time
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ class RecordedRun:
 
     def histories(self) -> dict[str, list[tuple[int, float]]]:
         """Every metric but those that tell the time."""
-        return {name: self.history(name) for name in self.metrics if not name.startswith("throughput/")}
+        return {name: self.history(name) for name in self.metrics if not name.startswith(("throughput/", "system/"))}
 
     def checkpoint(self, name: Literal["best", "last"]) -> dict[str, Any]:
         path = self.directory / "checkpoints" / f"{name}.ckpt"
@@ -172,3 +173,13 @@ class SpoilAt(Callback):
             with torch.no_grad():
                 for parameter in pl_module.parameters():
                     parameter.neg_()
+
+
+class Slow(Callback):
+    """Takes its time after each batch, as a larger network would."""
+
+    def __init__(self, seconds: float = 0.05) -> None:
+        self.seconds = seconds
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        time.sleep(self.seconds)

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,20 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from lightning_modules.optimization import OptimConfig
-from project.checkpoints import DurableCheckpointIO, best_checkpoint, checkpoint_callbacks, place_checkpoints
+from project.checkpoints import (
+    DurableCheckpointIO,
+    best_checkpoint,
+    checkpoint_callbacks,
+    place_checkpoints,
+    remove_unfinished,
+)
+from project.last_checkpoint import LastCheckpoint
+from project.tracking.settings import CheckpointConfig
 from tests.tiny import Signs, fit, quiet_trainer
 
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 CONFIGURATION = {"seed_everything": 3, "model": {"class_path": "Signs", "init_args": {"width": 2}}}
+OFTEN = CheckpointConfig(every_minutes=0)
 STILL = OptimConfig(optimizer="sgd", lr=1e-12, warmup_fraction=0)
 
 
@@ -31,7 +42,7 @@ def stored(path: Path) -> dict[str, Any]:
 def test_each_checkpoint_carries_its_configuration(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "a.ckpt"
     writer().save_checkpoint({"epoch": 2}, path)
-    assert stored(path) == {"epoch": 2, "configuration": CONFIGURATION}
+    assert stored(path) == {"epoch": 2, "configuration": CONFIGURATION, "run": {}}
     assert writer().load_checkpoint(path, weights_only=True) == stored(path)
 
 
@@ -87,7 +98,10 @@ def test_a_process_killed_while_writing_leaves_the_file_before(tmp_path: Path, m
         os._exit(0)
     assert os.waitpid(process, 0)[1] == signal.SIGKILL
     assert stored(path)["epoch"] == 1
-    writer().save_checkpoint({"epoch": 3}, path)  # over what the killed process left
+    assert sorted(os.listdir(tmp_path)) == ["last.ckpt", "last.ckpt.unfinished"]
+    remove_unfinished(tmp_path)
+    assert os.listdir(tmp_path) == ["last.ckpt"]
+    writer().save_checkpoint({"epoch": 3}, path)
     assert stored(path)["epoch"] == 3
     assert os.listdir(tmp_path) == ["last.ckpt"]
 
@@ -108,8 +122,15 @@ class Script(Callback):
 
 def fit_script(folder: Path, *qualities: float, given: list[Callback] | None = None, **more: Any) -> Trainer:
     model, given = Signs(optim=STILL), given or []
-    callbacks = [Script(*qualities), *given, *checkpoint_callbacks(model, given)]
-    arguments: dict[str, Any] = {"enable_checkpointing": True, "limit_val_batches": 1.0, "plugins": [writer()], **more}
+    callbacks = [Script(*qualities), *given, *checkpoint_callbacks(model, given, OFTEN)]
+    own_writer = writer()
+    own_writer.run = {"id": "a", "folder": str(folder)}
+    arguments: dict[str, Any] = {
+        "enable_checkpointing": True,
+        "limit_val_batches": 1.0,
+        "plugins": [own_writer],
+        **more,
+    }
     place_checkpoints(quiet_trainer(callbacks=callbacks, enable_checkpointing=True), folder)
     return fit(model, max_epochs=len(qualities), callbacks=callbacks, **arguments)
 
@@ -153,23 +174,53 @@ def test_a_given_checkpoint_with_a_metric_decides_what_is_best(tmp_path: Path) -
 def test_a_given_checkpoint_without_a_metric_decides_nothing() -> None:
     periodic = ModelCheckpoint(filename="{step}", every_n_train_steps=5, save_top_k=-1)
     assert best_checkpoint([EarlyStopping("val/loss"), periodic]) is None
-    assert [own.filename for own in checkpoint_callbacks(Signs(), [periodic])] == ["best", "last"]
-    assert [own.filename for own in checkpoint_callbacks(LightningModule(), [])] == ["last"]
+    assert kinds_of(checkpoint_callbacks(Signs(), [periodic], OFTEN)) == [ModelCheckpoint, LastCheckpoint]
+    assert kinds_of(checkpoint_callbacks(LightningModule(), [], OFTEN)) == [LastCheckpoint]
+
+
+def kinds_of(callbacks: Sequence[Callback]) -> list[type]:
+    return [type(callback) for callback in callbacks]
 
 
 def test_checkpoints_go_to_the_runs_folder_unless_they_have_one(tmp_path: Path) -> None:
     own, other = ModelCheckpoint(), ModelCheckpoint(dirpath=tmp_path / "elsewhere", monitor="val/loss")
-    trainer = quiet_trainer(callbacks=[own, other], enable_checkpointing=True)
+    last = LastCheckpoint(OFTEN)
+    trainer = quiet_trainer(callbacks=[own, other, last], enable_checkpointing=True)
     place_checkpoints(trainer, tmp_path / "run")
     assert (own.dirpath, other.dirpath) == (str(tmp_path / "run"), str(tmp_path / "elsewhere"))
+    assert last.path == tmp_path / "run" / "last.ckpt"
 
 
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_a_resumed_run_knows_which_callback_kept_which_checkpoint(tmp_path: Path) -> None:
-    def newest() -> ModelCheckpoint:  # but for the name of its file what `last` is too
+    def newest() -> ModelCheckpoint:
         return ModelCheckpoint(filename="own-{epoch}")
 
     fit_script(tmp_path, -1.0, 1.0, given=[newest()])
     fit_script(tmp_path, 0.0, 0.0, 2.0, given=[newest()], resume_from=tmp_path / "last.ckpt")
     assert sorted(os.listdir(tmp_path)) == ["best.ckpt", "last.ckpt", "own-epoch=2.ckpt"]
     assert quality(tmp_path / "last.ckpt") == 2.0
+
+
+def test_a_state_is_written_at_the_given_steps_and_times(tmp_path: Path) -> None:
+    def states(config: CheckpointConfig) -> list[int]:
+        found: list[int] = []
+        model, last = Signs(optim=STILL), LastCheckpoint(config)
+        place_checkpoints(quiet_trainer(callbacks=[last], enable_checkpointing=True), tmp_path)
+        last.after_saving = lambda: found.append(stored(tmp_path / "last.ckpt")["global_step"])
+        fit(model, max_steps=8, max_epochs=-1, callbacks=[last], enable_checkpointing=True, plugins=[writer()])
+        return found
+
+    assert states(CheckpointConfig(every_minutes=60)) == [8], "the end is always kept"
+    assert states(CheckpointConfig(every_minutes=60, every_steps=4)) == [4, 8]
+    assert states(CheckpointConfig(every_minutes=0)) == list(range(1, 9))
+
+
+def test_a_best_score_is_not_forgotten_when_the_run_has_moved(tmp_path: Path) -> None:
+    fit_script(tmp_path / "here", -1.0, 1.0)
+    checkpoint = stored(tmp_path / "here" / "last.ckpt")
+    assert checkpoint["run"] == {"id": "a", "folder": str(tmp_path / "here")}
+    (tmp_path / "here").rename(tmp_path / "there")
+    fit_script(tmp_path / "there", 0.0, 0.0, -1.0, resume_from=tmp_path / "there" / "last.ckpt")
+    assert quality(tmp_path / "there" / "best.ckpt") == 1.0, "a worse one has taken its place"
+    assert quality(tmp_path / "there" / "last.ckpt") == -1.0
+    assert not (tmp_path / "here").exists()

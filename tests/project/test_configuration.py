@@ -67,7 +67,13 @@ def test_the_values_hold_every_default() -> None:
     assert values["trainer"]["max_epochs"] is None
     assert values["trainer"]["accumulate_grad_batches"] == 1
     assert not values["trainer"].keys() & {"logger", "default_root_dir"}
-    assert values["tracking"] == {"uri": None, "experiment": "lightrail", "run_name": None, "tags": {}}
+    assert values["tracking"] == {
+        "uri": None,
+        "experiment": "lightrail",
+        "run_name": None,
+        "tags": {},
+        "checkpoint": {"every_minutes": 10.0, "every_steps": None},
+    }
 
 
 @pytest.mark.parametrize(

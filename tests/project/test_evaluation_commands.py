@@ -10,7 +10,8 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from lightning_modules import PinyinTagger, TextClassifier
+from lightning_modules.pinyin import PinyinTagger
+from lightning_modules.text_classification import TextClassifier
 from tests.lightning_modules.test_text_classification import TEXTS, write_texts
 from tests.project.running import Fitted, Outcome, RecordedRun, lightrail, runs_in
 

@@ -119,12 +119,14 @@ def test_the_artifacts_are_these_and_nothing_is_left_elsewhere(fitted: Fitted, w
         figures.add("confusion_matrix")
     assert found - {"environment/git.diff"} == {
         "config.yaml",
+        "environment/code.json",
         "environment/packages.txt",
         "environment/hardware.json",
         "predictions/test.parquet",
         "samples/worst_mistakes.csv",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
+        "checkpoints/run.json",
         *(f"figures/{name}.png" for name in figures),
     }
     for name in figures:
@@ -154,7 +156,12 @@ def test_test_metrics_of_the_classifier_follow_from_its_predictions(fitted_class
 
 def test_test_metrics_of_the_pinyin_tagger_follow_from_its_predictions(fitted_pinyin: Fitted) -> None:
     table = fitted_pinyin.predictions
-    assert {field.name: str(field.type) for field in table.schema} == {**PREDICTION_COLUMNS, "pinyin": "string"}
+    counted = dict.fromkeys(("num_targets", "num_edits", "num_hanzi"), "int64")
+    assert {field.name: str(field.type) for field in table.schema} == {
+        **PREDICTION_COLUMNS,
+        "pinyin": "string",
+        **counted,
+    }
     columns = table.to_pydict()
     assert columns["id"] == list(range(11))
     assert columns["target"] == SENTENCES["test"]

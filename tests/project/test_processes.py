@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.lightning_modules.test_pinyin import TINY, write_sentences
-from tests.project.running import FOUR_STEPS, QUIET, RecordedRun, lightrail, runs_in
+from tests.project.running import ALLOW, FOUR_STEPS, QUIET, RecordedRun, lightrail, runs_in
 
 SECONDS_TO_START = 120
 
@@ -58,7 +58,48 @@ def test_two_processes_make_one_run_with_the_numbers_of_one_process(
         assert found[name] == expected[name]
     for name in ("score", "loss"):
         assert found[name] == pytest.approx(expected[name], rel=1e-5)
-    assert {file.name for file in (run.directory / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {file.name for file in (run.directory / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "run.json"}
+
+
+@pytest.mark.parametrize("after", [2, 1])
+def test_two_processes_are_stopped_at_one_step_and_go_on(
+    tmp_path: Path, store: str, command: list[str], after: int
+) -> None:
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    slow = [ALLOW, "--trainer.callbacks=Slow", "--tracking.checkpoint.every_minutes=60", "--trainer.max_steps=40"]
+    rest = [*slow, "--trainer.val_check_interval=1000", "--model.optim.schedule=constant"]
+    process = start([*command, *rest, *two], tmp_path)
+    try:
+        wait_for_a_metric(store, process)
+        process.send_signal(signal.SIGTERM)  # to the first process alone
+        process.communicate(timeout=SECONDS_TO_START)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM
+    (run,) = runs_in(store)
+    assert run.status == "KILLED"
+    steps = [step for step, _ in run.history("train/loss")]
+    assert run.checkpoint("last")["global_step"] == len(steps) < 40
+    number = [f"--trainer.devices={after}", *([] if after == 2 else ["--trainer.strategy=auto"])]
+    again = start(["resume", run.run_id, f"--tracking.uri={store}", ALLOW, *number], tmp_path)
+    shown, errors = again.communicate(timeout=SECONDS_TO_START)
+    assert again.returncode == 0, errors
+    assert shown.startswith(f"run {run.run_id} finished: ")
+    assert [step for step, _ in run.history("train/loss")] == list(range(1, 41))
+    assert ("lightrail.changed.trainer.devices" in run.tags) is (after == 1)
+    alone = RecordedRun(store, lightrail(*command, *rest, "--trainer.callbacks.seconds=0").run_id)
+    values, expected = ([value for _, value in own.history("train/loss")] for own in (run, alone))
+    assert values == pytest.approx(expected, rel=1e-4)
+
+
+def test_several_seeds_train_on_two_processes(tmp_path: Path, store: str, command: list[str]) -> None:
+    process = start([*command, "--trainer.devices=2", "--trainer.strategy=ddp", "--seeds=2"], tmp_path)
+    shown, errors = process.communicate(timeout=2 * SECONDS_TO_START)
+    assert process.returncode == 0, errors
+    assert len([line for line in shown.splitlines() if line.startswith("run ")]) == 1
+    kinds = {run.run_id: (run.tags["lightrail.kind"], run.status) for run in runs_in(store)}
+    assert sorted(kinds.values()) == [("fit", "FINISHED"), ("fit", "FINISHED"), ("seeds", "FINISHED")]
+    assert kinds[shown.split("run ")[1].split()[0]][0] == "seeds"
 
 
 def test_sigterm_leaves_a_killed_run_with_all_its_metrics(tmp_path: Path, store: str, command: list[str]) -> None:
@@ -75,6 +116,7 @@ def test_sigterm_leaves_a_killed_run_with_all_its_metrics(tmp_path: Path, store:
     assert run.status == "KILLED"
     steps = [step for step, _ in run.history("train/loss")]
     assert steps == list(range(1, len(steps) + 1))
+    assert run.checkpoint("last")["global_step"] == len(steps), "a checkpoint, then the end"
     assert "lightrail.error" not in run.tags
     assert not any(name.startswith("test/") for name in run.metrics)
 

@@ -1,0 +1,55 @@
+"""`lightrail resume`: goes on with a run that ended early, in the same MLflow run."""
+
+from pathlib import Path
+
+import yaml
+
+from lightning_modules.base import read_checkpoint
+from project.configuration import parse
+from project.configuration.sources import options
+from project.errors import ConfigError
+from project.fitting import FinishedRun
+from project.resuming import find_interrupted, go_on
+from project.seeds import FinishedSeeds, go_on_with_seeds
+from project.tracking.logger import is_process_zero
+from project.tracking.lookup import find_run, run_text
+from project.tracking.recovery import close_dead_runs
+from project.tracking.settings import TrackingConfig
+from project.tracking.store import open_store, store_uri
+
+OF_THIS_CALL = ("--tracking.", "--allow_modules")
+
+
+def run(arguments: list[str]) -> int:
+    if not arguments or arguments[0].startswith("-"):
+        raise ConfigError("which run? Write `lightrail resume RUN_ID`, or name a checkpoint of the run.")
+    settings = [argument for argument in arguments[1:] if argument != "--force"]
+    finished = _resume(_run_id(arguments[0]), settings, force="--force" in arguments)
+    if is_process_zero():
+        print(finished.last_line)
+    return 0
+
+
+def _resume(run_id: str, settings: list[str], *, force: bool) -> FinishedRun | FinishedSeeds:
+    tracking = TrackingConfig(uri=dict(options(settings)).get("--tracking.uri"))
+    client = open_store(store_uri(tracking), create=False)
+    if is_process_zero():
+        close_dead_runs(client)
+    run = find_run(client, run_id)
+    if run.data.tags.get("lightrail.kind") != "seeds":
+        before = find_interrupted(client, run)
+        return go_on(before, parse(settings, saved=before.configuration), force=force)
+    if any(not name.startswith(OF_THIS_CALL) for name, _ in options(settings)):
+        raise ConfigError(f"run {run.info.run_id} holds several seeds, which share their settings: give none here.")
+    saved = yaml.safe_load(run_text(client, run, "config.yaml") or "{}")
+    return go_on_with_seeds(client, run, parse(settings, saved=saved), force=force)
+
+
+def _run_id(named: str) -> str:
+    """The id itself, or that of the run which a checkpoint belongs to."""
+    if not Path(named).is_file():
+        return named
+    run_id: str = read_checkpoint(named).get("run", {}).get("id", "")
+    if not run_id:
+        raise ConfigError(f"{named} does not say which run it belongs to. Name the run by its id.")
+    return run_id

@@ -1,0 +1,162 @@
+"""Going on with a run that ended early: in the same MLflow run, to the weights it would have had."""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from lightning_modules.base import read_checkpoint
+from project.build import Experiment, build
+from project.changed_settings import ApplyChanges, change_tags, changed_settings, refuse_fixed
+from project.checkpoints import BEST, LAST, remove_unfinished
+from project.configuration import Configuration
+from project.errors import ConfigError
+from project.fitting import FinishedRun, attach, train_and_test
+from project.last_checkpoint import LastCheckpoint
+from project.stopping import slurm_job
+from project.tracking.logger import is_process_zero
+from project.tracking.lookup import run_artifact, run_text, test_metrics
+from project.tracking.params import flatten
+from project.tracking.recovery import ran_here
+from project.tracking.run import TrackedRun, continue_run
+from project.tracking.store import open_store, store_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+log = logging.getLogger(__name__)
+
+CHANGED_CONFIGURATION = "config.resumed.yaml"
+"""The complete configuration in force since a setting was changed; `config.yaml` stays the one of the start."""
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """What an earlier process left of a run."""
+
+    run: "Run"
+    configuration: dict[str, Any]
+    """In force when it ended."""
+    checkpoint: Path | None
+    """None: it ended before the first one, and begins again."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """Of the content of each split."""
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        return dict(self.run.data.tags)
+
+
+def find_interrupted(client: "MlflowClient", run: "Run") -> Interrupted:
+    """Read what a run left from its store.
+
+    Raises:
+        ConfigError: lightrail did not train this run, or its files are gone.
+    """
+    run_id, kind = run.info.run_id, run.data.tags.get("lightrail.kind", "none of lightrail")
+    if kind not in ("fit", "reproduction"):
+        raise ConfigError(f"run {run_id} is of the kind {kind!r}: only a training can go on. Start it anew.")
+    is_fresh = not ran_here(run)
+    checkpoint = run_artifact(client, run, f"checkpoints/{LAST}", is_fresh=is_fresh)
+    run_artifact(client, run, f"checkpoints/{BEST}", is_fresh=is_fresh)  # where the last one takes it to be
+    text = run_text(client, run, CHANGED_CONFIGURATION, is_fresh=is_fresh) or run_text(client, run, "config.yaml")
+    if text is None:
+        raise ConfigError(f"run {run_id} has no config.yaml any more: its files are gone, and it cannot go on.")
+    return Interrupted(
+        run=run,
+        configuration=yaml.safe_load(text),
+        checkpoint=checkpoint,
+        digests={item.dataset.name: item.dataset.digest for item in run.inputs.dataset_inputs},
+    )
+
+
+def go_on(before: Interrupted, configuration: Configuration, *, force: bool = False) -> FinishedRun:
+    """Train to the end from the last checkpoint, and test, in the same MLflow run.
+
+    Args:
+        configuration: the run's own, or with settings changed on purpose: each is recorded as a tag.
+        force: go on although another machine may still be at it.
+
+    Raises:
+        ConfigError: the run is finished or still running, its data has changed, or a setting cannot change any more.
+            The run is then as it was.
+    """
+    changes = changed_settings(before.configuration, configuration.values)
+    refuse_fixed(changes)
+    if changes and test_metrics(before.run):
+        raise ConfigError(
+            f"run {before.run.info.run_id} has been tested already: {', '.join(changes)} cannot change any more. "
+            f"Go on without changes, or start a new run."
+        )
+    experiment, stored = _rebuilt(before, configuration)
+    step = stored.get("global_step", 0)
+    run = continue_run(before.run.info.run_id, configuration.tracking(), force=force)
+    attach(experiment, run)
+    remove_unfinished(run.directory / "checkpoints")
+    if changes:
+        run.set_tags(change_tags(changes, before.tags, step))
+        _write_changed_configuration(run, configuration)
+    log.info("run %s goes on at step %d", run.run_id, step)
+    with run.status():
+        return train_and_test(experiment, run, before.checkpoint)
+
+
+def _rebuilt(before: Interrupted, configuration: Configuration) -> tuple[Experiment, dict[str, Any]]:
+    """Build what was being trained, and read the checkpoint it goes on from; {} when there is none yet."""
+    experiment = build(configuration, "fit", before.checkpoint)
+    _check_data(before, experiment)
+    if before.checkpoint is None:
+        return experiment, {}
+    stored = read_checkpoint(before.checkpoint)
+    for state in stored["loops"]["fit_loop"]["state_dict"].get("combined_loader", []):
+        experiment.data.train_dataloader().load_state_dict(state)  # refuses other batches now, and not when it trains
+    # Not against what the run was resumed with before: that may have ended before its first checkpoint.
+    if changed_settings(stored["configuration"], configuration.values):
+        callbacks = experiment.trainer.callbacks  # type: ignore[attr-defined]
+        place = next((n for n, own in enumerate(callbacks, start=1) if isinstance(own, LastCheckpoint)), 0)
+        callbacks.insert(place, ApplyChanges())
+    return experiment, stored
+
+
+def _check_data(before: Interrupted, experiment: Experiment) -> None:
+    for summary in experiment.data.summaries():
+        digest = before.digests.get(summary.name, summary.digest)
+        if not summary.digest.startswith(digest):
+            raise ConfigError(
+                f"the {summary.name} split is not what it was when run {before.run.info.run_id} began: its content "
+                f"({summary.source}) has the digest {summary.digest}, and had {digest}. Restore the data, or start "
+                f"a new run."
+            )
+
+
+def _write_changed_configuration(run: TrackedRun, configuration: Configuration) -> None:
+    """Keep the configuration now in force beside the one of the start, written whole or not at all."""
+    if not is_process_zero():
+        return
+    target = run.directory / CHANGED_CONFIGURATION
+    draft = target.with_suffix(".draft")
+    draft.write_text(configuration.dump(), encoding="utf-8")
+    draft.replace(target)
+    run.upload_soon(CHANGED_CONFIGURATION)
+
+
+def requeued_run(configuration: Configuration, kind: str) -> "tuple[MlflowClient, Run] | None":
+    """Return the run with this configuration that the same SLURM job began before it was queued again.
+
+    Of several the one to go on with, or, when all are finished, the last; with the client of its store.
+    """
+    if not slurm_job() or os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+        return None
+    client = open_store(store_uri(configuration.tracking()), create=True)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    condition = f"tags.`lightrail.slurm_job` = '{slurm_job()}' AND tags.`lightrail.kind` = '{kind}'"
+    params = flatten(configuration.values)
+    runs = client.search_runs(experiments, condition, order_by=["attributes.start_time ASC"])
+    same = [run for run in runs if run.data.params == params]
+    found = next((run for run in same if run.info.status != "FINISHED"), same[-1] if same else None)
+    return None if found is None else (client, found)

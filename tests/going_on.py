@@ -1,0 +1,104 @@
+"""Goes on from every state that a training writes, and compares each end with that of the training left alone."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from project.build import Experiment
+from project.checkpoints import place_checkpoints
+from project.last_checkpoint import LastCheckpoint
+from tests.tiny import Curves
+
+EVERY_STEP = ["--tracking.checkpoint.every_minutes=0", "--trainer.log_every_n_steps=1"]
+BY_BATCHES = ["--trainer.val_check_interval=3", "--trainer.check_val_every_n_epoch=null", "--trainer.max_steps=9"]
+BY_EPOCHS = ["--trainer.max_epochs=2", "--trainer.max_steps=-1", "--trainer.val_check_interval=1.0"]
+
+
+@dataclass
+class Trained:
+    """A training that has come to its end."""
+
+    folder: Path
+    weights: dict[str, torch.Tensor]
+    curves: Curves
+    order: list[list[int]]
+    """Numbers of the examples of each batch."""
+
+    @property
+    def best(self) -> dict[str, torch.Tensor]:
+        return weights_in(self.folder / "best.ckpt")
+
+    def points(self, after: int) -> dict[tuple[int, str], float]:
+        """Every logged value past a step; of what tells the time only that it was logged."""
+        return {
+            (step, name): 0.0 if name.startswith("throughput/") else value
+            for step, values in self.curves.points
+            for name, value in values.items()
+            if step > after
+        }
+
+
+class Order(Callback):
+    """Notes which examples are in each batch."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.batches.append(list(batch["id"]))
+
+
+def train(experiment: Experiment, folder: Path, resume_from: Path | None = None, keep: Path | None = None) -> Trained:
+    """Train with checkpoints in `folder`; copy all of them to a new folder in `keep` whenever one is written."""
+    curves, order, trainer = Curves(), Order(), experiment.trainer
+    trainer.logger = curves
+    trainer.callbacks.insert(0, order)  # type: ignore[attr-defined]
+    place_checkpoints(trainer, folder)
+    (last,) = (own for own in trainer.callbacks if isinstance(own, LastCheckpoint))  # type: ignore[attr-defined]
+    if keep is not None:
+        last.after_saving = lambda: keep_all(folder, keep)
+    trainer.fit(experiment.model, datamodule=experiment.data, ckpt_path=resume_from, weights_only=True)
+    weights = {name: value.clone() for name, value in experiment.model.state_dict().items()}
+    return Trained(folder, weights, curves, order.batches)
+
+
+def keep_all(folder: Path, keep: Path) -> None:
+    keep.mkdir(exist_ok=True)
+    shutil.copytree(folder, keep / f"{len(list(keep.iterdir())):03d}")
+
+
+def check_every_state(build: Callable[[], Experiment], folder: Path, only: Sequence[int] | None = None) -> int:
+    """See that weights, metrics, best checkpoint and order are those of the training left alone; count the states.
+
+    Args:
+        only: numbers of the states to go on from; None for all.
+    """
+    whole = train(build(), folder / "whole", keep=folder / "kept")
+    states = sorted((folder / "kept").iterdir())
+    for number in range(len(states)) if only is None else only:
+        state = shutil.copytree(states[number], folder / "again" / f"{number}")
+        stored = torch.load(state / "last.ckpt", weights_only=True)
+        step = stored["global_step"]
+        again = train(build(), state, resume_from=state / "last.ckpt")
+        place = f"after going on from state {number}, step {step}"
+        assert_same_weights(again.weights, whole.weights, place)
+        assert_same_weights(again.best, whole.best, f"best.ckpt {place}")
+        assert again.points(after=step) == whole.points(after=step), place
+        assert again.order == whole.order[len(whole.order) - len(again.order) :], place
+    return len(states)
+
+
+def assert_same_weights(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], place: str) -> None:
+    assert found.keys() == expected.keys()
+    different = [name for name in expected if not torch.equal(found[name], expected[name])]
+    assert not different, f"{place}: {different}"
+
+
+def weights_in(path: Path) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["state_dict"]
+    return weights

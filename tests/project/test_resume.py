@@ -1,0 +1,279 @@
+"""`lightrail resume`: the run that was interrupted, to the same end, and what cannot go on is refused untouched."""
+
+import errno
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from project.cli import main
+from tests.project.running import ALLOW as ALLOW_RUNNING
+from tests.project.running import Fitted, Outcome, RecordedRun, lightrail, runs_in, same_weights
+
+ALLOW = f"{ALLOW_RUNNING},tests.project.test_resume"
+EVERY_STEP = "--tracking.checkpoint.every_minutes=0"
+
+
+class Interrupt(Callback):
+    """Raises KeyboardInterrupt after an optimizer step, once for each marker file that is not there yet."""
+
+    def __init__(self, marker: str, step: int = 3) -> None:
+        self.marker, self.step = Path(marker), step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        if trainer.global_step == self.step and not self.marker.exists():
+            self.marker.touch()
+            raise KeyboardInterrupt
+
+
+class InterruptSeed(Callback):
+    """Raises KeyboardInterrupt after the second step of the second run that trains with it, once."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        (self.folder / f"{len(list(self.folder.iterdir()))}").touch()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        if trainer.global_step == 2 and len(list(self.folder.iterdir())) == 2:
+            raise KeyboardInterrupt
+
+
+class WarnAt(Callback):
+    """Sends the signal that SLURM warns with, at a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+
+@pytest.fixture
+def arguments(fitted_classifier: Fitted, store: str, tmp_path: Path) -> list[str]:
+    """Of the classifier's run, which is interrupted here after its third step."""
+    stop = ["--trainer.callbacks=Interrupt", f"--trainer.callbacks.marker={tmp_path}/marker"]
+    return [*fitted_classifier.arguments, f"--tracking.uri={store}", ALLOW, EVERY_STEP, *stop]
+
+
+@pytest.fixture
+def interrupted(arguments: list[str], store: str) -> RecordedRun:
+    assert main(["fit", *arguments]) == 130
+    (run,) = runs_in(store)
+    return run
+
+
+def resume(run: RecordedRun, *more: str) -> Outcome:
+    return lightrail("resume", run.run_id, f"--tracking.uri={run.store}", ALLOW, *more)
+
+
+def points(run: RecordedRun) -> Iterator[tuple[str, list[int]]]:
+    for name in run.metrics:
+        yield name, [step for step, _ in run.history(name)]
+
+
+def test_an_interrupted_run_ends_as_if_nothing_had_been(interrupted: RecordedRun, fitted_classifier: Fitted) -> None:
+    assert interrupted.status == "KILLED"
+    params = interrupted.params
+    outcome = resume(interrupted)
+    assert outcome.status == 0, outcome.err
+    assert outcome.last_line.startswith(f"run {interrupted.run_id} finished: ")
+    assert outcome.metrics == fitted_classifier.outcome.metrics
+    assert [run.run_id for run in runs_in(interrupted.store)] == [interrupted.run_id]
+    assert interrupted.status == "FINISHED"
+    assert same_weights(interrupted, fitted_classifier)
+    assert interrupted.histories() == fitted_classifier.histories()
+    assert interrupted.predictions.equals(fitted_classifier.predictions)
+    assert interrupted.params == params
+    assert interrupted.tags["lightrail.resumed"] == "1"
+    for name, steps in points(interrupted):
+        assert steps == sorted(set(steps)), name
+
+
+def test_learning_curves_of_a_resumed_run_are_of_the_whole_run(
+    interrupted: RecordedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, list[tuple[int, float]]] = {}
+    monkeypatch.setattr("project.report.learning_curves", lambda series, _: drawn.update(series))
+    resume(interrupted)
+    assert [step for step, _ in drawn["train/loss"]] == [1, 2, 3, 4]
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_begins_again(
+    arguments: list[str], store: str, fitted_classifier: Fitted
+) -> None:
+    assert main(["fit", *arguments, "--trainer.callbacks.step=1", "--tracking.checkpoint.every_minutes=60"]) == 130
+    (run,) = runs_in(store)
+    assert not (run.directory / "checkpoints" / "last.ckpt").exists()
+    assert resume(run).status == 0
+    assert run.histories() == fitted_classifier.histories()
+
+
+def test_a_checkpoint_names_its_run(interrupted: RecordedRun) -> None:
+    assert interrupted.checkpoint("last")["run"]["id"] == interrupted.run_id
+    beside = json.loads((interrupted.directory / "checkpoints" / "run.json").read_text())
+    assert interrupted.run_id in beside.values()
+    checkpoint = str(interrupted.directory / "checkpoints" / "last.ckpt")
+    outcome = lightrail("resume", checkpoint, f"--tracking.uri={interrupted.store}", ALLOW)
+    assert outcome.run_id == interrupted.run_id
+
+
+def test_what_a_killed_process_left_of_a_checkpoint_is_removed(interrupted: RecordedRun) -> None:
+    unfinished = interrupted.directory / "checkpoints" / "last.ckpt.unfinished"
+    unfinished.write_bytes(b"half")
+    resume(interrupted)
+    assert not unfinished.exists()
+
+
+def test_a_changed_setting_counts_and_is_recorded_with_old_and_new_value(interrupted: RecordedRun) -> None:
+    outcome = resume(interrupted, "--model.optim.lr=0.5", "--trainer.max_steps=6", "--model.optim.schedule=constant")
+    assert outcome.status == 0, outcome.err
+    tags = interrupted.tags
+    assert tags["lightrail.changed.model.init_args.optim.lr"] == "0.01 -> 0.5 at step 3"
+    assert tags["lightrail.changed.trainer.max_steps"] == "4 -> 6 at step 3"
+    assert interrupted.params["model.init_args.optim.lr"] == "0.01", "params are those of the start"
+    rates = dict(interrupted.history("train/learning_rate"))
+    assert list(rates) == [1, 2, 3, 4, 5, 6]
+    assert rates[3] < 0.5
+    assert rates[4] == rates[6] == 0.5
+    now = yaml.safe_load((interrupted.directory / "config.resumed.yaml").read_text())
+    assert now["trainer"]["max_steps"] == 6
+    before = yaml.safe_load((interrupted.directory / "config.yaml").read_text())
+    assert before["trainer"]["max_steps"] == 4
+
+
+def test_a_change_outlives_an_interruption_before_the_next_checkpoint(interrupted: RecordedRun) -> None:
+    marker = interrupted.directory.parent / "second"
+    stop = ["--trainer.callbacks.step=3", f"--trainer.callbacks.marker={marker}"]
+    assert main(["resume", interrupted.run_id, f"--tracking.uri={interrupted.store}", ALLOW, *stop, LR]) == 130
+    assert interrupted.checkpoint("last")["global_step"] == 3
+    assert resume(interrupted).status == 0
+    assert dict(interrupted.history("train/learning_rate"))[4] == pytest.approx(0.5 / 3)
+
+
+LR = "--model.optim.lr=0.5"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("--seed_everything=1", r"seed_everything was 0 and is 1: a run that goes on cannot change it"),
+        ("--model.optim.optimizer=sgd", r"optim.optimizer was adamw and is sgd"),
+        ("--model.encoder.width=32", r"its weights do not fit this model, in which model.encoder differs"),
+        ("--data.batch.size=2", r"cannot go on in the middle of an epoch: num_batches was 2 and is 4"),
+        ("--model.optim.lrr=1", r"no such setting. Did you mean"),
+    ],
+)
+def test_what_cannot_change_is_refused_and_the_run_stays_as_it_was(
+    interrupted: RecordedRun, change: str, message: str
+) -> None:
+    before = (interrupted.tags, interrupted.metrics, interrupted.status)
+    outcome = resume(interrupted, change)
+    assert outcome.status == 2
+    assert re.search(message, outcome.err), outcome.err
+    assert (interrupted.tags, interrupted.metrics, interrupted.status) == before
+
+
+def test_other_data_is_refused(interrupted: RecordedRun, tmp_path: Path, fitted_classifier: Fitted) -> None:
+    text = (fitted_classifier.folder / "train.jsonl").read_text()
+    (tmp_path / "train.jsonl").write_text(text.replace("so good it is", "so good is it"))
+    outcome = resume(interrupted, f"--data.path={tmp_path}/train.jsonl")
+    assert outcome.status == 2
+    assert "the train split is not what it was" in outcome.err
+    (tmp_path / "moved.jsonl").write_text(text)
+    assert resume(interrupted, f"--data.path={tmp_path}/moved.jsonl").status == 0, "the same content elsewhere is fine"
+
+
+def test_a_finished_run_is_refused(interrupted: RecordedRun) -> None:
+    assert resume(interrupted).status == 0
+    outcome = resume(interrupted)
+    assert (outcome.status, interrupted.status) == (2, "FINISHED")
+    assert f"run {interrupted.run_id} is finished" in outcome.err
+
+
+def test_a_tested_run_cannot_change_any_more(interrupted: RecordedRun) -> None:
+    assert resume(interrupted).status == 0
+    interrupted.client.set_terminated(interrupted.run_id, "FAILED")  # as if killed between its test and its end
+    outcome = resume(interrupted, "--trainer.max_steps=8")
+    assert outcome.status == 2
+    assert "has been tested already: trainer.max_steps cannot change" in outcome.err
+    assert resume(interrupted).status == 0
+    assert [step for step, _ in interrupted.history("test/loss")] == [0]
+
+
+def test_an_early_stop_is_not_forgotten_but_may_be_changed(arguments: list[str], store: str, tmp_path: Path) -> None:
+    stop = "[{class_path: EarlyStopping, init_args: {monitor: val/loss, mode: max, patience: 1}}, " + (
+        f"{{class_path: Interrupt, init_args: {{step: 99, marker: {tmp_path}/no}}}}]"
+    )
+    frequent = ["--trainer.val_check_interval=1", "--trainer.max_steps=9", f"--trainer.callbacks={stop}"]
+    done = lightrail("fit", *arguments, *frequent)
+    run = RecordedRun(store, done.run_id)
+    assert [step for step, _ in run.history("val/loss")] == [1, 2]
+    run.client.set_terminated(run.run_id, "FAILED")
+    assert resume(run).metrics == done.metrics
+    assert [step for step, _ in run.history("val/loss")] == [1, 2]
+
+
+def test_a_full_disk_fails_the_run_and_leaves_the_checkpoint_before(
+    fitted_classifier: Fitted, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+
+    def save(content: object, stream: Any) -> None:
+        if stream.name.endswith("last.ckpt.unfinished"):
+            written.append(stream.name)
+        if len(written) == 3:
+            stream.write(b"as much as there was room for")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(content, stream)
+
+    write = torch.save
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(OSError, match="No space left"):
+        lightrail("fit", *fitted_classifier.arguments, f"--tracking.uri={store}", EVERY_STEP)
+    monkeypatch.setattr(torch, "save", write)
+    (run,) = runs_in(store)
+    assert (run.status, run.tags["lightrail.error"]) == ("FAILED", "OSError: [Errno 28] No space left on device")
+    assert run.checkpoint("last")["global_step"] == 2
+    assert resume(run).status == 0
+    assert same_weights(run, fitted_classifier)
+    assert run.histories() == fitted_classifier.histories()
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ([], "which run"),
+        (["--tracking.uri=x"], "which run"),
+        (["0123456789"], "no run '0123456789'"),
+        (["README.md"], "not a checkpoint"),
+    ],
+)
+def test_a_run_that_is_not_named_rightly_is_refused(store: str, named: list[str], message: str) -> None:
+    uri = [f"--tracking.uri={store}"] if named and not named[0].startswith("--") else []
+    outcome = lightrail("resume", *named, *uri)
+    assert outcome.status == 2
+    assert message in outcome.err
+
+
+def test_the_best_weights_under_averaging_are_those_that_were_validated(arguments: list[str], store: str) -> None:
+    average = ["--trainer.callbacks=EMAWeightAveraging", "--trainer.callbacks.decay=0.5", "--trainer.max_steps=6"]
+    run = RecordedRun(store, lightrail("fit", *arguments, *average).run_id)
+    best = run.checkpoint("best")
+    assert not all(torch.equal(best["state_dict"][name], value) for name, value in best["current_model_state"].items())
+    again = lightrail("validate", f"--ckpt_path=runs:/{run.run_id}", f"--tracking.uri={store}", ALLOW)
+    validated = {line.split()[0]: float(line.split()[1]) for line in again.out.splitlines() if line.startswith("val/")}
+    step = best["global_step"]
+    assert validated["val/loss"] == pytest.approx(dict(run.history("val/loss"))[step], abs=1e-6)
+    tested = lightrail("test", f"--ckpt_path=runs:/{run.run_id}", f"--tracking.uri={store}", ALLOW)
+    assert tested.metrics["test/loss"] == pytest.approx(run.metrics["test/loss"], abs=5.1e-5)
