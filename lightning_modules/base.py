@@ -15,6 +15,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lightning_modules.metrics.mean_loss import MeanLoss
+from lightning_modules.metrics.scores import Score
 from lightning_modules.optimization import OptimConfig, build_optimizer, build_schedule, clip_gradients, freeze
 from lightning_modules.plain import from_plain, to_plain
 from project.errors import ConfigError
@@ -27,7 +28,7 @@ _TARGETS_PER_UNIT = 1024
 
 
 class TaskModule(pl.LightningModule, ABC):
-    """Learns one task. Subclasses are final and write `forward`, `loss`, `update` and `decode`.
+    """Learns one task. Subclasses are final and write `forward`, `loss`, `update`, `decode` and `scores`.
 
     The gradient of an optimizer step is that of the mean loss over its targets, however these are spread over
     micro-batches and processes. Evaluation counts each example once, and metrics are computed from sums.
@@ -71,8 +72,13 @@ class TaskModule(pl.LightningModule, ABC):
     @abstractmethod
     def decode(self, outputs: Any, batch: Batch) -> Mapping[str, Sequence[Any]]:
         """Restate outputs for people: one column each for `prediction`, `score` (confidence in [0, 1]) and, where the
-        batch has targets, `target` and `loss` (mean over the example's targets); a value per example.
+        batch has targets, `target`, `loss` (mean over the example's targets) and what else `scores` needs; a value per
+        example.
         """
+
+    @abstractmethod
+    def scores(self) -> Mapping[str, Score]:
+        """Every metric of a test, named without `test/`, as computed again from the columns that `decode` gives."""
 
     @final
     def configure_model(self) -> None:

@@ -5,7 +5,7 @@ Shapes: B sentences, T positions, D width, N positions whose token is a syllable
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lightning_modules.base import Batch, TaskModule
-from lightning_modules.metrics.sentence_errors import SentenceErrors
+from lightning_modules.metrics.scores import Score, ShareZero, SumRatio, WeightedMean
+from lightning_modules.metrics.sentence_errors import SentenceErrors, num_edits, only_hanzi
 from lightning_modules.networks.candidates import CandidateOutput
 from lightning_modules.networks.encoder import EncoderConfig
 from lightning_modules.networks.transformer import TransformerConfig
@@ -81,17 +82,32 @@ class PinyinTagger(TaskModule):
     def decode(self, outputs: Readings, batch: Batch) -> Mapping[str, Sequence[Any]]:
         """The score is the probability that the whole sentence is right, characters taken as independent."""
         confidences = self._per_sentence(outputs.logits.log_softmax(-1).amax(-1), outputs)
+        predictions = self.sentences(outputs, batch)
         columns: dict[str, Sequence[Any]] = {
             "pinyin": [" ".join(tokens) for tokens in batch["tokens"]],
-            "prediction": self.sentences(outputs, batch),
+            "prediction": predictions,
             "score": [math.exp(sum(own)) for own in confidences],
         }
         if all(batch["text"]):
             losses = self._per_sentence(self._losses(outputs, batch), outputs)
             are_targets = self._per_sentence(batch["labels"][outputs.is_syllable] >= 0, outputs)
             means = [sum(own) / max(1, sum(counted)) for own, counted in zip(losses, are_targets, strict=True)]
-            columns |= {"target": batch["text"], "loss": means}
+            columns |= {"target": batch["text"], "loss": means, "num_targets": [sum(own) for own in are_targets]}
+            hanzi = [
+                (only_hanzi(one), only_hanzi(other)) for one, other in zip(predictions, batch["text"], strict=True)
+            ]
+            columns["num_edits"] = [num_edits(predicted, target) for predicted, target in hanzi]
+            columns["num_hanzi"] = [len(target) for _, target in hanzi]
         return columns
+
+    def scores(self) -> Mapping[str, Score]:
+        rate = SumRatio(numerator="num_edits", denominator="num_hanzi", higher_is_better=False)
+        return {
+            "character_accuracy": replace(rate, is_complement=True, higher_is_better=True),
+            "character_error_rate": rate,
+            "sentence_accuracy": ShareZero(column="num_edits"),
+            "loss": WeightedMean(column="loss", weight="num_targets", higher_is_better=False),
+        }
 
     def sentences(self, outputs: Readings, batch: Batch) -> list[str]:
         """The most probable sentence of each example; a token without candidates stands as it is."""

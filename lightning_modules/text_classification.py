@@ -12,6 +12,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from lightning_modules.base import Batch, TaskModule
+from lightning_modules.metrics.scores import MacroF1, Score, ShareEqual, WeightedMean
 from lightning_modules.networks.encoder import EncoderConfig
 from lightning_modules.networks.transformer import TransformerConfig
 from lightning_modules.optimization import OptimConfig
@@ -78,6 +79,13 @@ class TextClassifier(TaskModule):
             targets = [self.labels[number] for number in batch["labels"].tolist()]
             columns |= {"target": targets, "loss": losses.tolist()}
         return columns
+
+    def scores(self) -> Mapping[str, Score]:
+        return {
+            "accuracy": ShareEqual(),
+            "f1_macro": MacroF1(labels=tuple(self.labels)),
+            "loss": WeightedMean(column="loss", higher_is_better=False),
+        }
 
     def _pool(self, states: Tensor, is_token: Tensor) -> Tensor:
         if self.pooling == "first":

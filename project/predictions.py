@@ -13,6 +13,9 @@ import pyarrow.parquet
 import torch.distributed
 from lightning.pytorch import Callback
 
+from lightning_modules.metrics.scores import Score
+from project.comparing.stored_scores import with_scores
+
 NUM_WORST = 100
 """Mistakes shown in the run's samples."""
 
@@ -82,11 +85,18 @@ def _typed(columns: dict[str, list[Any]]) -> dict[str, pa.Array]:
     return {name: pa.array(values, types.get(name)) for name, values in columns.items()}
 
 
-def write_predictions(table: pa.Table, folder: Path) -> None:
-    """Write `predictions/test.parquet`, and the worst mistakes as a table that the MLflow UI shows."""
+def write_predictions(table: pa.Table, folder: Path, scores: Mapping[str, Score], main_metric: str) -> None:
+    """Write `predictions/test.parquet`, and the worst mistakes as a table that the MLflow UI shows.
+
+    Args:
+        scores: how each metric follows from the columns. Stored in the file, so that it can be compared without the
+            task that wrote it.
+        main_metric: the one of them that the model was chosen by.
+    """
     for name in ("predictions", "samples"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    pyarrow.parquet.write_table(table, folder / "predictions" / "test.parquet")
+    scored = with_scores(table, scores, main_metric)
+    pyarrow.parquet.write_table(scored, folder / "predictions" / "test.parquet")
     pyarrow.csv.write_csv(worst_mistakes(table), folder / "samples" / "worst_mistakes.csv")
 
 

@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -16,9 +18,10 @@ from datamodules.batching import Batch
 from lightning_modules.base import TaskModule
 from project.build import Experiment, build
 from project.checkpoints import place_checkpoints
+from project.comparing.stored_scores import stored_scores
 from project.configuration import parse
-
-NUM_STEPS = 9
+from project.predictions import write_predictions
+from tests.going_on import BY_BATCHES, BY_EPOCHS, EVERY_STEP, check_every_state
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # a resumed run's own
@@ -38,14 +41,14 @@ class TaskContract(ABC):
         )
         return build(configuration, "test" if checkpoint else "fit", checkpoint)
 
-    def fit(self, folder: Path, *more: str, resume_from: Path | None = None, keep: Path | None = None) -> TaskModule:
+    def fit(self, folder: Path, *more: str, keep: Path | None = None) -> TaskModule:
         """Train, keeping a checkpoint of each step in `keep`; give the model with its last weights."""
         experiment = self.experiment(folder, *more)
         place_checkpoints(experiment.trainer, folder / "checkpoints")
         kept = keep or folder / "kept"
         each = ModelCheckpoint(kept, filename="{step}", save_top_k=-1, every_n_train_steps=1)
         experiment.trainer.callbacks.append(each)  # type: ignore[attr-defined]
-        experiment.trainer.fit(experiment.model, datamodule=experiment.data, ckpt_path=resume_from, weights_only=True)
+        experiment.trainer.fit(experiment.model, datamodule=experiment.data, weights_only=True)
         return experiment.model
 
     def test_every_trained_parameter_gets_a_gradient(self, tmp_path: Path) -> None:
@@ -96,6 +99,21 @@ class TaskContract(ABC):
         expected = self.metrics(tmp_path, checkpoint, "--data.batch.size=4")
         assert self.metrics(tmp_path, checkpoint, f"--data.batch.size={size}") == pytest.approx(expected, rel=1e-5)
 
+    def test_metrics_of_a_test_follow_from_the_stored_predictions(self, tmp_path: Path) -> None:
+        checkpoint = self.checkpoint(tmp_path)
+        experiment = self.experiment(tmp_path, "--trainer.max_steps=1", "--data.batch.size=4", checkpoint=checkpoint)
+        logged = self.evaluate(experiment)
+        assert experiment.predictions.table is not None
+        own = experiment.model.scores()
+        write_predictions(experiment.predictions.table, tmp_path, own, next(iter(own)))
+        table = pa.parquet.read_table(tmp_path / "predictions" / "test.parquet")
+        scores, main_metric = stored_scores(table) or ({}, "")
+        columns = {name: table[name].to_numpy() for name in table.column_names}
+        sums = {name: score.statistics(columns).sum(0) for name, score in scores.items()}
+        computed = {f"test/{name}": float(score.value(sums[name])) for name, score in scores.items()}
+        assert computed == pytest.approx(logged, rel=1e-5)
+        assert main_metric in scores
+
     @pytest.mark.parametrize("num_processes", [2, 3])
     def test_metrics_are_equal_for_any_number_of_processes(self, tmp_path: Path, num_processes: int) -> None:
         checkpoint = self.checkpoint(tmp_path)
@@ -123,22 +141,18 @@ class TaskContract(ABC):
         for (name, expected), found in zip(whole.named_parameters(), divided.parameters(), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6, msg=name)
 
-    @pytest.mark.parametrize(("num_workers", "accumulation"), [(0, 1), (2, 1), (0, 2)])
-    def test_a_resumed_run_ends_with_the_same_bits(self, tmp_path: Path, num_workers: int, accumulation: int) -> None:
-        arguments = [
-            f"--trainer.max_steps={NUM_STEPS}",
-            "--data.batch.size=2",
-            f"--data.batch.num_workers={num_workers}",
-            f"--trainer.accumulate_grad_batches={accumulation}",
-            "--trainer.val_check_interval=3",
-            "--trainer.check_val_every_n_epoch=null",
-        ]
-        whole = self.fit(tmp_path, *arguments, keep=tmp_path / "kept")
-        steps = (1, 4, 6) if num_workers else range(1, NUM_STEPS)
-        for step in steps:
-            resumed = self.fit(tmp_path, *arguments, resume_from=tmp_path / "kept" / f"step={step}.ckpt")
-            for (name, expected), found in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
-                assert torch.equal(expected, found), f"{name} differs after going on at step {step}"
+    @pytest.mark.parametrize(
+        "schedule",
+        [BY_BATCHES, BY_EPOCHS, [*BY_BATCHES, "--trainer.accumulate_grad_batches=2"]],
+        ids=["steps", "epochs", "accumulation"],
+    )
+    @pytest.mark.parametrize("num_workers", [0, 2])
+    def test_every_state_of_a_run_leads_to_the_same_bits(
+        self, tmp_path: Path, schedule: list[str], num_workers: int
+    ) -> None:
+        arguments = [*schedule, *EVERY_STEP, "--data.batch.size=2", f"--data.batch.num_workers={num_workers}"]
+        only = [1, 3, 4] if num_workers else None  # starting workers takes time
+        assert check_every_state(lambda: self.experiment(tmp_path, *arguments), tmp_path, only) >= 5
 
     def without_dropout(self) -> list[str]:
         """Arguments that switch off every random part of the network."""
@@ -151,6 +165,9 @@ class TaskContract(ABC):
 
     def metrics(self, folder: Path, checkpoint: Path, *more: str) -> dict[str, float]:
         experiment = self.experiment(folder, "--trainer.max_steps=1", *more, checkpoint=checkpoint)
+        return self.evaluate(experiment)
+
+    def evaluate(self, experiment: Experiment) -> dict[str, float]:
         experiment.trainer.test(experiment.model, datamodule=experiment.data, verbose=False)
         metrics = {name: float(value) for name, value in experiment.trainer.callback_metrics.items()}
         assert metrics

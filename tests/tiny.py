@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from datamodules.batching import BatchConfig, BatchLoader, BucketSampler
 from lightning_modules.base import Batch, TaskModule
+from lightning_modules.metrics.scores import Score, ShareEqual, WeightedMean
 from lightning_modules.optimization import OptimConfig
 
 
@@ -49,6 +50,9 @@ class Signs(TaskModule):
             "target": [self.names[number] for number in batch["labels"].tolist()],
             "loss": F.cross_entropy(outputs, batch["labels"], reduction="none").tolist(),
         }
+
+    def scores(self) -> Mapping[str, Score]:
+        return {"accuracy": ShareEqual(), "loss": WeightedMean(column="loss", higher_is_better=False)}
 
 
 class Points:

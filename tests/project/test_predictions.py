@@ -13,8 +13,12 @@ import torch
 from lightning.pytorch import Callback
 
 from datamodules.batching import BatchConfig, BatchLoader, BucketSampler
+from lightning_modules.metrics.scores import ShareEqual, WeightedMean
+from project.comparing.stored_scores import stored_scores
 from project.predictions import NUM_WORST, PredictionTable, worst_mistakes, write_predictions
 from tests.tiny import Points, Signs, collate_points, points_loader, quiet_trainer
+
+SCORES = {"accuracy": ShareEqual(), "loss": WeightedMean(column="loss", higher_is_better=False)}
 
 
 def model() -> Signs:
@@ -114,8 +118,10 @@ def test_the_worst_mistakes_come_first_and_right_answers_not_at_all() -> None:
 
 def test_predictions_and_mistakes_are_written_into_the_runs_folder(tmp_path: Path) -> None:
     for _ in range(2):  # over what a run before an interruption wrote
-        write_predictions(rows(8), tmp_path)
-    assert pa.parquet.read_table(tmp_path / "predictions" / "test.parquet").equals(rows(8))
+        write_predictions(rows(8), tmp_path, SCORES, "accuracy")
+    table = pa.parquet.read_table(tmp_path / "predictions" / "test.parquet")
+    assert table.equals(rows(8))
+    assert stored_scores(table) == (SCORES, "accuracy")
     mistakes = pa.csv.read_csv(
         tmp_path / "samples" / "worst_mistakes.csv", parse_options=pa.csv.ParseOptions(newlines_in_values=True)
     )

@@ -1,0 +1,93 @@
+"""`lightrail compare`: runs side by side, with what their predictions can and cannot tell apart."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from project.errors import ConfigError
+from project.tracking.settings import TrackingConfig
+from project.tracking.store import check_folder, open_store, store_uri
+
+FORMATS = {".md": "markdown", ".html": "html", ".json": "json"}
+LEAST_RESAMPLES = 100
+
+
+def run(arguments: list[str]) -> int:
+    options = _parser().parse_intermixed_args(arguments)
+    chosen = _format(options)
+    _check(options)
+    if options.output:
+        check_folder(Path(options.output).absolute().parent, "--output")  # now, and not when all is computed
+    text = _compared(options, chosen)
+    if options.output is None:
+        sys.stdout.write(text)
+        return 0
+    try:
+        Path(options.output).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--output {options.output}: {error.strerror}. Name a file that may be written.") from error
+    sys.stdout.write(f"{len(options.runs)} runs compared in {options.output}\n")
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line, as all of our commands do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"lightrail compare: {message}. `lightrail compare --help` lists what there is.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="lightrail compare", allow_abbrev=False)
+    parser.add_argument("runs", nargs="*")
+    parser.add_argument("--output")
+    parser.add_argument("--format", choices=list(FORMATS.values()))
+    parser.add_argument("--metric", nargs="+", action="extend", default=[])
+    parser.add_argument("--resamples", type=int, default=2_000)
+    parser.add_argument("--num_examples", type=int, default=10)
+    parser.add_argument("--tracking.uri", dest="uri")
+    return parser
+
+
+def _format(options: argparse.Namespace) -> str:
+    """As named, else as the file's name ends, else Markdown."""
+    ending = Path(options.output).suffix.lower() if options.output else ".md"
+    if options.format is None and ending not in FORMATS:
+        raise ConfigError(f"--output {options.output}: unknown format. End the name in {', '.join(FORMATS)}.")
+    return str(options.format or FORMATS[ending])
+
+
+def _check(options: argparse.Namespace) -> None:
+    if len(options.runs) < 2:
+        raise ConfigError(
+            f"{len(options.runs)} runs to compare. Name at least two: lightrail compare RUN RUN ..., the first is what "
+            f"the others are compared with."
+        )
+    if options.resamples < LEAST_RESAMPLES:
+        raise ConfigError(
+            f"--resamples {options.resamples}: give at least {LEAST_RESAMPLES}; intervals need that many."
+        )
+    if options.num_examples < 0:
+        raise ConfigError(f"--num_examples {options.num_examples}: give 0 or more.")
+
+
+def _compared(options: argparse.Namespace, chosen: str) -> str:
+    from project.comparing.comparison import compare
+    from project.comparing.entries import find_entry
+
+    uri = store_uri(TrackingConfig(uri=options.uri))
+    client = open_store(uri, create=False)
+    entries = [find_entry(client, named) for named in options.runs]
+    comparison = compare(entries, uri, options.metric, options.resamples, options.num_examples)
+    if chosen == "html":
+        from project.comparing.page import as_html
+
+        return as_html(comparison)
+    if chosen == "json":
+        from project.comparing.as_json import as_json
+
+        return as_json(comparison)
+    from project.comparing.markdown import as_markdown
+
+    return as_markdown(comparison)

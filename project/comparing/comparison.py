@@ -1,0 +1,161 @@
+"""Everything a comparison of runs says, before it is put into Markdown, HTML or JSON."""
+
+import json
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lightning_modules.metrics.scores import Score
+from project.comparing.entries import SHORT_ID, Entry, check_comparable
+from project.comparing.examples import Example, most_different
+from project.comparing.measuring import (
+    CONFIDENCE,
+    LEAST_SWAPS,
+    NUM_RESAMPLES,
+    SIGNIFICANCE,
+    Measured,
+    Test,
+    measure,
+)
+from project.errors import ConfigError
+from project.nearest import did_you_mean
+from project.tracking.store import without_password
+
+NUM_EXAMPLES = 10
+NOT_OF_THE_EXPERIMENT = "tracking."
+"""Beginning of settings that tell where a run is recorded."""
+OWN_SERVER = "http://127.0.0.1:5000"
+TESTS: Mapping[Test, str] = {
+    "McNemar": "McNemar's exact test for shares of right examples",
+    "randomization": "paired approximate randomization ({swaps:,} swaps) for other metrics",
+    "Student": "Student's t, over examples and seeds, where there are several seeds",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side; the first is what the others are measured against."""
+
+    entries: Sequence[Entry]
+    num_rows: int
+    main_metric: str
+    """The one of the metrics that comes first."""
+    higher_is_better: Mapping[str, bool]
+    """By metric."""
+    measured: Measured
+    examples: Sequence[Example]
+    settings: Mapping[str, Sequence[str | None]]
+    """Of each setting in which the runs differ, the value of each; None where a run has no such setting."""
+    notes: Sequence[str]
+    method: str
+    link: str
+    """The page of MLflow that shows the same runs."""
+    link_needs_server: bool
+    """Whether `lightrail ui` must be running first."""
+
+    def label(self, number: int) -> str:
+        """What an entry is called: its name as long as that tells it from the others."""
+        entry = self.entries[number]
+        names = [other.name for other in self.entries]
+        seeds = f"{len(entry.runs)} seeds" if len(entry.runs) > 1 else ""
+        short_id = entry.run_id[:SHORT_ID] if names.count(entry.name) > 1 else ""
+        about = ", ".join(filter(None, (short_id, seeds)))
+        return f"{entry.name} ({about})" if about else entry.name
+
+
+def compare(
+    entries: Sequence[Entry],
+    uri: str,
+    metrics: Sequence[str] = (),
+    num_resamples: int = NUM_RESAMPLES,
+    num_examples: int = NUM_EXAMPLES,
+) -> Comparison:
+    """Compare all entries with the first.
+
+    Args:
+        uri: the complete address of their store.
+        metrics: those to compare, with or without `test/`; none for all that the runs share.
+
+    Raises:
+        ConfigError: the runs cannot be compared, or do not share a metric that is named.
+    """
+    check_comparable(entries)
+    shared, notes = _shared_scores(entries)
+    scores = _chosen(shared, metrics)
+    num_swaps = max(LEAST_SWAPS, num_resamples)
+    measured = measure([[run.columns for run in entry.runs] for entry in entries], scores, num_resamples, num_swaps)
+    has_server = uri.startswith(("http://", "https://"))
+    return Comparison(
+        entries=entries,
+        num_rows=entries[0].runs[0].table.num_rows,
+        main_metric=next(iter(scores)),
+        higher_is_better={name: score.higher_is_better for name, score in scores.items()},
+        measured=measured,
+        examples=most_different(entries, num_examples),
+        settings=different_settings([entry.params for entry in entries]),
+        notes=[*(note for entry in entries for note in entry.notes), *notes, *_single_runs(entries)],
+        method=_method(measured, num_resamples, num_swaps),
+        link=f"{without_password(uri) if has_server else OWN_SERVER}/{page_of_runs(entries)}",
+        link_needs_server=not has_server,
+    )
+
+
+def page_of_runs(entries: Sequence[Entry]) -> str:
+    """MLflow's own comparison of the runs, to be put behind the address of a server."""
+    runs = json.dumps([entry.run_id for entry in entries], separators=(",", ":"))
+    experiments = json.dumps(list(dict.fromkeys(entry.experiment_id for entry in entries)), separators=(",", ":"))
+    chosen = f"runs={urllib.parse.quote(runs)}&experiments={urllib.parse.quote(experiments)}"
+    return f"#/compare-runs?{chosen}&workflowType=machine_learning"  # or MLflow shows its pages for prompts
+
+
+def different_settings(params: Sequence[Mapping[str, str]]) -> dict[str, list[str | None]]:
+    """The settings that are not equal in all runs, but for where they are recorded."""
+    names = sorted({name for own in params for name in own if not name.startswith(NOT_OF_THE_EXPERIMENT)})
+    values = {name: [own.get(name) for own in params] for name in names}
+    return {name: own for name, own in values.items() if len(set(own)) > 1}
+
+
+def _shared_scores(entries: Sequence[Entry]) -> tuple[dict[str, Score], list[str]]:
+    """The metrics of all runs, the main one first, and notes on those that are named alike but counted differently."""
+    first, *others = [run for entry in entries for run in entry.runs]
+    names = [name for name in first.scores if all(name in other.scores for other in others)]
+    names.sort(key=lambda name: name != first.main_metric)
+    shared = {
+        name: first.scores[name] for name in names if all(first.scores[name] == run.scores[name] for run in others)
+    }
+    if not shared:
+        unlike = next(
+            run for run in others if not any(first.scores[name] == run.scores.get(name) for name in first.scores)
+        )
+        raise ConfigError(
+            f"runs {first} and {unlike} share no metric: {', '.join(first.scores)} / {', '.join(unlike.scores)}. "
+            f"Compare runs of the same task."
+        )
+    unlike_names = [name for name in names if name not in shared]
+    return shared, [f"{name} is left out: the runs count it differently." for name in unlike_names]
+
+
+def _chosen(shared: Mapping[str, Score], metrics: Sequence[str]) -> Mapping[str, Score]:
+    names = [metric.removeprefix("test/") for metric in metrics]
+    for name in names:
+        if name not in shared:
+            raise ConfigError(f"--metric {name}: the runs share no such metric.{did_you_mean(name, shared)}")
+    return {name: shared[name] for name in names} or shared
+
+
+def _single_runs(entries: Sequence[Entry]) -> list[str]:
+    if not any(len(entry.runs) > 1 for entry in entries):
+        return []
+    alone = [entry.name for entry in entries if len(entry.runs) == 1]
+    return [f"{name}: one run says nothing of the spread between seeds; its own is not counted." for name in alone]
+
+
+def _method(measured: Measured, num_resamples: int, num_swaps: int) -> str:
+    used = {difference.test for difference in measured.differences}
+    tests = ", ".join(text.format(swaps=num_swaps) for test, text in TESTS.items() if test in used)
+    seeds = ", and from the spread between seeds where there are several" if "Student" in used else ""
+    return (
+        f"Intervals hold {100 * CONFIDENCE:.0f} %, from {num_resamples:,} paired bootstrap resamples of the "
+        f"examples{seeds}. P values are from {tests}; with Holm's correction for {len(measured.differences)} "
+        f"comparisons, a difference is shown where p is below {SIGNIFICANCE}."
+    )

@@ -1,0 +1,252 @@
+"""Values of runs with their intervals, and differences to the first of them with intervals and p values.
+
+Shapes: N examples, K runs of all sides, S statistics of a score, R resamples.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from lightning_modules.metrics.scores import Columns, Score, Values
+from project.comparing.resampling import bootstrap_sums, swapped_sums
+from project.comparing.significance import (
+    Spread,
+    holm,
+    mcnemar,
+    share_as_large,
+    student_interval,
+    student_p,
+)
+
+CONFIDENCE = 0.95
+SIGNIFICANCE = 0.05
+NUM_RESAMPLES = 2_000
+LEAST_SWAPS = 10_000
+SEED = 0
+"""Of the resampled examples: the same comparison gives the same numbers."""
+
+Side: TypeAlias = Sequence[Columns]
+"""The predictions of one run, or of several that differ in nothing but their seed, for the same examples."""
+Test: TypeAlias = Literal["McNemar", "randomization", "Student"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric of one side, the mean over its runs, and the ends of its interval."""
+
+    value: float
+    low: float
+    high: float
+    deviation: float | None
+    """Sample standard deviation over the runs; None for a single run."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of one side less that of the first side, and the ends of its interval."""
+
+    metric: str
+    side: int
+    value: float
+    low: float
+    high: float
+    test: Test
+    p: float
+    corrected_p: float
+    higher_is_better: bool
+
+    @property
+    def is_shown(self) -> bool:
+        return self.corrected_p < SIGNIFICANCE
+
+    @property
+    def verdict(self) -> Literal["different", "no difference shown"]:
+        return "different" if self.is_shown else "no difference shown"
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the side does better than the first one, shown or not."""
+        return self.value > 0 if self.higher_is_better else self.value < 0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The two tables of a comparison."""
+
+    estimates: Mapping[str, Sequence[Estimate]]
+    """By metric, for each side."""
+    differences: Sequence[Difference]
+    """For each metric, every side but the first."""
+
+
+def measure(
+    sides: Sequence[Side],
+    scores: Mapping[str, Score],
+    num_resamples: int = NUM_RESAMPLES,
+    num_swaps: int = LEAST_SWAPS,
+    seed: int = SEED,
+) -> Measured:
+    """Compare the sides with the first one, by every score.
+
+    A single run's intervals are percentiles of the bootstrap, in pairs for differences. Where a side has several runs,
+    the variance of their mean is that over examples (bootstrap) plus that over seeds (s^2 / K), and intervals and
+    p values are Student's. That counts what a seed does to single examples twice: the error is on the safe side.
+    """
+    with np.errstate(invalid="ignore"):  # a loss that is not a number makes that metric undefined, and no other
+        metrics = _metrics(sides, scores, num_resamples, seed)
+        places = _places(sides)
+        return Measured(
+            {metric.name: [_estimate(metric, place) for place in places] for metric in metrics},
+            _differences(metrics, places, num_swaps, seed),
+        )
+
+
+@dataclass(frozen=True)
+class _Metric:
+    """One metric of all runs of all sides."""
+
+    name: str
+    score: Score
+    statistics: Values
+    """[N, K, S]"""
+    values: Values
+    """On all examples, [K]."""
+    resampled: Values
+    """On resampled examples, [R, K]."""
+
+    def mean(self, place: slice) -> float:
+        return float(self.values[place].mean())
+
+    def over_seeds(self, place: slice) -> list[Spread]:
+        """The variance of the mean over runs that comes from their seeds; of a single run nothing is known."""
+        values = self.values[place]
+        if len(values) == 1:
+            return []
+        return [Spread(float(values.var(ddof=1)) / len(values), len(values) - 1)]
+
+    def over_examples(self, resampled: Values) -> Spread:
+        return Spread(float(resampled.var(ddof=1)), max(1, len(self.statistics) - 1))
+
+
+def _metrics(sides: Sequence[Side], scores: Mapping[str, Score], num_resamples: int, seed: int) -> list[_Metric]:
+    runs = [columns for side in sides for columns in side]
+    statistics = [np.stack([score.statistics(run) for run in runs], axis=1) for score in scores.values()]
+    resampled = _values(scores.values(), statistics, bootstrap_sums(_side_by_side(statistics), num_resamples, seed))
+    return [
+        _Metric(name, score, own, score.value(own.sum(0)), values)
+        for (name, score), own, values in zip(scores.items(), statistics, resampled, strict=True)
+    ]
+
+
+def _differences(metrics: Sequence[_Metric], places: Sequence[slice], num_swaps: int, seed: int) -> list[Difference]:
+    """Metric by metric, corrected for how many there are."""
+    found = []
+    for side in range(1, len(places)):
+        pair = places[0], places[side]
+        p_values = _p_values(metrics, *pair, num_swaps, seed)
+        found += [
+            _difference(metric, side, *pair, test, p) for metric, (test, p) in zip(metrics, p_values, strict=True)
+        ]
+    order = [metric.name for metric in metrics]
+    found.sort(key=lambda difference: order.index(difference.metric))
+    corrected = holm([difference.p for difference in found])
+    return [replace(difference, corrected_p=p) for difference, p in zip(found, corrected, strict=True)]
+
+
+def _places(sides: Sequence[Side]) -> list[slice]:
+    """Which of all runs belong to each side."""
+    ends = np.cumsum([len(side) for side in sides]).tolist()
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _estimate(metric: _Metric, place: slice) -> Estimate:
+    value, resampled, over_seeds = metric.mean(place), metric.resampled[:, place].mean(1), metric.over_seeds(place)
+    low, high = _interval(metric, value, resampled, over_seeds)
+    deviation = float(metric.values[place].std(ddof=1)) if over_seeds else None
+    return Estimate(value, low, high, deviation)
+
+
+def _difference(metric: _Metric, side: int, first: slice, own: slice, test: Test, p: float | None) -> Difference:
+    """The difference, with p as given or, where it is None, by Student's t."""
+    value = metric.mean(own) - metric.mean(first)
+    resampled = metric.resampled[:, own].mean(1) - metric.resampled[:, first].mean(1)
+    over_seeds = [*metric.over_seeds(first), *metric.over_seeds(own)]
+    if p is None:
+        p = student_p(value, [metric.over_examples(resampled), *over_seeds])
+    low, high = _interval(metric, value, resampled, over_seeds)
+    return Difference(metric.name, side, value, low, high, test, p, p, metric.score.higher_is_better)
+
+
+def _interval(metric: _Metric, value: float, resampled: Values, over_seeds: list[Spread]) -> tuple[float, float]:
+    if over_seeds:
+        return student_interval(value, [metric.over_examples(resampled), *over_seeds], CONFIDENCE)
+    defined = resampled[np.isfinite(resampled)]
+    if not np.isfinite(value) or not defined.size:
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def _p_values(
+    metrics: Sequence[_Metric], first: slice, own: slice, num_swaps: int, seed: int
+) -> list[tuple[Test, float | None]]:
+    """Of each metric the test and, unless that is Student's, its p value."""
+    if own.stop - own.start > 1 or first.stop - first.start > 1:
+        return [("Student", None) for _ in metrics]
+    by_swaps = [metric for metric in metrics if not metric.score.is_binary]
+    swapped = dict(
+        zip([metric.name for metric in by_swaps], _swap_p_values(by_swaps, first, own, num_swaps, seed), strict=True)
+    )
+    found: list[tuple[Test, float | None]] = []
+    for metric in metrics:
+        if metric.score.is_binary:
+            is_right = metric.statistics[:, :, 0]
+            found.append(("McNemar", mcnemar(is_right[:, first.start], is_right[:, own.start])))
+        else:
+            found.append(("randomization", swapped[metric.name]))
+    return found
+
+
+def _swap_p_values(metrics: Sequence[_Metric], first: slice, own: slice, num_swaps: int, seed: int) -> list[float]:
+    """P values of two single runs by approximate randomization, the same swaps for all metrics."""
+    if not metrics:
+        return []
+    scores = [metric.score for metric in metrics]
+    pairs = [metric.statistics[:, [first.start, own.start]] for metric in metrics]  # [N, 2, S]
+    totals = [pair.sum(0) for pair in pairs]  # [2, S]
+    # What the first run hands over it loses, and the other gains.
+    given = [np.stack([pair[:, 1] - pair[:, 0], pair[:, 0] - pair[:, 1]], axis=1) for pair in pairs]
+    values = _values(scores, given, swapped_sums(_side_by_side(given), num_swaps, seed), totals)  # [R, 2]
+    return [
+        share_as_large(float(np.subtract(*score.value(total))), both[:, 1] - both[:, 0])
+        for score, total, both in zip(scores, totals, values, strict=True)
+    ]
+
+
+def _side_by_side(statistics: Sequence[Values]) -> Values:
+    """[N, K, S] of each score to [N, all K S]."""
+    return np.concatenate([own.reshape(len(own), -1) for own in statistics], axis=1)
+
+
+def _values(
+    scores: Collection[Score], statistics: Sequence[Values], parts: Iterator[Values], totals: Sequence[Values] = ()
+) -> list[Values]:
+    """The values that each score has in all parts, [R, K].
+
+    Args:
+        parts: sums over `statistics` put side by side.
+        totals: what to add to the sums of each score, [K, S].
+    """
+    shapes = [own.shape[1:] for own in statistics]
+    ends = np.cumsum([np.prod(shape) for shape in shapes])[:-1]
+    added = list(totals) or [np.zeros(shape) for shape in shapes]
+    rows = [
+        [
+            score.value(own.reshape(-1, *shape) + total)
+            for score, own, shape, total in zip(scores, np.split(sums, ends, axis=1), shapes, added, strict=True)
+        ]
+        for sums in parts
+    ]
+    return [np.concatenate(own) for own in zip(*rows, strict=True)]

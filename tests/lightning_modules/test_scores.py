@@ -1,0 +1,128 @@
+"""Scores count as other implementations do, from sums alone, and survive being stored."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, f1_score
+from torchmetrics.classification import MulticlassF1Score
+
+from lightning_modules.metrics.scores import (
+    KINDS,
+    Columns,
+    MacroF1,
+    Score,
+    ShareEqual,
+    ShareZero,
+    SumRatio,
+    WeightedMean,
+    scores_from_json,
+    scores_to_json,
+)
+from project.errors import ConfigError, DataError
+
+LABELS = ("a", "b", "c", "d")
+
+
+def columns(number: int, labels: str = "abcd", seed: int = 0) -> Columns:
+    generator = np.random.default_rng(seed)
+    targets = generator.choice(list(labels), number)
+    others = generator.choice(list(labels), number)
+    return {
+        "target": targets.astype(object),
+        "prediction": np.where(generator.random(number) < 0.6, targets, others).astype(object),
+        "loss": generator.exponential(size=number).astype(np.float32),
+        "num_targets": generator.integers(0, 9, number),
+        "num_edits": generator.integers(0, 3, number),
+    }
+
+
+def value(score: Score, table: Columns) -> float:
+    return float(score.value(score.statistics(table).sum(0)))
+
+
+def test_accuracy_is_that_of_sklearn() -> None:
+    table = columns(200)
+    assert value(ShareEqual(), table) == accuracy_score(table["target"], table["prediction"])
+
+
+@pytest.mark.parametrize("present", ["abcd", "abd", "b"])
+def test_macro_f1_is_that_of_torchmetrics_also_where_labels_are_absent(present: str) -> None:
+    table = columns(60, present)
+    numbers = {name: torch.tensor([LABELS.index(label) for label in table[name]]) for name in ("prediction", "target")}
+    theirs = MulticlassF1Score(len(LABELS), average="macro")(numbers["prediction"], numbers["target"])
+    assert value(MacroF1(labels=LABELS), table) == pytest.approx(float(theirs), rel=1e-6)
+
+
+def test_macro_f1_is_that_of_sklearn() -> None:
+    table = columns(300)
+    theirs = f1_score(table["target"], table["prediction"], average="macro")
+    assert value(MacroF1(labels=LABELS), table) == pytest.approx(theirs, rel=1e-12)
+
+
+def test_a_label_that_is_predicted_but_never_expected_counts_as_zero() -> None:
+    table = {"target": np.array(["a", "a"], object), "prediction": np.array(["a", "b"], object)}
+    assert value(MacroF1(labels=LABELS), table) == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_a_label_the_model_does_not_have_is_refused() -> None:
+    table = {"target": np.array(["a"], object), "prediction": np.array(["x"], object)}
+    with pytest.raises(DataError, match="'x' is none of the 4 labels"):
+        MacroF1(labels=LABELS).statistics(table)
+
+
+def test_means_and_ratios_are_those_of_numpy() -> None:
+    table = columns(100)
+    losses, weights, edits = (table[name].astype(float) for name in ("loss", "num_targets", "num_edits"))
+    weighted = WeightedMean(column="loss", weight="num_targets", higher_is_better=False)
+    assert value(weighted, table) == pytest.approx(np.average(losses, weights=weights))
+    assert value(WeightedMean(column="loss"), table) == pytest.approx(losses.mean())
+    rate = SumRatio(numerator="num_edits", denominator="num_targets")
+    assert value(rate, table) == edits.sum() / weights.sum()
+    lacking = SumRatio(numerator="num_edits", denominator="num_targets", is_complement=True)
+    assert value(lacking, table) == 1 - edits.sum() / weights.sum()
+    assert value(ShareZero(column="num_edits"), table) == (edits == 0).mean()
+
+
+EACH = {
+    "accuracy": ShareEqual(),
+    "zero": ShareZero(column="num_edits"),
+    "loss": WeightedMean(column="loss", weight="num_targets", higher_is_better=False),
+    "rate": SumRatio(numerator="num_edits", denominator="num_targets", is_complement=True),
+    "f1": MacroF1(labels=LABELS),
+}
+
+
+def test_each_kind_is_tested_here() -> None:
+    assert {type(score).__name__ for score in EACH.values()} == KINDS.keys()
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_the_value_of_many_sums_at_once_is_that_of_each(name: str) -> None:
+    score = EACH[name]
+    sums = np.stack([score.statistics(columns(30, seed=seed)).sum(0) for seed in range(6)])
+    each = [float(score.value(own)) for own in sums]
+    assert score.value(sums.reshape(2, 3, -1)).ravel().tolist() == pytest.approx(each, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_only_a_binary_score_is_a_share_of_right_examples(name: str) -> None:
+    score = EACH[name]
+    rows = score.statistics(columns(50))
+    is_share = bool(np.isin(rows[:, 0], (0, 1)).all() and value(score, columns(50)) == rows[:, 0].mean())
+    assert score.is_binary is is_share
+
+
+def test_a_ratio_to_nothing_is_undefined() -> None:
+    assert np.isnan(WeightedMean(column="loss").value(np.zeros(2)))
+
+
+def test_scores_come_back_from_json_as_they_were() -> None:
+    assert scores_from_json(scores_to_json(EACH)) == EACH
+    assert scores_from_json(scores_to_json({"f1": MacroF1(labels=("好", "坏"))}))["f1"] == MacroF1(labels=("好", "坏"))
+
+
+def test_a_kind_of_a_later_version_is_refused() -> None:
+    with pytest.raises(ConfigError, match="metric bleu is counted by 'CorpusBleu', which this version"):
+        scores_from_json(json.dumps({"bleu": {"kind": "CorpusBleu"}}))
