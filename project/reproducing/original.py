@@ -1,0 +1,97 @@
+"""The run that is to be made again, as its store alone tells it: no file of the folder it was made in is needed."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from project.errors import ConfigError
+from project.tracking.lookup import children_of, find_run, run_artifact, run_text
+from project.tracking.store import open_store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+KINDS = ("fit", "reproduction", "trial")
+"""Kinds of runs that train from the beginning."""
+PREDICTIONS = "predictions/test.parquet"
+
+
+@dataclass(frozen=True)
+class Original:
+    """A finished training."""
+
+    client: "MlflowClient"
+    run: "Run"
+    store: str
+    values: dict[str, Any]
+    """Its complete configuration."""
+    predictions: Path
+
+    @property
+    def run_id(self) -> str:
+        return str(self.run.info.run_id)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return dict(self.run.data.tags)
+
+    @property
+    def code(self) -> dict[str, Any]:
+        """What `provenance.write_environment` wrote into `code.json`; {} for a run from before there was one."""
+        return self._read_json("environment/code.json")
+
+    @property
+    def hardware(self) -> dict[str, Any]:
+        return self._read_json("environment/hardware.json")
+
+    @property
+    def packages(self) -> str:
+        return run_text(self.client, self.run, "environment/packages.txt") or ""
+
+    def patch(self, name: str | None) -> Path | None:
+        """The file of an uncommitted change, on this machine."""
+        return run_artifact(self.client, self.run, f"environment/{name}") if name else None
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        values: dict[str, Any] = json.loads(run_text(self.client, self.run, name) or "{}")
+        return values
+
+
+def find_original(run_id: str, store: str) -> Original:
+    """Find a run, by its id or the beginning of it.
+
+    Raises:
+        ConfigError: there is no such run, it is no training of lightrail's that came to its end, or its files are gone.
+    """
+    client = open_store(store, create=False)
+    run = find_run(client, run_id)
+    run_id = run.info.run_id
+    _check_kind(client, run)
+    if run.info.status != "FINISHED":
+        raise ConfigError(
+            f"run {run_id} is {run.info.status}, not FINISHED: there is nothing to compare with. "
+            f"Finish it with `lightrail resume {run_id}`, or wait where it is still running."
+        )
+    text, predictions = run_text(client, run, "config.yaml"), run_artifact(client, run, PREDICTIONS)
+    if text is None or predictions is None:
+        lacking = "config.yaml" if text is None else PREDICTIONS
+        raise ConfigError(f"run {run_id} has no {lacking} any more: its files are gone, and it cannot be made again.")
+    return Original(client, run, store, yaml.safe_load(text), predictions)
+
+
+def _check_kind(client: "MlflowClient", run: "Run") -> None:
+    run_id, kind = run.info.run_id, run.data.tags.get("lightrail.kind")
+    if kind in KINDS:
+        return
+    if kind is None:
+        raise ConfigError(f"run {run_id} was not made by lightrail: what it did is not known. Choose another run.")
+    if kind == "seeds":
+        seeds = [
+            f"{child.info.run_id} (seed {child.data.tags.get('lightrail.seed')})" for child in children_of(client, run)
+        ]
+        raise ConfigError(f"run {run_id} holds one run for each seed. Choose one of them: {', '.join(seeds)}.")
+    raise ConfigError(f"run {run_id} is of the kind {kind!r}: only a training is made again. Choose the training run.")

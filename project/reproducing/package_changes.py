@@ -1,0 +1,113 @@
+"""Which installed packages are other ones, and which of these can matter to a run."""
+
+import re
+from collections.abc import Mapping
+from importlib import metadata
+from typing import NamedTuple
+
+from packaging.requirements import Requirement
+
+from project.reproducing.original import Original
+from project.tracking.provenance import packages
+
+OWN = "lightrail"
+NOT_COUNTED_EXTRA = "dev"
+NUM_SHOWN = 3
+PYTHON = "Python"
+
+
+class Version(NamedTuple):
+    """A package under the name that it gives itself."""
+
+    name: str
+    version: str
+
+
+class PackageChange(NamedTuple):
+    """A package whose version differs; None where it is not installed."""
+
+    name: str
+    then: str | None
+    now: str | None
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.then or 'not installed'} -> {self.now or 'not installed'}"
+
+
+class PackageChanges(NamedTuple):
+    """What is installed otherwise: what lightrail needs, directly or not, and the rest."""
+
+    counted: list[PackageChange]
+    others: list[PackageChange]
+
+    @property
+    def notes(self) -> list[str]:
+        if not self.others:
+            return []
+        more = f" and {len(self.others) - NUM_SHOWN} more" if len(self.others) > NUM_SHOWN else ""
+        return [f"packages that lightrail does not need: {', '.join(map(str, self.others[:NUM_SHOWN]))}{more}"]
+
+
+def package_changes(original: Original) -> PackageChanges:
+    """Compare the installed packages, and Python, with those that the run recorded."""
+    then, now, needed = _versions(original.packages), _versions(packages()), needed_packages()
+    changes = [
+        (name, PackageChange((now.get(name) or then[name]).name, _version(then, name), _version(now, name)))
+        for name in sorted(then.keys() | now.keys())
+        if name != OWN and _version(then, name) != _version(now, name)
+    ]
+    counts = {name for name, _ in changes if not needed or name in needed or name == PYTHON}
+    return PackageChanges(
+        [change for name, change in changes if name in counts],
+        [change for name, change in changes if name not in counts],
+    )
+
+
+def needed_packages() -> set[str]:
+    """Return lightrail's requirements and theirs, by normal name; empty where lightrail itself is not installed.
+
+    What its extras bring counts too, but for the tools of its developers.
+    """
+    extras = set(metadata.metadata(OWN).get_all("Provides-Extra") or ()) if _is_installed(OWN) else set()
+    found: set[tuple[str, str]] = set()
+    waiting = {(OWN, ""), *((OWN, extra) for extra in extras - {NOT_COUNTED_EXTRA})}
+    while waiting:
+        name, extra = waiting.pop()
+        found.add((name, extra))
+        waiting |= set(_requirements(name, extra)) - found
+    return {name for name, _ in found} - {OWN}
+
+
+def _requirements(name: str, extra: str) -> list[tuple[str, str]]:
+    """The packages, each with each extra, that a package with an extra asks for on this machine."""
+    needed = []
+    for text in (metadata.requires(name) if _is_installed(name) else None) or ():
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            needed += [(_normal(requirement.name), inner) for inner in ("", *requirement.extras)]
+    return needed
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _versions(text: str) -> dict[str, Version]:
+    """By normal name, of lines `name==version` under a line `# Python VERSION`."""
+    found = dict(re.findall(r"^(\S+)==(\S+)$", text, flags=re.MULTILINE))
+    python = re.search(rf"^# {PYTHON} (\S+)$", text, flags=re.MULTILINE)
+    own = {PYTHON: Version(PYTHON, python[1])} if python else {}
+    return own | {_normal(name): Version(name, version) for name, version in found.items()}
+
+
+def _version(versions: Mapping[str, Version], name: str) -> str | None:
+    return versions[name].version if name in versions else None
+
+
+def _normal(name: str) -> str:
+    """As package indexes compare names (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()

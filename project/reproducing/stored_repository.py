@@ -1,0 +1,112 @@
+"""A git repository as a run recorded it: its commit and what was not committed, found again in one that is here."""
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from project.reproducing.original import Original
+from project.reproducing.present_files import present_file
+from project.tracking.repositories import Repository, git, repository_of
+
+NUM_SHOWN = 3
+WILD = re.compile(r"[*?[\\]")
+SECTION = re.compile(rb"^diff --git a/(.*) b/.*$", re.MULTILINE)
+UNTRACKED = re.compile(r"^# not tracked: (.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class StoredRepository:
+    """A repository of then, and the one here that knows its commit."""
+
+    number: int
+    """In the run's record."""
+    folder: Path
+    """Then, and perhaps on another machine."""
+    commit: str
+    patch: Path | None
+    """What was not committed, as `git apply` takes it."""
+    here: Repository | None
+    folders: list[str]
+    """Those in it that modules are imported from."""
+
+    @property
+    def commit_change(self) -> str:
+        if self.here is None:
+            return f"commit {self.commit[:10]} of {self.folder} is in no repository here"
+        if self.here.commit == self.commit:
+            return ""
+        return f"commit of {self.here.folder}: {self.commit[:10]} -> {self.here.commit[:10]}"
+
+    def contents(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """What files held then: their content in the commit, with the patch applied; what is not known is left out."""
+        if self.here is None or not paths:
+            return {}
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name).resolve()
+            for path in paths:
+                self._check_out(path, folder / path)
+            if self.patch is not None:
+                included = ["--include=" + WILD.sub(r"\\\g<0>", path) for path in paths]
+                alone = {"GIT_CEILING_DIRECTORIES": str(folder.parent)}  # it may lie in a repository itself
+                git(folder, "apply", *included, str(self.patch.absolute()), environment=alone)
+            return {path: (folder / path).read_bytes() for path in paths if (folder / path).is_file()}
+
+    def _check_out(self, path: str, target: Path) -> None:
+        assert self.here is not None
+        content = git(self.here.folder, "show", f"{self.commit}:{path}")
+        if content is not None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+
+    def other_changes(self, code: Set[tuple[int | None, str]], *, with_commit: bool) -> str:
+        """One line on what differs in the repository besides the run's code; "" when nothing does."""
+        if self.here is None:
+            return ""
+        then, now = (self.patch.read_bytes() if self.patch else b""), self.here.patch()
+        names = [name for name in _differing(then, now) if (self.number, name) not in code]
+        found = [self.commit_change] if with_commit and self.commit_change else []
+        if names:
+            more = f" and {len(names) - NUM_SHOWN} more" if len(names) > NUM_SHOWN else ""
+            found.append(f"files that are not the run's code: {', '.join(names[:NUM_SHOWN])}{more}")
+        return "; ".join(found)
+
+
+def stored_repositories(original: Original, record: Mapping[str, Any]) -> list[StoredRepository]:
+    """Find each repository of the run's record again: by its code, else where it was, else in the working folder."""
+    found = []
+    for number, item in enumerate(record["repositories"]):
+        sources = [source for source in record["sources"] if source["repository"] == number]
+        inside = [str(source["inside"]) for source in sources]
+        here = _repository_with(item["commit"], [*_present_folders(sources), Path(item["folder"]), Path.cwd()])
+        patch = original.patch(item["patch"])
+        found.append(StoredRepository(number, Path(item["folder"]), item["commit"], patch, here, inside))
+    return found
+
+
+def _present_folders(sources: Sequence[Mapping[str, Any]]) -> list[Path]:
+    files = (present_file(name) for source in sources for name in source["files"])
+    return [file.parent for file in files if file is not None][:1]
+
+
+def _repository_with(commit: str, folders: Sequence[Path]) -> Repository | None:
+    for folder in folders:
+        repository = repository_of(folder) if folder.is_dir() else None
+        if repository is not None and git(repository.folder, "cat-file", "-e", f"{commit}^{{commit}}") is not None:
+            return repository
+    return None
+
+
+def _differing(then: bytes, now: bytes) -> list[str]:
+    """The files and new folders that two patches tell differently."""
+    one, other = _sections(then), _sections(now)
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
+def _sections(patch: bytes) -> dict[str, bytes]:
+    comments, *parts = SECTION.split(patch)
+    names = [name.decode(errors="replace") for name in parts[::2]]
+    untracked = UNTRACKED.findall(comments.decode(errors="replace"))
+    return dict.fromkeys(untracked, b"") | dict(zip(names, parts[1::2], strict=True))
