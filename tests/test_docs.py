@@ -12,13 +12,16 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from project.catalogue import ROOT, experiment_files
-from project.cli import COMMANDS
+from project.checkpoint_arguments import take_option
+from project.cli import COMMANDS, main
 from project.configuration import parse
 from tests.project.running import Outcome, lightrail
+from tests.project.test_resume import ALLOW
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCED = re.compile(r"^ *```(?P<language>.*)\n(?P<text>(?:.*\n)*?) *```$", re.MULTILINE)
@@ -105,11 +108,12 @@ def run_id(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def run_block(commands: list[list[str]], run_id: str) -> None:
-    """Run one after the other; RUN_ID stands for the last run that was trained."""
+    """Run one after the other; RUN_ID stands for the last run that was trained, OTHER_ID for the one before it."""
+    other_id = run_id
     for words in commands:
-        outcome = run([word.replace("RUN_ID", run_id) for word in words])
+        outcome = run([word.replace("RUN_ID", run_id).replace("OTHER_ID", other_id) for word in words])
         if outcome and words[1] == "fit" and outcome.out.startswith("run "):
-            run_id = outcome.run_id
+            run_id, other_id = outcome.run_id, run_id
 
 
 def run(words: list[str]) -> Outcome | None:
@@ -142,15 +146,24 @@ def run_lightrail_into(arguments: list[str], output: str | None) -> Outcome:
 
 def run_lightrail(arguments: list[str]) -> Outcome:
     command, *rest = arguments
-    if command in ("list", "--help", "--version") or ANSWERS_AT_ONCE & set(rest):
+    if command in ("list", "sync", "compare", "reproduce", "--help", "--version") or ANSWERS_AT_ONCE & set(rest):
         return lightrail(*arguments)
     if command in ("fit", "check"):
         return run_apart(command, *tiny(rest)) if "ddp" in rest else lightrail(command, *tiny(rest))
     if command in ("validate", "test", "predict"):
         return lightrail(*arguments, *QUIET)
+    if command == "resume":
+        return lightrail("resume", interrupted_run(), ALLOW, *rest[1:], *ONE_STEP, *QUIET)
     if command == "ui":  # tests/project/test_ui.py serves; a store that is a server is only named
         return lightrail(*arguments, SERVER_ELSEWHERE)
     return pytest.fail(f"lightrail {command}: no test knows how to run it on something tiny. Teach it here.")
+
+
+def interrupted_run() -> str:
+    """Interrupt a run before its first step, and give its id."""
+    stop = ["--trainer.callbacks=Interrupt", "--trainer.callbacks.step=0", f"--trainer.callbacks.marker={uuid4().hex}"]
+    assert main(["fit", *tiny(["--config", "pinyin"]), ALLOW, *stop]) == 130
+    return lightrail("list", "runs").out.splitlines()[1].split()[0]
 
 
 def run_apart(*arguments: str) -> Outcome:
@@ -161,7 +174,7 @@ def run_apart(*arguments: str) -> Outcome:
 
 def tiny(arguments: list[str]) -> list[str]:
     """Add settings that make training of this configuration take a moment: one step, a small network, a small file."""
-    values = parse(arguments).values
+    values = parse(take_option(arguments, "--seeds")[1]).values
     network = values["model"]["init_args"].get("encoder") or {"class_path": ""}
     smaller = [f"--model.encoder.{setting}" for setting in SMALL_NETWORKS[class_name(network)]]
     if values["data"]["init_args"]["path"].startswith("embedded:"):
