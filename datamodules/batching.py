@@ -1,5 +1,6 @@
 """The one batch sampler: the same global batches on any number of processes, resumable at any batch."""
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -146,6 +147,16 @@ class Shares(Dataset[Batch]):
         return {**batch, "is_filler": share.is_filler}
 
 
+def leave_signals_to_training(_worker: int) -> None:
+    """Have a worker outlive the Ctrl-C that its whole group receives, and end when it is told to.
+
+    It was forked from a process that finishes its step first, for which it needs its batches.
+    """
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 class BatchLoader:
     """A loader that goes on at the batch at which a checkpoint was written, with any number of workers or processes.
 
@@ -163,6 +174,7 @@ class BatchLoader:
             sampler=sampler,
             batch_size=None,
             num_workers=num_workers,
+            worker_init_fn=leave_signals_to_training,
             pin_memory=torch.cuda.is_available(),
         )
         self.batches_seen = 0

@@ -19,7 +19,7 @@ settings:
   --model.NAME V            a setting of the task, --model.encoder.NAME V of its network
   --data.NAME V             a setting of the data
   --trainer.NAME V          an argument of Lightning's Trainer, such as --trainer.max_epochs 3
-  --tracking.NAME V         where and how the run is recorded: uri, experiment, run_name, tags
+  --tracking.NAME V         where and how the run is recorded: uri, experiment, run_name, tags, checkpoint
   --seed_everything N       seed of the run; the data split has its own
   --allow_modules M,...     also allow classes of these modules (LIGHTRAIL_ALLOW_MODULES)
   --print_config            print the complete configuration as YAML, and stop
@@ -99,6 +99,11 @@ COMMANDS = {
         "lightrail reproduce RUN_ID [--if_different refuse|continue] [--check_only] [settings]",
         REPRODUCE_HELP + SETTINGS_HELP,
     ),
+    "compare": Command(
+        "runs side by side, and which differences are more than chance",
+        "lightrail compare RUN RUN [RUN ...] [--output FILE] [options]",
+        COMPARE_HELP,
+    ),
     "validate": Command(
         "score a checkpoint on the validation data",
         "lightrail validate --ckpt_path P [--config C] [settings]",
@@ -115,11 +120,6 @@ COMMANDS = {
         CHECKPOINT_HELP + OUTPUT_HELP + SETTINGS_HELP,
     ),
     "sync": Command("send what waits here for a store that was away", "lightrail sync [--tracking.uri URI]"),
-    "compare": Command(
-        "runs side by side, and which differences are more than chance",
-        "lightrail compare RUN RUN [RUN ...] [--output FILE] [options]",
-        COMPARE_HELP,
-    ),
     "demo": Command("the main job on real text, in about five minutes", "lightrail demo [settings]"),
     "ui": Command("open MLflow's pages on the recorded runs", "lightrail ui [--port N] [--tracking.uri URI]"),
 }
@@ -171,7 +171,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {name:10}{command.summary}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:11}{command.summary}" for name, command in COMMANDS.items()]
     usage = "usage: lightrail COMMAND [--config C] [--SECTION.SETTING VALUE ...]"
     more = "`lightrail COMMAND --help` says more. `lightrail --version` prints the version."
     return "\n".join([usage, "", "commands:", *lines, "", more])

@@ -9,10 +9,15 @@ import time
 from types import FrameType
 from typing import Any
 
+from project.tracking.logger import is_process_zero
 from project.tracking.status import Terminated
 
 log = logging.getLogger(__name__)
 
+STOPPING = (
+    "\nlightrail: {}: stopping after this step, and the validation that is due, with a checkpoint. "
+    "Once more to stop at once, without one.\n"
+)
 SECONDS_OF_ONE_SIGNAL = 1.0
 """Supervisors deliver one request twice (to the process and to its group); later than this it is a second request."""
 
@@ -44,11 +49,9 @@ class StopRequest:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if not self.number:
             self.number, self._since = number, time.monotonic()
-            log.warning(
-                "%s: stopping after this step, and the validation that is due, with a checkpoint. "
-                "Once more to stop at once, without one.",
-                signal.Signals(number).name,
-            )
+            if is_process_zero():
+                # Not logged: the signal may have come in the middle of a log line.
+                os.write(2, STOPPING.format(signal.Signals(number).name).encode())
         elif time.monotonic() - self._since > SECONDS_OF_ONE_SIGNAL:
             raise exception_for(number)
 

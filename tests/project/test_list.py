@@ -1,5 +1,6 @@
 """What `lightrail list` finds, here and in made-up source folders."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ from project import catalogue
 from project.catalogue import Component, Entry, components
 from project.commands.list import listing, run
 from project.errors import ConfigError
+from project.tracking.run import start_run
+from project.tracking.settings import TrackingConfig
+from tests.project.running import lightrail
 
 
 @pytest.fixture
@@ -96,3 +100,26 @@ def test_everything_listed_says_what_it_is() -> None:
 def test_list_takes_no_arguments() -> None:
     with pytest.raises(ConfigError, match="takes no arguments, or `runs`; found 'tasks --all'"):
         run(["tasks", "--all"])
+
+
+def test_the_last_runs_are_listed_and_one_whose_process_is_gone_is_closed(store: str) -> None:
+    process = os.fork()
+    if process == 0:
+        start_run(TrackingConfig(uri=store, run_name="gone"), {}, {"lightrail.kind": "fit"})
+        os._exit(0)
+    os.waitpid(process, 0)
+    finished = start_run(TrackingConfig(uri=store, run_name="done"), {}, {"lightrail.task": "Tagger"})
+    with finished.status():
+        finished.logger.log_metrics({"test/f1": 0.25}, step=0)
+    head, *rows = lightrail("list", "runs", f"--tracking.uri={store}").out.splitlines()
+    assert head.split() == ["run", "status", "began", "what", "name", "result"]
+    shown = {tuple(row.split()[1:2] + row.split()[4:]) for row in rows}
+    assert shown == {("FAILED", "fit", "gone"), ("FINISHED", "Tagger", "done", "f1=0.2500")}
+    assert finished.run_id in {row.split()[0] for row in rows}
+
+
+@pytest.mark.parametrize(("arguments", "message"), [(["--x=1"], "takes --tracking.uri alone"), (["x"], "Unexpected")])
+def test_an_option_of_list_runs_that_there_is_not_is_refused(arguments: list[str], message: str) -> None:
+    outcome = lightrail("list", "runs", *arguments)
+    assert outcome.status == 2
+    assert message in outcome.err

@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from mlflow import MlflowClient
 from torch import Tensor
 
+from project.cli import main
 from project.tracking.logger import MlflowLogger
 from project.tracking.waiting import waiting_runs
 from tests.lightning_modules.test_pinyin import TINY, write_sentences
@@ -183,3 +184,32 @@ def test_training_goes_on_while_the_database_behind_the_server_is_away(
         assert waiting_runs() == []
     finally:
         server.kill()
+
+
+def test_a_run_goes_on_on_another_machine(
+    tmp_path: Path, shared_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit(tmp_path, shared_server.uri, {}, monkeypatch)
+    client = MlflowClient(shared_server.uri)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Story, "happens", {6: until_uploaded(shared_server.uri), 10: interrupt})
+    arguments = [*TINY, *write_sentences(tmp_path), *SETTINGS, *QUIET, f"--tracking.uri={shared_server.uri}"]
+    assert main(["fit", *arguments]) == 130
+    run_id = client.search_runs(["1"], order_by=["attributes.start_time DESC"], max_results=1)[0].info.run_id
+    assert client.get_run(run_id).info.status == "KILLED"
+    monkeypatch.setattr(Story, "happens", {})
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
+    allow = "--allow_modules=tests.project.test_outage"
+    again = lightrail("resume", run_id, f"--tracking.uri={shared_server.uri}", allow)
+    assert again.status == 0, again.err
+    assert (again.run_id, again.metrics) == (run_id, whole.metrics)
+    check_whole(shared_server.uri, run_id)
+    for name in ("train/loss", "val/loss"):
+        first, second = (
+            [(point.step, point.value) for point in client.get_metric_history(own, name)]
+            for own in (whole.run_id, run_id)
+        )
+        assert first == second

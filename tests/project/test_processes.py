@@ -22,7 +22,7 @@ def command(tmp_path: Path, store: str) -> list[str]:
     return ["fit", *TINY, *write_sentences(tmp_path), *FOUR_STEPS, *QUIET, *still]
 
 
-def start(command: list[str], folder: Path) -> "subprocess.Popen[str]":
+def start(command: list[str], folder: Path, *, start_new_session: bool = False) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "project", *command],
         cwd=folder,
@@ -30,6 +30,7 @@ def start(command: list[str], folder: Path) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=start_new_session,
     )
 
 
@@ -90,6 +91,25 @@ def test_two_processes_are_stopped_at_one_step_and_go_on(
     alone = RecordedRun(store, lightrail(*command, *rest, "--trainer.callbacks.seconds=0").run_id)
     values, expected = ([value for _, value in own.history("train/loss")] for own in (run, alone))
     assert values == pytest.approx(expected, rel=1e-4)
+
+
+def test_ctrl_c_reaches_loader_workers_too_and_yet_the_step_is_finished(
+    tmp_path: Path, store: str, command: list[str]
+) -> None:
+    slow = [ALLOW, "--trainer.callbacks=Slow", "--tracking.checkpoint.every_minutes=60", "--trainer.max_steps=1000"]
+    parts = ["--trainer.accumulate_grad_batches=4", "--data.batch.size=1", "--data.batch.num_workers=2"]
+    process = start([*command, *slow, *parts, "--trainer.val_check_interval=1000"], tmp_path, start_new_session=True)
+    try:
+        wait_for_a_metric(store, process)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=SECONDS_TO_START)
+    finally:
+        process.kill()
+    assert process.returncode == 130, errors
+    assert errors.count("stopping after this step") == 1
+    (run,) = runs_in(store)
+    assert run.status == "KILLED", run.tags
+    assert run.checkpoint("last")["global_step"] == len(run.history("train/loss"))
 
 
 def test_several_seeds_train_on_two_processes(tmp_path: Path, store: str, command: list[str]) -> None:
