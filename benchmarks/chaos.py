@@ -29,16 +29,13 @@ from project.checkpoints import UNFINISHED
 from project.cli import main as lightrail
 
 SETTINGS = [
-    *(
-        "--config=text_classification",
-        "--model.encoder.width=32",
-        "--trainer.max_epochs=1",
-        "--trainer.precision=32-true",
-    ),
-    *("--trainer.val_check_interval=0.1", "--trainer.log_every_n_steps=1", "--trainer.enable_progress_bar=false"),
-    *("--data.batch.max_tokens=2048", "--tracking.checkpoint.every_steps=2"),
+    *("--config=text_classification", "--model.encoder.width=32", "--model.encoder.ngram_buckets=2048"),
+    *("--trainer.max_epochs=-1", "--trainer.max_steps=400", "--trainer.precision=32-true"),
+    *("--trainer.val_check_interval=50", "--trainer.check_val_every_n_epoch=null", "--trainer.limit_val_batches=5"),
+    *("--trainer.log_every_n_steps=1", "--trainer.enable_progress_bar=false"),
+    *("--data.batch.max_tokens=1024", "--tracking.checkpoint.every_steps=3"),
 ]
-SECONDS_OF_AN_ATTEMPT = 120
+SECONDS_OF_AN_ATTEMPT = 300
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
