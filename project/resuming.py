@@ -12,12 +12,13 @@ import yaml
 from lightning_modules.base import read_checkpoint
 from project.build import Experiment, build
 from project.changed_settings import ApplyChanges, change_tags, changed_settings, refuse_fixed
-from project.checkpoints import BEST, LAST, remove_unfinished
+from project.checkpoints import LAST, remove_unfinished
 from project.configuration import Configuration
 from project.errors import ConfigError
 from project.fitting import FinishedRun, attach, train_and_test
 from project.last_checkpoint import LastCheckpoint
 from project.stopping import slurm_job
+from project.tracking.continuing import already_finished
 from project.tracking.logger import is_process_zero
 from project.tracking.lookup import run_artifact, run_text, test_metrics
 from project.tracking.params import flatten
@@ -56,14 +57,18 @@ def find_interrupted(client: "MlflowClient", run: "Run") -> Interrupted:
     """Read what a run left from its store.
 
     Raises:
-        ConfigError: lightrail did not train this run, or its files are gone.
+        ConfigError: lightrail did not train this run, it is finished, or its files are gone.
     """
     run_id, kind = run.info.run_id, run.data.tags.get("lightrail.kind", "none of lightrail")
+    if run.info.status == "FINISHED":
+        raise ConfigError(already_finished(client, run))
     if kind not in ("fit", "reproduction"):
         raise ConfigError(f"run {run_id} is of the kind {kind!r}: only a training can go on. Start it anew.")
     is_fresh = not ran_here(run)
     checkpoint = run_artifact(client, run, f"checkpoints/{LAST}", is_fresh=is_fresh)
-    run_artifact(client, run, f"checkpoints/{BEST}", is_fresh=is_fresh)  # where the last one takes it to be
+    for item in client.list_artifacts(run_id, "checkpoints"):  # where the last one takes the best to be
+        if not item.path.endswith(f"/{LAST}"):
+            run_artifact(client, run, item.path, is_fresh=is_fresh)
     text = run_text(client, run, CHANGED_CONFIGURATION, is_fresh=is_fresh) or run_text(client, run, "config.yaml")
     if text is None:
         raise ConfigError(f"run {run_id} has no config.yaml any more: its files are gone, and it cannot go on.")
@@ -96,13 +101,13 @@ def go_on(before: Interrupted, configuration: Configuration, *, force: bool = Fa
     experiment, stored = _rebuilt(before, configuration)
     step = stored.get("global_step", 0)
     run = continue_run(before.run.info.run_id, configuration.tracking(), force=force)
-    attach(experiment, run)
-    remove_unfinished(run.directory / "checkpoints")
-    if changes:
-        run.set_tags(change_tags(changes, before.tags, step))
-        _write_changed_configuration(run, configuration)
-    log.info("run %s goes on at step %d", run.run_id, step)
     with run.status():
+        attach(experiment, run)
+        remove_unfinished(run.directory / "checkpoints")
+        if changes:
+            run.set_tags(change_tags(changes, before.tags, step))
+            _write_changed_configuration(run, configuration)
+        log.info("run %s goes on at step %d", run.run_id, step)
         return train_and_test(experiment, run, before.checkpoint)
 
 

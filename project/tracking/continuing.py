@@ -47,7 +47,7 @@ def prepare_to_continue(
     journal = Journal(folders.journal)
     if run.info.status == "FINISHED":
         clear(run_id, folders, journal, run.info.status)
-        raise ConfigError(_finished(client, run))
+        raise ConfigError(already_finished(client, run))
     if run.info.status == "RUNNING":
         _check_process(run, force=force)
     steps = {metric.key: metric.step for metric in run.to_proto().data.metrics}
@@ -94,7 +94,8 @@ def _new_tags(count: int) -> dict[str, str]:
     return {**process_tag(), RESUMED_TAG: str(count)}
 
 
-def _finished(client: "MlflowClient", run: "Run") -> str:
+def already_finished(client: "MlflowClient", run: "Run") -> str:
+    """What is said of a finished run that somebody wants to go on with."""
     path = run_artifact(client, run, "config.yaml") or "config.yaml"
     return (
         f"run {run.info.run_id} is finished: there is nothing to go on with. A longer training is a run of its own: "
