@@ -71,7 +71,9 @@ def find_interrupted(client: "MlflowClient", run: "Run") -> Interrupted:
             run_artifact(client, run, item.path, is_fresh=is_fresh)
     text = run_text(client, run, CHANGED_CONFIGURATION, is_fresh=is_fresh) or run_text(client, run, "config.yaml")
     if text is None:
-        raise ConfigError(f"run {run_id} has no config.yaml any more: its files are gone, and it cannot go on.")
+        raise ConfigError(
+            f"run {run_id} has no config.yaml: it was ended while it began, or its files are gone. Start it anew."
+        )
     return Interrupted(
         run=run,
         configuration=yaml.safe_load(text),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from project.errors import ConfigError
+from project.tracking.database import make_database
 from project.tracking.settings import TrackingConfig
 
 if TYPE_CHECKING:
@@ -61,13 +62,17 @@ def open_store(uri: str, *, create: bool) -> "MlflowClient":
     _calm_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])  # for who imported it before us
     try:
         with _one_process_at_a_time(uri):
+            if file is not None and (not file.exists() or not file.stat().st_size):
+                make_database(file)
             return MlflowClient(uri)
-    except MlflowException as error:
-        raise ConfigError(f"the MLflow store {without_password(uri)} cannot be opened: {error.message}") from error
+    except (MlflowException, SQLAlchemyError) as error:
+        words = str(error).strip().splitlines()[0]
+        raise ConfigError(f"the MLflow store {without_password(uri)} cannot be opened: {words}") from error
 
 
 @contextmanager

@@ -201,6 +201,13 @@ def test_a_finished_run_is_refused(interrupted: RecordedRun) -> None:
     assert f"run {interrupted.run_id} is finished" in outcome.err
 
 
+def test_a_run_that_was_killed_while_it_began_is_to_be_started_anew(interrupted: RecordedRun) -> None:
+    (interrupted.directory / "config.yaml").unlink()
+    outcome = resume(interrupted)
+    assert outcome.status == 2
+    assert "has no config.yaml: it was ended while it began" in outcome.err
+
+
 def test_a_tested_run_cannot_change_any_more(interrupted: RecordedRun) -> None:
     assert resume(interrupted).status == 0
     interrupted.client.set_terminated(interrupted.run_id, "FAILED")  # as if killed between its test and its end
