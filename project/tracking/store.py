@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from project.errors import ConfigError
-from project.tracking.database import make_database
 from project.tracking.settings import TrackingConfig
 
 if TYPE_CHECKING:
@@ -63,6 +62,8 @@ def open_store(uri: str, *, create: bool) -> "MlflowClient":
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
+
+    from project.tracking.database import make_database
 
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])  # for who imported it before us
     try:

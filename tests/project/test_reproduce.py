@@ -80,6 +80,7 @@ def made(store_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             if str(tmp_path_factory.getbasetemp()) in str(getattr(module, "__file__", "")):
                 patch.delitem(sys.modules, name)
         patch.setenv("LIGHTRAIL_CACHE", str(folder / "cache"))
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
         patch.setenv("OMP_NUM_THREADS", "1")
         for name in ("MLFLOW_TRACKING_URI", "LIGHTRAIL_RUN", "LIGHTRAIL_ALLOW_MODULES"):
             patch.delenv(name, raising=False)
