@@ -15,6 +15,7 @@ from lightning.pytorch import Callback
 
 from lightning_modules.metrics.scores import Score
 from project.comparing.stored_scores import with_scores
+from project.tracking.lookup import PREDICTIONS
 
 NUM_WORST = 100
 """Mistakes shown in the run's samples."""
@@ -96,7 +97,7 @@ def write_predictions(table: pa.Table, folder: Path, scores: Mapping[str, Score]
     for name in ("predictions", "samples"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     scored = with_scores(table, scores, main_metric)
-    pyarrow.parquet.write_table(scored, folder / "predictions" / "test.parquet")
+    pyarrow.parquet.write_table(scored, folder / PREDICTIONS)
     pyarrow.csv.write_csv(worst_mistakes(table), folder / "samples" / "worst_mistakes.csv")
 
 

@@ -20,7 +20,7 @@ from project.last_checkpoint import LastCheckpoint
 from project.stopping import slurm_job
 from project.tracking.continuing import already_finished
 from project.tracking.logger import is_process_zero
-from project.tracking.lookup import run_artifact, run_text, test_metrics
+from project.tracking.lookup import TRAININGS, run_artifact, run_text, test_metrics
 from project.tracking.params import flatten
 from project.tracking.recovery import ran_here
 from project.tracking.run import TrackedRun, continue_run
@@ -62,24 +62,41 @@ def find_interrupted(client: "MlflowClient", run: "Run") -> Interrupted:
     run_id, kind = run.info.run_id, run.data.tags.get("lightrail.kind", "none of lightrail")
     if run.info.status == "FINISHED":
         raise ConfigError(already_finished(client, run))
-    if kind not in ("fit", "reproduction"):
+    if kind not in TRAININGS:
         raise ConfigError(f"run {run_id} is of the kind {kind!r}: only a training can go on. Start it anew.")
     is_fresh = not ran_here(run)
     checkpoint = run_artifact(client, run, f"checkpoints/{LAST}", is_fresh=is_fresh)
     for item in client.list_artifacts(run_id, "checkpoints"):  # where the last one takes the best to be
         if not item.path.endswith(f"/{LAST}"):
             run_artifact(client, run, item.path, is_fresh=is_fresh)
-    text = run_text(client, run, CHANGED_CONFIGURATION, is_fresh=is_fresh) or run_text(client, run, "config.yaml")
-    if text is None:
-        raise ConfigError(
-            f"run {run_id} has no config.yaml: it was ended while it began, or its files are gone. Start it anew."
-        )
     return Interrupted(
         run=run,
-        configuration=yaml.safe_load(text),
+        configuration=configuration_in_force(client, run),
         checkpoint=checkpoint,
         digests={item.dataset.name: item.dataset.digest for item in run.inputs.dataset_inputs},
     )
+
+
+def has_begun(client: "MlflowClient", run: "Run") -> bool:
+    """Whether a run came as far as its configuration; one that was killed before holds nothing to go on with."""
+    return run_text(client, run, "config.yaml") is not None
+
+
+def configuration_in_force(client: "MlflowClient", run: "Run") -> dict[str, Any]:
+    """Return the complete configuration of a run, as it was last resumed with.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    changed = run_text(client, run, CHANGED_CONFIGURATION, is_fresh=not ran_here(run))
+    text = changed or run_text(client, run, "config.yaml")
+    if text is None:
+        raise ConfigError(
+            f"run {run.info.run_id} has no config.yaml: it was ended while it began, or its files are gone. "
+            f"Start it anew."
+        )
+    configuration: dict[str, Any] = yaml.safe_load(text)
+    return configuration
 
 
 def go_on(before: Interrupted, configuration: Configuration, *, force: bool = False) -> FinishedRun:
@@ -164,6 +181,6 @@ def requeued_run(configuration: Configuration, kind: str) -> "tuple[MlflowClient
     condition = f"tags.`lightrail.slurm_job` = '{slurm_job()}' AND tags.`lightrail.kind` = '{kind}'"
     params = flatten(configuration.values)
     runs = client.search_runs(experiments, condition, order_by=["attributes.start_time ASC"])
-    same = [run for run in runs if run.data.params == params]
+    same = [run for run in runs if run.data.params == params and has_begun(client, run)]
     found = next((run for run in same if run.info.status != "FINISHED"), same[-1] if same else None)
     return None if found is None else (client, found)

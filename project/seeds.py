@@ -11,7 +11,7 @@ from project.configuration import Configuration
 from project.configuration.configuration import LARGEST_SEED
 from project.errors import ConfigError
 from project.fitting import fit, last_line
-from project.resuming import find_interrupted, go_on
+from project.resuming import find_interrupted, go_on, has_begun
 from project.stopping import slurm_job
 from project.tracking.figures import seed_scores
 from project.tracking.logger import is_process_zero
@@ -72,7 +72,8 @@ def go_on_with_seeds(client: "MlflowClient", run: "Run", configuration: Configur
     Raises:
         ConfigError: the group or one of its runs is still running, or cannot go on.
     """
-    before = {int(child.data.tags["lightrail.seed"]): child for child in children_of(client, run)}
+    children = [child for child in children_of(client, run) if has_begun(client, child)]
+    before = {int(child.data.tags["lightrail.seed"]): child for child in children}
     parent = continue_run(run.info.run_id, configuration.tracking(), force=force)
     results = {}
     with parent.status():

@@ -2,17 +2,15 @@
 
 from pathlib import Path
 
-import yaml
-
 from lightning_modules.base import read_checkpoint
 from project.configuration import parse
 from project.configuration.sources import options
 from project.errors import ConfigError
 from project.fitting import FinishedRun
-from project.resuming import find_interrupted, go_on
+from project.resuming import configuration_in_force, find_interrupted, go_on
 from project.seeds import FinishedSeeds, go_on_with_seeds
 from project.tracking.logger import is_process_zero
-from project.tracking.lookup import find_run, run_text
+from project.tracking.lookup import find_run
 from project.tracking.recovery import close_dead_runs
 from project.tracking.settings import TrackingConfig
 from project.tracking.store import open_store, store_uri
@@ -41,8 +39,8 @@ def _resume(run_id: str, settings: list[str], *, force: bool) -> FinishedRun | F
         return go_on(before, parse(settings, saved=before.configuration), force=force)
     if any(not name.startswith(OF_THIS_CALL) for name, _ in options(settings)):
         raise ConfigError(f"run {run.info.run_id} holds several seeds, which share their settings: give none here.")
-    saved = yaml.safe_load(run_text(client, run, "config.yaml") or "{}")
-    return go_on_with_seeds(client, run, parse(settings, saved=saved), force=force)
+    configuration = parse(settings, saved=configuration_in_force(client, run))
+    return go_on_with_seeds(client, run, configuration, force=force)
 
 
 def _run_id(named: str) -> str:

@@ -12,13 +12,12 @@ import pyarrow.parquet
 from lightning_modules.metrics.scores import Columns, Score
 from project.comparing.stored_scores import stored_scores
 from project.errors import ConfigError
-from project.tracking.lookup import children_of, find_run, run_artifact
+from project.tracking.lookup import PREDICTIONS, children_of, find_run, run_artifact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-PREDICTIONS = "predictions/test.parquet"
 SHORT_ID = 8
 """Characters of an id that tell runs apart."""
 

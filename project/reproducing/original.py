@@ -8,16 +8,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from project.errors import ConfigError
-from project.tracking.lookup import children_of, find_run, run_artifact, run_text
+from project.tracking.lookup import PREDICTIONS, TRAININGS, children_of, find_run, run_artifact, run_text
 from project.tracking.store import open_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-KINDS = ("fit", "reproduction", "trial")
-"""Kinds of runs that train from the beginning."""
-PREDICTIONS = "predictions/test.parquet"
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ def find_original(run_id: str, store: str) -> Original:
 
 def _check_kind(client: "MlflowClient", run: "Run") -> None:
     run_id, kind = run.info.run_id, run.data.tags.get("lightrail.kind")
-    if kind in KINDS:
+    if kind in TRAININGS:
         return
     if kind is None:
         raise ConfigError(f"run {run_id} was not made by lightrail: what it did is not known. Choose another run.")

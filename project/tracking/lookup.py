@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 BEST_CHECKPOINT = "checkpoints/best.ckpt"
+PREDICTIONS = "predictions/test.parquet"
+TRAININGS = ("fit", "reproduction")
+"""Kinds of runs that train from the beginning; a run's kind is its tag `lightrail.kind`."""
 NUM_SHOWN = 5
 NUM_COMPARED = 200
 

@@ -50,6 +50,17 @@ def test_what_the_job_has_finished_is_told_again_and_not_trained_again(
     assert again(arguments, monkeypatch, "--seed_everything=1").run_id != first.run_id, "another configuration is new"
 
 
+def test_a_run_that_was_killed_while_it_began_is_begun_anew(
+    arguments: list[str], store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["fit", *arguments]) == 130
+    (half,) = runs_in(store)
+    (half.directory / "config.yaml").unlink()
+    outcome = again(arguments, monkeypatch)
+    assert outcome.status == 0, outcome.err
+    assert outcome.run_id != half.run_id
+
+
 def test_another_job_begins_a_run_of_its_own(arguments: list[str], store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["fit", *arguments]) == 130
     monkeypatch.setenv("SLURM_JOB_ID", "418")

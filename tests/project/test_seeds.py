@@ -55,6 +55,19 @@ def test_an_interrupted_group_goes_on_where_it_was(arguments: list[str], store: 
     assert [run.status for run in children(store, parent.run_id)] == ["FINISHED"] * 3
 
 
+def test_a_seed_that_was_killed_while_it_began_begins_anew(arguments: list[str], store: str) -> None:
+    whole = lightrail("fit", *arguments, "--seeds=2")
+    client = RecordedRun(store, whole.run_id).client
+    half = children(store, whole.run_id)[1]
+    (half.directory / "config.yaml").unlink()
+    for run_id in (half.run_id, whole.run_id):
+        client.set_terminated(run_id, "FAILED")
+    outcome = lightrail("resume", whole.run_id, f"--tracking.uri={store}", ALLOW)
+    assert outcome.status == 0, outcome.err
+    assert outcome.metrics == whole.metrics
+    assert [run.status for run in children(store, whole.run_id)] == ["FINISHED", "FAILED", "FINISHED"]
+
+
 def test_a_group_takes_no_changes(arguments: list[str], store: str) -> None:
     run_id = lightrail("fit", *arguments, "--seeds=2").run_id
     outcome = lightrail("resume", run_id, f"--tracking.uri={store}", ALLOW, "--trainer.max_steps=8")
