@@ -21,10 +21,6 @@ from lightning_modules.networks.encoder import EncoderConfig
 from lightning_modules.networks.transformer import TransformerConfig
 from lightning_modules.optimization import OptimConfig
 
-FIRST_TOKEN = 2
-"""Number of the first token of the vocabulary, after padding and unknown."""
-
-
 @dataclass(frozen=True)
 class Readings:
     """Scores of the characters each syllable can be read as."""
@@ -59,7 +55,7 @@ class PinyinTagger(TaskModule):
         super().__init__(metrics=MetricCollection([SentenceErrors()]), optim=optim)
         self.save_hyperparameters()
         self.characters = ["", ""] + ["".join(candidates.get(token, ())) for token in vocabulary]
-        self.encoder = None if encoder is None else encoder.build(FIRST_TOKEN + len(vocabulary))
+        self.encoder = None if encoder is None else encoder.build(vocabulary)
         self.output = CandidateOutput(
             width=0 if self.encoder is None else self.encoder.width,
             counts=[(), ()] + [list(candidates.get(token, {}).values()) for token in vocabulary],

@@ -50,7 +50,7 @@ class TextClassifier(TaskModule):
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"model.label_smoothing is {label_smoothing}. Give a number in [0, 1).")
         self.labels, self.pooling, self.label_smoothing = labels, pooling, label_smoothing
-        self.encoder = encoder.build(2 + len(vocabulary))
+        self.encoder = encoder.build(vocabulary)
         self.hparams["encoder"] = self.encoder.config
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.encoder.width, len(labels))

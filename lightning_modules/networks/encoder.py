@@ -1,9 +1,14 @@
 """What turns token numbers into vectors, whichever network does it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+
+PADDING, UNKNOWN = 0, 1
+FIRST_TOKEN = 2
+"""Number of the first token of a vocabulary, after padding and unknown."""
 
 
 class Encoder(nn.Module, ABC):
@@ -15,12 +20,14 @@ class Encoder(nn.Module, ABC):
     """Settings that build this network again; a checkpoint then brings the weights."""
 
     @abstractmethod
-    def forward(self, input_ids: Tensor, is_token: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, is_token: Tensor, segment_ids: Tensor | None = None) -> Tensor:
         """Encode.
 
         Args:
             input_ids: token numbers, [B, T]; padding is 0 unless a tokenizer says otherwise.
-            is_token: False at padding, [B, T].
+            is_token: False at padding, which comes last, [B, T].
+            segment_ids: 0 in the first text of a pair and 1 in the second, [B, T]; networks from scratch see the token
+                that separates the two instead.
 
         Returns: [B, T, D]; rows of padding hold nothing of use.
         """
@@ -31,5 +38,8 @@ class EncoderConfig(ABC):
     """Which encoder, and its size."""
 
     @abstractmethod
-    def build(self, num_tokens: int) -> Encoder:
-        """Make the network for token numbers below `num_tokens`."""
+    def build(self, vocabulary: Sequence[str]) -> Encoder:
+        """Make the network for the tokens of a vocabulary, numbered from `FIRST_TOKEN`.
+
+        Raises: ConfigError when a setting is out of range or names what cannot be read.
+        """

@@ -3,19 +3,20 @@
 Shapes: B examples, T positions, D width, H heads, E = D / H.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_modules.networks.encoder import Encoder, EncoderConfig
-from lightning_modules.networks.ngrams import HashedNgrams
+from lightning_modules.networks.embedding import FromScratchConfig, TokenEmbedding
+from lightning_modules.networks.encoder import Encoder
 from project.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformerConfig(EncoderConfig):
+class TransformerConfig(FromScratchConfig):
     """A Transformer encoder trained from scratch."""
 
     width: int = 192
@@ -26,50 +27,30 @@ class TransformerConfig(EncoderConfig):
     """Attention heads."""
     hidden_factor: int = 4
     """Width of a block's hidden layer, in widths."""
-    dropout: float = 0.1
-    """Share of activations zeroed in training, in [0, 1)."""
-    ngram_orders: list[int] = field(default_factory=list)
-    """Lengths of the token n-grams whose hashed embeddings are added at the input; each of the n-grams of that
-    length that contain a position counts. Empty: none."""
-    ngram_buckets: int = 65536
-    """Rows of each n-gram's hash table."""
-    ngram_width: int = 64
-    """Size of an n-gram's embedding before it is projected to `width`."""
-    ngram_dropout: float = 0.1
-    """Share of n-gram embeddings left out in training, in [0, 1)."""
 
-    def build(self, num_tokens: int) -> "TransformerEncoder":
+    def build(self, vocabulary: Sequence[str]) -> "TransformerEncoder":
         if self.width % (2 * self.num_heads):
             raise ConfigError(
                 f"encoder.width is {self.width}. Give a multiple of 2 x num_heads = {2 * self.num_heads}."
             )
-        if self.depth < 1 or any(order < 2 for order in self.ngram_orders):
-            raise ConfigError(
-                f"encoder.depth is {self.depth} and encoder.ngram_orders {self.ngram_orders}. "
-                "Give at least one block, and n-grams of at least 2."
-            )
-        return TransformerEncoder(num_tokens, self)
+        if self.depth < 1:
+            raise ConfigError(f"encoder.depth is {self.depth}. Give at least one block.")
+        return TransformerEncoder(vocabulary, self)
 
 
 class TransformerEncoder(Encoder):
     """Embeds tokens, adds what their neighbours' n-grams say, and lets all positions attend to each other."""
 
-    def __init__(self, num_tokens: int, config: TransformerConfig) -> None:
+    def __init__(self, vocabulary: Sequence[str], config: TransformerConfig) -> None:
         super().__init__()
-        self.width, self.config = config.width, config
+        self.embedding = TokenEmbedding(vocabulary, config)
+        self.width, self.config = config.width, config.loaded(self.embedding.vector_size)
         self.head_width = config.width // config.num_heads
-        self.tokens = nn.Embedding(num_tokens, config.width)
-        nn.init.normal_(self.tokens.weight, std=0.05)
-        self.ngrams = HashedNgrams(config) if config.ngram_orders else None
-        self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
 
-    def forward(self, input_ids: Tensor, is_token: Tensor) -> Tensor:
-        states = self.tokens(input_ids)  # [B, T, D]
-        if self.ngrams is not None:
-            states = states + self.ngrams(input_ids)
-        states = self.dropout(states)
+    def forward(self, input_ids: Tensor, is_token: Tensor, segment_ids: Tensor | None = None) -> Tensor:
+        states = self.embedding(input_ids)  # [B, T, D]
         rotation = rotary_angles(input_ids.shape[1], self.head_width, states.device)
         mask = attention_mask(is_token)
         for block in self.blocks:

@@ -192,7 +192,7 @@ def test_rotation_is_multiplication_by_a_complex_number() -> None:
 def encoder(**settings: Any) -> TransformerEncoder:
     torch.manual_seed(6)
     sizes: dict[str, Any] = {"width": 16, "depth": 2, "num_heads": 2, "ngram_orders": [2], "ngram_buckets": 64}
-    return TransformerConfig(**{**sizes, **settings}).build(num_tokens=20).eval()
+    return TransformerConfig(**{**sizes, **settings}).build(list(map(str, range(18)))).eval()
 
 
 def batch(*rows: list[int], padding: int = 0) -> tuple[Tensor, Tensor]:
@@ -213,7 +213,7 @@ def test_no_gradient_flows_from_padding() -> None:
     network = encoder(ngram_orders=[])
     ids, is_token = batch([3, 4, 5], [6])
     network(ids, is_token)[is_token].square().sum().backward()
-    gradient = network.tokens.weight.grad
+    gradient = network.embedding.tokens.weight.grad
     assert gradient is not None
     assert gradient.any(-1).nonzero().flatten().tolist() == [3, 4, 5, 6]
 
@@ -247,7 +247,7 @@ def test_without_rotation_a_block_is_the_layer_of_pytorch(monkeypatch: pytest.Mo
     kinds = ("weight", "bias")
     reference.load_state_dict({f"{to}{kind}": own[f"{at}{kind}"] for to, at in names.items() for kind in kinds})
     ids, is_token = batch([5, 6, 7, 5], [8, 9])
-    expected = network.norm(reference(network.tokens(ids), src_key_padding_mask=~is_token))
+    expected = network.norm(reference(network.embedding.tokens(ids), src_key_padding_mask=~is_token))
     torch.testing.assert_close(network(ids, is_token)[is_token], expected[is_token])
 
 
@@ -268,4 +268,4 @@ def test_the_same_text_has_the_same_states_in_evaluation_and_other_ones_in_train
 )
 def test_impossible_sizes_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        TransformerConfig(**settings).build(num_tokens=5)
+        TransformerConfig(**settings).build(["a", "b", "c"])
