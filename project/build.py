@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 
 from datamodules.base import DataModule
 from lightning_modules.base import TaskModule, read_checkpoint
+from lightning_modules.optimization import parameter_groups
 from lightning_modules.plain import from_plain
 from project.checkpoints import DurableCheckpointIO, checkpoint_callbacks
 from project.configuration import Configuration
@@ -91,6 +92,8 @@ def _check_training(model: TaskModule, trainer: pl.Trainer) -> None:
     model.configure_model()
     is_endless = trainer.max_epochs in (None, -1) and trainer.max_steps == -1
     model.optim.check_end(math.inf if is_endless else trainer.max_steps)
+    model.optim.check_validation(trainer.limit_val_batches)
+    parameter_groups(model, model.optim)
     known = model.validation_metrics()
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         monitor = getattr(callback, "monitor", None)

@@ -14,12 +14,16 @@ from project.tracking.params import flatten
 
 OF_THIS_CALL = "tracking."
 """Where a run is recorded says nothing about what is trained."""
+UNKNOWN = "-"
+"""Stands for a setting that a configuration lacks; one that is older than the setting ran with its default."""
 FIXED = (
     "seed_everything",
     "model.class_path",
     "data.class_path",
     "model.init_args.optim.optimizer",
     "model.init_args.optim.freeze",
+    "model.init_args.optim.layer_decay",
+    "model.init_args.optim.unfreeze_fraction",
 )
 
 
@@ -34,13 +38,14 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[
     """Compare two configurations, by dotted name; a setting that one of them lacks is `-` there."""
     old, new = flatten(before), flatten(now)
     names = [name for name in (old | new) if not name.startswith(OF_THIS_CALL)]
-    return {name: Change(old.get(name, "-"), new.get(name, "-")) for name in names if old.get(name) != new.get(name)}
+    values = {name: Change(old.get(name, UNKNOWN), new.get(name, UNKNOWN)) for name in names}
+    return {name: change for name, change in values.items() if change.old != change.new}
 
 
 def refuse_fixed(changes: Mapping[str, Change]) -> None:
     """Raises: ConfigError for a setting without whose old value a run is another run."""
     for name, change in changes.items():
-        if name in FIXED:
+        if name in FIXED and change.old != UNKNOWN:
             raise ConfigError(
                 f"{name} was {change.old} and is {change.new}: a run that goes on cannot change it. "
                 f"Leave it out, or start a new run with `lightrail fit`."

@@ -1,17 +1,19 @@
-"""Schedules equal those of transformers; what decays, what is frozen and what is clipped is what was asked for."""
+"""Schedules equal those of transformers and torch; what decays, is frozen or clipped is what was asked for."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import pytest
 import torch
 import transformers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from lightning_modules.optimization import (
     OptimConfig,
+    Schedule,
     ScheduleName,
     build_optimizer,
     build_schedule,
@@ -39,6 +41,7 @@ def names_by_decay(module: nn.Module, config: OptimConfig) -> dict[float, set[st
     return {group["weight_decay"]: {names[id(parameter)] for parameter in group["params"]} for group in groups}
 
 
+@settings(deadline=None)  # the first call imports transformers
 @given(num_steps=st.integers(1, 200), warmup=st.integers(0, 50), final=st.sampled_from([0.0, 0.1, 0.7]))
 def test_schedules_are_those_of_transformers(num_steps: int, warmup: int, final: float) -> None:
     warmup = min(warmup, num_steps - 1)
@@ -132,6 +135,8 @@ def test_adamw_and_sgd_have_the_settings_given(is_fused: bool) -> None:
     ("setting", "value"),
     [
         *[("lr", 0.0), ("lr", math.nan), ("weight_decay", -0.1), ("beta2", 1.0), ("beta2", 0.0)],
+        *[("layer_decay", 0.0), ("layer_decay", 1.1), ("l1", -0.1), ("plateau_factor", 1.0), ("plateau_factor", 0.0)],
+        *[("plateau_patience", -1), ("unfreeze_fraction", 1.0), ("unfreeze_fraction", -0.1)],
         *[("warmup_fraction", 1.0), ("warmup_fraction", -0.1), ("final_fraction", 1.1)],
     ],
 )
@@ -144,8 +149,146 @@ def test_a_schedule_that_falls_needs_an_end() -> None:
     for config in (OptimConfig(), OptimConfig(schedule="constant", warmup_fraction=0.1)):
         with pytest.raises(ConfigError, match=r"Set trainer\.max_steps or trainer\.max_epochs"):
             build_schedule(optimizer(), config, math.inf)
-    endless = build_schedule(optimizer(), OptimConfig(schedule="constant", warmup_fraction=0), math.inf)
-    assert endless.get_last_lr() == [1.0]
+    for config in (OptimConfig(schedule=name, warmup_fraction=0) for name in get_args(ScheduleName)[2:]):
+        assert build_schedule(optimizer(), config, math.inf).get_last_lr() == [1.0]
+    gradual = OptimConfig(schedule="constant", warmup_fraction=0, unfreeze_fraction=0.1)
+    with pytest.raises(ConfigError, match=r"unfreeze_fraction=0\.1 is a share of all steps"):
+        build_schedule(optimizer(), gradual, math.inf)
+
+
+def rates_on_plateaus(config: OptimConfig, metrics: Sequence[float], mode: Literal["min", "max"]) -> list[float]:
+    steps = optimizer()
+    schedule = build_schedule(steps, config, math.inf, mode)
+    rates = []
+    for metric in metrics:
+        schedule.validated(metric)
+        rates.append(steps.param_groups[0]["lr"])
+        steps.step()
+        schedule.step()
+        assert steps.param_groups[0]["lr"] == rates[-1], "only a validation lowers the rate"
+    return rates
+
+
+@settings(deadline=None)  # the first optimizer imports half of torch
+@given(
+    metrics=st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.3, math.nan]), min_size=1, max_size=20),
+    patience=st.integers(0, 3),
+    factor=st.sampled_from([0.1, 0.5]),
+    mode=st.sampled_from(["min", "max"]),
+)
+def test_a_plateau_lowers_the_rate_as_torch_does(
+    metrics: list[float], patience: int, factor: float, mode: Literal["min", "max"]
+) -> None:
+    config = OptimConfig(schedule="plateau", warmup_fraction=0, plateau_factor=factor, plateau_patience=patience)
+    steps = optimizer()
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        steps, mode, factor=factor, patience=patience, threshold=0.0, threshold_mode="abs"
+    )
+    expected = []
+    for metric in metrics:
+        reference.step(metric)
+        expected.append(steps.param_groups[0]["lr"])
+    assert rates_on_plateaus(config, metrics, mode) == pytest.approx(expected)
+
+
+def test_a_plateau_falls_to_the_final_fraction_and_no_further() -> None:
+    config = OptimConfig(schedule="plateau", warmup_fraction=0, final_fraction=0.3, plateau_patience=0)
+    assert rates_on_plateaus(config, [0.5, 0.5, 0.5, 0.5, 0.9], "max") == [1.0, 0.5, 0.3, 0.3, 0.3]
+
+
+def test_a_plateau_warms_up_first_and_a_rate_lowered_meanwhile_stays_lowered() -> None:
+    steps, config = optimizer(), OptimConfig(schedule="plateau", warmup_fraction=0.5, plateau_patience=0)
+    schedule = build_schedule(steps, config, num_steps=8)
+    rates = []
+    for step in range(8):
+        if step in (1, 2):
+            schedule.validated(0.5)
+        rates.append(steps.param_groups[0]["lr"])
+        steps.step()
+        schedule.step()
+    assert rates == [0.0, 0.25, 0.25, 0.375, 0.5, 0.5, 0.5, 0.5]
+
+
+def test_a_plateau_goes_on_from_its_state_under_the_settings_now_in_force() -> None:
+    def schedule(factor: float) -> Schedule:
+        config = OptimConfig(schedule="plateau", warmup_fraction=0, plateau_factor=factor, plateau_patience=1)
+        return build_schedule(optimizer(), config, math.inf)
+
+    before, after = schedule(0.5), schedule(0.1)
+    for metric in (0.5, 0.4, 0.4, 0.4):  # lowered once, and one validation that is forgiven
+        before.validated(metric)
+    state = before.state_dict()
+    after.load_state_dict(state)
+    assert state["plateau"] == {"share": 0.5, "best": 0.5, "num_bad_validations": 1}
+    after.validated(0.5)
+    assert after.get_last_lr() == pytest.approx([0.05])
+
+
+@pytest.mark.parametrize(("before", "after", "rate"), [("constant", "plateau", 1.0), ("plateau", "constant", 1.0)])
+def test_a_run_may_change_to_a_plateau_and_back(before: ScheduleName, after: ScheduleName, rate: float) -> None:
+    first, second = (
+        build_schedule(optimizer(), OptimConfig(schedule=name, warmup_fraction=0, plateau_patience=0), math.inf)
+        for name in (before, after)
+    )
+    for _ in range(2):
+        first.validated(0.5)
+    second.load_state_dict(first.state_dict())
+    second.set_rates()
+    assert second.get_last_lr() == [rate]
+
+
+def test_a_plateau_without_validations_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"schedule=plateau .* trainer\.limit_val_batches is 0"):
+        OptimConfig(schedule="plateau").check_validation(0)
+    OptimConfig(schedule="plateau").check_validation(0.5)
+    OptimConfig().check_validation(0)
+
+
+def test_l1_brings_matrices_nearer_to_zero_and_what_would_cross_it_to_zero() -> None:
+    module = network()
+    before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    build_optimizer(module, OptimConfig(optimizer="sgd", lr=0.5, weight_decay=0, l1=0.5)).step()
+    num_zeros = 0
+    for name, parameter in module.named_parameters():
+        expected = before[name]
+        if name in ("hidden.weight", "head.weight"):
+            expected = expected.sign() * (expected.abs() - 0.25).clamp(min=0)
+            num_zeros += int((parameter == 0).sum())
+        torch.testing.assert_close(parameter.detach(), expected)
+    assert 0 < num_zeros < 18, "some weights become zero, and not all of them"
+
+
+def test_l1_leaves_alone_what_an_update_leaves_alone() -> None:
+    module = network()
+    hidden, head = (module.get_parameter(f"{name}.weight") for name in ("hidden", "head"))
+    before = hidden.detach().clone()
+    head.grad = torch.zeros_like(head)
+    build_optimizer(module, OptimConfig(lr=0.5, l1=0.5)).step()
+    assert torch.equal(hidden, before)
+
+
+@pytest.mark.parametrize(("optimizer_name", "least"), [("adamw", 5), ("sgd", 6)])
+def test_l1_finds_the_inputs_that_matter(optimizer_name: Literal["adamw", "sgd"], least: int) -> None:
+    """Least squares with 3 of 10 inputs in use: with l1 weights of the other 7 are exactly zero, and no others are."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(200, 10, generator=generator)
+    targets = inputs[:, :3] @ torch.tensor([1.0, -2.0, 3.0]) + 0.1 * torch.randn(200, generator=generator)
+    zeros = {}
+    for l1 in (0.0, 0.5):
+        torch.manual_seed(0)
+        module = nn.Linear(10, 1)
+        steps = build_optimizer(module, OptimConfig(optimizer=optimizer_name, lr=0.01, weight_decay=0, l1=l1))
+        for _ in range(800):
+            batch = torch.randint(200, (20,), generator=generator)
+            steps.zero_grad()
+            (module(inputs[batch]).squeeze(-1) - targets[batch]).square().mean().backward()
+            steps.step()
+        zeros[l1] = (module.weight[0] == 0).nonzero().flatten().tolist()
+    assert zeros[0.0] == []
+    assert len(zeros[0.5]) >= least
+    assert set(zeros[0.5]) <= set(range(3, 10))
 
 
 def with_gradients() -> nn.ModuleDict:

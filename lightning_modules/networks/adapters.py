@@ -1,0 +1,74 @@
+"""Low-rank adapters: a few weights are trained beside those of a pretrained network, which stay as they are."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from project.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ALL_LINEAR = "all-linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adaptation of linear layers, done by peft.
+
+    Source: E. Hu et al. (2022), "LoRA: Low-Rank Adaptation of Large Language Models".
+    """
+
+    rank: int = 8
+    """Columns of the two matrices whose product is added to a layer's weight, at least 1."""
+    alpha: float = 16.0
+    """The product counts `alpha` / `rank` times, above 0."""
+    dropout: float = 0.0
+    """Share of an adapter's input zeroed in training, in [0, 1)."""
+    target_modules: list[str] = field(default_factory=list)
+    """Ends of the names of the layers that get an adapter, such as query and value. Empty: every linear layer."""
+
+    def check(self) -> None:
+        """Raises: ConfigError naming the setting that is out of range."""
+        for name, is_valid, valid in (
+            ("rank", self.rank >= 1, "a number of at least 1"),
+            ("alpha", self.alpha > 0, "a number above 0"),
+            ("dropout", 0 <= self.dropout < 1, "a number in [0, 1)"),
+        ):
+            if not is_valid:
+                raise ConfigError(f"encoder.lora.{name} is {getattr(self, name)}. Give {valid}.")
+
+
+def add_adapters(model: "PreTrainedModel", config: LoraConfig) -> None:
+    """Put adapters beside the layers of a network, in place, and leave nothing else of it to train.
+
+    Adapters begin as zero: the network's outputs are what they were.
+
+    Raises: ConfigError when a setting is out of range, no layer has such a name, or peft is not installed.
+    """
+    config.check()
+    _check_targets(model, config.target_modules)
+    try:
+        import peft
+    except ImportError as error:
+        raise ConfigError("encoder.lora needs peft. Install lightrail[lora], or leave encoder.lora out.") from error
+    settings = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=config.target_modules or ALL_LINEAR,
+    )
+    peft.inject_adapter_in_model(settings, model)
+
+
+def _check_targets(model: "PreTrainedModel", targets: list[str]) -> None:
+    from transformers.pytorch_utils import Conv1D  # the linear layer of GPT-2 and its like
+
+    linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear | Conv1D)]
+    for target in targets:
+        if not any(f".{name}".endswith(f".{target}") for name in linear):
+            names = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+            raise ConfigError(
+                f"encoder.lora.target_modules: no linear layer is called {target!r}. Those of this network are {names}."
+            )
