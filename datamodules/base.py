@@ -1,6 +1,5 @@
 """What every datamodule shares: read, split, encode once into the cache, batch."""
 
-import hashlib
 import json
 import logging
 import shutil
@@ -10,16 +9,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, cast, final
+from typing import Any, Literal, NamedTuple, cast, final
 
 import lightning.pytorch as pl
 
 from datamodules.batching import Batch, BatchConfig, BatchLoader, BucketSampler
 from datamodules.cache import CacheWriter, TokenisedSplit, build_once, cache_folder, digest_of, is_finished
-from datamodules.checking import DataReport, SplitFacts, report_on
+from datamodules.checking import DataReport, Remedies, SplitFacts, report_on
 from datamodules.reading import Empty, FileFormat, Quoting, ReadingNotes, Row, read_rows
+from datamodules.sampling import LabelDraw, SamplingConfig
 from datamodules.source_digest import source_digest
 from datamodules.splitting import Deduplicator, split_of
+from datamodules.spooling import read_spool, write_spool
 from project.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,8 @@ class ReadingConfig:
     encoding: str = "utf-8"
     """Any encoding Python knows, for example gb18030 or latin-1."""
     file_format: FileFormat = "auto"
-    """auto: by the file's ending."""
+    """auto: by the file's ending. labelled: lines of LABEL TEXT, or of __label__A __label__B TEXT, as columns `label`
+    and `text`."""
     quoting: Quoting = "auto"
     """Whether quotes enclose fields of a table. auto: in .csv, not in .tsv."""
     column_names: list[str] = field(default_factory=list)
@@ -81,6 +83,8 @@ class Inspected(NamedTuple):
     """All that the model is to answer; equal texts with different targets are a conflict."""
     labels: tuple[str, ...] = ()
     """What is counted in the label histogram."""
+    num_windows: int = 1
+    """How many overlapping windows it takes to read all of it."""
 
 
 class DataModule(pl.LightningDataModule, ABC):
@@ -102,7 +106,15 @@ class DataModule(pl.LightningDataModule, ABC):
     """The column whose length is an example's number of positions."""
     length_unit = "tokens"
     max_length: int
-    """Longest example, in `length_unit`; a setting of each datamodule."""
+    """Longest example, in `length_unit`; a setting of each datamodule that cuts."""
+    is_cut = True
+    """Whether an example may be longer than `max_length`, and is then cut there."""
+    remedies = Remedies()
+    """The settings that `lightrail check` names beside what it finds."""
+    structured: Sequence[str] = ()
+    """Columns that are given as they were parsed, and may be empty."""
+    sampling = SamplingConfig()
+    """How an epoch's examples are drawn by the encoded column `label`; a setting where there is such a column."""
 
     def __init__(
         self,
@@ -156,6 +168,29 @@ class DataModule(pl.LightningDataModule, ABC):
     def inspect(self, row: Mapping[str, Any]) -> Inspected:
         """Say what `lightrail check` is to know of an encoded row."""
 
+    def read(self, source: str, split: Split, notes: ReadingNotes) -> Iterator[Row]:
+        """Give the records of a source; another way to read is for data that is no rows of text."""
+        reading = self.reading
+        return read_rows(
+            source,
+            columns=self.columns(split),
+            encoding=reading.encoding,
+            file_format=reading.file_format,
+            quoting=reading.quoting,
+            column_names=reading.column_names,
+            empty=reading.empty,
+            structured=self.structured,
+            notes=notes,
+        )
+
+    def describe(self, rows: TokenisedSplit) -> str:
+        """Say for the log what became of the long examples of a split; nothing where none was too long."""
+        return ""
+
+    def digest(self, source: str, split: Split) -> str:
+        """Digest all content of a source that `read` depends on, whatever its files are called."""
+        return source_digest(source, self.reading.file_format)
+
     @final
     def adopt(self, facts: Facts) -> None:
         """Encode with the facts of a trained module, rather than with what this data's training split teaches."""
@@ -181,6 +216,9 @@ class DataModule(pl.LightningDataModule, ABC):
         self._rows = {name: TokenisedSplit(folder, name) for name in names}
         self._about = _about(folder)
         self._facts = self._about["facts"]
+        for name, rows in self._rows.items():
+            if note := self.describe(rows):
+                log.info("%s: %s", name, note)
 
     @final
     def rows(self, split: Split) -> TokenisedSplit:
@@ -208,7 +246,8 @@ class DataModule(pl.LightningDataModule, ABC):
                 place = {"file": self._about["files"][row["file"]], "line": row["line"]}
                 facts.add(str(row["text"]), **place, **seen._asdict())
             splits.append(facts)
-        return report_on(splits, max_length=self.max_length, unit=self.length_unit)
+        max_length = self.max_length if self.is_cut else None
+        return report_on(splits, max_length, self.length_unit, self.remedies)
 
     @final
     def train_dataloader(self) -> BatchLoader:
@@ -244,11 +283,13 @@ class DataModule(pl.LightningDataModule, ABC):
 
     def _loader(self, split: Split, *, is_shuffled: bool = False) -> BatchLoader:
         rows, trainer = self._rows[split], self.trainer
+        is_drawn = is_shuffled and self.sampling.method != "none"
         sampler = BucketSampler(
             rows.lengths(self.length_column),
             self.batch,
             seed=self.order_seed,
             is_shuffled=is_shuffled,
+            draw=LabelDraw(rows.values("label"), self.sampling, self.order_seed) if is_drawn else None,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
@@ -260,7 +301,7 @@ class DataModule(pl.LightningDataModule, ABC):
             weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
             return build_once(temporary / "predict", lambda writer: self._encode_all({"predict": self.path}, writer))
         sources = {"train": self.path, "validation": self.validation_path, "test": self.test_path}
-        content = {name: source and source_digest(source, self.reading.file_format) for name, source in sources.items()}
+        content = {name: source and self.digest(source, cast(Split, name)) for name, source in sources.items()}
         made_by = f"{type(self).__module__}.{type(self).__qualname__}"
         shape = {"class": made_by, "split": asdict(self.split), "reading": asdict(self.reading)}
         key = [content, shape, dict(self.settings())]
@@ -274,15 +315,15 @@ class DataModule(pl.LightningDataModule, ABC):
         # Half a surrogate pair, which JSON can hold, waits with them.
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogatepass", dir=writer.folder) as spool:
             notes = {name: ReadingNotes() for name in sources}
-            counts, digests = self._spool(self._assigned(sources, notes), list(sources), spool)
+            counts, digests = write_spool(self._assigned(sources, notes), list(sources), spool)
             for name in sources:
                 if not counts[name]:
                     raise DataError(_empty_split(name, self.path, sources[name], counts))
-            facts = self._facts if self._is_adopted else self.learn(_read_spool(spool, "train"))
+            facts = self._facts if self._is_adopted else self.learn(read_spool(spool, "train"))
             assert facts is not None, "to predict, the facts of a trained module are needed"
             files: dict[str, int] = {}
             for name in sources:
-                for example in _read_spool(spool, name):
+                for example in read_spool(spool, name):
                     place = {"file": files.setdefault(example.file, len(files)), "line": example.line}
                     writer.add(name, {**self.encode(example, facts), **place})
         about = {
@@ -294,26 +335,13 @@ class DataModule(pl.LightningDataModule, ABC):
         (writer.folder / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
         log.info("encoded %s", ", ".join(f"{count} {name} examples" for name, count in counts.items()))
 
-    def _spool(
-        self, assigned: Iterator[tuple[str, Row]], names: list[str], spool: IO[str]
-    ) -> tuple[dict[str, int], dict[str, str]]:
-        """Write each example with its split; give each split's number of examples and the digest of its content."""
-        counts = dict.fromkeys(names, 0)
-        contents = {name: hashlib.blake2b(digest_size=16) for name in names}
-        for name, example in assigned:
-            values = json.dumps(example.values, ensure_ascii=False)
-            counts[name] += 1
-            contents[name].update(values.encode("utf-8", "surrogatepass"))
-            spool.write(f"{name}\t{values}\t{example.line}\t{example.file}\n")
-        return counts, {name: content.hexdigest() for name, content in contents.items()}
-
     def _assigned(
         self, sources: Mapping[str, str | None], notes: Mapping[str, ReadingNotes]
     ) -> Iterator[tuple[str, Row]]:
         """Give all examples with their split; test first, so that a repeat is dropped from train and not from test."""
         repeats = Deduplicator()
         for name, source in reversed(list(sources.items())):
-            for row in self._read(source, cast(Split, name), notes[name]) if source else ():
+            for row in self.read(source, cast(Split, name), notes[name]) if source else ():
                 for example in self.examples(row, cast(Split, name)):
                     text = example.values["text"]
                     if name == "predict" or not self.split.drop_repeats or repeats.is_new(text):
@@ -327,39 +355,21 @@ class DataModule(pl.LightningDataModule, ABC):
         test = 0.0 if sources["test"] else self.split.test_fraction
         return split_of(text, self.split.seed, validation, test)
 
-    def _read(self, source: str, split: Split, notes: ReadingNotes) -> Iterator[Row]:
-        reading = self.reading
-        return read_rows(
-            source,
-            columns=self.columns(split),
-            encoding=reading.encoding,
-            file_format=reading.file_format,
-            quoting=reading.quoting,
-            column_names=reading.column_names,
-            empty=reading.empty,
-            notes=notes,
-        )
-
 
 def _is_encoded_with(facts: Facts, folder: Path) -> bool:
-    """Whether a finished cache was encoded with these facts. JSON compares the order inside each, which counts."""
+    """Whether a finished cache was encoded with these facts: those a module takes, which may not be all.
+
+    JSON compares the order inside each, which counts.
+    """
     if not is_finished(folder):
         return False
     own = _about(folder)["facts"]
-    return own.keys() == facts.keys() and all(json.dumps(own[name]) == json.dumps(facts[name]) for name in own)
+    return all(name in own and json.dumps(own[name]) == json.dumps(fact) for name, fact in facts.items())
 
 
 def _about(folder: Path) -> dict[str, Any]:
     about: dict[str, Any] = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
     return about
-
-
-def _read_spool(spool: IO[str], split: str) -> Iterator[Row]:
-    spool.seek(0)
-    for entry in spool:
-        name, values, line, file = entry.rstrip("\n").split("\t", 3)  # JSON writes a tab inside a text as \\t
-        if name == split:
-            yield Row(json.loads(values), file, int(line))
 
 
 def _empty_split(name: str, path: str, own: str | None, counts: Mapping[str, int]) -> str:

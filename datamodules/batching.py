@@ -13,6 +13,8 @@ from project.errors import ConfigError
 
 Batch = dict[str, Any]
 Collate = Callable[[Sequence[dict[str, Any]]], Batch]
+Draw = Callable[[int], np.ndarray]
+"""Epoch to the numbers of the examples to learn from in it, equally many in every epoch, [M]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +92,13 @@ class BucketSampler(Sampler[Share]):
     The global batches follow from `lengths`, `seed` and epoch alone. Each is dealt out over the processes, so every
     process takes the same number of steps, and no example is repeated or left out. Lightning calls `set_epoch`.
 
+    What `draw` gives differs in length from epoch to epoch, and a limit on positions could make a batch more or less of
+    it. Schedules need a fixed number: it is that of the first epoch, and later ones leave out or repeat what differs.
+
     Args:
         lengths: positions of each example, [N].
         seed: seed of the order.
+        draw: chooses the examples of an epoch; None takes each once. For shuffled batches only.
         is_shuffled: False gives the same order in every epoch, shortest first.
         rank, world_size: which process this is, of how many.
     """
@@ -104,12 +110,17 @@ class BucketSampler(Sampler[Share]):
         *,
         seed: int = 0,
         is_shuffled: bool = False,
+        draw: Draw | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         config.check()
+        assert draw is None or is_shuffled, "an evaluation takes each example once"
+        self.config, self.draw = config, draw
         self.buckets = length_buckets(lengths)
-        self.bounds = batch_bounds(np.sort(self.buckets), config.size, config.max_tokens)
+        drawn = self._drawn(0)
+        self.num_drawn = len(drawn)
+        self.num_batches = len(self._bounds(np.sort(self.buckets[drawn]))) - 1
         self.seed, self.is_shuffled = seed, is_shuffled
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
@@ -119,16 +130,27 @@ class BucketSampler(Sampler[Share]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.bounds) - 1
+        return self.num_batches
 
     def global_batches(self) -> list[np.ndarray]:
         """The example numbers of every batch of this epoch, in order, whatever the number of processes."""
         if not self.is_shuffled:
-            return np.split(np.argsort(self.buckets, kind="stable"), self.bounds[1:-1])
+            return self._batches(np.arange(len(self.buckets)))
         generator = np.random.default_rng([self.seed, self.epoch])
-        mixed = generator.permutation(len(self.buckets))
-        batches = np.split(mixed[np.argsort(self.buckets[mixed], kind="stable")], self.bounds[1:-1])
-        return [batches[number] for number in generator.permutation(len(batches))]
+        batches = self._batches(generator.permutation(self._drawn(self.epoch)))
+        order = np.resize(generator.permutation(len(batches)), len(self))  # cuts, or begins anew
+        return [batches[number] for number in order]
+
+    def _drawn(self, epoch: int) -> np.ndarray:
+        return np.arange(len(self.buckets)) if self.draw is None else self.draw(epoch)
+
+    def _batches(self, examples: np.ndarray) -> list[np.ndarray]:
+        """Divide examples into batches, shortest first, equally long ones in the order in which they are given."""
+        by_length = examples[np.argsort(self.buckets[examples], kind="stable")]
+        return np.split(by_length, self._bounds(self.buckets[by_length])[1:-1])
+
+    def _bounds(self, buckets: np.ndarray) -> list[int]:
+        return batch_bounds(buckets, self.config.size, self.config.max_tokens)
 
     def __iter__(self) -> Iterator[Share]:
         for batch in self.global_batches()[self.first_batch :]:
@@ -196,7 +218,7 @@ class BatchLoader:
 
     def _description(self) -> dict[str, int]:
         sampler = self.sampler
-        return {"num_examples": len(sampler.buckets), "num_batches": len(sampler), "seed": sampler.seed}
+        return {"num_examples": sampler.num_drawn, "num_batches": len(sampler), "seed": sampler.seed}
 
     def state_dict(self) -> dict[str, int]:
         return {**self._description(), "epoch": self.sampler.epoch, "batches_seen": self.batches_seen}

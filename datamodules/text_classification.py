@@ -1,4 +1,7 @@
-"""Texts with one label each."""
+"""Texts, or pairs of texts, with one label each or any number of labels.
+
+Shapes: B examples, N windows, T positions of the longest window, L labels.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,10 +12,18 @@ import torch
 
 from datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
 from datamodules.batching import Batch, BatchConfig
+from datamodules.cache import TokenisedSplit
+from datamodules.checking import Remedies
 from datamodules.collating import pad
 from datamodules.reading import Row
-from datamodules.tokenizing import Tokenizer, load_tokenizer, vocabulary_of
+from datamodules.reading.rows import text_value
+from datamodules.sampling import SamplingConfig
+from datamodules.tokenizing import SEPARATOR, Tokenizer, load_tokenizer
+from datamodules.truncating import Layout, Truncation, lay_out
 from project.errors import ConfigError, DataError
+
+_BETWEEN = " ||| "
+"""Between the texts of a pair, for people."""
 
 
 @final
@@ -22,11 +33,20 @@ class TextClassificationData(DataModule):
     Args:
         path: training data; to predict, the column of labels may be missing.
         text_column, label_column: names of the columns.
-        tokenizer: `characters`, `words`, or the name or folder of a Hugging Face tokenizer.
-        max_length: most tokens of a text; the rest is cut off, counted and reported.
+        pair_column: column of a second text, where pairs are classified: the encoder reads both, a sign between them.
+        has_many_labels: a text has any number of labels, or none. Lists, in JSON Lines and Parquet, are taken as they
+            are; any other cell is divided at `label_separator`.
+        label_separator: what stands between the labels of a cell, with `has_many_labels`.
+        tokenizer: `characters`, `words`, `subwords` (word pieces, trained on the training split), or the name or folder
+            of a Hugging Face tokenizer.
+        max_length: most tokens of a text, or of one window of it, special ones included.
+        truncation: what is kept of a longer text: its `head`, its `tail`, or `head_tail`, a quarter of `max_length`
+            from its head and the rest from its end; or all of it in `windows` that overlap by at least a quarter. What
+            is cut is counted and reported.
         max_vocabulary: most distinct tokens, the most frequent ones; without a Hugging Face tokenizer.
         min_count: a token seen less often in the training split is unknown; without a Hugging Face tokenizer.
         lower_case: whether A and a are the same; without a Hugging Face tokenizer.
+        sampling: how training examples are drawn where labels are unequally frequent; for one label each.
     """
 
     def __init__(
@@ -37,11 +57,16 @@ class TextClassificationData(DataModule):
         test_path: str | None = None,
         text_column: str = "text",
         label_column: str = "label",
+        pair_column: str | None = None,
+        has_many_labels: bool = False,
+        label_separator: str = "|",
         tokenizer: str = "characters",
         max_length: int = 256,
+        truncation: Truncation = "head",
         max_vocabulary: int = 50_000,
         min_count: int = 2,
         lower_case: bool = True,
+        sampling: SamplingConfig = SamplingConfig(),
         split: SplitConfig = SplitConfig(),
         reading: ReadingConfig = ReadingConfig(),
         batch: BatchConfig = BatchConfig(),
@@ -53,74 +78,167 @@ class TextClassificationData(DataModule):
             raise ConfigError(
                 f"data.max_length is {max_length} and data.max_vocabulary {max_vocabulary}. Give at least 1 for each."
             )
-        self.text_column, self.label_column = text_column, label_column
-        self.tokenizer, self.max_length = tokenizer, max_length
+        self.text_column, self.label_column, self.pair_column = text_column, label_column, pair_column
+        self.has_many_labels, self.label_separator = has_many_labels, label_separator
+        self.tokenizer, self.max_length, self.truncation = tokenizer, max_length, truncation
         self.max_vocabulary, self.min_count, self.lower_case = max_vocabulary, min_count, lower_case
+        self.sampling = sampling
+        self.is_cut = truncation != "windows"
+        self.structured = (label_column,) if has_many_labels else ()
+        drawing = "" if has_many_labels else ", data.sampling.method=oversample"
+        self.remedies = Remedies(
+            length="set data.truncation to head_tail or windows",
+            imbalance=f"model.loss.class_weights=balanced{drawing} or model.loss.focal_gamma=2",
+        )
         self._loaded: Tokenizer | None = None
+        self._check_settings()
 
     def columns(self, split: Split) -> Mapping[str, str]:
-        columns = {"text_column": self.text_column, "label_column": self.label_column}
-        return {"text_column": self.text_column} if split == "predict" else columns
+        texts = {"text_column": self.text_column}
+        if self.pair_column:
+            texts["pair_column"] = self.pair_column
+        return texts if split == "predict" else {**texts, "label_column": self.label_column}
 
     def settings(self) -> Mapping[str, Any]:
         return {
-            "columns": [self.text_column, self.label_column],
+            "columns": [self.text_column, self.pair_column, self.label_column],
+            "labels": [self.has_many_labels, self.label_separator],
             "tokenizer": [self.tokenizer, self._tokenizer().digest],
             "vocabulary": [self.max_vocabulary, self.min_count, self.lower_case],
-            "max_length": self.max_length,
+            "max_length": [self.max_length, self.truncation],
         }
 
     def examples(self, row: Row, split: Split) -> Iterator[Row]:
-        values = {"text": row.values[self.text_column], "label": row.values.get(self.label_column)}
+        text, label = row.values[self.text_column], row.values.get(self.label_column)
+        values = {"text": text, "label": label if split == "predict" else self._label_or_labels(label, row)}
+        if self.pair_column:
+            pair = [text, row.values[self.pair_column]]
+            values |= {"text": _BETWEEN.join(pair), "pair": pair}
         yield Row(values, row.file, row.line)
 
     def learn(self, train: Iterator[Row]) -> Facts:
-        labels: set[str] = set()
+        labels: Counter[str] = Counter()
         tokens: Counter[str] = Counter()
         tokenizer = self._tokenizer()
         for example in train:
-            labels.add(example.values["label"])
+            labels.update(_labels(example))
             if tokenizer.needs_vocabulary:
-                tokens.update(tokenizer.split(example.values["text"]))
-        if len(labels) < 2:
+                for text in _texts(example):
+                    tokens.update(tokenizer.split(text))
+        if len(labels) < (1 if self.has_many_labels else 2):
             raise DataError(
-                f"{self.path}: the training split has one label only ({', '.join(labels)}). "
-                f"Give rows of at least two, or name another data.label_column."
+                f"{self.path}: the training split has {'one label only' if labels else 'no label'} "
+                f"({', '.join(labels)}). Give rows of at least two, or name another data.label_column."
             )
-        return {"vocabulary": vocabulary_of(tokens, self.max_vocabulary, self.min_count), "labels": sorted(labels)}
+        vocabulary = tokenizer.vocabulary(tokens, self.max_vocabulary, self.min_count)
+        is_separated = tokenizer.needs_vocabulary and self.pair_column
+        return {
+            "vocabulary": [SEPARATOR, *vocabulary] if is_separated else vocabulary,
+            "labels": sorted(labels),
+            "label_counts": [labels[label] for label in sorted(labels)],
+            "has_many_labels": self.has_many_labels,
+        }
 
     def encode(self, example: Row, facts: Facts) -> Mapping[str, Any]:
-        ids = self._tokenizer().encode(example.values["text"], facts["vocabulary"])
-        row = {
-            "input_ids": np.array(self._tokenizer().cut(ids, self.max_length), dtype=np.int32),
-            "num_tokens": len(ids),
-            "text": example.values["text"],
-        }
-        label = example.values["label"]
-        return row if label is None else {**row, "label": self._label_number(label, example, facts["labels"])}
+        layout = self._layout(_texts(example), facts["vocabulary"])
+        row = {"input_ids": layout.input_ids, "num_tokens": layout.num_tokens, "text": example.values["text"]}
+        if self.pair_column and self._tokenizer().has_segments:
+            row["segment_ids"] = layout.segment_ids
+        if example.values["label"] is None:
+            return row
+        numbers = [self._label_number(label, example, facts["labels"]) for label in _labels(example)]
+        return {**row, "labels": np.array(numbers, np.int32)} if self.has_many_labels else {**row, "label": numbers[0]}
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """`input_ids` and `attention_mask` are [B, T], `labels` (absent to predict) [B], `text` a list of B."""
-        input_ids = pad([row["input_ids"] for row in rows], self._tokenizer().pad_id)
-        lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+        """`input_ids`, `attention_mask` and, where there are, `segment_ids` are [N, T]; `text_of_window` is [N], absent
+        where N == B; `labels`, absent to predict, [B] or, any number to a text, [B, L] of 0 and 1; `text` a list of B.
+        """
+        windows = [self._windows(row["input_ids"]) for row in rows]
+        lengths = torch.tensor([len(window) for own in windows for window in own])
         batch = {
             "id": [row["id"] for row in rows],
-            "input_ids": input_ids,
-            "attention_mask": torch.arange(input_ids.shape[1]) < lengths[:, None],
+            "input_ids": pad([window for own in windows for window in own], self._tokenizer().pad_id),
+            "attention_mask": torch.arange(int(lengths.max())) < lengths[:, None],
             "text": [row["text"] for row in rows],
             "num_tokens": int(lengths.sum()),
             "num_targets": len(rows),
         }
-        return {**batch, "labels": torch.tensor([row["label"] for row in rows])} if "label" in rows[0] else batch
+        if len(lengths) > len(rows):
+            counts = torch.tensor([len(own) for own in windows])
+            batch["text_of_window"] = torch.arange(len(rows)).repeat_interleave(counts)
+        if "segment_ids" in rows[0]:
+            batch["segment_ids"] = pad([row["segment_ids"] for row in rows], 0)
+        if "label" in rows[0]:
+            batch["labels"] = torch.tensor([row["label"] for row in rows])
+        elif "labels" in rows[0]:
+            targets = torch.zeros(len(rows), len(self.facts()["labels"]))
+            for target, row in zip(targets, rows, strict=True):
+                target[row["labels"].tolist()] = 1.0
+            batch["labels"] = targets
+        return batch
 
     def inspect(self, row: Mapping[str, Any]) -> Inspected:
-        label = self.facts()["labels"][row["label"]]
-        return Inspected(length=row["num_tokens"], target=label, labels=(label,))
+        names = self.facts()["labels"]
+        labels = tuple(names[number] for number in (row["labels"] if self.has_many_labels else [row["label"]]))
+        num_windows = len(self._windows(row["input_ids"]))
+        return Inspected(length=row["num_tokens"], target="|".join(labels), labels=labels, num_windows=num_windows)
+
+    def describe(self, rows: TokenisedSplit) -> str:
+        lengths = rows.values("num_tokens")
+        num_longer = int((lengths > self.max_length).sum())
+        if not num_longer:
+            return ""
+        longer = f"{100 * num_longer / len(rows):.1f} % of the texts are longer than {self.max_length} tokens"
+        if self.is_cut:
+            return f"{longer} and are cut ({self.truncation})"
+        num_windows = np.ceil(rows.lengths("input_ids") / self.max_length).mean()
+        return f"{longer} and are read in windows, {num_windows:.2f} a text in the mean"
+
+    def _check_settings(self) -> None:
+        self.sampling.check()
+        if self.has_many_labels and self.sampling.method != "none":
+            raise ConfigError(
+                f"data.sampling.method={self.sampling.method} evens out labels that exclude each other, and with "
+                f"data.has_many_labels they do not. Leave it at none, and set model.loss.class_weights=balanced."
+            )
+        if self.pair_column and self.truncation == "windows":
+            raise ConfigError("data.truncation=windows reads one text, not a pair. Set head, tail or head_tail.")
+        if self.has_many_labels and not self.label_separator:
+            raise ConfigError("data.label_separator is empty. Give what stands between the labels of a cell.")
 
     def _tokenizer(self) -> Tokenizer:
         if self._loaded is None:
             self._loaded = load_tokenizer(self.tokenizer, lower_case=self.lower_case)
         return self._loaded
+
+    def _layout(self, texts: Sequence[str], vocabulary: list[str]) -> Layout:
+        tokenizer = self._tokenizer()
+        numbers = [tokenizer.numbers(text, vocabulary) for text in texts]
+        frame = tokenizer.frame(is_pair=len(texts) == 2)
+        if not frame.size(len(texts)) and not any(numbers):
+            numbers[0] = [tokenizer.unknown_id]  # an encoder needs something to read
+        return lay_out(numbers, frame, self.max_length, self.truncation)
+
+    def _windows(self, input_ids: np.ndarray) -> Sequence[np.ndarray]:
+        is_long = len(input_ids) > self.max_length
+        return list(input_ids.reshape(-1, self.max_length)) if is_long else [input_ids]
+
+    def _label_or_labels(self, label: Any, row: Row) -> str | list[str]:
+        if not self.has_many_labels:
+            if isinstance(label, list):
+                raise DataError(
+                    f"{row.file}:{row.line}: {len(label)} labels in a list ({', '.join(label)}), one is needed. "
+                    f"Set data.has_many_labels=true if a text may have any number of labels."
+                )
+            return str(label)
+        where = f"{row.file}:{row.line}"
+        cell = [] if label is None else text_value(label, where, self.label_column)
+        cells = cell.split(self.label_separator) if isinstance(cell, str) else cell
+        labels = sorted({name.strip() for name in cells} - {""})
+        for name in labels:
+            if "|" in name:  # stands between the labels of an answer, wherever it is stored
+                raise DataError(f"{where}: label {name!r} holds the sign |. Write it without, or separate labels at |.")
+        return labels
 
     def _label_number(self, label: str, example: Row, labels: list[str]) -> int:
         if label not in labels:
@@ -130,3 +248,12 @@ class TextClassificationData(DataModule):
                 f"has ({known}). Fix the label, or add rows with it to the training data."
             )
         return labels.index(label)
+
+
+def _texts(example: Row) -> Sequence[str]:
+    return example.values.get("pair") or [example.values["text"]]
+
+
+def _labels(example: Row) -> list[str]:
+    label = example.values["label"]
+    return label if isinstance(label, list) else [label]

@@ -9,14 +9,16 @@ from datamodules.checking.facts import (
     length_percentiles,
     repeats,
     shared,
+    shared_conflicts,
 )
-from datamodules.checking.findings import Finding, find
+from datamodules.checking.findings import Finding, Remedies, find
 from datamodules.checking.report import DataReport, report_on
 
 __all__ = [
     "DataReport",
     "Finding",
     "Pairs",
+    "Remedies",
     "SplitFacts",
     "conflicts",
     "cut_shares",
@@ -26,4 +28,5 @@ __all__ = [
     "repeats",
     "report_on",
     "shared",
+    "shared_conflicts",
 ]

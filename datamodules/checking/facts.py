@@ -23,15 +23,27 @@ class SplitFacts:
         self.source = source
         self.notes = notes or ReadingNotes()
         self.label_counts: Counter[str] = Counter()
+        self.num_unlabelled = self.most_labels = 0
+        """Rows without any label, and how many the row with most of them has."""
+        self.num_in_windows = self.num_windows = 0
+        """Rows that are read in several windows, and the windows of all rows."""
         self._files: dict[str, int] = {}
-        self._file_of_row = array("H")
+        self._file_of_row = array("L")
         self._lines = array("Q")
         self._digests = array("Q")
         self._targets = array("Q")
         self._lengths = array("L")
 
     def add(
-        self, text: str, *, file: str, line: int, length: int, target: str = "", labels: Iterable[str] = ()
+        self,
+        text: str,
+        *,
+        file: str,
+        line: int,
+        length: int,
+        target: str = "",
+        labels: Iterable[str] = (),
+        num_windows: int = 1,
     ) -> None:
         """Take in a row.
 
@@ -39,13 +51,19 @@ class SplitFacts:
             length: in the unit that the report names, before anything is cut.
             target: all that the model is to answer for this text; equal texts with different targets are a conflict.
             labels: what is counted: the label of a text, or the types of the entities in it.
+            num_windows: how many windows it takes to read all of the text.
         """
         self._file_of_row.append(self._files.setdefault(file, len(self._files)))
         self._lines.append(line)
         self._digests.append(text_digest(text))
         self._targets.append(text_digest(target))
         self._lengths.append(length)
+        labels = list(labels)
         self.label_counts.update(labels)
+        self.num_unlabelled += not labels
+        self.most_labels = max(self.most_labels, len(labels))
+        self.num_in_windows += num_windows > 1
+        self.num_windows += num_windows
 
     def __len__(self) -> int:
         return len(self._digests)
@@ -103,6 +121,13 @@ def conflicts(digests: NDArray[np.uint64], targets: NDArray[np.uint64]) -> Pairs
     """
     pairs = repeats(digests)
     differs: NDArray[np.bool_] = targets[pairs[:, 0]] != targets[pairs[:, 1]]
+    return pairs[differs]
+
+
+def shared_conflicts(earlier: SplitFacts, later: SplitFacts) -> Pairs:
+    """Pair each row of `later` with the first row of `earlier` that has its text, where their targets differ."""
+    pairs = shared(earlier.digests, later.digests)
+    differs: NDArray[np.bool_] = earlier.targets[pairs[:, 0]] != later.targets[pairs[:, 1]]
     return pairs[differs]
 
 

@@ -14,6 +14,7 @@ from datamodules.checking.facts import (
     length_percentiles,
     repeats,
     shared,
+    shared_conflicts,
 )
 
 _FEW_ROWS_OF_A_LABEL = 8
@@ -28,12 +29,26 @@ class Finding:
     message: str
 
 
-def find(splits: Sequence[SplitFacts], max_length: int | None = None, unit: str = "tokens") -> list[Finding]:
+@dataclass(frozen=True, kw_only=True)
+class Remedies:
+    """What a user of a kind of data can set about a finding, as it follows "or ". Empty: no setting does it."""
+
+    length: str = ""
+    imbalance: str = ""
+
+
+def find(
+    splits: Sequence[SplitFacts],
+    max_length: int | None = None,
+    unit: str = "tokens",
+    remedies: Remedies = Remedies(),
+) -> list[Finding]:
     """Give all findings, warnings first.
 
     Args:
         splits: at least one, the training split first.
         max_length: where texts are cut, in `unit`; None where nothing is cut.
+        remedies: the settings to name.
     """
     findings: list[Finding] = []
     for earlier, later in itertools.combinations(splits, 2):
@@ -41,8 +56,9 @@ def find(splits: Sequence[SplitFacts], max_length: int | None = None, unit: str 
     for split in splits:
         findings += _duplicates(split)
         findings += _reading(split)
-    findings += _lengths(splits, max_length, unit)
-    findings += _labels(splits)
+        findings += _windows(split)
+    findings += _lengths(splits, max_length, unit, remedies.length)
+    findings += _labels(splits, remedies.imbalance)
     findings += _sizes(splits)
     return sorted(findings, key=lambda finding: finding.severity == "note")
 
@@ -53,8 +69,15 @@ def _overlap(earlier: SplitFacts, later: SplitFacts) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"{_count(len(pairs), len(later))} {later.name} texts also stand in {earlier.name} "
-            f"({_example(earlier, later, pairs)}). The score on them measures memory: drop them from {earlier.name}, "
-            f"or report the score without them as well.",
+            f"({_example(earlier, later, pairs)}). The score on them measures memory: with "
+            f"data.split.drop_repeats=true they stay in {later.name}, once each, and are dropped from {earlier.name}.",
+        )
+    pairs = shared_conflicts(earlier, later)
+    if len(pairs):
+        yield Finding(
+            "warning",
+            f"{_count(len(pairs), len(later))} {later.name} rows give a text of {earlier.name} another label "
+            f"({_example(earlier, later, pairs)}): correct them.",
         )
 
 
@@ -62,7 +85,7 @@ def _duplicates(split: SplitFacts) -> Iterator[Finding]:
     pairs = repeats(split.digests)
     if len(pairs):
         is_many = len(pairs) > 0.01 * len(split)
-        advice = f" Drop repeated rows from {split.name}: they weigh more than others." if is_many else ""
+        advice = " They weigh more than others: data.split.drop_repeats=true keeps one of each." if is_many else ""
         yield Finding(
             "warning" if is_many else "note",
             f"{_count(len(pairs), len(split))} {split.name} rows repeat an earlier text "
@@ -91,9 +114,24 @@ def _reading(split: SplitFacts) -> Iterator[Finding]:
             f"{notes.num_empty_skipped:,} rows of {split.source} with an empty cell were skipped, the first at line "
             f"{notes.first_empty_line}.",
         )
+    if notes.num_illegal_tags:
+        yield Finding(
+            "warning",
+            f"{notes.num_illegal_tags:,} tags of {split.source} stand where their scheme does not allow them, the "
+            f"first at line {notes.first_illegal_line}. Correct them; data.illegal_tags says how they are read.",
+        )
 
 
-def _lengths(splits: Sequence[SplitFacts], max_length: int | None, unit: str) -> Iterator[Finding]:
+def _windows(split: SplitFacts) -> Iterator[Finding]:
+    if split.num_in_windows:
+        yield Finding(
+            "note",
+            f"{_count(split.num_in_windows, len(split))} {split.name} texts are longer than a window and are read in "
+            f"several, {split.num_windows / len(split):.2f} a text in the mean.",
+        )
+
+
+def _lengths(splits: Sequence[SplitFacts], max_length: int | None, unit: str, remedy: str) -> Iterator[Finding]:
     shares = {} if max_length is None else {split.name: cut_shares(split.lengths, max_length) for split in splits}
     if any(rows for rows, _ in shares.values()):
         is_much = any(rows > 0.01 for rows, _ in shares.values())
@@ -102,11 +140,13 @@ def _lengths(splits: Sequence[SplitFacts], max_length: int | None, unit: str) ->
             for name, (rows, lost) in shares.items()
         ]
         enough = max(length_percentiles(split.lengths)[99] for split in splits)
-        advice = f" A maximum length of {enough:,} would cut 1 % of the rows at most." if is_much else ""
-        yield Finding("warning" if is_much else "note", f"Cut at {max_length:,} {unit}: {', '.join(parts)}.{advice}")
+        advice = f" data.max_length={enough} would cut 1 % of the rows at most{remedy and f', or {remedy}'}."
+        yield Finding(
+            "warning" if is_much else "note", f"Cut at {max_length:,} {unit}: {', '.join(parts)}.{advice * is_much}"
+        )
 
 
-def _labels(splits: Sequence[SplitFacts]) -> Iterator[Finding]:
+def _labels(splits: Sequence[SplitFacts], remedy: str) -> Iterator[Finding]:
     train, *others = splits
     counts = train.label_counts
     if not counts:
@@ -126,8 +166,15 @@ def _labels(splits: Sequence[SplitFacts]) -> Iterator[Finding]:
     if ratio >= 3:
         yield Finding(
             "warning" if ratio >= 10 else "note",
-            f"The largest label has {ratio:,.0f} times the rows of the smallest: choose checkpoints by macro F1 "
-            f"rather than accuracy, and consider class weights.",
+            f"The largest label has {ratio:,.0f} times the rows of the smallest: judge by macro F1, to "
+            f"which all labels count the same{remedy and f', or set {remedy}'}.",
+        )
+    if train.most_labels > 1:
+        mean = counts.total() / len(train)
+        yield Finding(
+            "note",
+            f"{train.name} rows have {mean:.2f} labels in the mean and {train.most_labels} at most; "
+            f"{_count(train.num_unlabelled, len(train))} have none.",
         )
     for other in others:
         unseen = sorted(other.label_counts.keys() - counts.keys())

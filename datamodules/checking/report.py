@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from datamodules.checking.facts import SplitFacts, cut_shares, length_percentiles, repeats
-from datamodules.checking.findings import Finding, find
+from datamodules.checking.findings import Finding, Remedies, find
 
 _MAX_LINES = 39
 _MAX_LABELS = 10
@@ -67,9 +67,14 @@ class DataReport:
         return table
 
 
-def report_on(splits: Sequence[SplitFacts], max_length: int | None = None, unit: str = "tokens") -> DataReport:
+def report_on(
+    splits: Sequence[SplitFacts],
+    max_length: int | None = None,
+    unit: str = "tokens",
+    remedies: Remedies = Remedies(),
+) -> DataReport:
     """Measure the splits, the training split first, and judge them; see `find` for the arguments."""
-    return DataReport(splits, find(splits, max_length, unit), max_length, unit)
+    return DataReport(splits, find(splits, max_length, unit, remedies), max_length, unit)
 
 
 def _share(split: SplitFacts, labels: Sequence[str]) -> str:

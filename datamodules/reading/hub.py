@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datamodules.reading.rows import Columns, Row, text_value
+from datamodules.reading.rows import Columns, Row
 from project.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ def read_hub(source: str, columns: Columns) -> Iterator[Row]:
         for values in zip(*(batch[name] for name in columns.names), strict=True):
             number += 1
             where = f"{source}:{number}"
-            named = [
-                text_value(_label_names(value, features[name], where), where, name)
+            record = {
+                name: _label_names(value, features[name], where)
                 for name, value in zip(columns.names, values, strict=True)
-            ]
-            yield Row(dict(zip(columns.names, named, strict=True)), source, number)
+            }
+            yield Row(columns.values(record, where), source, number)
 
 
 def load_hub(source: str) -> "Dataset":

@@ -32,7 +32,7 @@ def read_lines(source: str, encoding: str = "utf-8") -> Iterator[str]:
     """
     is_bytewise = _is_bytewise(encoding)
     number = 0
-    with _open_bytes(source) as stream:
+    with open_bytes(source) as stream:
         lines = _decode(stream, source, encoding) if is_bytewise else _decode_wide(stream, source, encoding)
         try:
             for line in lines:
@@ -75,8 +75,11 @@ def _nearby(path: Path) -> str:
 
 
 @contextmanager
-def _open_bytes(source: str) -> Iterator[IO[bytes]]:
+def open_bytes(source: str) -> Iterator[IO[bytes]]:
+    """Open a file, or standard input, decompressed if its content is gzip. Raises: DataError when that cannot be."""
     if source == STANDARD_INPUT:
+        if sys.stdin is None:  # Python's word for one that was closed
+            raise DataError("standard input is closed. Pipe texts into it, one a line, or name a file.")
         yield sys.stdin.buffer
         return
     with existing_file(source).open("rb") as stream:

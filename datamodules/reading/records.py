@@ -1,14 +1,15 @@
-"""Rows of the formats that are not tables in text: plain lines, JSON Lines, tagged tokens, Parquet."""
+"""Rows of the formats that are not tables in text: plain lines, labelled lines, JSON Lines, Parquet."""
 
 import json
 from collections.abc import Iterator
 from typing import Any
 
 from datamodules.reading.lines import existing_file
-from datamodules.reading.rows import Columns, Row, text_value
+from datamodules.reading.rows import Columns, Row
 from project.errors import DataError
 
 _ROWS_PER_BATCH = 1024
+_LABEL_MARK = "__label__"
 
 
 def read_text(file: str, lines: Iterator[str], columns: Columns) -> Iterator[Row]:
@@ -19,6 +20,38 @@ def read_text(file: str, lines: Iterator[str], columns: Columns) -> Iterator[Row
         yield Row(dict.fromkeys(columns.names, line), file, number)
 
 
+def read_labelled(file: str, lines: Iterator[str], columns: Columns) -> Iterator[Row]:
+    """Yield each line as columns `label`, which white space ends, and `text`, the rest; blank lines hold no record.
+
+    As fastText writes it, `__label__` begins every label, and there may be several, or none: a list then.
+    """
+    columns.require(file, ["label", "text"])
+    is_marked: bool | None = None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        is_marked = line.lstrip().startswith(_LABEL_MARK) if is_marked is None else is_marked
+        label, text = _marked_labels(line) if is_marked else _first_field(f"{file}:{number}", line)
+        values = {"label": label, "text": text}
+        yield Row({name: values[name] for name in columns.names}, file, number)
+
+
+def _first_field(where: str, line: str) -> tuple[str, str]:
+    label, *text = line.split(maxsplit=1)
+    if not text:
+        raise DataError(f"{where}: {line!r} is a label without a text, or the reverse. Write LABEL TEXT.")
+    return label, text[0].rstrip()
+
+
+def _marked_labels(line: str) -> tuple[str | list[str], str]:
+    labels = []
+    while line.lstrip().startswith(_LABEL_MARK):
+        label, *rest = line.split(maxsplit=1)
+        labels.append(label.removeprefix(_LABEL_MARK))
+        line = rest[0] if rest else ""
+    return labels[0] if len(labels) == 1 else labels, line.strip()
+
+
 def read_json_lines(file: str, lines: Iterator[str], columns: Columns) -> Iterator[Row]:
     """Yield each line's JSON object; blank lines hold no record."""
     for number, line in enumerate(lines, 1):
@@ -27,7 +60,7 @@ def read_json_lines(file: str, lines: Iterator[str], columns: Columns) -> Iterat
         where = f"{file}:{number}"
         record = _json_object(where, line)
         columns.require(where, record)
-        yield Row({name: text_value(record[name], where, name) for name in columns.names}, file, number)
+        yield Row(columns.values(record, where), file, number)
 
 
 def _json_object(where: str, line: str) -> dict[str, Any]:
@@ -40,40 +73,6 @@ def _json_object(where: str, line: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise DataError(f'{where}: {type(record).__name__} found, an object ({{"text": ...}}) is needed. Fix the line.')
     return record
-
-
-def read_tagged_tokens(file: str, lines: Iterator[str], columns: Columns) -> Iterator[Row]:
-    """Yield each sentence as columns `tokens` (first field of its lines) and `tags` (last field).
-
-    A blank line or a -DOCSTART- line ends a sentence. Fields are separated by tabs where a line has one, else by
-    spaces: other white space, such as the ideographic space, is a token in some corpora.
-    """
-    columns.require(file, ["tokens", "tags"])
-    num_fields = 0
-    sentence: list[list[str]] = []
-    number = 0
-    for number, line in enumerate(lines, 1):
-        if not line.strip(" \t") or line.startswith("-DOCSTART-"):
-            if sentence:
-                yield _tagged_row(sentence, columns, file, number - len(sentence))
-            sentence = []
-            continue
-        fields = [field.strip(" ") for field in line.split("\t" if "\t" in line else " ") if field.strip(" ")]
-        num_fields = num_fields or max(len(fields), 2)
-        if len(fields) != num_fields:
-            raise DataError(
-                f"{file}:{number}: {len(fields)} field{'s' * (len(fields) != 1)} in {line!r}, {num_fields} expected: "
-                f"a token first and its tag last, separated by a tab or spaces. Fix the line; separate by tabs if a "
-                f"token is itself a space."
-            )
-        sentence.append(fields)
-    if sentence:
-        yield _tagged_row(sentence, columns, file, number - len(sentence) + 1)
-
-
-def _tagged_row(sentence: list[list[str]], columns: Columns, file: str, line: int) -> Row:
-    values = {"tokens": [fields[0] for fields in sentence], "tags": [fields[-1] for fields in sentence]}
-    return Row({name: values[name] for name in columns.names}, file, line)
 
 
 def read_parquet(file: str, columns: Columns) -> Iterator[Row]:
@@ -89,7 +88,6 @@ def read_parquet(file: str, columns: Columns) -> Iterator[Row]:
                 for record in batch.to_pylist():
                     number += 1
                     where = f"{file}:{number}"
-                    values = {name: text_value(record[name], where, name) for name in columns.names}
-                    yield Row(values, file, number)
+                    yield Row(columns.values(record, where), file, number)
     except ArrowException as error:
         raise DataError(f"{file}: no readable Parquet after record {number}: {error}. Write the file again.") from error

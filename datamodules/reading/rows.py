@@ -6,11 +6,35 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from project.errors import DataError
+from project.errors import ConfigError, DataError
 
 Quoting = Literal["auto", "standard", "none"]
 Empty = Literal["refuse", "skip", "keep"]
-FileFormat = Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet", "conll"]
+FileFormat = Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet", "conll", "labelled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaggedLines:
+    """How lines of tagged tokens are laid out."""
+
+    separator: str = "auto"
+    """What stands between the columns: tab, space (one or more), or any text. auto: a tab where a line has one, else
+    spaces."""
+    token_column: int = 0
+    """Column of the token, counted from 0, or from the end with -1."""
+    tag_column: int = -1
+    """Column of the tag, counted from 0, or from the end with -1."""
+    strip_position_digits: bool = False
+    """Take from each token the one digit at its end that says which character of its word it is, as in `科0 技1`."""
+
+    def check(self) -> None:
+        """Raises: ConfigError when the token and its tag are to come from the same column, or nothing separates."""
+        if self.token_column == self.tag_column:
+            raise ConfigError(
+                f"data.tagged_lines: token_column and tag_column are both {self.tag_column}. Give each its own column."
+            )
+        if not self.separator:
+            raise ConfigError("data.tagged_lines.separator is empty. Give auto, tab, space, or the separating text.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +59,35 @@ class ReadingNotes:
     num_multiline_fields: int = 0
     """Quoted fields that go on over a line's end: real paragraphs, or a stray quote that swallowed rows."""
     first_multiline_line: int | None = None
+    num_illegal_tags: int = 0
+    """Tags that stand where their scheme does not allow them."""
+    first_illegal_line: int | None = None
 
 
 class Columns:
     """The columns a caller asks for, each with the setting that names it where there is one.
 
+    Args:
+        columns: their names, or setting to column.
+        structured: those that may hold lists of lists and objects; these are given as they were parsed.
+
     >>> Columns({"text_column": "sentence"}).names
     ['sentence']
     """
 
-    def __init__(self, columns: Sequence[str] | Mapping[str, str]) -> None:
+    def __init__(self, columns: Sequence[str] | Mapping[str, str], structured: Sequence[str] = ()) -> None:
         assert not isinstance(columns, str), "a sequence of names, not one name"
         settings = columns if isinstance(columns, Mapping) else {}
         self.names = list(columns.values()) if isinstance(columns, Mapping) else list(columns)
         self._settings = {column: f"data.{setting}" for setting, column in settings.items()}
+        self.structured = frozenset(structured)
+
+    def values(self, record: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """Give the columns of a record of typed values, as texts where they are not structured."""
+        return {
+            name: record[name] if name in self.structured else text_value(record[name], where, name)
+            for name in self.names
+        }
 
     def require(self, where: str, found: Iterable[str], hint: str = "") -> None:
         """Raise DataError unless every column asked for is among those found exactly once."""
@@ -95,3 +134,4 @@ class ReadingOptions:
     empty: Empty = "refuse"
     file_format: FileFormat = "auto"
     column_names: Sequence[str] = ()
+    tagged_lines: TaggedLines = TaggedLines()

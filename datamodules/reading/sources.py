@@ -7,9 +7,19 @@ from pathlib import Path
 
 from datamodules.reading import hub
 from datamodules.reading.lines import STANDARD_INPUT, existing_file, read_lines
-from datamodules.reading.records import read_json_lines, read_parquet, read_tagged_tokens, read_text
-from datamodules.reading.rows import Columns, Empty, FileFormat, Quoting, ReadingNotes, ReadingOptions, Row
+from datamodules.reading.records import read_json_lines, read_labelled, read_parquet, read_text
+from datamodules.reading.rows import (
+    Columns,
+    Empty,
+    FileFormat,
+    Quoting,
+    ReadingNotes,
+    ReadingOptions,
+    Row,
+    TaggedLines,
+)
 from datamodules.reading.tables import read_table
+from datamodules.reading.tagged_tokens import read_tagged_tokens
 from project.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -39,6 +49,8 @@ def read_rows(
     empty: Empty = "refuse",
     file_format: FileFormat = "auto",
     column_names: Sequence[str] = (),
+    tagged_lines: TaggedLines = TaggedLines(),
+    structured: Sequence[str] = (),
     notes: ReadingNotes | None = None,
 ) -> Iterator[Row]:
     """Yield the rows of a source one by one, holding none of them.
@@ -51,18 +63,21 @@ def read_rows(
             counted in `notes` and in the log.
         file_format: overrides what the file's name says.
         column_names: names the columns of a .csv or .tsv file that has no header line.
+        tagged_lines: how lines of tagged tokens are laid out.
+        structured: columns that may hold lists of lists and objects, which are given as they were parsed.
         notes: filled while reading.
 
     Raises:
         DataError: naming file and line, when the first row is asked for or on the way.
     """
     options = ReadingOptions(
-        columns=Columns(columns),
+        columns=Columns(columns, structured),
         encoding=encoding,
         quoting=quoting,
         empty=empty,
         file_format=file_format,
         column_names=column_names,
+        tagged_lines=tagged_lines,
     )
     notes = ReadingNotes() if notes is None else notes
     yield from _checked(_open_rows(source, options, notes), source, options, notes)
@@ -89,7 +104,9 @@ def _open_text(source: str, file_format: FileFormat, options: ReadingOptions, no
         case "jsonl":
             return read_json_lines(source, lines, options.columns)
         case "conll":
-            return read_tagged_tokens(source, lines, options.columns)
+            return read_tagged_tokens(source, lines, options.columns, options.tagged_lines)
+        case "labelled":
+            return read_labelled(source, lines, options.columns)
         case "csv":
             return read_table(source, lines, ",", options, notes)
         case "tsv":
@@ -109,14 +126,14 @@ def format_of(source: str) -> FileFormat:
     raise DataError(
         f"{source}: {f'the ending {suffix!r} says' if suffix else 'no ending says'} nothing of the format"
         f"{f' (did you mean {nearest[0]}?)' if nearest else ''}. Rename the file to one of {', '.join(_FORMATS)}, "
-        f"or set data.reading.file_format (txt, csv, tsv, jsonl, parquet, conll)."
+        f"or set data.reading.file_format (txt, csv, tsv, jsonl, parquet, conll, or labelled for lines of LABEL TEXT)."
     )
 
 
 def _checked(rows: Iterable[Row], source: str, options: ReadingOptions, notes: ReadingNotes) -> Iterator[Row]:
     """Pass rows on, counting them and treating empty cells as asked."""
     for row in rows:
-        blank = None if options.empty == "keep" else _blank_column(row)
+        blank = None if options.empty == "keep" else _blank_column(row, options.columns.structured)
         if blank is None:
             notes.num_rows += 1
             yield row
@@ -137,11 +154,14 @@ def _checked(rows: Iterable[Row], source: str, options: ReadingOptions, notes: R
         )
     if notes.num_rows == 0:
         why = f"all {notes.num_empty_skipped} were skipped as empty" if notes.num_empty_skipped else "nothing to read"
-        raise DataError(f"{source} holds no rows ({why}). Give a file with at least one.")
+        name, given = ("standard input", "") if source == STANDARD_INPUT else (source, "a file with ")
+        raise DataError(f"{name} holds no rows ({why}). Give {given}at least one.")
 
 
-def _blank_column(row: Row) -> str | None:
+def _blank_column(row: Row, structured: frozenset[str]) -> str | None:
     for name, value in row.values.items():
+        if name in structured:
+            continue  # an empty list says that there is nothing, which is an answer
         if not value or (isinstance(value, str) and value.isspace()):
             return name
     return None

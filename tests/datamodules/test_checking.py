@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from datamodules.checking import (
     DataReport,
+    Remedies,
     SplitFacts,
     conflicts,
     cut_shares,
@@ -126,7 +127,7 @@ def test_truncation_is_measured_with_a_length_that_would_do() -> None:
     train = split("train", [("a" * length + str(length), "") for length in range(1, 101)])
     found = messages(train, max_length=50)
     assert "warning: Cut at 50 tokens: " in found
-    assert "A maximum length of 101 would cut 1 % of the rows at most" in found
+    assert "data.max_length=101 would cut 1 % of the rows at most" in found
 
 
 def test_what_the_reader_noticed_is_passed_on() -> None:
@@ -169,3 +170,27 @@ def test_tables_stay_aligned_with_chinese_names() -> None:
     rows = [("a", "地点"), ("b", "地点"), ("c", "organisation")]
     first, second = report_on([split("train", rows)]).render().split("\n")[4:6]
     assert first.index("%") + 2 == second.index("%")  # each of two wide characters takes two places
+
+
+def test_a_text_of_train_with_another_label_in_test_is_a_conflict() -> None:
+    test = split("test", [("train 7", "yes"), ("train 8", "yes"), ("train 9", "no")])
+    found = messages(sound("train"), test)
+    assert "warning: 2 of 3 (66.7 %) test rows give a text of train another label" in found
+    assert "(such as test.tsv:3 = train.tsv:10): correct them" in found
+    assert "another label" not in messages(sound("train"), split("test", [("train 7", "yes"), ("train 8", "no")]))
+
+
+def test_settings_that_remedy_a_finding_are_named() -> None:
+    rows = [("a" * (number % 90), "rare" if number < 20 else "common") for number in range(1000)]
+    remedies = Remedies(length="set x", imbalance="y")
+    found = "\n".join(finding.message for finding in find([split("train", rows)], 50, remedies=remedies))
+    assert "data.max_length=89 would cut 1 % of the rows at most, or set x." in found
+    assert "judge by macro F1, to which all labels count the same, or set y." in found
+
+
+def test_rows_of_many_labels_are_counted() -> None:
+    facts = SplitFacts("train", "train.tsv")
+    for line, labels in enumerate([["a", "b", "c"], [], ["a"], []]):
+        facts.add(str(line), file="train.tsv", line=line, length=1, labels=labels)
+    found = "\n".join(finding.message for finding in find([facts]))
+    assert "train rows have 1.00 labels in the mean and 3 at most; 2 of 4 (50.0 %) have none." in found

@@ -41,7 +41,12 @@ def words_data(folder: Path, train: list[tuple[str, str]] = TRAIN, **settings: A
 
 def test_vocabulary_and_labels_come_from_the_training_split(tmp_path: Path) -> None:
     data = words_data(tmp_path)
-    assert data.facts() == {"vocabulary": ["good", "bad", "film", "a"], "labels": ["neg", "pos"]}
+    assert data.facts() == {
+        "vocabulary": ["good", "bad", "film", "a"],
+        "labels": ["neg", "pos"],
+        "label_counts": [2, 2],
+        "has_many_labels": False,
+    }
     row = data.rows("train").row(1)
     assert np.asarray(row.pop("input_ids")).tolist() == [5, 3, 4]
     assert row == {"num_tokens": 3, "text": "a bad film", "label": 0, "file": 0, "line": 2}
@@ -130,7 +135,7 @@ def test_a_hugging_face_tokenizer_brings_its_own_vocabulary(tmp_path: Path) -> N
     folder = write_word_pieces(tmp_path / "tokenizer", texts=[text for text, _ in TRAIN])
     data = words_data(tmp_path, tokenizer=folder, max_length=4)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    assert data.facts() == {"vocabulary": [], "labels": ["neg", "pos"]}
+    assert (data.facts()["vocabulary"], data.facts()["labels"]) == ([], ["neg", "pos"])
     for number, (text, _) in enumerate(TRAIN):
         row = data.rows("train").row(number)
         assert np.asarray(row["input_ids"]).tolist() == tokenizer.encode(text, truncation=True, max_length=4)

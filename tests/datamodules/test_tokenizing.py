@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedTokenizerFast
 
 from datamodules.tokenizing import FIRST, PAD, UNKNOWN, load_tokenizer, vocabulary_of
+from datamodules.truncating import Frame
 from project.errors import ConfigError
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
@@ -25,7 +26,9 @@ def write_word_pieces(folder: Path, *, texts: list[str] | None = None, has_frame
     tokenizer.train_from_iterator(texts or ["low lower lowest", "new newer newest"], trainer)
     if has_frame:
         frame = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-        tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=frame)
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=frame
+        )
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
     return str(folder)
@@ -35,7 +38,7 @@ def test_characters_are_numbered_by_the_vocabulary() -> None:
     tokenizer = load_tokenizer("characters", lower_case=True)
     assert tokenizer.needs_vocabulary
     assert tokenizer.split("Ab 你\t！") == ["a", "b", "你", "！"]
-    assert tokenizer.encode("Ab 你!", ["b", "你", "a"]) == [FIRST + 2, FIRST, FIRST + 1, UNKNOWN]
+    assert tokenizer.numbers("Ab 你!", ["b", "你", "a"]) == [FIRST + 2, FIRST, FIRST + 1, UNKNOWN]
     assert tokenizer.pad_id == PAD
 
 
@@ -48,19 +51,14 @@ def test_words_are_letters_or_single_signs() -> None:
 
 def test_case_counts_only_where_it_is_kept() -> None:
     vocabulary = ["yes", "Yes"]
-    assert load_tokenizer("words", lower_case=True).encode("Yes yes", vocabulary) == [FIRST, FIRST]
-    assert load_tokenizer("words", lower_case=False).encode("Yes yes", vocabulary) == [FIRST + 1, FIRST]
+    assert load_tokenizer("words", lower_case=True).numbers("Yes yes", vocabulary) == [FIRST, FIRST]
+    assert load_tokenizer("words", lower_case=False).numbers("Yes yes", vocabulary) == [FIRST + 1, FIRST]
 
 
 def test_another_vocabulary_of_the_same_size_gives_other_numbers() -> None:
     tokenizer = load_tokenizer("words", lower_case=True)
-    assert tokenizer.encode("a b", ["a", "b"]) == [FIRST, FIRST + 1]
-    assert tokenizer.encode("a b", ["b", "a"]) == [FIRST + 1, FIRST]
-
-
-@pytest.mark.parametrize("name", ["characters", "words"])
-def test_a_text_without_tokens_is_one_unknown(name: str) -> None:
-    assert load_tokenizer(name, lower_case=True).encode(" \n", ["a"]) == [UNKNOWN]
+    assert tokenizer.numbers("a b", ["a", "b"]) == [FIRST, FIRST + 1]
+    assert tokenizer.numbers("a b", ["b", "a"]) == [FIRST + 1, FIRST]
 
 
 @pytest.mark.parametrize("name", ["characters", "words"])
@@ -69,10 +67,8 @@ def test_no_sign_is_lost_and_every_token_is_numbered(name: str, text: str) -> No
     tokenizer = load_tokenizer(name, lower_case=False)
     assert "".join(tokenizer.split(text)) == "".join(text.split())
     vocabulary = sorted(set(tokenizer.split(text)))
-    ids = tokenizer.encode(text, vocabulary)
-    if text.split():
-        assert [vocabulary[number - FIRST] for number in ids] == tokenizer.split(text)
-    assert tokenizer.cut(ids, 3) == ids[:3]
+    ids = tokenizer.numbers(text, vocabulary)
+    assert [vocabulary[number - FIRST] for number in ids] == tokenizer.split(text)
 
 
 def test_the_vocabulary_holds_the_most_frequent_tokens_first() -> None:
@@ -87,34 +83,26 @@ def test_a_hugging_face_tokenizer_numbers_as_transformers_does(tmp_path: Path) -
     tokenizer = load_tokenizer(folder, lower_case=True)
     expected = PreTrainedTokenizerFast.from_pretrained(folder)
     for text in ("Low newest", "lowest xyz new", "new " * 700):
-        assert tokenizer.encode(text, []) == expected.encode(text, truncation=False)
+        assert tokenizer.numbers(text, []) == expected.encode(text, truncation=False, add_special_tokens=False)
     assert not tokenizer.needs_vocabulary
     assert tokenizer.pad_id == expected.pad_token_id
     assert tokenizer.split("low newest") == expected.tokenize("low newest")
 
 
-def test_a_cut_text_keeps_the_sign_that_ends_it(tmp_path: Path) -> None:
-    folder = write_word_pieces(tmp_path)
-    tokenizer = load_tokenizer(folder, lower_case=True)
-    expected = PreTrainedTokenizerFast.from_pretrained(folder)
-    ids = tokenizer.encode("low new lower newer lowest", [])
-    for length in (2, 3, 4, len(ids), len(ids) + 5):
-        assert tokenizer.cut(ids, length) == expected.encode(
-            "low new lower newer lowest", truncation=True, max_length=length
-        )
+def test_a_frame_is_what_the_tokenizer_itself_puts_around_texts(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(write_word_pieces(tmp_path / "framed"), lower_case=True)
+    pad, unknown, begin, end = range(4)
+    assert tokenizer.frame(is_pair=False) == Frame((begin,), after=(end,))
+    assert tokenizer.frame(is_pair=True) == Frame((begin,), (end,), (end,), (0, 0, 0, 1, 1))
+    bare = load_tokenizer(write_word_pieces(tmp_path / "bare", has_frame=False), lower_case=True)
+    assert bare.frame(is_pair=False) == Frame()
+    assert load_tokenizer("words", lower_case=True).frame(is_pair=True) == Frame(between=(FIRST,))
+    assert (tokenizer.pad_id, tokenizer.unknown_id) == (pad, unknown)
 
 
-def test_a_tokenizer_without_a_frame_is_cut_plainly(tmp_path: Path) -> None:
-    tokenizer = load_tokenizer(write_word_pieces(tmp_path, has_frame=False), lower_case=True)
-    ids = tokenizer.encode("low new low", [])
-    assert len(ids) == 3
-    assert tokenizer.cut(ids, 2) == ids[:2]
-
-
-def test_a_text_of_which_a_hugging_face_tokenizer_leaves_nothing_is_one_unknown(tmp_path: Path) -> None:
-    folder = write_word_pieces(tmp_path, has_frame=False)
-    unknown = PreTrainedTokenizerFast.from_pretrained(folder).unk_token_id
-    assert load_tokenizer(folder, lower_case=True).encode("\u200b\u200d", []) == [unknown]
+def test_half_a_character_does_not_stop_a_hugging_face_tokenizer(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(write_word_pieces(tmp_path), lower_case=True)
+    assert tokenizer.numbers("low \ud83d new", []) == tokenizer.numbers("low new", [])
 
 
 def test_the_digest_tells_tokenizers_apart_whatever_their_folder(tmp_path: Path) -> None:
@@ -126,7 +114,7 @@ def test_the_digest_tells_tokenizers_apart_whatever_their_folder(tmp_path: Path)
 
 
 def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.tokenizer: 'wrods' is neither characters nor words nor a tokenizer"):
+    with pytest.raises(ConfigError, match=r"data\.tokenizer: 'wrods' is neither characters nor words nor subwords"):
         load_tokenizer("wrods", lower_case=True)
     with pytest.raises(ConfigError, match=r"data\.tokenizer: .* can be loaded"):
         load_tokenizer(str(tmp_path), lower_case=True)
