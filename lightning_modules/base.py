@@ -15,8 +15,15 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lightning_modules.metrics.mean_loss import MeanLoss
-from lightning_modules.metrics.scores import Score
-from lightning_modules.optimization import OptimConfig, build_optimizer, build_schedule, clip_gradients, freeze
+from lightning_modules.metrics.scores import StoredScore
+from lightning_modules.optimization import (
+    OptimConfig,
+    build_optimizer,
+    build_schedule,
+    clip_gradients,
+    drop_frozen_gradients,
+    freeze,
+)
 from lightning_modules.plain import from_plain, to_plain
 from project.errors import ConfigError
 
@@ -38,10 +45,22 @@ class TaskModule(pl.LightningModule, ABC):
         optim: optimizer, schedule and freezing.
     """
 
-    monitor: ClassVar[str]
+    monitor: str
     """The metric that decides which checkpoint is the best, for example `val/accuracy`."""
     monitor_mode: ClassVar[Literal["min", "max"]] = "max"
-    from_data: ClassVar[frozenset[str]] = frozenset({"vocabulary", "labels", "candidates"})
+    from_data: ClassVar[frozenset[str]] = frozenset(
+        {
+            "vocabulary",
+            "labels",
+            "label_counts",
+            "has_many_labels",
+            "has_nested",
+            "candidates",
+            "image_shape",
+            "pixel_mean",
+            "pixel_std",
+        }
+    )
     """Constructor arguments that come from the datamodule when a run is built, never from a configuration."""
 
     def __init__(self, metrics: MetricCollection, optim: OptimConfig) -> None:
@@ -56,6 +75,7 @@ class TaskModule(pl.LightningModule, ABC):
         self.num_targets = self.window_targets = 0
         self.window_loss = torch.zeros((), dtype=torch.float64)
         self.logged_loss = torch.tensor(math.nan)
+        self.is_calibrating = False
 
     @abstractmethod
     def forward(self, batch: Batch) -> Any:
@@ -77,8 +97,36 @@ class TaskModule(pl.LightningModule, ABC):
         """
 
     @abstractmethod
-    def scores(self) -> Mapping[str, Score]:
+    def scores(self) -> Mapping[str, StoredScore]:
         """Every metric of a test, named without `test/`, as computed again from the columns that `decode` gives."""
+
+    def calibration_rows(self, outputs: Any, batch: Batch) -> Sequence[Any]:
+        """Give what `calibrate` must know of each example of a validation batch, a value or tensor on the CPU each.
+
+        It may not depend on what `calibrate` sets: a calibration that was broken off is done again over itself. A task
+        that does not write this method is not calibrated.
+        """
+        return ()
+
+    def calibrate(self, rows: list[Any]) -> Mapping[str, float]:
+        """Fit buffers, such as a temperature, on the rows of the whole validation split, in the order of the examples.
+
+        Called once, with the weights that are tested. While a model trains, these buffers say that nothing is
+        calibrated. Returns: figures to log.
+        """
+        return {}
+
+    def per_label(self) -> Mapping[str, Sequence[float]]:
+        """Numbers that the task keeps for each of its labels, in their order, for the table of labels."""
+        return {}
+
+    def column_labels(self) -> Mapping[str, Sequence[str]]:
+        """Say what the numbers of a list stand for, by the column of `decode` that holds such lists."""
+        return {}
+
+    @final
+    def can_be_calibrated(self) -> bool:
+        return type(self).calibration_rows is not TaskModule.calibration_rows
 
     @final
     def configure_model(self) -> None:
@@ -102,6 +150,9 @@ class TaskModule(pl.LightningModule, ABC):
     @final
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Turn the sum of gradients into the gradient of the mean over all targets of this step."""
+        if self.optim.unfreeze_fraction:
+            steps_per_layer = self.optim.unfreeze_fraction * self.trainer.estimated_stepping_batches
+            drop_frozen_gradients(optimizer, self.trainer.global_step, steps_per_layer)
         if not self._is_alone():
             num_targets = torch.tensor(float(self.num_targets), device=self.device)
             if self.trainer.world_size > 1:
@@ -127,8 +178,11 @@ class TaskModule(pl.LightningModule, ABC):
         clip_gradients(self, gradient_clip_val, gradient_clip_algorithm)
 
     @final
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate("val", batch)
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Sequence[Any]] | None:
+        outputs = self._evaluate("val", batch)
+        if not self.is_calibrating or batch["is_filler"]:
+            return None
+        return {"id": batch["id"], "row": self.calibration_rows(outputs, batch)}
 
     @final
     def on_validation_epoch_end(self) -> None:
@@ -150,7 +204,8 @@ class TaskModule(pl.LightningModule, ABC):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         # A fused optimizer unscales float16 gradients itself, which is after clipping needs them.
         optimizer = build_optimizer(self, self.optim, is_fused=self.trainer.precision != "16-mixed")
-        schedule = build_schedule(optimizer, self.optim, self.trainer.estimated_stepping_batches)
+        num_steps = self.trainer.estimated_stepping_batches
+        schedule = build_schedule(optimizer, self.optim, num_steps, self.monitor_mode)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     @final
@@ -224,9 +279,12 @@ class TaskModule(pl.LightningModule, ABC):
         loss.reset()
         # For checkpoints and early stopping. The processes agree already, and the largest of equal values is exact.
         self.log_dict(values, logger=False, sync_dist=True, reduce_fx="max")
-        if not self.trainer.sanity_checking:
+        if not (self.trainer.sanity_checking or self.is_calibrating):
             # A test belongs to the run, not to a step; of values at step 0 MLflow draws bars that compare runs.
             self._track(values, 0 if stage == "test" else self.trainer.global_step)
+            if self.optim.schedule == "plateau" and self.trainer.state.fn == "fit":
+                (schedule,) = self.trainer.lr_scheduler_configs
+                schedule.scheduler.validated(float(values[self.monitor]))  # type: ignore[union-attr]
 
     def _track(self, values: Mapping[str, Any], step: int) -> None:
         if self.logger is not None:

@@ -21,6 +21,7 @@ from lightning_modules.networks.encoder import EncoderConfig
 from lightning_modules.networks.transformer import TransformerConfig
 from lightning_modules.optimization import OptimConfig
 
+
 @dataclass(frozen=True)
 class Readings:
     """Scores of the characters each syllable can be read as."""

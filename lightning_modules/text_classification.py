@@ -1,35 +1,40 @@
 """Text classification.
 
-Shapes: B texts, T positions, D width, L labels.
+Shapes: B texts, N windows of texts (B unless some text has several), T positions, D width, L labels.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, final
+from typing import Any, final
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from lightning_modules.base import Batch, TaskModule
-from lightning_modules.metrics.scores import MacroF1, Score, ShareEqual, WeightedMean
+from lightning_modules.label_loss import LabelLossConfig
+from lightning_modules.metrics.scores import StoredScore
 from lightning_modules.networks.encoder import EncoderConfig
+from lightning_modules.networks.label_head import LabelHead
+from lightning_modules.networks.pooling import PoolingName, build_pooling
+from lightning_modules.networks.token_dropout import TokenDropout
 from lightning_modules.networks.transformer import TransformerConfig
 from lightning_modules.optimization import OptimConfig
-from project.errors import ConfigError
 
 
 @final
 class TextClassifier(TaskModule):
-    """Gives each text one label.
+    """Gives each text one label or, where the data says so, any number of labels.
 
     Args:
         vocabulary: the tokens a network from scratch can tell apart, empty with a pretrained tokenizer; from the data.
         labels: names of the labels; from the data.
+        label_counts: how often the training split has each; from the data.
+        has_many_labels: whether a text may have several labels, or none; from the data.
         encoder: the network that reads the text.
-        pooling: a text's vector is the mean of its positions' or the first position's.
+        pooling: how a text's vector is made of its positions': `mean`, `first`, `max` or `attention`.
         dropout: share of that vector zeroed in training, in [0, 1).
-        label_smoothing: share of the target's probability spread over all labels in the training loss, in [0, 1).
+        token_dropout: share of a text's tokens hidden in training, in [0, 1).
+        loss: what changes the training loss.
     """
 
     monitor = "val/accuracy"
@@ -38,67 +43,64 @@ class TextClassifier(TaskModule):
         self,
         vocabulary: list[str],
         labels: list[str],
+        label_counts: list[int],
+        has_many_labels: bool = False,
         *,
         encoder: EncoderConfig = TransformerConfig(),
-        pooling: Literal["mean", "first"] = "mean",
+        pooling: PoolingName = "mean",
         dropout: float = 0.1,
-        label_smoothing: float = 0.0,
+        token_dropout: float = 0.0,
+        loss: LabelLossConfig = LabelLossConfig(),
         optim: OptimConfig = OptimConfig(),
     ) -> None:
-        super().__init__(metrics=label_metrics(len(labels)), optim=optim)
+        network = encoder.build(vocabulary)
+        head = LabelHead(network.width, labels, label_counts, has_many=has_many_labels, dropout=dropout, loss=loss)
+        super().__init__(metrics=MetricCollection([head.metrics()]), optim=optim)
         self.save_hyperparameters()
-        if not 0 <= label_smoothing < 1:
-            raise ConfigError(f"model.label_smoothing is {label_smoothing}. Give a number in [0, 1).")
-        self.labels, self.pooling, self.label_smoothing = labels, pooling, label_smoothing
-        self.encoder = encoder.build(vocabulary)
-        self.hparams["encoder"] = self.encoder.config
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(self.encoder.width, len(labels))
+        self.hparams["encoder"] = network.config
+        if has_many_labels:
+            self.monitor = "val/f1_micro"  # whole sets are right late or never
+        self.token_dropout = TokenDropout(token_dropout, has_unknown=bool(vocabulary))
+        self.encoder, self.pooling, self.head = network, build_pooling(pooling, network.width), head
 
     def forward(self, batch: Batch) -> Tensor:
-        states = self.encoder(batch["input_ids"], batch["attention_mask"])  # [B, T, D]
-        logits: Tensor = self.head(self.dropout(self._pool(states, batch["attention_mask"])))
-        return logits.float()  # [B, L]
+        return self.head.passes(lambda: self._vectors(batch))  # [B, L]
 
     def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, int]:
-        smoothing = self.label_smoothing if self.training else 0.0
-        return F.cross_entropy(outputs, batch["labels"], label_smoothing=smoothing), len(outputs)
+        return self.head.loss(outputs, batch["labels"])
 
     def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
-        metrics.update(outputs.argmax(-1), batch["labels"])
+        self.head.update(metrics, outputs, batch["labels"])
 
     def decode(self, outputs: Tensor, batch: Batch) -> Mapping[str, Sequence[Any]]:
-        scores, numbers = outputs.softmax(-1).max(-1)
-        columns = {
-            "text": batch["text"],
-            "prediction": [self.labels[number] for number in numbers.tolist()],
-            "score": scores.tolist(),
-        }
-        if "labels" in batch:
-            losses = F.cross_entropy(outputs, batch["labels"], reduction="none")
-            targets = [self.labels[number] for number in batch["labels"].tolist()]
-            columns |= {"target": targets, "loss": losses.tolist()}
-        return columns
+        return {"text": batch["text"], **self.head.decode(outputs, batch.get("labels"))}
 
-    def scores(self) -> Mapping[str, Score]:
-        return {
-            "accuracy": ShareEqual(),
-            "f1_macro": MacroF1(labels=tuple(self.labels)),
-            "loss": WeightedMean(column="loss", higher_is_better=False),
-        }
+    def scores(self) -> Mapping[str, StoredScore]:
+        return self.head.scores()
 
-    def _pool(self, states: Tensor, is_token: Tensor) -> Tensor:
-        if self.pooling == "first":
-            return states[:, 0]  # [B, D]
-        weights = is_token.to(states.dtype)[..., None]  # [B, T, 1]
-        return (states * weights).sum(1) / weights.sum(1)
+    def calibration_rows(self, outputs: Tensor, batch: Batch) -> Sequence[Any]:
+        return self.head.calibration_rows(outputs, batch["labels"])
+
+    def calibrate(self, rows: list[Any]) -> Mapping[str, float]:
+        return self.head.calibrate(rows)
+
+    def column_labels(self) -> Mapping[str, Sequence[str]]:
+        return self.head.column_labels()
+
+    def per_label(self) -> Mapping[str, Sequence[float]]:
+        return self.head.per_label()
+
+    def _vectors(self, batch: Batch) -> Tensor:
+        input_ids, is_token = self.token_dropout(batch["input_ids"], batch["attention_mask"])
+        states = self.encoder(input_ids, is_token, batch.get("segment_ids"))  # [N, T, D]
+        vectors: Tensor = self.pooling(states, is_token)  # [N, D]
+        if "text_of_window" not in batch:
+            return vectors  # [B, D]
+        return mean_over_windows(vectors, batch["text_of_window"], len(batch["id"]))
 
 
-def label_metrics(num_labels: int) -> MetricCollection:
-    """Accuracy over texts, and F1 as the mean over labels; both from counts."""
-    return MetricCollection(
-        {
-            "accuracy": MulticlassAccuracy(num_labels, average="micro", validate_args=False),
-            "f1_macro": MulticlassF1Score(num_labels, average="macro", validate_args=False),
-        }
-    )
+def mean_over_windows(vectors: Tensor, text_of_window: Tensor, num_texts: int) -> Tensor:
+    """Average the vectors of each text's windows: [N, D], and to which text each belongs, [N], to [B, D]."""
+    counts = torch.bincount(text_of_window, minlength=num_texts).to(vectors.dtype)  # [B]
+    sums = vectors.new_zeros(num_texts, vectors.shape[1]).index_add(0, text_of_window, vectors)
+    return sums / counts[:, None]

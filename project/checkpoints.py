@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAvera
 from typing_extensions import override
 
 from datamodules.cache import sync_folder
-from lightning_modules.base import TaskModule
+from lightning_modules.base import TaskModule, read_checkpoint
 from project.last_checkpoint import LastCheckpoint
 from project.tracking.settings import CheckpointConfig
 
@@ -36,18 +36,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(target.name + UNFINISHED)
-        try:
-            with unfinished.open("wb") as stream:
-                torch.save({**checkpoint, "configuration": self.configuration, "run": self.run}, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            unfinished.replace(target)
-            sync_folder(target.parent)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        _write_whole({**checkpoint, "configuration": self.configuration, "run": self.run}, Path(path))
 
     @override
     def load_checkpoint(
@@ -119,6 +108,28 @@ def remove_unfinished(folder: Path) -> None:
     """Remove what a process left that died while it wrote a checkpoint."""
     for file in folder.glob(f"*{UNFINISHED}"):
         file.unlink(missing_ok=True)
+
+
+def store_buffers(model: TaskModule, path: Path) -> None:
+    """Put the buffers of the model into a checkpoint that holds the same weights; the file is whole at every moment."""
+    checkpoint, state = read_checkpoint(path), model.state_dict()
+    checkpoint["state_dict"] |= {name: state[name].cpu() for name, _ in model.named_buffers() if name in state}
+    _write_whole(checkpoint, path)
+
+
+def _write_whole(checkpoint: dict[str, Any], target: Path) -> None:
+    """Write under a temporary name, sync and rename."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(target.name + UNFINISHED)
+    try:
+        with unfinished.open("wb") as stream:
+            torch.save(checkpoint, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.replace(target)
+        sync_folder(target.parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 class _NewFiles:

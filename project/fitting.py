@@ -10,6 +10,7 @@ import pyarrow as pa
 from lightning.pytorch.callbacks import WeightAveraging
 
 from project.build import Experiment, build
+from project.calibration import calibrate
 from project.checkpoints import best_checkpoint, place_checkpoints
 from project.configuration import Configuration
 from project.predictions import write_predictions
@@ -74,6 +75,11 @@ def _train_and_test(experiment: Experiment, run: TrackedRun, checkpoint: Path | 
     for own in experiment.trainer.callbacks if best is None else ():  # type: ignore[attr-defined]
         if isinstance(own, WeightAveraging):
             own.on_train_end(experiment.trainer, experiment.model)  # left out when nothing was left to train
+    _forget_averaging(experiment)
+    if experiment.model.can_be_calibrated():
+        calibrate(experiment, best)
+        if best is not None:
+            run.upload_soon(f"checkpoints/{Path(best).name}")
     return evaluate(experiment, run, checkpoint=best)
 
 
@@ -121,17 +127,22 @@ def attach(experiment: Experiment, run: TrackedRun) -> None:
 def evaluate(experiment: Experiment, run: TrackedRun, checkpoint: str | None) -> FinishedRun:
     """Test, and store predictions and figures; the weights as they are, or those of a checkpoint."""
     trainer = experiment.trainer
-    # In a test WeightAveraging would put the weights of the last step in the place of the averaged ones.
-    trainer.callbacks = [own for own in trainer.callbacks if not isinstance(own, WeightAveraging)]  # type: ignore[attr-defined]
+    _forget_averaging(experiment)
     trainer.test(experiment.model, datamodule=experiment.data, ckpt_path=checkpoint, verbose=False, weights_only=True)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
     table = experiment.predictions.table
     if table is not None:
         main_metric = experiment.model.monitor.removeprefix("val/")
         write_predictions(table, run.directory, experiment.model.scores(), main_metric)
-        write_figures(experiment.data, table, run.logger.journal.series(), run.directory)
+        write_figures(experiment.data, experiment.model, table, run.logger.journal.series(), run.directory)
         run.set_tags({"mlflow.note.content": _description(experiment, run, metrics)})
     return FinishedRun(run.run_id, run.directory, metrics, table)
+
+
+def _forget_averaging(experiment: Experiment) -> None:
+    """In an evaluation WeightAveraging would put the weights of the last step in the place of the averaged ones."""
+    trainer = experiment.trainer
+    trainer.callbacks = [own for own in trainer.callbacks if not isinstance(own, WeightAveraging)]  # type: ignore[attr-defined]
 
 
 def _description(experiment: Experiment, run: TrackedRun, metrics: Mapping[str, float]) -> str:

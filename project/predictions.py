@@ -1,5 +1,6 @@
 """What a model answered for each example, as one table."""
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow.parquet
 import torch.distributed
 from lightning.pytorch import Callback
 
-from lightning_modules.metrics.scores import Score
+from lightning_modules.metrics.scores import StoredScore
 from project.comparing.stored_scores import with_scores
 from project.tracking.lookup import PREDICTIONS
 
@@ -82,11 +83,38 @@ def _gathered(columns: dict[str, list[Any]], trainer: pl.Trainer) -> pa.Table | 
 
 
 def _typed(columns: dict[str, list[Any]]) -> dict[str, pa.Array]:
-    types = {"id": pa.int64(), "score": pa.float32(), "loss": pa.float32()}
-    return {name: pa.array(values, types.get(name)) for name, values in columns.items()}
+    return {name: _array(values, _TYPES.get(name)) for name, values in columns.items()}
 
 
-def write_predictions(table: pa.Table, folder: Path, scores: Mapping[str, Score], main_metric: str) -> None:
+def _array(values: list[Any], kind: pa.DataType | None) -> pa.Array:
+    try:
+        return pa.array(values, kind)
+    except UnicodeEncodeError:
+        return pa.array(_encodable(values), kind)
+
+
+def _encodable(value: Any) -> Any:
+    """Replace halves of surrogate pairs, which JSON can hold and UTF-8 cannot, one character for one."""
+    if isinstance(value, str):
+        return re.sub("[\ud800-\udfff]", "\ufffd", value)
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    return {key: _encodable(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+_ENTITY = pa.struct(
+    {"start": pa.int64(), "end": pa.int64(), "type": pa.string(), "text": pa.string(), "score": pa.float32()}
+)
+_TYPES = {
+    "id": pa.int64(),
+    "score": pa.float32(),
+    "loss": pa.float32(),
+    "probabilities": pa.list_(pa.float32()),
+    "entities": pa.list_(_ENTITY),
+}
+
+
+def write_predictions(table: pa.Table, folder: Path, scores: Mapping[str, StoredScore], main_metric: str) -> None:
     """Write `predictions/test.parquet`, and the worst mistakes as a table that the MLflow UI shows.
 
     Args:
@@ -98,7 +126,8 @@ def write_predictions(table: pa.Table, folder: Path, scores: Mapping[str, Score]
         (folder / name).mkdir(parents=True, exist_ok=True)
     scored = with_scores(table, scores, main_metric)
     pyarrow.parquet.write_table(scored, folder / PREDICTIONS)
-    pyarrow.csv.write_csv(worst_mistakes(table), folder / "samples" / "worst_mistakes.csv")
+    flat = [field.name for field in table.schema if not pa.types.is_nested(field.type)]  # what CSV can hold
+    pyarrow.csv.write_csv(worst_mistakes(table.select(flat)), folder / "samples" / "worst_mistakes.csv")
 
 
 def worst_mistakes(table: pa.Table) -> pa.Table:

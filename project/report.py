@@ -5,6 +5,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from datamodules.base import DataModule
+from lightning_modules.base import TaskModule
+from lightning_modules.metrics.label_scores import SEPARATOR
+from project.entity_report import write_entities
+from project.image_report import draw_worst_images
+from project.label_table import draw_label_rows, label_rows, write_label_rows
 from project.tracking.figures import (
     Series,
     confusion_matrix,
@@ -13,9 +18,16 @@ from project.tracking.figures import (
     reliability_diagram,
 )
 
+PROBABILITIES = "probabilities"
+"""The column that only classification has: the probability of each label."""
+ENTITIES = "entities"
+"""The column that only entities have: each with its place in the text."""
+IMAGE = "image"
+"""The column that only pictures have: what each is called."""
 
-def write_figures(data: DataModule, predictions: pa.Table, series: Series, directory: Path) -> None:
-    """Draw learning curves, reliability, lengths and, where the data has labels, the confusion matrix into `figures/`.
+
+def write_figures(data: DataModule, model: TaskModule, predictions: pa.Table, series: Series, directory: Path) -> None:
+    """Draw learning curves, reliability, lengths and, of a task that has them, labels or entities into `figures/`.
 
     Args:
         series: (step, value) pairs of each metric of the run.
@@ -25,8 +37,24 @@ def write_figures(data: DataModule, predictions: pa.Table, series: Series, direc
     targets, predicted = predictions["target"].to_pylist(), predictions["prediction"].to_pylist()
     is_correct = [one == other for one, other in zip(targets, predicted, strict=True)]
     reliability_diagram(predictions["score"].to_pylist(), is_correct, folder / "reliability.png")
-    if "labels" in data.facts():
-        confusion_matrix(targets, predicted, folder / "confusion_matrix.png")
-    lengths = data.rows("train").lengths(data.length_column).tolist()
-    length_histogram(lengths, folder / "lengths.png", unit=data.length_unit)
+    if PROBABILITIES in predictions.column_names:
+        _write_labels(data, model, predictions, directory)
+    if ENTITIES in predictions.column_names:
+        write_entities(predictions, data.facts()["labels"], directory)
+    if IMAGE in predictions.column_names:
+        draw_worst_images(data, predictions, folder / "worst_mistakes.png")
+    else:  # pictures are of one size
+        lengths = data.rows("train").lengths(data.length_column).tolist()
+        length_histogram(lengths, folder / "lengths.png", unit=data.length_unit)
     learning_curves(series, folder / "learning_curves.png")
+
+
+def _write_labels(data: DataModule, model: TaskModule, predictions: pa.Table, directory: Path) -> None:
+    facts = data.facts()
+    has_many = facts.get("has_many_labels", False)
+    rows = label_rows(predictions, facts["labels"], SEPARATOR if has_many else None)
+    write_label_rows(rows, model.per_label(), directory / "samples" / "per_class.csv")
+    draw_label_rows(rows, directory / "figures" / "labels.png")
+    if not has_many:
+        targets, predicted = predictions["target"].to_pylist(), predictions["prediction"].to_pylist()
+        confusion_matrix(targets, predicted, directory / "figures" / "confusion_matrix.png")

@@ -1,21 +1,21 @@
-"""Metrics as sums over examples, so that stored predictions are enough to compute, resample and compare them.
+"""Metrics that stored predictions are enough to compute, resample and compare.
 
 A score turns each example into a row of statistics, and the sum of rows into the metric. Whatever is a function of sums
-fits: a mean, a ratio, an F1 from counts, the exponential of a weighted mean. Needs no torch.
+fits: a mean, a ratio, an F1 from counts, the exponential of a weighted mean. A metric that needs all examples at once,
+such as an area under a curve, is a `StoredScore` alone. Needs no torch.
 
 Shapes: N examples, S statistics, L labels.
 """
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from project.errors import ConfigError, DataError
+from project.errors import DataError
 
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
 """The columns of stored predictions, [N] each."""
@@ -23,13 +23,26 @@ Values: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score(ABC):
+class StoredScore(ABC):
     """One metric; a frozen dataclass of plain values, so that it can be stored beside the predictions."""
+
+    higher_is_better: bool = True
+
+    @abstractmethod
+    def of(self, columns: Columns) -> float:
+        """The metric of all examples; NaN where it is undefined."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score(StoredScore):
+    """A metric that follows from sums over examples."""
 
     is_binary: ClassVar[bool] = False
     """Whether each example is either right or wrong and the metric is the share of the right ones. The first statistic
     then tells which, by 1 or 0."""
-    higher_is_better: bool = True
+
+    def of(self, columns: Columns) -> float:
+        return float(self.value(self.statistics(columns).sum(0)))
 
     @abstractmethod
     def statistics(self, columns: Columns) -> Values:
@@ -102,55 +115,57 @@ class SumRatio(Score):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MacroF1(Score):
-    """Mean over labels of 2 TP / (2 TP + FP + FN), as torchmetrics' MulticlassF1Score(average="macro") counts it: a
-    label that is neither expected nor predicted anywhere does not count, one that is only predicted counts as 0.
+class LabelCounts(Score):
+    """What follows from how often each label is predicted rightly (TP), predicted at all and expected at all.
+
+    Precision is TP / predicted, recall TP / expected, F1 2 TP / (predicted + expected); each 0 where it would be 0 / 0.
     """
 
     labels: tuple[str, ...]
+    separator: str | None = None
+    """What stands between the labels of an example that may have several, or none; None: each has one."""
 
     def statistics(self, columns: Columns) -> Values:
-        predicted, expected = self._one_hot(columns["prediction"]), self._one_hot(columns["target"])
+        names = self.labels, self.separator
+        predicted, expected = one_hot(columns["prediction"], *names), one_hot(columns["target"], *names)
         return np.concatenate([predicted & expected, predicted, expected], axis=1).astype(np.float64)  # [N, 3L]
 
+    def counts(self, sums: Values) -> tuple[Values, Values, Values]:
+        """TP, predicted and expected, [..., L] each."""
+        each = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, len(self.labels)), -2, 0)
+        return each[0], each[1], each[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MacroF1(LabelCounts):
+    """Mean of F1 over labels, as torchmetrics' MulticlassF1Score(average="macro") counts it: a label that is neither
+    expected nor predicted anywhere does not count, one that is only predicted counts as 0.
+    """
+
     def value(self, sums: Values) -> Values:
-        true_positives, predicted, expected = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, len(self.labels)), -2, 0)
-        occurrences = predicted + expected  # 2 TP + FP + FN
-        f1 = 2 * true_positives / np.maximum(occurrences, 1)
-        return np.asarray(f1.sum(-1) / np.maximum((occurrences > 0).sum(-1), 1), np.float64)
-
-    def _one_hot(self, names: NDArray[Any]) -> NDArray[np.bool_]:
-        numbers = {label: number for number, label in enumerate(self.labels)}
-        unknown = set(names.tolist()) - numbers.keys()
-        if unknown:
-            raise DataError(f"predictions: {sorted(unknown)[0]!r} is none of the {len(numbers)} labels of the model.")
-        one_hot = np.zeros((len(names), len(self.labels)), np.bool_)
-        one_hot[np.arange(len(names)), [numbers[name] for name in names.tolist()]] = True
-        return one_hot  # [N, L]
+        true_positives, predicted, expected = self.counts(sums)
+        return mean_over_labels(2 * true_positives, predicted + expected, predicted + expected > 0)
 
 
-KINDS: Mapping[str, type[Score]] = {
-    kind.__name__: kind for kind in (ShareEqual, ShareZero, WeightedMean, SumRatio, MacroF1)
-}
+def one_hot(answers: NDArray[Any], labels: Sequence[str], separator: str | None) -> NDArray[np.bool_]:
+    """Which labels each answer names, [N, L].
+
+    Raises: DataError when one is none of the labels.
+    """
+    numbers = {label: number for number, label in enumerate(labels)}
+    is_named = np.zeros((len(answers), len(numbers)), np.bool_)
+    for row, answer in enumerate(answers.tolist()):
+        for label in [answer] if separator is None else filter(None, answer.split(separator)):
+            if label not in numbers:
+                raise DataError(f"predictions: {label!r} is none of the {len(numbers)} labels of the model.")
+            is_named[row, numbers[label]] = True
+    return is_named
 
 
-def scores_to_json(scores: Mapping[str, Score]) -> str:
-    """Scores by the name of their metric, as text that `scores_from_json` reads."""
-    plain = {name: {"kind": type(score).__name__, **asdict(score)} for name, score in scores.items()}
-    return json.dumps(plain, ensure_ascii=False)
-
-
-def scores_from_json(text: str) -> dict[str, Score]:
-    """Raises: ConfigError when there is a kind of score that this version does not know."""
-    return {name: _score(name, dict(plain)) for name, plain in json.loads(text).items()}
-
-
-def _score(name: str, plain: dict[str, Any]) -> Score:
-    kind = plain.pop("kind")
-    if kind not in KINDS:
-        raise ConfigError(f"metric {name} is counted by {kind!r}, which this version of lightrail does not know.")
-    settings: dict[str, Any] = {key: tuple(own) if isinstance(own, list) else own for key, own in plain.items()}
-    return KINDS[kind](**settings)
+def mean_over_labels(numerators: Values, denominators: Values, is_counted: NDArray[np.bool_]) -> Values:
+    """Mean of ratios over the labels that count, [..., L] to [...]; 0 / 0 is 0, and so is the mean of none."""
+    ratios = np.where(is_counted, numerators / np.maximum(denominators, 1), 0)
+    return np.asarray(ratios.sum(-1) / np.maximum(is_counted.sum(-1), 1), np.float64)
 
 
 def _with_count(is_right: NDArray[np.bool_]) -> Values:

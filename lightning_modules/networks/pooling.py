@@ -62,4 +62,5 @@ def build_pooling(name: PoolingName, width: int) -> Pooling:
     """Make the pooling of that name for states of a width."""
     if name == "attention":
         return AttentionPooling(width)
-    return {"mean": MeanPooling, "first": FirstPooling, "max": MaxPooling}[name]()
+    kinds: dict[str, type[Pooling]] = {"mean": MeanPooling, "first": FirstPooling, "max": MaxPooling}
+    return kinds[name]()

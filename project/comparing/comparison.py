@@ -5,7 +5,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lightning_modules.metrics.scores import Score
+from lightning_modules.metrics.scores import Score, StoredScore
 from project.comparing.entries import SHORT_ID, Entry, check_comparable
 from project.comparing.examples import Example, most_different
 from project.comparing.measuring import (
@@ -93,7 +93,12 @@ def compare(
         measured=measured,
         examples=most_different(entries, num_examples),
         settings=different_settings([entry.params for entry in entries]),
-        notes=[*(note for entry in entries for note in entry.notes), *notes, *_single_runs(entries)],
+        notes=[
+            *(note for entry in entries for note in entry.notes),
+            *notes,
+            *_untested(scores),
+            *_single_runs(entries),
+        ],
         method=_method(measured, num_resamples, num_swaps),
         link=f"{without_password(uri) if has_server else OWN_SERVER}/{page_of_runs(entries)}",
         link_needs_server=not has_server,
@@ -115,7 +120,7 @@ def different_settings(params: Sequence[Mapping[str, str]]) -> dict[str, list[st
     return {name: own for name, own in values.items() if len(set(own)) > 1}
 
 
-def _shared_scores(entries: Sequence[Entry]) -> tuple[dict[str, Score], list[str]]:
+def _shared_scores(entries: Sequence[Entry]) -> tuple[dict[str, StoredScore], list[str]]:
     """The metrics of all runs, the main one first, and notes on those that are named alike but counted differently."""
     first, *others = [run for entry in entries for run in entry.runs]
     names = [name for name in first.scores if all(name in other.scores for other in others)]
@@ -135,12 +140,22 @@ def _shared_scores(entries: Sequence[Entry]) -> tuple[dict[str, Score], list[str
     return shared, [f"{name} is left out: the runs count it differently." for name in unlike_names]
 
 
-def _chosen(shared: Mapping[str, Score], metrics: Sequence[str]) -> Mapping[str, Score]:
+def _chosen(shared: Mapping[str, StoredScore], metrics: Sequence[str]) -> Mapping[str, StoredScore]:
     names = [metric.removeprefix("test/") for metric in metrics]
     for name in names:
         if name not in shared:
             raise ConfigError(f"--metric {name}: the runs share no such metric.{did_you_mean(name, shared)}")
-    return {name: shared[name] for name in names} or shared
+    chosen = {name: shared[name] for name in names} or dict(shared)
+    first = next((name for name, score in chosen.items() if isinstance(score, Score)), None)
+    if first is None:
+        testable = ", ".join(name for name, score in shared.items() if isinstance(score, Score))
+        raise ConfigError(f"--metric {', '.join(chosen)}: no test is made of that. Name another one too: {testable}.")
+    return {first: chosen.pop(first), **chosen}
+
+
+def _untested(scores: Mapping[str, StoredScore]) -> list[str]:
+    names = [name for name, score in scores.items() if not isinstance(score, Score)]
+    return [f"{name}: shown without interval and test, as it is no sum over examples." for name in names]
 
 
 def _single_runs(entries: Sequence[Entry]) -> list[str]:

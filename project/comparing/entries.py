@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet
 
-from lightning_modules.metrics.scores import Columns, Score
+from lightning_modules.metrics.scores import Columns, StoredScore
 from project.comparing.stored_scores import stored_scores
 from project.errors import ConfigError
 from project.tracking.lookup import PREDICTIONS, children_of, find_run, run_artifact
@@ -30,7 +30,7 @@ class ScoredRun:
     name: str
     test_digest: str
     table: pa.Table
-    scores: Mapping[str, Score]
+    scores: Mapping[str, StoredScore]
     main_metric: str
 
     @property

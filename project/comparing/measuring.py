@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from lightning_modules.metrics.scores import Columns, Score, Values
+from lightning_modules.metrics.scores import Columns, Score, StoredScore, Values
 from project.comparing.resampling import bootstrap_sums, swapped_sums
 from project.comparing.significance import (
     Spread,
@@ -34,7 +34,7 @@ Test: TypeAlias = Literal["McNemar", "randomization", "Student"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric of one side, the mean over its runs, and the ends of its interval."""
+    """A metric of one side, the mean over its runs, and the ends of its interval; NaN for a metric without one."""
 
     value: float
     low: float
@@ -78,12 +78,12 @@ class Measured:
     estimates: Mapping[str, Sequence[Estimate]]
     """By metric, for each side."""
     differences: Sequence[Difference]
-    """For each metric, every side but the first."""
+    """For each metric that is tested, every side but the first."""
 
 
 def measure(
     sides: Sequence[Side],
-    scores: Mapping[str, Score],
+    scores: Mapping[str, StoredScore],
     num_resamples: int = NUM_RESAMPLES,
     num_swaps: int = LEAST_SWAPS,
     seed: int = SEED,
@@ -93,14 +93,18 @@ def measure(
     A single run's intervals are percentiles of the bootstrap, in pairs for differences. Where a side has several runs,
     the variance of their mean is that over examples (bootstrap) plus that over seeds (s^2 / K), and intervals and
     p values are Student's. That counts what a seed does to single examples twice: the error is on the safe side.
+
+    A metric that is no function of sums over examples, such as an area under a curve, has neither intervals nor tests.
     """
+    sums = {name: score for name, score in scores.items() if isinstance(score, Score)}
     with np.errstate(invalid="ignore"):  # a loss that is not a number makes that metric undefined, and no other
-        metrics = _metrics(sides, scores, num_resamples, seed)
+        metrics = _metrics(sides, sums, num_resamples, seed)
         places = _places(sides)
-        return Measured(
-            {metric.name: [_estimate(metric, place) for place in places] for metric in metrics},
-            _differences(metrics, places, num_swaps, seed),
-        )
+        estimates = {metric.name: [_estimate(metric, place) for place in places] for metric in metrics}
+        for name in scores.keys() - sums.keys():
+            estimates[name] = [_plain_estimate(scores[name], side) for side in sides]
+        differences = _differences(metrics, places, num_swaps, seed)
+    return Measured({name: estimates[name] for name in scores}, differences)
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,12 @@ def _estimate(metric: _Metric, place: slice) -> Estimate:
     low, high = _interval(metric, value, resampled, over_seeds)
     deviation = float(metric.values[place].std(ddof=1)) if over_seeds else None
     return Estimate(value, low, high, deviation)
+
+
+def _plain_estimate(score: StoredScore, side: Side) -> Estimate:
+    values = np.array([score.of(columns) for columns in side])
+    deviation = float(values.std(ddof=1)) if len(values) > 1 else None
+    return Estimate(float(values.mean()), np.nan, np.nan, deviation)
 
 
 def _difference(metric: _Metric, side: int, first: slice, own: slice, test: Test, p: float | None) -> Difference:

@@ -4,18 +4,19 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from lightning_modules.metrics.scores import Score, scores_from_json, scores_to_json
+from lightning_modules.metrics.kinds import scores_from_json, scores_to_json
+from lightning_modules.metrics.scores import StoredScore
 
 SCORES, MAIN_METRIC = b"lightrail.scores", b"lightrail.main_metric"
 """Keys of the table's metadata."""
 
 
-def with_scores(table: pa.Table, scores: Mapping[str, Score], main_metric: str) -> pa.Table:
+def with_scores(table: pa.Table, scores: Mapping[str, StoredScore], main_metric: str) -> pa.Table:
     """The table, with how each metric follows from its columns, and the name of the one the model was chosen by."""
     return table.replace_schema_metadata({SCORES: scores_to_json(scores), MAIN_METRIC: main_metric})
 
 
-def stored_scores(table: pa.Table) -> tuple[dict[str, Score], str] | None:
+def stored_scores(table: pa.Table) -> tuple[dict[str, StoredScore], str] | None:
     """What `with_scores` was given; None for a table without scores."""
     metadata = table.schema.metadata or {}
     if SCORES not in metadata:

@@ -18,6 +18,8 @@ def shown_estimate(estimate: Estimate) -> str:
 
 
 def shown_interval(low: float, high: float, *, is_signed: bool = False) -> str:
+    if math.isnan(low) and math.isnan(high):
+        return ""
     return f"[{number(low, is_signed=is_signed)}, {number(high, is_signed=is_signed)}]"
 
 

@@ -35,8 +35,14 @@ OWNED = {
     "trainer.logger": "lightrail logs every run to MLflow. Choose the store in the section `tracking`",
     "trainer.default_root_dir": "a run's files go to its MLflow artifacts. Choose the store in the section `tracking`",
     "model.init_args.vocabulary": _FROM_DATA,
+    "model.init_args.label_counts": _FROM_DATA,
+    "model.init_args.has_many_labels": _FROM_DATA,
+    "model.init_args.has_nested": _FROM_DATA,
     "model.init_args.labels": _FROM_DATA,
     "model.init_args.candidates": _FROM_DATA,
+    "model.init_args.image_shape": _FROM_DATA,
+    "model.init_args.pixel_mean": _FROM_DATA,
+    "model.init_args.pixel_std": _FROM_DATA,
     "allow_modules": "a configuration cannot allow modules itself. Give --allow_modules on the command line",
 }
 """Settings that exist but are not the configuration's to give, and why."""

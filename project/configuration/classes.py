@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
-from project.catalogue import ROOT, Component, components
+from project.catalogue import ROOT, Component, components, concrete_names
 from project.errors import ConfigError
 from project.nearest import did_you_mean
 
@@ -140,11 +140,8 @@ def _own_components() -> tuple[Component, ...]:
 
 
 def _own_names(bases: Bases) -> set[str]:
-    """Our classes derived from one of `bases`, at one or two levels, without importing them."""
-    own, names = _own_components(), {base.__name__ for base in bases}
-    parents = names | {item.name for item in own if names.intersection(item.bases)}
-    derived = {item.name for item in own if parents.intersection(item.bases)}
-    return derived - {parent for item in own for parent in item.bases}
+    """Our classes derived from one of `bases`, without importing them."""
+    return concrete_names({base.__name__ for base in bases}, _own_components())
 
 
 def _descendants(bases: Bases) -> Iterator[type]:

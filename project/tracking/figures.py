@@ -21,7 +21,7 @@ Series = Mapping[str, Sequence[tuple[int, float]]]
 MAX_LABEL_CHARACTERS = 16
 FEW_POINTS = 30
 OTHER = "(other)"
-LOWER_IS_BETTER = ("loss", "perplexity", "error", "cer", "bits")
+LOWER_IS_BETTER = ("loss", "perplexity", "error", "cer", "ece", "bits")
 
 
 def learning_curves(series: Series, path: Path) -> None:

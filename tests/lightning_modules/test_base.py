@@ -82,7 +82,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, content: Any) -> No
 
 
 def test_a_checkpoint_holds_nothing_that_must_be_trusted(tmp_path: Path) -> None:
-    model = TextClassifier(["a"], ["x", "y"], encoder=TransformerConfig(width=8, depth=1, num_heads=2))
+    model = TextClassifier(["a"], ["x", "y"], [1, 1], encoder=TransformerConfig(width=8, depth=1, num_heads=2))
     path = tmp_path / "model.ckpt"
     trainer = quiet_trainer()
     trainer.strategy.connect(model)

@@ -8,8 +8,17 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score
 from torchmetrics.classification import MulticlassF1Score
 
+from lightning_modules.metrics.kinds import KINDS, scores_from_json, scores_to_json
+from lightning_modules.metrics.label_scores import (
+    CalibrationError,
+    MacroPrecision,
+    MacroRecall,
+    Matthews,
+    MicroF1,
+    WeightedF1,
+)
+from lightning_modules.metrics.ranking import MacroAuroc, MacroAveragePrecision
 from lightning_modules.metrics.scores import (
-    KINDS,
     Columns,
     MacroF1,
     Score,
@@ -17,8 +26,6 @@ from lightning_modules.metrics.scores import (
     ShareZero,
     SumRatio,
     WeightedMean,
-    scores_from_json,
-    scores_to_json,
 )
 from project.errors import ConfigError, DataError
 
@@ -35,6 +42,7 @@ def columns(number: int, labels: str = "abcd", seed: int = 0) -> Columns:
         "loss": generator.exponential(size=number).astype(np.float32),
         "num_targets": generator.integers(0, 9, number),
         "num_edits": generator.integers(0, 3, number),
+        "score": generator.random(number),
     }
 
 
@@ -91,11 +99,23 @@ EACH = {
     "loss": WeightedMean(column="loss", weight="num_targets", higher_is_better=False),
     "rate": SumRatio(numerator="num_edits", denominator="num_targets", is_complement=True),
     "f1": MacroF1(labels=LABELS),
+    "f1_micro": MicroF1(labels=LABELS),
+    "f1_weighted": WeightedF1(labels=LABELS),
+    "precision": MacroPrecision(labels=LABELS),
+    "recall": MacroRecall(labels=LABELS),
+    "mcc": Matthews(labels=LABELS),
+    "ece": CalibrationError(),
 }
+OF_ALL_EXAMPLES = {"auroc": MacroAuroc(labels=LABELS, separator="|"), "ap": MacroAveragePrecision(labels=LABELS)}
+
+
+OF_ENTITIES = {"EntityScore", "EntityErrors"}
+"""Tested with the metrics of entities."""
 
 
 def test_each_kind_is_tested_here() -> None:
-    assert {type(score).__name__ for score in EACH.values()} == KINDS.keys()
+    scores = [*EACH.values(), *OF_ALL_EXAMPLES.values()]
+    assert {type(score).__name__ for score in scores} == KINDS.keys() - OF_ENTITIES
 
 
 @pytest.mark.parametrize("name", EACH)
@@ -119,7 +139,7 @@ def test_a_ratio_to_nothing_is_undefined() -> None:
 
 
 def test_scores_come_back_from_json_as_they_were() -> None:
-    assert scores_from_json(scores_to_json(EACH)) == EACH
+    assert scores_from_json(scores_to_json({**EACH, **OF_ALL_EXAMPLES})) == {**EACH, **OF_ALL_EXAMPLES}
     assert scores_from_json(scores_to_json({"f1": MacroF1(labels=("好", "坏"))}))["f1"] == MacroF1(labels=("好", "坏"))
 
 

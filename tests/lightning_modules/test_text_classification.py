@@ -1,4 +1,4 @@
-"""The text classifier keeps the contract, from scratch and with a pretrained encoder."""
+"""The text classifier keeps the contract: from scratch, pretrained, with many labels and long texts."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from tests.contract import TaskContract
+from tests.contract import TaskContract, first_batch
 
 TEXTS = {
     "train": [
@@ -59,6 +59,36 @@ class TestTextClassifierFromScratch(TaskContract):
 
     def without_dropout(self) -> list[str]:
         return [*super().without_dropout(), "--model.dropout=0"]
+
+
+NAMED = {"good", "bad", "fine", "dull", "it"}
+
+
+def write_sets(folder: Path) -> list[str]:
+    """The same texts; the labels of each are those of its words that are in `NAMED`, or none."""
+    arguments = write_texts(folder)
+    for split, texts in TEXTS.items():
+        rows = [{"text": text, "label": sorted(NAMED & set(text.split()))} for text in texts]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return [*arguments, "--data.has_many_labels=true"]
+
+
+class TestTextClassifierWithManyLabelsAndWindows(TaskContract):
+    """Texts are read in windows of at most four words."""
+
+    def settings(self, folder: Path) -> list[str]:
+        sizes = ["width=16", "depth=1", "num_heads=2", "ngram_orders=[2]", "ngram_buckets=64", "ngram_width=8"]
+        network = [*(f"--model.encoder.{size}" for size in sizes), "--model.pooling=attention"]
+        data = ["--data.tokenizer=words", "--data.min_count=1", "--data.max_length=4", "--data.truncation=windows"]
+        return [*write_sets(folder), *network, *data]
+
+    def without_dropout(self) -> list[str]:
+        return [*super().without_dropout(), "--model.dropout=0"]
+
+    def test_a_long_text_is_read_in_windows(self, tmp_path: Path) -> None:
+        batch = first_batch(self.experiment(tmp_path, "--trainer.max_steps=1"))
+        assert len(batch["input_ids"]) > len(batch["text"])
+        assert batch["labels"].sum(-1).max() > 1
 
 
 class TestTextClassifierWithAPretrainedEncoder(TaskContract):

@@ -15,6 +15,7 @@ import matplotlib.image
 import pyarrow as pa
 import pytest
 
+from lightning_modules.metrics.ranking import MacroAuroc
 from lightning_modules.metrics.scores import MacroF1, Score, ShareEqual, WeightedMean
 from project.comparing.as_json import as_json
 from project.comparing.comparison import Comparison, compare, different_settings
@@ -22,6 +23,7 @@ from project.comparing.entries import Entry, ScoredRun
 from project.comparing.markdown import as_markdown
 from project.comparing.page import as_html
 from project.comparing.words import number, probability, short_setting, short_value
+from project.errors import ConfigError
 
 EVIL = "<script>alert('1')</script> | *a* [b](c) 中文"
 SCORES: dict[str, Score] = {
@@ -248,3 +250,30 @@ def test_what_is_undefined_is_said_to_be_and_is_null_in_json() -> None:
     plain = json.loads(as_json(found))
     assert plain["entries"][1]["metrics"]["loss"]["value"] is None
     assert "undefined" in Tags(as_html(found)).text
+
+
+def with_ranking(own: Entry) -> Entry:
+    """The same run with probabilities of the two signs, and the area under their curve as a further metric."""
+    (run,) = own.runs
+    targets = ["+", "-"] * 6
+    sure = [[0.1 * place / 12, 1.0] if answer == "+" else [0.9, 0.2] for place, answer in enumerate(targets)]
+    table = run.table.set_column(4, "target", pa.array(targets)).append_column("probabilities", pa.array(sure))
+    scores = {"auroc": MacroAuroc(labels=("-", "+")), "accuracy": ShareEqual()}
+    return replace(own, runs=[replace(run, table=table, scores=scores, main_metric="auroc")])
+
+
+def test_a_metric_that_is_no_sum_is_shown_without_interval_and_test() -> None:
+    found = compare([with_ranking(entry("a", "one", GOOD)), with_ranking(entry("b", "other", BAD))], SQLITE)
+    text = as_markdown(found)
+    assert found.main_metric == "accuracy", "one that is tested comes first"
+    assert [row[0] for row in rows_of(text, "Differences")] == ["accuracy"]
+    assert [row[3] for row in rows_of(text, "Values")] == ["1.0000", "1.0000"]
+    assert "- auroc: shown without interval and test" in text
+    assert json.loads(as_json(found))["entries"][0]["metrics"]["auroc"]["low"] is None
+    assert "auroc" in Tags(as_html(found)).text
+
+
+def test_a_comparison_by_such_a_metric_alone_is_refused() -> None:
+    entries = [with_ranking(entry("a", "one", GOOD)), with_ranking(entry("b", "other", BAD))]
+    with pytest.raises(ConfigError, match="--metric auroc: no test is made of that"):
+        compare(entries, SQLITE, ["test/auroc"])

@@ -78,6 +78,8 @@ def test_every_metric_has_one_point_for_each_optimizer_step_it_was_taken_at(fitt
         **{f"val/{name}": [2, 4] for name in names},
         **{f"test/{name}": [0] for name in names},  # of which MLflow draws bars that compare runs
     }
+    if "TextClassificationData" in str(fitted.arguments):
+        expected |= {f"calibration/{name}": [0] for name in ("temperature", "ece_before", "ece_after")}
     assert {name: [step for step, _ in fitted.history(name)] for name in fitted.metrics} == expected
     assert all(value > 0 for name in expected if "throughput" in name for _, value in fitted.history(name))
 
@@ -114,16 +116,17 @@ def test_each_split_is_an_input_with_source_rows_and_digest(fitted: Fitted) -> N
 
 def test_the_artifacts_are_these_and_nothing_is_left_elsewhere(fitted: Fitted, world: Path) -> None:
     found = {str(file.relative_to(fitted.directory)) for file in fitted.directory.rglob("*") if file.is_file()}
-    figures = {"learning_curves", "reliability", "lengths"}
+    figures, samples = {"learning_curves", "reliability", "lengths"}, {"worst_mistakes"}
     if "TextClassificationData" in str(fitted.arguments):
-        figures.add("confusion_matrix")
+        figures |= {"confusion_matrix", "labels"}
+        samples.add("per_class")
     assert found - {"environment/git.diff"} == {
         "config.yaml",
         "environment/code.json",
         "environment/packages.txt",
         "environment/hardware.json",
         "predictions/test.parquet",
-        "samples/worst_mistakes.csv",
+        *(f"samples/{name}.csv" for name in samples),
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "checkpoints/run.json",
@@ -137,7 +140,8 @@ def test_the_artifacts_are_these_and_nothing_is_left_elsewhere(fitted: Fitted, w
 
 def test_test_metrics_of_the_classifier_follow_from_its_predictions(fitted_classifier: Fitted) -> None:
     table = fitted_classifier.predictions
-    assert {field.name: str(field.type) for field in table.schema} == {**PREDICTION_COLUMNS, "text": "string"}
+    own = {"text": "string", "probabilities": "list<element: float>"}
+    assert {field.name: str(field.type) for field in table.schema} == {**PREDICTION_COLUMNS, **own}
     columns = table.to_pydict()
     assert columns["id"] == list(range(11))
     assert all(0 <= score <= 1 for score in columns["score"])

@@ -1,0 +1,65 @@
+"""Temperature and thresholds, fitted on validation.
+
+Shapes: N examples, L labels.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_modules.networks.temperature import best_temperature
+
+LEAST_POSITIVES = 5
+"""A label that fewer examples have keeps its threshold: of so few any value could look best."""
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Find the temperature T for which the loss of logits / T is least.
+
+    Where every answer is right the least loss is that of T = 0: certainty, which nothing has shown. 1 is given then.
+
+    Args:
+        logits: [N, L].
+        labels: [N], or [N, L] where an example may have several (0 or 1).
+    """
+    exact = logits.double()
+    if not torch.isfinite(exact).all() or _are_all_right(exact, labels):
+        return 1.0
+    return best_temperature(lambda temperature: float(_loss(exact / temperature, labels)))
+
+
+def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    if labels.ndim == 1:
+        return F.cross_entropy(logits, labels)
+    return F.binary_cross_entropy_with_logits(logits, labels.double())
+
+
+def _are_all_right(logits: Tensor, labels: Tensor) -> bool:
+    if labels.ndim == 1:
+        return bool((logits.argmax(-1) == labels).all())
+    return bool(((logits > 0) == (labels > 0)).all())
+
+
+def fit_thresholds(probabilities: NDArray[np.float64], is_target: NDArray[np.bool_]) -> list[float]:
+    """Find for each label the threshold, at and above which it is given, with the highest F1; [N, L] both.
+
+    Between two probabilities all thresholds do the same: the middle is given, or 0.5 where that lies between them. Of
+    equally good ones the nearest to 0.5 is given. A label with fewer than `LEAST_POSITIVES` examples keeps 0.5.
+    """
+    return [_fit_threshold(own, targets) for own, targets in zip(probabilities.T, is_target.T, strict=True)]
+
+
+def _fit_threshold(probabilities: NDArray[np.float64], is_target: NDArray[np.bool_]) -> float:
+    num_targets = int(is_target.sum())
+    if num_targets < LEAST_POSITIVES or np.isnan(probabilities).any():
+        return 0.5
+    values, place = np.unique(probabilities, return_inverse=True)  # ascending
+    hits = np.cumsum(np.bincount(place, weights=is_target)[::-1])[::-1]  # targets at or above each value
+    answers = np.cumsum(np.bincount(place)[::-1])[::-1]
+    f1 = 2 * hits / (answers + num_targets)
+    below = np.concatenate([[0.0], values[:-1]])
+    middles = np.where((below < 0.5) & (values >= 0.5), 0.5, (below + values) / 2)
+    best = middles[f1 >= f1.max() - 1e-12]
+    return float(best[np.abs(best - 0.5).argmin()])

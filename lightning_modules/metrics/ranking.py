@@ -1,0 +1,96 @@
+"""How well probabilities rank what is there above what is not. Needs no torch.
+
+Shapes: N examples, L labels.
+"""
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_modules.metrics.scores import Columns, StoredScore, Values, one_hot
+
+
+def auroc(scores: Values, is_positive: NDArray[np.bool_]) -> float:
+    """Share of the pairs of a positive and a negative example in which the positive scores higher; ties count half.
+
+    NaN without positives, without negatives, or where a score is not a number.
+
+    >>> auroc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True]))
+    0.75
+    """
+    positives, negatives = _counts(scores, is_positive)
+    if not positives.sum() or not negatives.sum() or np.isnan(scores).any():
+        return math.nan
+    num_below = np.cumsum(negatives) - negatives / 2
+    return float(positives @ num_below / (positives.sum() * negatives.sum()))
+
+
+def average_precision(scores: Values, is_positive: NDArray[np.bool_]) -> float:
+    """Mean over the positives of the precision among all that score at least as high, without interpolation.
+
+    NaN without positives, or where a score is not a number.
+
+    >>> round(average_precision(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])), 4)
+    0.8333
+    """
+    positives, negatives = _counts(scores, is_positive)
+    if not positives.sum() or np.isnan(scores).any():
+        return math.nan
+    hits, answers = np.cumsum(positives[::-1]), np.cumsum((positives + negatives)[::-1])
+    return float(positives[::-1] @ (hits / answers) / positives.sum())
+
+
+def _counts(scores: Values, is_positive: NDArray[np.bool_]) -> tuple[Values, Values]:
+    """How many positives and negatives have each of the different scores, the lowest first."""
+    _, place = np.unique(scores, return_inverse=True)
+    positives = np.bincount(place, weights=is_positive).astype(np.float64)  # of no score at all it gives integers
+    return positives, np.bincount(place) - positives
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRanking(StoredScore):
+    """A measure of each label against the rest, averaged over the labels.
+
+    Where each example has one of two labels, the second is the positive one and the only one that counts. A label for
+    which the measure is undefined does not count; where all are, so is the mean.
+    """
+
+    labels: tuple[str, ...]
+    separator: str | None = None
+    """What stands between the labels of an example that may have several, or none; None: each has one."""
+
+    def of(self, columns: Columns) -> float:
+        is_target = one_hot(columns["target"], self.labels, self.separator)
+        return self.mean(np.stack(list(columns["probabilities"])), is_target)
+
+    def mean(self, probabilities: NDArray[Any], is_target: NDArray[np.bool_]) -> float:
+        """Of what is in the columns, [N, L] each."""
+        is_binary = self.separator is None and len(self.labels) == 2
+        counted = [1] if is_binary else range(len(self.labels))
+        values = [self.measure(probabilities[:, number], is_target[:, number]) for number in counted]
+        defined = [value for value in values if not math.isnan(value)]
+        return float(np.mean(defined)) if defined else math.nan
+
+    @abstractmethod
+    def measure(self, scores: Values, is_positive: NDArray[np.bool_]) -> float:
+        """Of one label's probabilities and where it is there, [N] each; NaN where it is undefined."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MacroAuroc(LabelRanking):
+    """Area under the receiver operating characteristic."""
+
+    def measure(self, scores: Values, is_positive: NDArray[np.bool_]) -> float:
+        return auroc(scores, is_positive)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MacroAveragePrecision(LabelRanking):
+    """Area under the curve of precision against recall, as steps."""
+
+    def measure(self, scores: Values, is_positive: NDArray[np.bool_]) -> float:
+        return average_precision(scores, is_positive)
