@@ -30,17 +30,29 @@ class TagRules:
 
 
 class LinearChainCrf(nn.Module):
-    """Scores tag sequences by emissions and learned transitions; sequences against the rules have no probability."""
+    """Scores tag sequences by emissions and learned transitions; sequences against the rules have no probability.
 
+    Args:
+        learns_transitions: without, emissions and the rules alone decide.
+    """
+
+    starts: Tensor
+    transitions: Tensor
+    ends: Tensor
+    starts_allowed: Tensor
+    transitions_allowed: Tensor
+    ends_allowed: Tensor
     temperature: Tensor
     """Divides all scores, [], 1 until it is fitted: a higher one makes every answer less certain and none another."""
 
-    def __init__(self, rules: TagRules) -> None:
+    def __init__(self, rules: TagRules, *, learns_transitions: bool = True) -> None:
         super().__init__()
         num_tags = len(rules.starts)
-        self.starts = nn.Parameter(torch.zeros(num_tags))
-        self.transitions = nn.Parameter(torch.zeros(num_tags, num_tags))
-        self.ends = nn.Parameter(torch.zeros(num_tags))
+        for name, shape in (("starts", (num_tags,)), ("transitions", (num_tags, num_tags)), ("ends", (num_tags,))):
+            if learns_transitions:
+                self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+            else:
+                self.register_buffer(name, torch.zeros(shape), persistent=False)
         self.register_buffer("temperature", torch.ones(()))
         for name in ("starts", "transitions", "ends"):
             self.register_buffer(f"{name}_allowed", getattr(rules, name), persistent=False)

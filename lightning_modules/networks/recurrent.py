@@ -42,7 +42,7 @@ class LstmEncoder(Encoder):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, input_ids: Tensor, is_token: Tensor, segment_ids: Tensor | None = None) -> Tensor:
-        states = self.embedding(input_ids)  # [B, T, D]
+        states: Tensor = self.embedding(input_ids)  # [B, T, D]
         lengths = is_token.sum(1)
         for layer in self.layers:
             states = self.dropout(layer(states, lengths))

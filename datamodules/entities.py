@@ -1,0 +1,328 @@
+"""Texts in which entities are marked, for named-entity recognition."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Literal, NamedTuple, final
+
+import numpy as np
+
+from datamodules.aligning import UnitEncoder, UnitNumbers, load_unit_encoder
+from datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
+from datamodules.batching import Batch, BatchConfig
+from datamodules.entity_batches import collate_entities
+from datamodules.entity_records import marked_entities, unit_spans
+from datamodules.reading import FileFormat, ReadingNotes, Row, TaggedLines, read_rows
+from datamodules.reading.column_names import column_names
+from datamodules.reading.hub import PREFIX
+from datamodules.reading.lines import STANDARD_INPUT
+from datamodules.reading.sources import EMBEDDED_PREFIX, format_of
+from datamodules.source_digest import source_digest
+from datamodules.tag_schemes import ROLES, Fault, Scheme, SchemeEvidence, Span, read_tags, split_tag
+from datamodules.tokenizing import vocabulary_of
+from datamodules.units import Offsets, UnitEvidence, Units, cut_text, join_units
+from project.errors import ConfigError, DataError
+
+log = logging.getLogger(__name__)
+
+
+class _Source(NamedTuple):
+    """What is known of a file while its rows are encoded."""
+
+    notes: ReadingNotes
+    has_token_lines: bool
+    """Each token stands on a line of its own, the sentence's line being that of the first."""
+
+
+@final
+class EntityData(DataModule):
+    """Sentences of tagged tokens, or texts with entities given by character; to predict, any texts.
+
+    Tagged tokens come from CoNLL-like lines (every text file but .jsonl, .csv and .tsv is read so, unless to predict)
+    or from the columns of tokens and tags of another source; texts with entities from .jsonl, .parquet or the hub:
+    `{"text": ..., "entities": [{"start": 0, "end": 2, "type": "PER"}]}`, `[[0, 2, "PER"]]`, or CLUENER's
+    `{"PER": {"words": [[0, 2]]}}`. Nothing is cut away: a text of more than `max_length` positions is read in
+    overlapping windows.
+
+    Args:
+        path: training data; to predict, tags or entities may be missing.
+        units: what carries a tag, and what new texts are cut into: characters, or words (runs of letters and digits,
+            and single other signs). Characters that come as tokens are joined to a text without spaces; words with
+            one, unless a neighbouring sign is Chinese, Japanese or full-width.
+        tokenizer: `units` for a network from scratch, or the name or folder of a Hugging Face tokenizer.
+        scheme: of the tags. auto: told by the tags of `path`, and said in the log.
+        illegal_tags: what to do with a tag its scheme does not allow where it stands. repair: read it as the begin or
+            end of an entity, as conlleval does; drop: leave out entities that are not marked as the scheme demands,
+            as seqeval's strict mode does. Such tags are counted and reported.
+        tagged_lines: layout of CoNLL-like lines.
+        tokens_column, tags_column: names of the columns of tagged tokens, but in CoNLL-like lines.
+        text_column, entities_column: names of the columns of texts with entities.
+        ends_inclusive: the end of an entity is its last character, rather than the one after it.
+        has_nested: entities may overlap.
+        max_length: most positions of a window, special tokens included.
+        max_vocabulary: most distinct units, the most frequent ones; without a Hugging Face tokenizer.
+        min_count: a unit seen less often in the training split is unknown; without a Hugging Face tokenizer.
+        lower_case: whether A and a are the same to the network; without a Hugging Face tokenizer.
+    """
+
+    is_cut = False
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        validation_path: str | None = None,
+        test_path: str | None = None,
+        units: Units = "characters",
+        tokenizer: str = "units",
+        scheme: Literal["auto", "IO", "IOB1", "IOB2", "BIOES", "BMES", "BMEW", "BILOU"] = "auto",
+        illegal_tags: Literal["refuse", "repair", "drop"] = "refuse",
+        tagged_lines: TaggedLines = TaggedLines(),
+        tokens_column: str = "tokens",
+        tags_column: str = "tags",
+        text_column: str = "text",
+        entities_column: str = "entities",
+        ends_inclusive: bool = False,
+        has_nested: bool = False,
+        max_length: int = 512,
+        max_vocabulary: int = 50_000,
+        min_count: int = 2,
+        lower_case: bool = False,
+        split: SplitConfig = SplitConfig(),
+        reading: ReadingConfig = ReadingConfig(),
+        batch: BatchConfig = BatchConfig(),
+    ) -> None:
+        super().__init__(
+            path=path, validation_path=validation_path, test_path=test_path, split=split, reading=reading, batch=batch
+        )
+        if max_length < 1 or max_vocabulary < 1:
+            raise ConfigError(
+                f"data.max_length is {max_length} and data.max_vocabulary {max_vocabulary}. Give at least 1 for each."
+            )
+        tagged_lines.check()
+        self.units, self.tokenizer, self.length_unit = units, tokenizer, units
+        self.scheme, self.illegal_tags, self.tagged_lines = scheme, illegal_tags, tagged_lines
+        self.tokens_column, self.tags_column = tokens_column, tags_column
+        self.text_column, self.entities_column = text_column, entities_column
+        self.ends_inclusive, self.has_nested, self.max_length = ends_inclusive, has_nested, max_length
+        self.max_vocabulary, self.min_count, self.lower_case = max_vocabulary, min_count, lower_case
+        self._loaded: UnitEncoder | None = None
+        self._sources: dict[str, _Source] = {}
+        self._types: dict[str, str] = {}  # of any split, each with a place where it stands
+        self._evidence, self._tokens_seen = SchemeEvidence(), UnitEvidence()  # of `path`
+        self._decided: Scheme | None = None
+        self._type_numbers: dict[str, int] = {}
+
+    def columns(self, split: Split) -> Mapping[str, str]:
+        source = {"validation": self.validation_path, "test": self.test_path}.get(split) or self.path
+        return self._columns(source, split)
+
+    def settings(self) -> Mapping[str, Any]:
+        return {
+            "units": self.units,
+            "tokenizer": [self.tokenizer, self._encoder().digest],
+            "tags": [self.scheme, self.illegal_tags, asdict(self.tagged_lines)],
+            "columns": [self.tokens_column, self.tags_column, self.text_column, self.entities_column],
+            "entities": [self.ends_inclusive, self.has_nested],
+            "vocabulary": [self.max_vocabulary, self.min_count, self.lower_case],
+            "max_length": self.max_length,
+        }
+
+    def digest(self, source: str, split: Split) -> str:
+        return source_digest(source, self._file_format(source, split))
+
+    def read(self, source: str, split: Split, notes: ReadingNotes) -> Iterator[Row]:
+        """Give records with `tokens` and `tags`, or with `text` and `entities`, whatever their columns are called."""
+        if split == "train":
+            self._evidence, self._tokens_seen, self._decided = SchemeEvidence(), UnitEvidence(), None
+        columns, reading = self._columns(source, split), self.reading
+        file_format = self._file_format(source, split)
+        for row in read_rows(
+            source,
+            columns=columns,
+            encoding=reading.encoding,
+            file_format=file_format,
+            quoting=reading.quoting,
+            column_names=reading.column_names,
+            empty=reading.empty,
+            tagged_lines=self.tagged_lines,
+            structured=[self.entities_column] if "entities_column" in columns else (),
+            notes=notes,
+        ):
+            self._sources[row.file] = _Source(notes, has_token_lines=file_format == "conll")
+            values = {name.removesuffix("_column"): row.values[column] for name, column in columns.items()}
+            yield Row(values, row.file, row.line)
+
+    def examples(self, row: Row, split: Split) -> Iterator[Row]:
+        where = f"{row.file}:{row.line}"
+        values: dict[str, Any] = {"tags": None, "spans": None}
+        if "tokens" in row.values:
+            self._check_tokens(row, where)
+            values["text"], offsets = join_units(row.values["tokens"], self.units)
+            values["tags"] = row.values.get("tags")
+            if split == "train":
+                self._tokens_seen.add(row.values["tokens"])
+        else:
+            values["text"] = row.values["text"]
+            offsets = cut_text(values["text"], self.units)
+            if "entities" in row.values:
+                marked = marked_entities(row.values["entities"], where, ends_inclusive=self.ends_inclusive)
+                values["spans"] = unit_spans(marked, values["text"], offsets, where, has_nested=self.has_nested)
+        self._note_types(values, where, split)
+        yield Row({**values, "offsets": [place for unit in offsets for place in unit]}, row.file, row.line)
+
+    def learn(self, train: Iterator[Row]) -> Facts:
+        self._tokens_seen.check(self.path, self.units)
+        entities: Counter[str] = Counter()
+        seen: Counter[str] = Counter()
+        encoder = self._encoder()
+        for example in train:
+            entities.update(kind for _, _, kind in self._spans(example))
+            if isinstance(encoder, UnitNumbers):
+                seen.update(encoder.names(example.values["text"], _offsets(example)))
+        if not entities:
+            raise DataError(f"{self.path}: the training split marks no entity. Give rows that do.")
+        for kind in sorted(self._types.keys() - entities.keys()):
+            log.warning("%s is no entity of the training split (found at %s): it is missed", kind, self._types[kind])
+        labels = sorted({*self._types, *entities})
+        return {
+            "vocabulary": vocabulary_of(seen, self.max_vocabulary, self.min_count),
+            "labels": labels,
+            "label_counts": [entities[label] for label in labels],
+            "has_nested": self.has_nested,
+        }
+
+    def encode(self, example: Row, facts: Facts) -> Mapping[str, Any]:
+        text, offsets = example.values["text"], _offsets(example)
+        positions = self._encoder().encode(text, offsets, facts["vocabulary"], self.max_length)
+        is_one_window = len(positions.window_lengths) == 1
+        is_plain = is_one_window and np.array_equal(positions.places, np.arange(len(positions.input_ids)))
+        row = {
+            "input_ids": positions.input_ids,
+            "window_lengths": positions.window_lengths,
+            "places": positions.places[:0] if is_plain else positions.places,
+            "offsets": np.array(offsets, dtype=np.int32).reshape(-1),
+            "text": text,
+        }
+        if example.values["tags"] is None and example.values["spans"] is None:
+            return row
+        if self.has_nested and not facts["has_nested"]:
+            raise ConfigError("data.has_nested is true, and was not when the model was trained. Set it to false.")
+        spans = self._spans(example, is_counted=True)
+        return {**row, "spans": np.array(self._numbered(spans, example, facts["labels"]), dtype=np.int32)}
+
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        """See `collate_entities`."""
+        return collate_entities(rows, self._encoder().pad_id, has_nested=self.facts()["has_nested"])
+
+    def inspect(self, row: Mapping[str, Any]) -> Inspected:
+        labels = self.facts()["labels"]
+        spans = [(start, end, labels[kind]) for start, end, kind in row["spans"].reshape(-1, 3).tolist()]
+        target = " ".join(f"{start}:{end}:{kind}" for start, end, kind in spans)
+        return Inspected(
+            length=len(row["offsets"]) // 2,
+            target=target,
+            labels=tuple(kind for *_, kind in spans),
+            num_windows=len(row["window_lengths"]),
+        )
+
+    def _encoder(self) -> UnitEncoder:
+        if self._loaded is None:
+            self._loaded = load_unit_encoder(self.tokenizer, lower_case=self.lower_case)
+        return self._loaded
+
+    def _file_format(self, source: str, split: Split) -> FileFormat:
+        """The format of a file, `auto` of another source. What cannot be plain text is tagged lines."""
+        if source.startswith((EMBEDDED_PREFIX, PREFIX)):
+            return "auto"
+        if self.reading.file_format != "auto":
+            return self.reading.file_format
+        if split == "predict" or source == STANDARD_INPUT:
+            return format_of(source)
+        try:
+            named = format_of(source)
+        except DataError:  # train, test and dev are usual endings of tagged lines
+            return "conll"
+        return "conll" if named == "txt" else named
+
+    def _columns(self, source: str, split: Split) -> Mapping[str, str]:
+        """Setting to column."""
+        file_format = self._file_format(source, split)
+        if file_format == "conll":
+            columns = {"tokens_column": "tokens", "tags_column": "tags"}
+        elif self.tokens_column in column_names(source, file_format, self.reading.encoding):
+            columns = {"tokens_column": self.tokens_column, "tags_column": self.tags_column}
+        else:
+            columns = {"text_column": self.text_column, "entities_column": self.entities_column}
+        return dict(list(columns.items())[:1]) if split == "predict" else columns
+
+    def _check_tokens(self, row: Row, where: str) -> None:
+        tokens, tags = row.values["tokens"], row.values.get("tags")
+        if not isinstance(tokens, list) or not all(tokens):
+            raise DataError(f"{where}: tokens are {str(tokens)[:60]!r}. Give a list of tokens, none of them empty.")
+        if tags is not None and len(tags) != len(tokens):
+            raise DataError(f"{where}: {len(tags)} tags for {len(tokens)} tokens. Give each token its tag.")
+
+    def _note_types(self, values: Mapping[str, Any], where: str, split: Split) -> None:
+        tags = values["tags"] or ()
+        if split == "train" and tags:
+            self._evidence.add(tags)
+        kinds = [parts[1] for tag in set(tags) if (parts := split_tag(tag))]
+        for kind in [*kinds, *(kind for _, _, kind in values["spans"] or ())]:
+            self._types.setdefault(kind, where)
+
+    def _spans(self, example: Row, *, is_counted: bool = False) -> list[Span]:
+        """The entities of an example. Raises: DataError at an illegal tag that is not to be put up with."""
+        if example.values["tags"] is None:
+            return [(start, end, kind) for start, end, kind in example.values["spans"]]
+        keeps_broken = self.illegal_tags != "drop"
+        spans, faults = read_tags(example.values["tags"], self._scheme(), keeps_broken=keeps_broken)
+        source = self._sources[example.file]
+        for fault in faults:
+            if self.illegal_tags == "refuse" or not fault.can_repair:
+                raise DataError(self._refusal(fault, example, source))
+        if is_counted and faults:
+            source.notes.num_illegal_tags += len(faults)
+            line = example.line + faults[0].token * source.has_token_lines
+            source.notes.first_illegal_line = source.notes.first_illegal_line or line
+        return spans
+
+    def _refusal(self, fault: Fault, example: Row, source: _Source) -> str:
+        line = example.line + fault.token * source.has_token_lines
+        token = "" if source.has_token_lines else f", token {fault.token + 1}"
+        told = f" (told by {self._evidence})" if self.scheme == "auto" else ""
+        accept = ", or set data.illegal_tags to repair or drop," * fault.can_repair
+        return (
+            f"{example.file}:{line}{token}: {fault.reason}. The scheme is {self._scheme()}{told}. "
+            f"Correct the tag{accept} or set data.scheme if it is another."
+        )
+
+    def _scheme(self) -> Scheme:
+        if self._decided is None:
+            decided = self._evidence.decide() if self.scheme == "auto" else self.scheme
+            if decided is None:
+                raise DataError(
+                    f"{self.path}: no scheme has all the letters that its tags begin with ({self._evidence}). "
+                    f"Write them in one of {', '.join(ROLES)}."
+                )
+            log.info("tags are read as %s: %s", decided, self._evidence)
+            self._decided = decided
+        return self._decided
+
+    def _numbered(self, spans: list[Span], example: Row, labels: list[str]) -> list[int]:
+        """First unit, end and type of each entity, one after another."""
+        if list(self._type_numbers) != labels:
+            self._type_numbers = {label: number for number, label in enumerate(labels)}
+        for _, _, kind in spans:
+            if kind not in self._type_numbers:
+                raise DataError(
+                    f"{example.file}:{example.line}: an entity of type {kind!r}, which is none of the {len(labels)} "
+                    f"that the model knows ({', '.join(labels[:10])}). Correct it, or train with rows that have it."
+                )
+        return [number for start, end, kind in spans for number in (start, end, self._type_numbers[kind])]
+
+
+def _offsets(example: Row) -> Offsets:
+    places = example.values["offsets"]
+    return list(zip(places[::2], places[1::2], strict=True))

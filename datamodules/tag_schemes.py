@@ -1,0 +1,193 @@
+"""Tags of tokens to spans and back, and which scheme a file is written in.
+
+A scheme says how an entity's tokens are marked. By role: the one that begins it, those inside, the one that ends it,
+a single one. Letters differ (BIOES, BMES, BMEW and BILOU say the same); I alone (IO) cannot part neighbours; IOB1
+writes B only where an entity follows another of its type directly; IOB2 writes B wherever one begins.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Literal, NamedTuple, TypeAlias
+
+Scheme = Literal["IO", "IOB1", "IOB2", "BIOES", "BMES", "BMEW", "BILOU"]
+Role = Literal["begin", "inside", "end", "single"]
+Span: TypeAlias = tuple[int, int, str]
+"""First token, end (exclusive) and type of an entity."""
+
+OUTSIDE = "O"
+ROLES: dict[Scheme, dict[str, Role]] = {
+    "IO": {"I": "inside"},
+    "IOB1": {"B": "begin", "I": "inside"},
+    "IOB2": {"B": "begin", "I": "inside"},
+    "BIOES": {"B": "begin", "I": "inside", "E": "end", "S": "single"},
+    "BMES": {"B": "begin", "M": "inside", "E": "end", "S": "single"},
+    "BMEW": {"B": "begin", "M": "inside", "E": "end", "W": "single"},
+    "BILOU": {"B": "begin", "I": "inside", "L": "end", "U": "single"},
+}
+"""Letter to role. Those with an `end` mark every border of an entity."""
+
+
+class Fault(NamedTuple):
+    """A tag that its scheme does not allow where it stands."""
+
+    token: int
+    """Number of the tag in its sentence, from 0."""
+    reason: str
+    can_repair: bool = True
+    """False: the tag says nothing that could be read as a border."""
+
+
+@lru_cache(maxsize=4096)
+def split_tag(tag: str) -> tuple[str, str] | None:
+    """Give letter and type of a tag other than O, or None where it is not written LETTER-TYPE.
+
+    >>> split_tag("B-PER.NAM"), split_tag("M_ORG"), split_tag("B"), split_tag("Person")
+    (('B', 'PER.NAM'), ('M', 'ORG'), None, None)
+    """
+    if len(tag) < 3 or tag[1] not in "-_" or any(sign.isspace() for sign in tag):
+        return None
+    return tag[0], tag[2:]
+
+
+def read_tags(tags: Sequence[str], scheme: Scheme, *, keeps_broken: bool = True) -> tuple[list[Span], list[Fault]]:
+    """Give the entities that tags mark, in order, and what is wrong with the tags.
+
+    An entity that is not marked as its scheme demands is broken: what is inside or ends without a beginning begins it,
+    and where an end is missing it ends before the next tag that does not go on with it. conlleval counts such entities;
+    with `keeps_broken` False they are left out, as seqeval's strict mode does.
+    """
+    reader = _TagReader(scheme, keeps_broken=keeps_broken)
+    for index, tag in enumerate(tags):
+        reader.read(index, tag)
+    reader.close(len(tags))
+    return reader.spans, reader.faults
+
+
+class _TagReader:
+    def __init__(self, scheme: Scheme, *, keeps_broken: bool) -> None:
+        self.scheme, self.roles, self.keeps_broken = scheme, ROLES[scheme], keeps_broken
+        self.marks_ends = "end" in self.roles.values()
+        self.spans: list[Span] = []
+        self.faults: list[Fault] = []
+        self.start, self.open_type = 0, ""  # no type: no entity is open
+        self.is_broken = False
+
+    def read(self, index: int, tag: str) -> None:
+        if tag == OUTSIDE:
+            self._interrupt(index, tag)
+            return
+        parts = split_tag(tag)
+        role = self.roles.get(parts[0]) if parts else None
+        if parts is None or role is None:
+            self.faults.append(Fault(index, _unreadable(tag, self.scheme), can_repair=False))
+            self._interrupt(index, tag)
+            return
+        self._take(index, tag, role, parts[1])
+
+    def _take(self, index: int, tag: str, role: Role, kind: str) -> None:
+        if role not in ("inside", "end") or self.open_type != kind:
+            follows_its_type = self.open_type == kind
+            self._interrupt(index, tag)
+            self.start, self.open_type, self.is_broken = index, kind, False
+            if role in ("inside", "end") and self.scheme not in ("IO", "IOB1"):
+                self._break(index, f"{tag} without B-{kind} before it")
+            elif role == "begin" and self.scheme == "IOB1" and not follows_its_type:
+                self._break(index, f"{tag} does not follow an entity of its type directly, as B must here")
+        if role in ("end", "single"):
+            self._emit(index + 1)
+
+    def _interrupt(self, index: int, tag: str) -> None:
+        """Close the entity that this tag does not go on with."""
+        if self.open_type and self.marks_ends:
+            self._break(index, f"{tag} where the {self.open_type} before it has not ended")
+        self._emit(index)
+
+    def close(self, end: int) -> None:
+        """End the sentence."""
+        if self.open_type and self.marks_ends:
+            self._break(end - 1, f"the sentence is over and the {self.open_type} at its end has not ended")
+        self._emit(end)
+
+    def _break(self, index: int, reason: str) -> None:
+        self.faults.append(Fault(index, reason))
+        self.is_broken = True
+
+    def _emit(self, end: int) -> None:
+        if self.open_type and (self.keeps_broken or not self.is_broken):
+            self.spans.append((self.start, end, self.open_type))
+        self.open_type = ""
+
+
+def _unreadable(tag: str, scheme: Scheme) -> str:
+    expected = ", ".join(f"{letter}-TYPE" for letter in ROLES[scheme])
+    if tag in ROLES[scheme]:
+        return f"{tag} has no type ({expected} or O is expected)"
+    return f"{tag!r} is no tag of the scheme {scheme} ({expected} or O is expected)"
+
+
+def write_tags(spans: Iterable[Span], num_tokens: int, scheme: Scheme) -> list[str]:
+    """Mark entities that do not overlap; the inverse of `read_tags`, but that IO cannot part neighbours of one type.
+
+    >>> write_tags([(0, 2, "PER"), (2, 3, "PER")], 4, "BMES")
+    ['B-PER', 'E-PER', 'S-PER', 'O']
+    """
+    letters = {role: letter for letter, role in ROLES[scheme].items()}
+    tags = [OUTSIDE] * num_tokens
+    last_end, last_type = -1, ""
+    for start, end, kind in sorted(spans):
+        inside = letters["inside"]
+        begin = letters.get("begin", inside)
+        if scheme == "IOB1" and (start, kind) != (last_end, last_type):
+            begin = inside
+        tags[start:end] = [f"{inside}-{kind}"] * (end - start)
+        tags[start] = f"{begin}-{kind}"
+        if "end" in letters:
+            tags[end - 1] = f"{letters['end'] if end - start > 1 else letters['single']}-{kind}"
+        last_end, last_type = end, kind
+    return tags
+
+
+class SchemeEvidence:
+    """Counts what tells the schemes apart, over any number of sentences."""
+
+    def __init__(self) -> None:
+        self.letters: Counter[str] = Counter()
+        self.num_plain_begins = 0
+        """B where no entity of its type stands directly before: IOB2 writes these, IOB1 never does."""
+        self.num_bare_starts = 0
+        """I where no entity of its type stands directly before: IOB1 writes these, IOB2 never does."""
+
+    def add(self, tags: Sequence[str]) -> None:
+        before = ""
+        for tag in tags:
+            parts = split_tag(tag) if tag != OUTSIDE else None
+            if parts is None:
+                before = ""
+                continue
+            letter, kind = parts
+            self.letters[letter] += 1
+            if before != kind:
+                self.num_plain_begins += letter == "B"
+                self.num_bare_starts += letter == "I"
+            before = kind
+
+    def decide(self) -> Scheme | None:
+        """Give the scheme, or None where the letters fit none.
+
+        Letters decide, but between IOB1 and IOB2: there it is how most entities begin. Where I is the only letter,
+        IO and IOB1 say the same, and IOB1 is given, which reads a B that another file may have.
+        """
+        found = set(self.letters)
+        if found <= set("BI"):
+            return "IOB1" if self.num_bare_starts > self.num_plain_begins else "IOB2"
+        candidates: tuple[Scheme, ...] = ("BIOES", "BMES", "BMEW", "BILOU")
+        return next((scheme for scheme in candidates if found <= set(ROLES[scheme])), None)
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{letter} {count:,}" for letter, count in sorted(self.letters.items()))
+        begins = (
+            f"; {self.num_plain_begins:,} entities begin with B and {self.num_bare_starts:,} with I, "
+            f"those that follow one of their type aside"
+        )
+        return (counts or "no tag but O") + (begins if set(self.letters) <= set("BI") else "")

@@ -1,0 +1,134 @@
+"""Named-entity recognition.
+
+Shapes: B sentences, N windows, T positions, W words, D width. A word is what carries a tag: a character of Chinese.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from lightning_modules.base import Batch, TaskModule
+from lightning_modules.metrics.entities import EntityMetric
+from lightning_modules.metrics.entity_scores import Entity, entity_scores, written
+from lightning_modules.metrics.scores import Score, WeightedMean
+from lightning_modules.networks.encoder import EncoderConfig
+from lightning_modules.networks.entity_head import EntityHeadConfig
+from lightning_modules.networks.recurrent import LstmConfig
+from lightning_modules.networks.tag_head import CrfConfig
+from lightning_modules.networks.tag_schemes import Span
+from lightning_modules.optimization import OptimConfig
+
+
+@final
+class EntityTagger(TaskModule):
+    """Finds the entities of a sentence and their types.
+
+    Args:
+        vocabulary: the tokens a network from scratch can tell apart, empty with a pretrained tokenizer; from the data.
+        labels: names of the types; from the data.
+        has_nested: whether entities may lie inside each other; from the data.
+        encoder: the network that reads the sentence.
+        head: what finds entities in the words' vectors: CrfConfig, SoftmaxConfig, or SpanConfig where they are nested.
+        dropout: share of these vectors zeroed in training, in [0, 1).
+    """
+
+    monitor = "val/f1"
+
+    def __init__(
+        self,
+        vocabulary: list[str],
+        labels: list[str],
+        has_nested: bool,
+        *,
+        encoder: EncoderConfig = LstmConfig(),
+        head: EntityHeadConfig = CrfConfig(),
+        dropout: float = 0.3,
+        optim: OptimConfig = OptimConfig(),
+    ) -> None:
+        super().__init__(metrics=MetricCollection([EntityMetric(labels, is_detailed=False)]), optim=optim)
+        self.save_hyperparameters()
+        # Of many types a curve each would bury the others: they are for the test.
+        self.test_metrics = MetricCollection([EntityMetric(labels, is_detailed=True)])
+        self.labels = labels
+        self.encoder = encoder.build(vocabulary)
+        self.hparams["encoder"] = self.encoder.config
+        self.dropout = nn.Dropout(dropout)
+        self.head = head.build(self.encoder.width, len(labels), is_nested=has_nested)
+
+    def forward(self, batch: Batch) -> Tensor:
+        states = self.encoder(batch["input_ids"], batch["attention_mask"])  # [N, T, D]
+        if "word_places" in batch:
+            states = states.flatten(0, 1)[batch["word_places"]]  # [B, W, D]
+        scores: Tensor = self.head(self.dropout(states))
+        return scores  # [B, W, ...]
+
+    def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, int]:
+        return self.head.losses(outputs, batch).sum() / max(1, batch["num_targets"]), batch["num_targets"]
+
+    def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
+        found = self.head.spans(outputs, batch["word_mask"])
+        predictions = [[self._entity(span) for span in spans] for spans in found]
+        metrics.update(predictions, [[self._entity(span) for span in spans] for spans in _targets(batch)])
+
+    def decode(self, outputs: Tensor, batch: Batch) -> Mapping[str, Sequence[Any]]:
+        """Predictions and targets are entities by character, `start:end:TYPE`, the score is the probability that the
+        whole sentence is right, and `entities` has each with its text and its own probability.
+        """
+        found, texts, offsets = self.head.found(outputs, batch["word_mask"]), batch["text"], batch["offsets"]
+        predictions = [
+            [self._entity(span, own) for span in answer.spans] for answer, own in zip(found, offsets, strict=True)
+        ]
+        columns: dict[str, Sequence[Any]] = {
+            "text": texts,
+            "prediction": [written(entities) for entities in predictions],
+            "score": [answer.probability for answer in found],
+            "entities": [
+                [
+                    {"start": start, "end": end, "type": kind, "text": text[start:end], "score": probability}
+                    for (start, end, kind), probability in zip(entities, answer.probabilities, strict=True)
+                ]
+                for entities, answer, text in zip(predictions, found, texts, strict=True)
+            ],
+        }
+        if "spans" in batch:
+            num_words = batch["word_mask"].sum(1)
+            columns["target"] = [
+                written(self._entity(span, own) for span in spans)
+                for spans, own in zip(_targets(batch), offsets, strict=True)
+            ]
+            columns["loss"] = (self.head.losses(outputs, batch) / num_words.clamp(min=1)).tolist()
+            columns["num_targets"] = num_words.tolist()
+        return columns
+
+    def scores(self) -> Mapping[str, Score]:
+        loss = WeightedMean(column="loss", weight="num_targets", higher_is_better=False)
+        return {**entity_scores(self.labels), "loss": loss}
+
+    def calibration_rows(self, outputs: Tensor, batch: Batch) -> Sequence[Any]:
+        return self.head.calibration_rows(outputs, batch)
+
+    def calibrate(self, rows: list[Any]) -> Mapping[str, float]:
+        return {f"calibration/{name}": figure for name, figure in self.head.calibrate(rows).items()}
+
+    def _entity(self, span: Span, offsets: Sequence[tuple[int, int]] | None = None) -> Entity:
+        """An entity by word or, with the words' offsets, by character."""
+        first, end, kind = span
+        return (
+            (first, end, self.labels[kind])
+            if offsets is None
+            else (
+                offsets[first][0],
+                offsets[end - 1][1],
+                self.labels[kind],
+            )
+        )
+
+
+def _targets(batch: Batch) -> list[list[Span]]:
+    """The entities of each sentence."""
+    spans: list[list[Span]] = [[] for _ in batch["text"]]
+    for sentence, first, end, kind in batch["spans"].tolist():
+        spans[sentence].append((first, end, kind))
+    return spans
