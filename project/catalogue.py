@@ -1,7 +1,7 @@
 """What can be chosen: experiments, tasks, networks, data. Read from the source text, so nothing heavy is imported."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,10 @@ def tasks(root: Path = ROOT) -> list[Entry]:
 
 
 def networks(root: Path = ROOT) -> list[Entry]:
-    return _derived_from("EncoderConfig", root / "lightning_modules" / "networks", "**/*.py", root)
+    folder = root / "lightning_modules" / "networks"
+    kinds = ("EncoderConfig", "ImageEncoderConfig")
+    found = [entry for kind in kinds for entry in _derived_from(kind, folder, "**/*.py", root)]
+    return sorted(found, key=lambda entry: entry.name)
 
 
 def data_modules(root: Path = ROOT) -> list[Entry]:
@@ -70,8 +73,16 @@ def components(folder: Path, pattern: str = "**/*.py", root: Path = ROOT) -> Ite
 
 
 def _derived_from(base: str, folder: Path, pattern: str, root: Path) -> list[Entry]:
-    found = (component for component in components(folder, pattern, root) if base in component.bases)
-    return sorted((Entry(component.name, component.summary) for component in found), key=lambda entry: entry.name)
+    own = list(components(folder, pattern, root))
+    names = concrete_names({base}, own)
+    return sorted((Entry(item.name, item.summary) for item in own if item.name in names), key=lambda entry: entry.name)
+
+
+def concrete_names(bases: set[str], own: Sequence[Component]) -> set[str]:
+    """Of classes derived from one of `bases`, at one or two levels, those that no other is derived from."""
+    parents = bases | {item.name for item in own if bases.intersection(item.bases)}
+    derived = {item.name for item in own if parents.intersection(item.bases)}
+    return derived - {parent for item in own for parent in item.bases}
 
 
 def _name(node: ast.expr) -> str:

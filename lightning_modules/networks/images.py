@@ -1,0 +1,135 @@
+"""Networks that turn a picture into one vector.
+
+None has a batch norm, whose statistics would depend on how a batch is divided over processes and micro-batches.
+
+Shapes: B pictures, C channels, H and W their height and width, D width of the vectors.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from project.errors import ConfigError
+
+
+class ImageEncoder(nn.Module, ABC):
+    """A network that gives each picture a vector."""
+
+    width: int
+    """Size D of the vectors."""
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode: [B, C, H, W] with mean 0 and deviation 1 in each channel, to [B, D]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageEncoderConfig(ABC):
+    """Which network for pictures, and its size."""
+
+    @abstractmethod
+    def build(self, image_shape: Sequence[int]) -> ImageEncoder:
+        """Make the network for pictures of C, H, W. Raises: ConfigError when a setting is out of range."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlpConfig(ImageEncoderConfig):
+    """Layers that each see all of the layer below: a picture is a row of pixels."""
+
+    widths: list[int] = field(default_factory=lambda: [256, 128, 100])
+    """Units of each layer, from the first."""
+    dropout: float = 0.1
+    """Share of each layer's output zeroed in training, in [0, 1)."""
+
+    def build(self, image_shape: Sequence[int]) -> ImageEncoder:
+        _check("widths", self.widths, self.dropout)
+        return Mlp(math.prod(image_shape), self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvNetConfig(ImageEncoderConfig):
+    """Stages of 3 x 3 convolutions, each of which halves height and width, and one layer that sees all."""
+
+    channels: list[int] = field(default_factory=lambda: [32, 64])
+    """Channels of each stage, from the first."""
+    depth: int = 2
+    """Convolutions of a stage, at least 1."""
+    width: int = 128
+    """Units of the layer that sees all."""
+    dropout: float = 0.25
+    """Share of the output of each stage and of the last layer zeroed in training, in [0, 1)."""
+
+    def build(self, image_shape: Sequence[int]) -> ImageEncoder:
+        _check("channels", self.channels, self.dropout)
+        if self.depth < 1 or self.width < 1:
+            raise ConfigError(f"encoder.depth is {self.depth} and encoder.width {self.width}. Give at least 1 each.")
+        return ConvNet(image_shape, self)
+
+
+class Mlp(ImageEncoder):
+    """See `MlpConfig`."""
+
+    def __init__(self, num_pixels: int, config: MlpConfig) -> None:
+        super().__init__()
+        self.width = config.widths[-1]
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Linear(before, after), nn.ReLU(), nn.Dropout(config.dropout))
+            for before, after in pairwise([num_pixels, *config.widths])
+        )
+        self.apply(_initialise)
+
+    def forward(self, images: Tensor) -> Tensor:
+        states = images.flatten(1)
+        for layer in self.layers:
+            states = layer(states)
+        return states  # [B, D]
+
+
+class ConvNet(ImageEncoder):
+    """See `ConvNetConfig`."""
+
+    def __init__(self, image_shape: Sequence[int], config: ConvNetConfig) -> None:
+        super().__init__()
+        num_channels, height, width = image_shape
+        self.width = config.width
+        self.stages = nn.ModuleList(
+            _stage(before, after, config) for before, after in pairwise([num_channels, *config.channels])
+        )
+        shrunk = 2 ** len(config.channels)
+        num_values = config.channels[-1] * math.ceil(height / shrunk) * math.ceil(width / shrunk)
+        self.whole = nn.Sequential(nn.Linear(num_values, config.width), nn.ReLU(), nn.Dropout(config.dropout))
+        self.apply(_initialise)
+
+    def forward(self, images: Tensor) -> Tensor:
+        states = images.contiguous(memory_format=torch.channels_last)  # about 1.7 times as fast on a CPU
+        for stage in self.stages:
+            states = stage(states)
+        vectors: Tensor = self.whole(states.flatten(1))
+        return vectors  # [B, D]
+
+
+def _stage(before: int, after: int, config: ConvNetConfig) -> nn.Sequential:
+    """[B, C, H, W] to [B, `after`, H / 2, W / 2], rounded up."""
+    sizes = pairwise([before, *[after] * config.depth])
+    convolutions = [part for size in sizes for part in (nn.Conv2d(*size, 3, padding=1), nn.ReLU())]
+    return nn.Sequential(*convolutions, nn.MaxPool2d(2, ceil_mode=True), nn.Dropout(config.dropout))
+
+
+def _initialise(part: nn.Module) -> None:
+    """Source: K. He et al. (2015), "Delving Deep into Rectifiers", equation 10."""
+    if isinstance(part, nn.Linear | nn.Conv2d):
+        nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+        assert part.bias is not None
+        nn.init.zeros_(part.bias)
+
+
+def _check(name: str, sizes: Sequence[int], dropout: float) -> None:
+    if not sizes or min(sizes) < 1:
+        raise ConfigError(f"encoder.{name} is {list(sizes)}. Give at least one number, each at least 1.")
+    if not 0 <= dropout < 1:
+        raise ConfigError(f"encoder.dropout is {dropout}. Give a number in [0, 1).")

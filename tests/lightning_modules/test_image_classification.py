@@ -1,0 +1,114 @@
+"""The image classifier keeps the contract with either network, and changes pictures in training only."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_modules.networks.augmentation import Augmentation, AugmentConfig
+from lightning_modules.networks.images import ConvNetConfig, ImageEncoderConfig, MlpConfig
+from project.errors import ConfigError
+from tests.contract import TaskContract
+from tests.pictures import write_idx
+
+
+def write_pictures(folder: Path) -> list[str]:
+    """Noise in which the upper or the lower half is the brighter one."""
+    arguments = ["--model=ImageClassifier", "--data=ImageClassificationData", "--data.label_names=[up,down]"]
+    for seed, (split, setting, number) in enumerate(
+        [("train", "path", 8), ("validation", "validation_path", 5), ("test", "test_path", 11)]
+    ):
+        images = np.random.default_rng(seed).integers(0, 160, (number, 6, 5)).astype(np.uint8)
+        labels = [place % 2 for place in range(number)]
+        for image, label in zip(images, labels, strict=True):
+            image[3 * label : 3 * label + 3] += 60
+        file = folder / f"{split}-images-idx3-ubyte"
+        write_idx(file, images, labels)
+        arguments.append(f"--data.{setting}={file}")
+    return arguments
+
+
+class TestImageClassifierWithLayers(TaskContract):
+    def settings(self, folder: Path) -> list[str]:
+        network = ["--model.encoder=MlpConfig", "--model.encoder.widths=[16,8]", "--model.dropout=0.1"]
+        return [*write_pictures(folder), *network]
+
+    def without_dropout(self) -> list[str]:
+        return ["--model.encoder.dropout=0", "--model.dropout=0"]
+
+
+class TestImageClassifierWithConvolutions(TaskContract):
+    def settings(self, folder: Path) -> list[str]:
+        sizes = ["channels=[4,8]", "depth=1", "width=16", "dropout=0.1"]
+        network = [f"--model.encoder.{size}" for size in sizes]
+        return [*write_pictures(folder), *network, "--model.augment.shift=1", "--model.augment.flip=true"]
+
+    def without_dropout(self) -> list[str]:
+        return ["--model.encoder.dropout=0", "--model.augment.shift=0", "--model.augment.flip=false"]
+
+
+def test_every_picture_is_moved_on_its_own_and_its_edge_is_repeated() -> None:
+    torch.manual_seed(0)
+    picture = torch.arange(1, 13, dtype=torch.uint8).reshape(1, 1, 4, 3)
+    images = torch.cat([picture, picture + 100], dim=1).expand(200, 2, 4, 3)  # two channels that move together
+    moved = Augmentation(AugmentConfig(shift=1), (2, 4, 3))(images)
+    places = [torch.arange(size) for size in (4, 3)]
+    possible = {
+        tuple(picture[0, 0][(places[0] + down).clamp(0, 3)][:, (places[1] + right).clamp(0, 2)].flatten().tolist())
+        for down in (-1, 0, 1)
+        for right in (-1, 0, 1)
+    }
+    assert moved.dtype == torch.uint8
+    assert {tuple(own.flatten().tolist()) for own in moved[:, 0]} == possible
+    assert torch.equal(moved[:, 1], moved[:, 0] + 100)
+
+
+def test_half_of_the_pictures_are_mirrored() -> None:
+    torch.manual_seed(0)
+    images = torch.arange(12).reshape(1, 1, 4, 3).expand(400, 1, 4, 3)
+    changed = Augmentation(AugmentConfig(flip=True), (1, 4, 3))(images)
+    is_mirrored = (changed == images.flip(-1)).flatten(1).all(1)
+    assert torch.equal(changed[~is_mirrored], images[~is_mirrored])
+    assert 150 < int(is_mirrored.sum()) < 250
+
+
+def test_a_picture_is_left_alone_in_an_evaluation() -> None:
+    images = torch.arange(12).reshape(1, 1, 4, 3)
+    augmentation = Augmentation(AugmentConfig(shift=2, flip=True), (1, 4, 3)).eval()
+    assert torch.equal(augmentation(images), images)
+
+
+@pytest.mark.parametrize("shift", [-1, 3])
+def test_a_shift_out_of_the_picture_is_refused(shift: int) -> None:
+    with pytest.raises(ConfigError, match=rf"augment\.shift is {shift}\. Give a number from 0 to below .* 4 x 3"):
+        Augmentation(AugmentConfig(shift=shift), (1, 4, 3))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (MlpConfig(widths=[]), r"encoder\.widths is \[\]"),
+        (MlpConfig(dropout=1.0), r"encoder\.dropout is 1\.0"),
+        (ConvNetConfig(channels=[4, 0]), r"encoder\.channels is \[4, 0\]"),
+        (ConvNetConfig(depth=0), r"encoder\.depth is 0"),
+        (ConvNetConfig(width=0), r"encoder\.width 0"),
+    ],
+)
+def test_sizes_of_networks_that_are_none_are_refused(config: ImageEncoderConfig, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.build((1, 8, 8))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 7, 2), (1, 28, 28)])
+def test_a_convolutional_network_takes_pictures_of_any_size(shape: tuple[int, int, int]) -> None:
+    network = ConvNetConfig(channels=[4, 4, 4], depth=2, width=6).build(shape)
+    assert network(torch.zeros(2, *shape)).shape == (2, 6)
+
+
+def test_the_size_of_a_signal_is_kept_through_the_layers() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(64, 1, 16, 16)
+    for config in (MlpConfig(widths=[256] * 8), ConvNetConfig(channels=[32, 32], depth=4, width=256)):
+        states = config.build((1, 16, 16)).eval()(images).detach()
+        assert 0.2 < float(states.square().mean()) < 5
