@@ -65,6 +65,7 @@ options:
   --tracking.uri URI        MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)
 """
 OUTPUT_HELP = """\
+  --data.path FILE          what to answer, read as its name says; - for standard input, one text a line
   --output FILE             .jsonl, .csv or .parquet; left out: JSON lines to standard output
 """
 
@@ -116,7 +117,7 @@ COMMANDS = {
     ),
     "predict": Command(
         "write a checkpoint's predictions",
-        "lightrail predict --ckpt_path P [--config C] [--data.path FILE] [--output FILE] [settings]",
+        "lightrail predict --ckpt_path P [--config C] [--data.path FILE|-] [--output FILE] [settings]",
         CHECKPOINT_HELP + OUTPUT_HELP + SETTINGS_HELP,
     ),
     "sync": Command("send what waits here for a store that was away", "lightrail sync [--tracking.uri URI]"),

@@ -29,7 +29,8 @@ def set_up_logging() -> None:
 
 def take_over_lightning() -> None:
     """Send Lightning's lines where ours go. It gives itself a handler when it is imported, so call this afterwards."""
-    logging.getLogger("lightning").handlers.clear()
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers.clear()
 
 
 def _handler() -> logging.Handler:

@@ -11,6 +11,6 @@ def did_you_mean(name: str, names: Iterable[str], *, prefix: str = "") -> str:
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     if close:
         return f" Did you mean {prefix}{by_lower[close[0]]}?"
-    if 0 < len(known) <= 12:
+    if 0 < len(known) <= 20:
         return f" Choose from {', '.join(known)}."
     return ""

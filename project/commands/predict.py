@@ -1,48 +1,56 @@
-"""`lightrail predict`: answers for the texts of `data.path`."""
+"""`lightrail predict`: answers for the texts or pictures of `data.path`.
 
-import json
+A row has `id`, the number of the answer from 0; `line`, the line of the file on which what it answers begins (in a
+binary format, the number of the record), by which other columns of the file are found again; and what the task says.
+"""
+
+import logging
 import sys
+import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 
-from project.build import build
-from project.checkpoint_arguments import parse_with_checkpoint, take_option
+from project.answer_files import check_output, show_answers, with_named_lists, write_answers
+from project.build import Experiment, build
+from project.checkpoint_arguments import parse_to_predict, take_option
 from project.errors import ConfigError
-from project.tracking.store import check_folder
 
-WRITERS = {".csv": pyarrow.csv.write_csv, ".parquet": pyarrow.parquet.write_table}
+log = logging.getLogger(__name__)
+
+STANDARD_INPUT = "-"
 
 
 def run(arguments: list[str]) -> int:
     output, rest = take_option(arguments, "--output")
-    if output and Path(output).suffix not in (*WRITERS, ".jsonl"):
-        raise ConfigError(f"--output {output}: unknown format. End the name in .jsonl, .csv or .parquet.")
-    if output:
-        check_folder(Path(output).absolute().parent, "--output")  # now, and not when all is computed
-    configuration, checkpoint = parse_with_checkpoint(rest)
-    experiment = build(configuration, "predict", checkpoint)
-    experiment.trainer.predict(experiment.model, datamodule=experiment.data, return_predictions=False)
-    if experiment.predictions.table is not None:
-        _write(experiment.predictions.table, output)
+    configuration, checkpoint = parse_to_predict(rest)
+    source = configuration.values["data"]["init_args"].get("path")
+    if output is not None:
+        check_output(Path(output), str(source))
+    with redirect_stdout(sys.stderr):  # standard output is for answers alone: some callbacks of Lightning print there
+        if source == STANDARD_INPUT and sys.stdin is not None and sys.stdin.isatty():
+            log.info("reading texts from the terminal, one a line; Ctrl-D on an empty line ends them")
+        experiment = build(configuration, "predict", checkpoint)
+        answers = _answers(experiment, is_typed=source == STANDARD_INPUT)
+    if answers is not None and output is not None:
+        write_answers(answers, Path(output))
+        log.info("wrote %d answers to %s", len(answers), output)
+    elif answers is not None:
+        show_answers(answers)
     return 0
 
 
-def _write(table: pa.Table, output: str | None) -> None:
-    """One row for each text, in the order of the input; JSON lines to standard output unless a file is named."""
-    try:
-        if output and Path(output).suffix in WRITERS:
-            WRITERS[Path(output).suffix](table, output)
-            return
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())
-        if output is None:
-            sys.stdout.writelines(lines)
-        else:
-            with Path(output).open("w", encoding="utf-8") as stream:
-                stream.writelines(lines)
-    except OSError as error:
-        raise ConfigError(
-            f"--output {output}: {error.strerror}. Name a file in a folder that may be written."
-        ) from error
+def _answers(experiment: Experiment, *, is_typed: bool) -> pa.Table | None:
+    """One row for each example, in their order; None on every process but the first."""
+    trainer, data = experiment.trainer, experiment.data
+    if is_typed and trainer.world_size > 1:
+        raise ConfigError("data.path is -: standard input is read by one process. Set --trainer.devices 1.")
+    started = time.monotonic()
+    trainer.predict(experiment.model, datamodule=data, return_predictions=False)
+    table = experiment.predictions.table
+    if table is None:
+        return None
+    log.info("answered %d in %.1f s", len(table), time.monotonic() - started)
+    lines = pa.array(data.rows("predict").values("line")[table["id"].to_numpy()], pa.int64())
+    return with_named_lists(table.add_column(1, "line", lines), experiment.model.column_labels())

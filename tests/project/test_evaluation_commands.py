@@ -10,6 +10,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
+from lightning_modules.networks.pooling import build_pooling
 from lightning_modules.pinyin import PinyinTagger
 from lightning_modules.text_classification import TextClassifier
 from tests.lightning_modules.test_text_classification import TEXTS, write_texts
@@ -68,13 +69,14 @@ def test_validation_is_printed_and_makes_no_run(fitted: Fitted) -> None:
 
 
 def test_what_the_user_writes_counts_above_the_checkpoint(fitted_classifier: Fitted, store: str) -> None:
-    written = ["--model.pooling=first", "--model.label_smoothing=0.3", "--data.batch.size=3", "--seed_everything=5"]
+    model = ["--model.pooling=first", "--model.loss.label_smoothing=0.3"]
+    written = [*model, "--data.batch.size=3", "--seed_everything=5"]
     outcome = lightrail("test", best_file(fitted_classifier), *written, f"--tracking.uri={store}")
     run = RecordedRun(store, outcome.run_id)
-    assert run.params["model.init_args.label_smoothing"] == "0.3"
+    assert run.params["model.init_args.loss.label_smoothing"] == "0.3"
     assert (run.params["data.init_args.batch.size"], run.params["seed_everything"]) == ("3", "5")
     changed = TextClassifier.load_from_checkpoint(fitted_classifier.directory / "checkpoints" / "best.ckpt").eval()
-    changed.pooling = "first"
+    changed.pooling = build_pooling("first", 16)
     assert run.predictions["score"].to_pylist() == pytest.approx(scores(changed, run), rel=1e-5)
     assert run.predictions["score"] != fitted_classifier.predictions["score"]
 
@@ -91,7 +93,7 @@ def scores(model: TextClassifier, run: RecordedRun) -> list[float]:
         {"input_ids": torch.tensor([own]), "attention_mask": torch.ones(1, len(own), dtype=torch.bool)}
         for own in numbers
     ]
-    return [float(model(batch).softmax(-1).max()) for batch in inputs]
+    return [float(model.head.probabilities(model(batch)).max()) for batch in inputs]
 
 
 def test_other_data_is_tested_with_the_labels_and_words_of_the_checkpoint(
@@ -159,7 +161,8 @@ def test_texts_without_labels_are_answered_in_their_order(fitted_classifier: Fit
     assert [answer["id"] for answer in answers] == list(range(len(NEW_TEXTS)))
     assert all(answer["prediction"] in "+-" and 0 <= answer["score"] <= 1 for answer in answers)
     assert answers[1]["score"] == pytest.approx(answers[5]["score"], rel=1e-6)
-    assert answers[0].keys() == {"id", "text", "prediction", "score"}
+    assert [answer["line"] for answer in answers] == list(range(1, len(NEW_TEXTS) + 1))
+    assert answers[0].keys() == {"id", "line", "text", "prediction", "score", "probabilities"}
     assert len(runs_in(fitted_classifier.store)) == num_runs
 
 
@@ -196,7 +199,7 @@ def test_typed_syllables_become_characters(fitted_pinyin: Fitted, tmp_path: Path
     assert answers[1]["prediction"] == "你好"
     assert answers[2]["prediction"] in ("老师，我", "老是，我")
     assert answers[3]["prediction"] == "xyz你"
-    assert answers[0].keys() == {"id", "pinyin", "prediction", "score"}
+    assert answers[0].keys() == {"id", "line", "pinyin", "prediction", "score"}
 
 
 def test_the_syllables_of_the_test_get_the_answers_they_got_there(fitted_pinyin: Fitted) -> None:

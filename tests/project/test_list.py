@@ -33,6 +33,8 @@ class Aligner(TaskModule[int]): pass
 ''',
         "lightning_modules/networks/encoder.py": "class EncoderConfig(ABC): pass",
         "lightning_modules/networks/more/deep.py": 'class DeepConfig(EncoderConfig):\n    """Deep."""',
+        "lightning_modules/networks/shared.py": "class SharedConfig(EncoderConfig, ABC): pass",
+        "lightning_modules/networks/wide.py": 'class WideConfig(SharedConfig):\n    """Wide."""',
         "lightning_modules/metrics/other.py": "class NotATask(TaskModule): pass",
         "datamodules/lines.py": 'class Lines(DataModule):\n    """A line each."""',
         "datamodules/embedded.py": """
@@ -57,7 +59,7 @@ def test_experiments_are_told_by_their_first_comment(root: Path) -> None:
 
 def test_tasks_networks_and_data_are_told_by_their_docstring(root: Path) -> None:
     assert catalogue.tasks(root) == [Entry("Aligner", ""), Entry("Tagger", "Tags words.")]
-    assert catalogue.networks(root) == [Entry("DeepConfig", "Deep.")]
+    assert catalogue.networks(root) == [Entry("DeepConfig", "Deep."), Entry("WideConfig", "Wide.")]
     assert catalogue.data_modules(root) == [Entry("Lines", "A line each.")]
 
 
@@ -83,7 +85,8 @@ def test_what_ships_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([]) == 0
     shown = capsys.readouterr().out
     assert shown == listing()
-    assert "  TextClassifier  Gives each text one label." in shown
+    assert any(line.split()[:3] == ["TextClassifier", "Gives", "each"] for line in shown.splitlines())
+    assert any(line.split()[:1] == ["TextCnnConfig"] for line in shown.splitlines())
     for name in ("text_classification", "TransformerConfig", "TextClassificationData", "peoples_daily"):
         assert f"\n  {name} " in shown
     assert "none" not in shown.split()
