@@ -33,19 +33,34 @@ SENTENCES = [
     f"{who}是{what}。" for who in ("我们", "你", "老师", "他") for what in ("学生", "好人", "行长", "世界", "中国人")
 ]
 REVIEWS = [(f"这本书{word}{end}", "+" if word in "好美" else "-") for word in "好坏美丑" for end in "啊了的吧呢"]
+
+
+def tagged(sentence: str) -> str:
+    """Its characters a line each, the first word of two a person."""
+    tags = ["B-PER", "E-PER", *["O"] * (len(sentence) - 2)]
+    return "".join(f"{character} {tag}\n" for character, tag in zip(sentence, tags, strict=True))
+
+
 FILES = {
     "sentences.txt": "".join(f"{sentence}\n" for sentence in SENTENCES),
     "reviews.csv": "text,label\n" + "".join(f"{text},{label}\n" for text, label in REVIEWS),
     "train.tsv": "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in REVIEWS[::2]),
     "dev.tsv": "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in REVIEWS[1::4]),
     "test.tsv": "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in REVIEWS[3::4]),
+    "sentences.conll": "".join(f"{tagged(sentence)}\n" for sentence in SENTENCES),
     "new.txt": "wo men shi hao ren\nni shi shi jie\n",
     "faster.yaml": "model:\n  init_args:\n    optim:\n      lr: 0.01\n",
     "my_package.py": "",
 }
-"""What the guides take for granted in the folder one works in; and small texts, in place of what is embedded."""
+"""What the guides take for granted in the folder one works in."""
 
-SMALL_DATA = {"PinyinData": "sentences.txt", "TextClassificationData": "reviews.csv"}
+SMALL_DATA = {
+    "PinyinData": ["path=sentences.txt"],
+    "TextClassificationData": ["path=reviews.csv"],
+    "EntityData": ["path=sentences.conll"],
+    "ImageClassificationData": ["path=embedded:digits", "test_path=null"],
+}
+"""Settings in place of what is embedded or comes with another package, by the class of the data."""
 QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
 ONE_STEP = [
     *("--trainer.max_steps=1", "--trainer.log_every_n_steps=1"),
@@ -54,9 +69,15 @@ ONE_STEP = [
 EVERY_SPLIT_HAS_ROWS = ["--data.split.validation_fraction=0.3", "--data.split.test_fraction=0.3"]
 SMALL_NETWORKS = {
     "TransformerConfig": ["width=16", "depth=1", "num_heads=2", "ngram_buckets=64", "ngram_width=8"],
+    "LstmConfig": ["width=16", "ngram_buckets=64", "ngram_width=8"],
+    "TextCnnConfig": ["width=16", "num_filters=4"],
+    "ConvNetConfig": ["channels=[4, 8]", "width=8"],
+    "MlpConfig": ["widths=[8]"],
     "": [],
 }
 """Settings by the network's class; "" stands for no network."""
+ABOUT = {"entities.md": "ner"}
+"""The experiment that a guide's settings are of, where it is not text classification."""
 ANSWERS_AT_ONCE = {"--print_config", "--help_all", "--help", "-h"}
 SERVER_ELSEWHERE = "--tracking.uri=http://tracking.example"
 
@@ -177,8 +198,8 @@ def tiny(arguments: list[str]) -> list[str]:
     values = parse(take_option(arguments, "--seeds")[1]).values
     network = values["model"]["init_args"].get("encoder") or {"class_path": ""}
     smaller = [f"--model.encoder.{setting}" for setting in SMALL_NETWORKS[class_name(network)]]
-    if values["data"]["init_args"]["path"].startswith("embedded:"):
-        smaller.append(f"--data.path={SMALL_DATA[class_name(values['data'])]}")
+    if values["data"]["init_args"]["path"].startswith(("embedded:", "/usr/share/")):
+        smaller += [f"--data.{setting}" for setting in SMALL_DATA[class_name(values["data"])]]
     return [*arguments, *QUIET, *ONE_STEP, *EVERY_SPLIT_HAS_ROWS, *smaller]
 
 
@@ -216,7 +237,7 @@ def test_every_block_is_of_a_kind_that_is_tested_and_is_closed(document: Path) -
 def test_settings_and_commands_in_the_text_exist(document: Path, run_id: str) -> None:
     text = FENCED.sub("", document.read_text("utf-8"))
     for settings in INLINE_SETTINGS.findall(text):
-        parse(["--config", "text_classification", *shlex.split(settings)])
+        parse(["--config", ABOUT.get(document.name, "text_classification"), *shlex.split(settings)])
     for command, *arguments in map(shlex.split, INLINE_COMMAND.findall(text)):
         assert command in COMMANDS
         if command in ("fit", "check") and arguments:

@@ -51,13 +51,14 @@ def find(
         remedies: the settings to name.
     """
     findings: list[Finding] = []
+    for split in splits:
+        findings += _reading(split)
+        findings += _windows(split)
+    findings += _lengths(splits, max_length, unit, remedies.length)
     for earlier, later in itertools.combinations(splits, 2):
         findings += _overlap(earlier, later)
     for split in splits:
         findings += _duplicates(split)
-        findings += _reading(split)
-        findings += _windows(split)
-    findings += _lengths(splits, max_length, unit, remedies.length)
     findings += _labels(splits, remedies.imbalance)
     findings += _sizes(splits)
     return sorted(findings, key=lambda finding: finding.severity == "note")

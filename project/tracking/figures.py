@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from lightning_modules.metrics.label_scores import CalibrationError
 from project.tracking.drawing import BLUE, BLUES, FAINT, GRAY, INK, MUTED, ORANGE, RED, drawable, page, title
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
@@ -98,8 +99,10 @@ def expected_calibration_error(scores: Sequence[float], is_correct: Sequence[boo
     >>> round(expected_calibration_error([0.9, 0.9, 0.6, 0.6], [True, True, True, False]), 3)
     0.1
     """
-    confidence, accuracy, count = _confidence_bins(scores, is_correct, num_bins)
-    return float((count * np.abs(confidence - accuracy)).sum() / max(count.sum(), 1))
+    if not len(scores):
+        return 0.0
+    error = CalibrationError(num_bins=num_bins)
+    return float(error.value(error.rows(np.asarray(scores, np.float64), np.asarray(is_correct)).sum(0)))
 
 
 def seed_scores(scores: Mapping[str, Sequence[float]], seeds: Sequence[int], path: Path) -> None:
@@ -224,13 +227,9 @@ def _confidence_bins(
     scores: Sequence[float], is_correct: Sequence[bool], num_bins: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return mean confidence, accuracy and size of each bin; the means of an empty bin are 0."""
-    values = np.asarray(scores, dtype=np.float64)
-    bins = np.minimum((values * num_bins).astype(np.int64), num_bins - 1)
-    count = np.bincount(bins, minlength=num_bins).astype(np.float64)
-    filled = np.maximum(count, 1)
-    confidence = np.bincount(bins, weights=values, minlength=num_bins) / filled
-    accuracy = np.bincount(bins, weights=np.asarray(is_correct, dtype=np.float64), minlength=num_bins) / filled
-    return confidence, accuracy, count
+    rows = CalibrationError(num_bins=num_bins).rows(np.asarray(scores, np.float64), np.asarray(is_correct))
+    count, confidence, accuracy = rows.sum(0).reshape(3, num_bins)
+    return confidence / np.maximum(count, 1), accuracy / np.maximum(count, 1), count
 
 
 def _short(count: int) -> str:

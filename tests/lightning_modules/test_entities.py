@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from project.errors import ConfigError
 from tests.contract import TaskContract
+from tests.tiny_bert import write_tiny_bert
 
 NAMES = {"anna": "PER", "li wei": "PER", "paris": "LOC", "new york": "LOC", "acme": "ORG", "bank of paris": "ORG"}
 TEXTS = {
@@ -107,19 +106,8 @@ class TestNestedSpans(FromScratch):
 class TestWithAPretrainedEncoder(TaskContract):
     @pytest.fixture(autouse=True)
     def _bert(self, tmp_path_factory: pytest.TempPathFactory) -> None:
-        """A two-layer BERT whose word pieces are shorter than words."""
-        self.folder = tmp_path_factory.getbasetemp() / "tiny-bert-of-pieces"
-        if self.folder.exists():
-            return
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        trainer = trainers.WordPieceTrainer(vocab_size=60, special_tokens=special)
-        tokenizer.train_from_iterator(TEXTS["train"] + TEXTS["test"], trainer)
-        fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
-        fast.save_pretrained(self.folder)
-        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-        BertModel(BertConfig(vocab_size=len(fast), **sizes), add_pooling_layer=False).save_pretrained(self.folder)
+        folder = tmp_path_factory.getbasetemp() / "tiny-bert-of-pieces"  # shorter than words
+        self.folder = write_tiny_bert(folder, TEXTS["train"] + TEXTS["test"], num_pieces=60)
 
     def settings(self, folder: Path) -> list[str]:
         network = ["--model.encoder=PretrainedConfig", f"--model.encoder.checkpoint={self.folder}"]

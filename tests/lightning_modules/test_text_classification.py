@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from tests.contract import TaskContract, first_batch
+from tests.tiny_bert import write_tiny_bert
 
 TEXTS = {
     "train": [
@@ -94,19 +93,8 @@ class TestTextClassifierWithManyLabelsAndWindows(TaskContract):
 class TestTextClassifierWithAPretrainedEncoder(TaskContract):
     @pytest.fixture(autouse=True)
     def _bert(self, tmp_path_factory: pytest.TempPathFactory) -> None:
-        """A real two-layer BERT and a word-piece tokenizer trained on ten lines, as transformers writes them."""
-        self.folder = tmp_path_factory.getbasetemp() / "tiny-bert"
-        if self.folder.exists():
-            return
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=special)
-        tokenizer.train_from_iterator(TEXTS["train"] + TEXTS["test"], trainer)
-        fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
-        fast.save_pretrained(self.folder)
-        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-        BertModel(BertConfig(vocab_size=len(fast), **sizes), add_pooling_layer=False).save_pretrained(self.folder)
+        folder = tmp_path_factory.getbasetemp() / "tiny-bert"
+        self.folder = write_tiny_bert(folder, TEXTS["train"] + TEXTS["test"])
 
     def settings(self, folder: Path) -> list[str]:
         network = ["--model.encoder=PretrainedConfig", f"--model.encoder.checkpoint={self.folder}"]
