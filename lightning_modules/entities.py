@@ -18,6 +18,7 @@ from lightning_modules.networks.entity_head import EntityHeadConfig
 from lightning_modules.networks.recurrent import LstmConfig
 from lightning_modules.networks.tag_head import CrfConfig
 from lightning_modules.networks.tag_schemes import Span
+from lightning_modules.networks.token_dropout import TokenDropout
 from lightning_modules.optimization import OptimConfig
 
 
@@ -32,6 +33,7 @@ class EntityTagger(TaskModule):
         encoder: the network that reads the sentence.
         head: what finds entities in the words' vectors: CrfConfig, SoftmaxConfig, or SpanConfig where they are nested.
         dropout: share of these vectors zeroed in training, in [0, 1).
+        token_dropout: share of a text's tokens hidden in training, in [0, 1).
     """
 
     monitor = "val/f1"
@@ -45,6 +47,7 @@ class EntityTagger(TaskModule):
         encoder: EncoderConfig = LstmConfig(),
         head: EntityHeadConfig = CrfConfig(),
         dropout: float = 0.3,
+        token_dropout: float = 0.0,
         optim: OptimConfig = OptimConfig(),
     ) -> None:
         super().__init__(metrics=MetricCollection([EntityMetric(labels, is_detailed=False)]), optim=optim)
@@ -54,11 +57,13 @@ class EntityTagger(TaskModule):
         self.labels = labels
         self.encoder = encoder.build(vocabulary)
         self.hparams["encoder"] = self.encoder.config
+        self.token_dropout = TokenDropout(token_dropout, has_unknown=bool(vocabulary))
         self.dropout = nn.Dropout(dropout)
         self.head = head.build(self.encoder.width, len(labels), is_nested=has_nested)
 
     def forward(self, batch: Batch) -> Tensor:
-        states = self.encoder(batch["input_ids"], batch["attention_mask"])  # [N, T, D]
+        input_ids, is_token = self.token_dropout(batch["input_ids"], batch["attention_mask"])
+        states = self.encoder(input_ids, is_token)  # [N, T, D]
         if "word_places" in batch:
             states = states.flatten(0, 1)[batch["word_places"]]  # [B, W, D]
         scores: Tensor = self.head(self.dropout(states))

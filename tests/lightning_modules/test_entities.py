@@ -77,14 +77,14 @@ class FromScratch(TaskContract):
     __test__ = False
 
     def without_dropout(self) -> list[str]:
-        return [*super().without_dropout(), "--model.dropout=0"]
+        return [*super().without_dropout(), "--model.dropout=0", "--model.token_dropout=0"]
 
 
 class TestCrf(FromScratch):
     __test__ = True
 
     def settings(self, folder: Path) -> list[str]:
-        return [*write_entities(folder), *TINY]
+        return [*write_entities(folder), *TINY, "--model.token_dropout=0.1"]
 
 
 class TestSoftmaxInWindows(FromScratch):
