@@ -120,15 +120,9 @@ class EntityTagger(TaskModule):
     def _entity(self, span: Span, offsets: Sequence[tuple[int, int]] | None = None) -> Entity:
         """An entity by word or, with the words' offsets, by character."""
         first, end, kind = span
-        return (
-            (first, end, self.labels[kind])
-            if offsets is None
-            else (
-                offsets[first][0],
-                offsets[end - 1][1],
-                self.labels[kind],
-            )
-        )
+        if offsets is None:
+            return first, end, self.labels[kind]
+        return offsets[first][0], offsets[end - 1][1], self.labels[kind]
 
 
 def _targets(batch: Batch) -> list[list[Span]]:
