@@ -17,7 +17,8 @@ ALL_LINEAR = "all-linear"
 class LoraConfig:
     """Low-rank adaptation of linear layers, done by peft.
 
-    Source: E. Hu et al. (2022), "LoRA: Low-Rank Adaptation of Large Language Models".
+    Sources: E. Hu et al. (2022), "LoRA: Low-Rank Adaptation of Large Language Models"; S. Liu et al. (2024), "DoRA:
+    Weight-Decomposed Low-Rank Adaptation".
     """
 
     rank: int = 8
@@ -27,9 +28,13 @@ class LoraConfig:
     dropout: float = 0.0
     """Share of an adapter's input zeroed in training, in [0, 1)."""
     target_modules: list[str] = field(default_factory=list)
-    """Ends of the names of the layers that get an adapter, such as query and value. Empty: every linear layer."""
+    """Ends of the names of the layers that get an adapter, such as query and value. Empty: every linear layer,
+    without the one that scores the tokens of a language model."""
+    dora: bool = False
+    """Train the length of each output's weights apart from their direction (DoRA): closer to training all weights, and
+    slower."""
 
-    def check(self) -> None:
+    def check(self, section: str) -> None:
         """Raises: ConfigError naming the setting that is out of range."""
         for name, is_valid, valid in (
             ("rank", self.rank >= 1, "a number of at least 1"),
@@ -37,32 +42,50 @@ class LoraConfig:
             ("dropout", 0 <= self.dropout < 1, "a number in [0, 1)"),
         ):
             if not is_valid:
-                raise ConfigError(f"encoder.lora.{name} is {getattr(self, name)}. Give {valid}.")
+                raise ConfigError(f"{section}.lora.{name} is {getattr(self, name)}. Give {valid}.")
 
 
-def add_adapters(model: "PreTrainedModel", config: LoraConfig) -> None:
+def add_adapters(model: "PreTrainedModel", config: LoraConfig, *, section: str) -> None:
     """Put adapters beside the layers of a network, in place, and leave nothing else of it to train.
 
-    Adapters begin as zero: the network's outputs are what they were.
+    Adapters begin as zero: the network's outputs are what they were. `section` of the model names it in messages.
 
     Raises: ConfigError when a setting is out of range, no layer has such a name, or peft is not installed.
     """
-    config.check()
-    _check_targets(model, config.target_modules)
+    config.check(section)
+    has_transposed = _check_targets(model, config.target_modules, section)
     try:
         import peft
     except ImportError as error:
-        raise ConfigError("encoder.lora needs peft. Install lightrail[lora], or leave encoder.lora out.") from error
+        raise ConfigError(
+            f"{section}.lora needs peft. Install lightrail[lora], or leave {section}.lora out."
+        ) from error
     settings = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules=config.target_modules or ALL_LINEAR,
+        use_dora=config.dora,
+        fan_in_fan_out=has_transposed,
     )
     peft.inject_adapter_in_model(settings, model)
 
 
-def _check_targets(model: "PreTrainedModel", targets: list[str]) -> None:
+def merge_adapters(model: "PreTrainedModel") -> None:
+    """Add what the adapters learned to the layers' own weights, in place, and take the adapters away."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, part in [*model.named_modules()]:
+        if isinstance(part, BaseTunerLayer):
+            part.merge()
+            parent, _, own = name.rpartition(".")
+            setattr(model.get_submodule(parent), own, part.get_base_layer())
+    for weight in model.parameters():
+        weight.requires_grad_(True)
+
+
+def _check_targets(model: "PreTrainedModel", targets: list[str], section: str) -> bool:
+    """Refuse names that no linear layer has. Returns: whether these layers hold their matrices transposed."""
     from transformers.pytorch_utils import Conv1D  # the linear layer of GPT-2 and its like
 
     linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear | Conv1D)]
@@ -70,5 +93,7 @@ def _check_targets(model: "PreTrainedModel", targets: list[str]) -> None:
         if not any(f".{name}".endswith(f".{target}") for name in linear):
             names = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
             raise ConfigError(
-                f"encoder.lora.target_modules: no linear layer is called {target!r}. Those of this network are {names}."
+                f"{section}.lora.target_modules: no linear layer is called {target!r}. "
+                f"Those of this network are {names}."
             )
+    return any(isinstance(part, Conv1D) for part in model.modules())

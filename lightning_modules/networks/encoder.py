@@ -37,6 +37,10 @@ class Encoder(nn.Module, ABC):
 class EncoderConfig(ABC):
     """Which encoder, and its size."""
 
+    is_compiled: bool = False
+    """Train with torch.compile, which needs a C++ compiler on a CPU: steps are faster after half a minute or more of
+    compiling, and losses differ in their last digits. An evaluation is not compiled."""
+
     @abstractmethod
     def build(self, vocabulary: Sequence[str]) -> Encoder:
         """Make the network for the tokens of a vocabulary, numbered from `FIRST_TOKEN`.

@@ -5,24 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from lightning_modules.networks.adapters import LoraConfig, add_adapters
 from lightning_modules.networks.encoder import Encoder, EncoderConfig
-from project.errors import ConfigError
+from lightning_modules.networks.loading import check_dropout, from_architecture, from_checkpoint
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig as Architecture
     from transformers import PreTrainedModel
-
-_DROPOUTS = (
-    *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # BERT and most of its kin
-    *("dropout", "attention_dropout", "hidden_dropout", "activation_dropout"),  # DistilBERT, Funnel, BART
-    *("embedding_dropout", "mlp_dropout"),  # ModernBERT
-    *("embd_pdrop", "resid_pdrop", "attn_pdrop", "dropout_rate"),  # GPT-2, T5
-)
-"""What architectures call their dropout of hidden states and attention."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +32,7 @@ class PretrainedConfig(EncoderConfig):
     the original files, and its weights come from the checkpoint. Leave it out."""
 
     def build(self, vocabulary: Sequence[str]) -> "PretrainedEncoder":
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise ConfigError(f"encoder.dropout is {self.dropout}. Give a number in [0, 1), or null.")
+        check_dropout(self.dropout, "encoder")
         return PretrainedEncoder(self)
 
 
@@ -54,7 +43,7 @@ class PretrainedEncoder(Encoder):
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
-        model = _from_architecture(config) if config.architecture else _from_pretrained(config)
+        model = self._load(config)
         if getattr(model, "pooler", None) is not None:
             model.pooler = None  # we pool ourselves; weights without a gradient would stop DDP
         self.model = model.train()
@@ -63,49 +52,16 @@ class PretrainedEncoder(Encoder):
         has_segments = "token_type_ids" in inspect.signature(model.forward).parameters
         self.tells_segments_apart = has_segments and (getattr(model.config, "type_vocab_size", None) or 0) > 1
         if config.lora is not None:
-            add_adapters(model, config.lora)
+            add_adapters(model, config.lora, section="encoder")
 
     def forward(self, input_ids: Tensor, is_token: Tensor, segment_ids: Tensor | None = None) -> Tensor:
         more = {"token_type_ids": segment_ids} if segment_ids is not None and self.tells_segments_apart else {}
         states: Tensor = self.model(input_ids=input_ids, attention_mask=is_token.long(), **more).last_hidden_state
         return states  # [B, T, D]
 
+    def _load(self, config: PretrainedConfig) -> "PreTrainedModel":
+        from transformers import AutoModel  # here: a network from scratch should not wait for it
 
-def _from_architecture(config: PretrainedConfig) -> "PreTrainedModel":
-    from transformers import AutoConfig, AutoModel
-
-    architecture = dict(config.architecture or {})
-    settings = AutoConfig.for_model(architecture.pop("model_type"), **architecture)
-    model: PreTrainedModel = AutoModel.from_config(settings, dtype=torch.float32)
-    return model
-
-
-def _from_pretrained(config: PretrainedConfig) -> "PreTrainedModel":
-    from transformers import AutoConfig, AutoModel  # here: a network from scratch should not wait for it
-
-    try:
-        settings = AutoConfig.from_pretrained(config.checkpoint, revision=config.revision)
-        _set_dropout(settings, config.dropout)
-        # float32 whatever the file holds: mixed precision is the trainer's to choose, and it wants full weights.
-        model: PreTrainedModel = AutoModel.from_pretrained(
-            config.checkpoint, revision=config.revision, config=settings, dtype=torch.float32
-        )
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"encoder.checkpoint: {config.checkpoint!r} cannot be loaded: {str(error).splitlines()[0]} "
-            "Name a model of the Hugging Face hub, or a folder with config.json and model.safetensors."
-        ) from error
-    return model
-
-
-def _set_dropout(settings: "Architecture", dropout: float | None) -> None:
-    names = [name for name in _DROPOUTS if hasattr(settings, name)]
-    if dropout is None:
-        return
-    if not names:
-        raise ConfigError(
-            f"encoder.dropout: {settings.model_type} has no dropout of its own that could be set. "
-            "Leave it out; the task's own dropout counts all the same."
-        )
-    for name in names:
-        setattr(settings, name, dropout)
+        if config.architecture:
+            return from_architecture(AutoModel, config.architecture)
+        return from_checkpoint(AutoModel, config.checkpoint, config.revision, config.dropout, section="encoder")

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_modules.networks.attention import rotary_angles, rotate
 from lightning_modules.networks.embedding import FromScratchConfig, TokenEmbedding
 from lightning_modules.networks.encoder import Encoder
 from project.errors import ConfigError
@@ -51,7 +52,7 @@ class TransformerEncoder(Encoder):
 
     def forward(self, input_ids: Tensor, is_token: Tensor, segment_ids: Tensor | None = None) -> Tensor:
         states = self.embedding(input_ids)  # [B, T, D]
-        rotation = rotary_angles(input_ids.shape[1], self.head_width, states.device)
+        rotation = rotary_angles(torch.arange(input_ids.shape[1], device=states.device), self.head_width)
         mask = attention_mask(is_token)
         for block in self.blocks:
             states = block(states, mask, rotation)
@@ -95,20 +96,3 @@ class Block(nn.Module):
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         out: Tensor = self.attention_out(attended.transpose(1, 2).reshape(batch, length, width))
         return out
-
-
-def rotary_angles(length: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of each position's rotation, [T, E / 2].
-
-    Source: J. Su et al. (2021), "RoFormer: Enhanced Transformer with Rotary Position Embedding".
-    """
-    frequencies = 10000 ** (-torch.arange(0, head_width, 2, device=device) / head_width)
-    angles = torch.arange(length, device=device)[:, None] * frequencies
-    return angles.cos(), angles.sin()
-
-
-def rotate(heads: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair of a head's components by its position's angle: [B, H, T, E] to the same."""
-    cosine, sine = (part.to(heads.dtype) for part in rotation)
-    first, second = heads.chunk(2, dim=-1)
-    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)

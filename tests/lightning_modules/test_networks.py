@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_modules.networks.attention import rotary_angles, rotate
 from lightning_modules.networks.candidates import CandidateOutput
 from lightning_modules.networks.ngrams import HashedNgrams
-from lightning_modules.networks.transformer import TransformerConfig, TransformerEncoder, rotary_angles, rotate
+from lightning_modules.networks.transformer import TransformerConfig, TransformerEncoder
 from project.errors import ConfigError
 
 COUNTS = [(), (), (5, 3, 1), (7,), (), (2, 2), (9, 8, 7, 6, 1)]
@@ -165,7 +166,7 @@ def test_dropout_leaves_out_whole_ngrams_and_keeps_the_mean() -> None:
 
 
 def rotated(heads: Tensor) -> Tensor:
-    return rotate(heads, rotary_angles(heads.shape[-2], heads.shape[-1], heads.device))
+    return rotate(heads, rotary_angles(torch.arange(heads.shape[-2]), heads.shape[-1]))
 
 
 def test_rotated_products_depend_on_the_distance_alone() -> None:
