@@ -13,9 +13,11 @@ from typing import Any, Literal, NamedTuple, cast, final
 
 import lightning.pytorch as pl
 
-from datamodules.batching import Batch, BatchConfig, BatchLoader, BucketSampler
-from datamodules.cache import CacheWriter, TokenisedSplit, build_once, cache_folder, digest_of, is_finished
+from datamodules.batching import Batch, BatchConfig, BatchLoader, BucketSampler, Draw, MeasuredRows
+from datamodules.cache import CacheWriter, TokenisedSplit, build_once, cache_folder, digest_of
 from datamodules.checking import DataReport, Remedies, SplitFacts, report_on
+from datamodules.encoded import ABOUT, About, empty_split, is_encoded_with, read_about
+from datamodules.encoded import Facts as Facts
 from datamodules.reading import Empty, FileFormat, Quoting, ReadingNotes, Row, read_rows
 from datamodules.sampling import LabelDraw, SamplingConfig
 from datamodules.source_digest import source_digest
@@ -25,11 +27,7 @@ from project.errors import DataError
 
 log = logging.getLogger(__name__)
 
-_ABOUT = "about.json"
-
 Split = Literal["train", "validation", "test", "predict"]
-Facts = dict[str, Any]
-"""What a module must know of its data (vocabulary, labels): plain values, passed to it when the run is built."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +134,7 @@ class DataModule(pl.LightningDataModule, ABC):
         self._is_adopted = False
         self._folder: Path | None = None
         self._rows: dict[str, TokenisedSplit] = {}
+        self._datasets: dict[str, MeasuredRows] = {}
         self._about: dict[str, Any] = {}
         self._train_loader: BatchLoader | None = None
         self._position: dict[str, int] = {}
@@ -164,9 +163,9 @@ class DataModule(pl.LightningDataModule, ABC):
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Pad rows into a batch: tensors, the list `id`, and the integers `num_tokens` (unpadded) and `num_targets`."""
 
-    @abstractmethod
     def inspect(self, row: Mapping[str, Any]) -> Inspected:
         """Say what `lightrail check` is to know of an encoded row."""
+        return Inspected(length=len(row[self.length_column]))
 
     def read(self, source: str, split: Split, notes: ReadingNotes) -> Iterator[Row]:
         """Give the records of a source; another way to read is for data that is no rows of text."""
@@ -183,9 +182,30 @@ class DataModule(pl.LightningDataModule, ABC):
             notes=notes,
         )
 
+    def examine(self, rows: TokenisedSplit, files: Sequence[str], facts: SplitFacts) -> None:
+        """Take the rows of a split in for a check; another way is for rows that need not be read one by one."""
+        for number in range(len(rows)):
+            row = rows.row(number)
+            place = {"file": files[cast(int, row["file"])], "line": row["line"]}
+            seen: dict[str, Any] = {**place, **self.inspect(row)._asdict()}
+            facts.add(str(row["text"]), **seen)
+
     def describe(self, rows: TokenisedSplit) -> str:
         """Say for the log what became of the long examples of a split; nothing where none was too long."""
         return ""
+
+    def arrange(self, rows: TokenisedSplit, split: Split) -> MeasuredRows:
+        """Give what batches are made of: the rows themselves, or other rows made of them, such as blocks of documents.
+
+        Called once for each split that is used.
+        """
+        return rows
+
+    def draw(self, dataset: MeasuredRows) -> Draw | None:
+        """Say which rows of the training dataset an epoch takes. None: each once."""
+        if self.sampling.method == "none":
+            return None
+        return LabelDraw(self.rows("train").values("label"), self.sampling, self.order_seed)
 
     def digest(self, source: str, split: Split) -> str:
         """Digest all content of a source that `read` depends on, whatever its files are called."""
@@ -214,7 +234,7 @@ class DataModule(pl.LightningDataModule, ABC):
         folder = self._folder = self._folder or self._encode_once(stage)
         names = ("predict",) if stage == "predict" else ("train", "validation", "test")
         self._rows = {name: TokenisedSplit(folder, name) for name in names}
-        self._about = _about(folder)
+        self._about = read_about(folder)
         self._facts = self._about["facts"]
         for name, rows in self._rows.items():
             if note := self.describe(rows):
@@ -223,6 +243,13 @@ class DataModule(pl.LightningDataModule, ABC):
     @final
     def rows(self, split: Split) -> TokenisedSplit:
         return self._rows[split]
+
+    @final
+    def dataset(self, split: Split) -> MeasuredRows:
+        """What the batches of a split are made of; `id` in a batch counts these."""
+        if split not in self._datasets:
+            self._datasets[split] = self.arrange(self._rows[split], split)
+        return self._datasets[split]
 
     @final
     def summaries(self) -> list[SplitSummary]:
@@ -240,11 +267,7 @@ class DataModule(pl.LightningDataModule, ABC):
         splits = []
         for name, rows in self._rows.items():
             facts = SplitFacts(name, sources[name], ReadingNotes(**self._about["notes"][name]))
-            for number in range(len(rows)):
-                row = rows.row(number)
-                seen = self.inspect(row)
-                place = {"file": self._about["files"][row["file"]], "line": row["line"]}
-                facts.add(str(row["text"]), **place, **seen._asdict())
+            self.examine(rows, self._about["files"], facts)
             splits.append(facts)
         max_length = self.max_length if self.is_cut else None
         return report_on(splits, max_length, self.length_unit, self.remedies)
@@ -282,18 +305,17 @@ class DataModule(pl.LightningDataModule, ABC):
         return self._loader("predict")
 
     def _loader(self, split: Split, *, is_shuffled: bool = False) -> BatchLoader:
-        rows, trainer = self._rows[split], self.trainer
-        is_drawn = is_shuffled and self.sampling.method != "none"
+        dataset, trainer = self.dataset(split), self.trainer
         sampler = BucketSampler(
-            rows.lengths(self.length_column),
+            dataset.lengths(self.length_column),
             self.batch,
             seed=self.order_seed,
             is_shuffled=is_shuffled,
-            draw=LabelDraw(rows.values("label"), self.sampling, self.order_seed) if is_drawn else None,
+            draw=self.draw(dataset) if is_shuffled else None,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
-        return BatchLoader(rows, self.collate, sampler, self.batch.num_workers)
+        return BatchLoader(dataset, self.collate, sampler, self.batch.num_workers)
 
     def _encode_once(self, stage: str) -> Path:
         if stage == "predict":  # texts to predict are read once: they are not kept
@@ -306,11 +328,21 @@ class DataModule(pl.LightningDataModule, ABC):
         shape = {"class": made_by, "split": asdict(self.split), "reading": asdict(self.reading)}
         key = [content, shape, dict(self.settings())]
         folder = cache_folder() / digest_of([*key, None])
-        if self._facts is not None and not _is_encoded_with(self._facts, folder):
+        if self._facts is not None and not is_encoded_with(self._facts, folder):
             folder = cache_folder() / digest_of([*key, self._facts])
         return build_once(folder, lambda writer: self._encode_all(sources, writer))
 
     def _encode_all(self, sources: Mapping[str, str | None], writer: CacheWriter) -> None:
+        about = self.encode_all(sources, self._facts if self._is_adopted else None, writer)
+        (writer.folder / ABOUT).write_text(json.dumps(about._asdict()), encoding="utf-8")
+
+    def encode_all(self, sources: Mapping[str, str | None], facts: Facts | None, writer: CacheWriter) -> About:
+        """Encode the examples of all splits; another way is for data that has a faster one.
+
+        Args:
+            sources: of each split; None where it is taken from the training split.
+            facts: of a trained module; None: they are to be learned.
+        """
         # Examples wait on disk between the two passes, so that memory does not grow with the corpus.
         # Half a surrogate pair, which JSON can hold, waits with them.
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogatepass", dir=writer.folder) as spool:
@@ -318,22 +350,15 @@ class DataModule(pl.LightningDataModule, ABC):
             counts, digests = write_spool(self._assigned(sources, notes), list(sources), spool)
             for name in sources:
                 if not counts[name]:
-                    raise DataError(_empty_split(name, self.path, sources[name], counts))
-            facts = self._facts if self._is_adopted else self.learn(read_spool(spool, "train"))
-            assert facts is not None, "to predict, the facts of a trained module are needed"
+                    raise DataError(empty_split(name, self.path, sources[name], counts))
+            facts = self.learn(read_spool(spool, "train")) if facts is None else facts
             files: dict[str, int] = {}
             for name in sources:
                 for example in read_spool(spool, name):
                     place = {"file": files.setdefault(example.file, len(files)), "line": example.line}
                     writer.add(name, {**self.encode(example, facts), **place})
-        about = {
-            "facts": facts,
-            "digests": digests,
-            "files": list(files),
-            "notes": {name: asdict(own) for name, own in notes.items()},
-        }
-        (writer.folder / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
         log.info("encoded %s", ", ".join(f"{count} {name} examples" for name, count in counts.items()))
+        return About(facts, digests, list(files), {name: asdict(own) for name, own in notes.items()})
 
     def _assigned(
         self, sources: Mapping[str, str | None], notes: Mapping[str, ReadingNotes]
@@ -354,34 +379,3 @@ class DataModule(pl.LightningDataModule, ABC):
         validation = 0.0 if sources["validation"] else self.split.validation_fraction
         test = 0.0 if sources["test"] else self.split.test_fraction
         return split_of(text, self.split.seed, validation, test)
-
-
-def _is_encoded_with(facts: Facts, folder: Path) -> bool:
-    """Whether a finished cache was encoded with these facts: those a module takes, which may not be all.
-
-    JSON compares the order inside each, which counts.
-    """
-    if not is_finished(folder):
-        return False
-    own = _about(folder)["facts"]
-    return all(name in own and json.dumps(own[name]) == json.dumps(fact) for name, fact in facts.items())
-
-
-def _about(folder: Path) -> dict[str, Any]:
-    about: dict[str, Any] = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
-    return about
-
-
-def _empty_split(name: str, path: str, own: str | None, counts: Mapping[str, int]) -> str:
-    found = ", ".join(f"{count} {split}" for split, count in counts.items())
-    if name == "train":
-        return f"{path}: no examples to train on ({found}). Give more rows, or smaller validation and test fractions."
-    if own:
-        return (
-            f"{own}: no {name} examples ({found}): nothing in it is an example, or all repeat those of the test split. "
-            f"Give other rows, or set data.split.drop_repeats=false."
-        )
-    return (
-        f"{path}: no {name} examples ({found}). "
-        f"Give more rows, a larger data.split.{name}_fraction, or data.{name}_path."
-    )

@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 import torch
@@ -59,6 +59,14 @@ class Rows(Protocol):
     def row(self, index: int) -> dict[str, Any]: ...
 
 
+class MeasuredRows(Rows, Protocol):
+    """Encoded examples whose lengths and integers are known without reading them."""
+
+    def lengths(self, column: str) -> np.ndarray: ...
+
+    def values(self, column: str) -> np.ndarray: ...
+
+
 def length_buckets(lengths: np.ndarray) -> np.ndarray:
     """Round each length up to a bound of a grid whose cells are about 8 % wide.
 
@@ -69,21 +77,68 @@ def length_buckets(lengths: np.ndarray) -> np.ndarray:
     bounds = [1]
     while bounds[-1] < longest:
         bounds.append(max(bounds[-1] + 1, bounds[-1] * 108 // 100))
-    grid = np.minimum(np.array(bounds), longest)
+    # Two bytes a length where they suffice: millions of them are then sorted in no time.
+    grid = np.minimum(np.array(bounds), longest).astype(np.int16 if longest < 2**15 else np.int64)
     return np.asarray(grid[np.searchsorted(grid, lengths)])
 
 
-def batch_bounds(buckets: np.ndarray, size: int | None, max_tokens: int | None) -> list[int]:
+def batch_bounds(buckets: np.ndarray, size: int | None, max_tokens: int | None) -> np.ndarray:
     """Cut ascending lengths into batches. Returns the position at which each batch begins, and the end."""
-    bounds = [0]
-    while (start := bounds[-1]) < len(buckets):
-        count = len(buckets) - start if size is None else min(size, len(buckets) - start)
-        if max_tokens is not None:
-            likely = buckets[start : start + min(count, max_tokens // int(buckets[start]) + 1)]
-            positions = likely * np.arange(1, len(likely) + 1)  # of a batch that ends here, padding included
-            count = max(1, int(np.searchsorted(positions, max_tokens, side="right")))
-        bounds.append(start + count)
-    return bounds
+    bounds = [np.zeros(1, np.int64)]
+    while (start := int(bounds[-1][-1])) < len(buckets):
+        length = int(buckets[start])
+        most = max(1, min(size or len(buckets), (max_tokens or len(buckets) * length) // length))
+        num_alike = int(np.searchsorted(buckets[start:], buckets[start], side="right"))
+        if num_alike >= most:
+            bounds.append(start + most * np.arange(1, num_alike // most + 1))
+        else:
+            count = _mixed_batch(buckets[start : start + most], max_tokens)
+            bounds.append(np.array([start + count]))
+    return np.concatenate(bounds)
+
+
+def _mixed_batch(buckets: np.ndarray, max_tokens: int | None) -> int:
+    """Say how many of some lengths, whose first would all fit, do."""
+    if max_tokens is None:
+        return len(buckets)
+    positions = buckets.astype(np.int64) * np.arange(1, len(buckets) + 1)  # of a batch that ends here, with padding
+    return max(1, int(np.searchsorted(positions, max_tokens, side="right")))
+
+
+class GlobalBatches(Sequence[np.ndarray]):
+    """The example numbers of every batch of an epoch, each batch cut out when it is asked for.
+
+    Args:
+        examples: numbers of the examples, batch after batch, ascending in length, [M].
+        bounds: the place in `examples` with which each batch begins, and the end.
+        order: in which the batches come.
+    """
+
+    def __init__(self, examples: np.ndarray, bounds: np.ndarray, order: np.ndarray) -> None:
+        self.examples, self.bounds, self.order = examples, bounds, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "GlobalBatches": ...
+
+    def __getitem__(self, index: int | slice) -> "np.ndarray | GlobalBatches":
+        if isinstance(index, slice):
+            return GlobalBatches(self.examples, self.bounds, self.order[index])
+        number = self.order[index]
+        return self.examples[self.bounds[number] : self.bounds[number + 1]]
+
+    def longest(self) -> np.ndarray:
+        """The longest example of each batch."""
+        return np.asarray(self.examples[self.bounds[self.order + 1] - 1])
+
+    def sizes(self) -> np.ndarray:
+        """How many examples each batch holds."""
+        return np.asarray(np.diff(self.bounds)[self.order])
 
 
 class BucketSampler(Sampler[Share]):
@@ -120,7 +175,7 @@ class BucketSampler(Sampler[Share]):
         self.buckets = length_buckets(lengths)
         drawn = self._drawn(0)
         self.num_drawn = len(drawn)
-        self.num_batches = len(self._bounds(np.sort(self.buckets[drawn]))) - 1
+        self.num_batches = len(self._bounds(np.sort(self.buckets[drawn], kind="stable"))) - 1
         self.seed, self.is_shuffled = seed, is_shuffled
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
@@ -132,24 +187,25 @@ class BucketSampler(Sampler[Share]):
     def __len__(self) -> int:
         return self.num_batches
 
-    def global_batches(self) -> list[np.ndarray]:
+    def global_batches(self) -> GlobalBatches:
         """The example numbers of every batch of this epoch, in order, whatever the number of processes."""
         if not self.is_shuffled:
-            return self._batches(np.arange(len(self.buckets)))
+            examples, bounds = self._divided(np.arange(len(self.buckets)))
+            return GlobalBatches(examples, bounds, np.arange(len(bounds) - 1))
         generator = np.random.default_rng([self.seed, self.epoch])
-        batches = self._batches(generator.permutation(self._drawn(self.epoch)))
-        order = np.resize(generator.permutation(len(batches)), len(self))  # cuts, or begins anew
-        return [batches[number] for number in order]
+        examples, bounds = self._divided(generator.permutation(self._drawn(self.epoch)))
+        order = np.resize(generator.permutation(len(bounds) - 1), len(self))  # cuts, or begins anew
+        return GlobalBatches(examples, bounds, order)
 
     def _drawn(self, epoch: int) -> np.ndarray:
         return np.arange(len(self.buckets)) if self.draw is None else self.draw(epoch)
 
-    def _batches(self, examples: np.ndarray) -> list[np.ndarray]:
+    def _divided(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Divide examples into batches, shortest first, equally long ones in the order in which they are given."""
         by_length = examples[np.argsort(self.buckets[examples], kind="stable")]
-        return np.split(by_length, self._bounds(self.buckets[by_length])[1:-1])
+        return by_length, self._bounds(self.buckets[by_length])
 
-    def _bounds(self, buckets: np.ndarray) -> list[int]:
+    def _bounds(self, buckets: np.ndarray) -> np.ndarray:
         return batch_bounds(buckets, self.config.size, self.config.max_tokens)
 
     def __iter__(self) -> Iterator[Share]:

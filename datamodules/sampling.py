@@ -1,8 +1,9 @@
-"""Which training examples an epoch takes, where labels are unequally frequent.
+"""Which training examples an epoch takes, where labels are unequally frequent or sources unequally wanted.
 
-Shapes: N examples there are, M examples of an epoch.
+Shapes: N examples there are, M examples of an epoch, S sources.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,3 +65,41 @@ def _repeated(examples: NDArray[np.int64], size: int, generator: np.random.Gener
     """Take all examples as often as they fit into `size`, and a random part of them for the rest."""
     whole, rest = divmod(size, len(examples))
     return np.concatenate([np.tile(examples, whole), generator.choice(examples, rest, replace=False)])
+
+
+class SourceDraw:
+    """Takes the examples of each source as often as its weight says: as many in every epoch, following from the seed.
+
+    A weight of 2.5 takes each example twice and a random half once more; no source is left out whole. Over the epochs
+    that half is dealt from a shuffled pile of all of them, and the next pile begins when one is used up: after two
+    epochs each has been in it once.
+
+    Args:
+        sources: number of each example's source, [N].
+        weights: of each source, above 0, [S].
+        seed: of the order of training.
+    """
+
+    def __init__(self, sources: NDArray[np.integer], weights: Sequence[float], seed: int) -> None:
+        self.sources, self.weights, self.seed = sources, weights, seed
+
+    def __call__(self, epoch: int) -> NDArray[np.int64]:
+        """Give the numbers of the examples to learn from, ordered by source, [M]."""
+        drawn = []
+        for source, weight in enumerate(self.weights):
+            own = np.flatnonzero(self.sources == source)
+            whole = int(weight)
+            size = max(round((weight - whole) * len(own)), int(whole == 0 and len(own) > 0))
+            drawn += [own] * whole
+            if size:
+                drawn.append(own[self._dealt(source, len(own), epoch * size, size)])
+        return np.concatenate(drawn)
+
+    def _dealt(self, source: int, num_examples: int, first: int, size: int) -> NDArray[np.int64]:
+        """Give the places that lie in a row in pile after pile, from place `first` of them all."""
+        start, pile = first % num_examples, first // num_examples
+        places = [
+            np.random.default_rng([self.seed, source, number, 2]).permutation(num_examples)
+            for number in range(pile, (first + size - 1) // num_examples + 1)
+        ]
+        return np.concatenate(places)[start : start + size]

@@ -2,6 +2,7 @@
 
 import hashlib
 import unicodedata
+from functools import lru_cache
 from typing import Literal
 
 from project.errors import ConfigError
@@ -46,8 +47,12 @@ def text_digest(text: str) -> int:
 
 
 def _digest(text: str, salt: bytes) -> bytes:
-    plain = " ".join(unicodedata.normalize("NFKC", text).split())
-    return hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=8, salt=salt).digest()
+    return hashlib.blake2b(_plain(text), digest_size=8, salt=salt).digest()
+
+
+@lru_cache(maxsize=1)  # a text is digested for its split, and at once to be compared
+def _plain(text: str) -> bytes:
+    return " ".join(unicodedata.normalize("NFKC", text).split()).encode("utf-8", "surrogatepass")
 
 
 class Deduplicator:

@@ -12,7 +12,9 @@ Offsets: TypeAlias = list[tuple[int, int]]
 """First character and end (exclusive) of each unit in its text."""
 
 _PATTERNS: dict[Units, re.Pattern[str]] = {"characters": re.compile(r"\S"), "words": re.compile(r"\w+|[^\w\s]")}
-_WRITTEN_WITHOUT_SPACES = re.compile(r"[\u2e80-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U000323af]")
+WRITTEN_WITHOUT_SPACES = r"[\u2e80-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U000323af]"
+"""Pattern of Chinese, Japanese and full-width signs."""
+_WRITTEN_WITHOUT_SPACES = re.compile(WRITTEN_WITHOUT_SPACES)
 
 
 def cut_text(text: str, units: Units) -> Offsets:

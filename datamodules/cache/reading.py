@@ -48,6 +48,10 @@ class TokenisedSplit:
             raise IndexError(f"row {index} of {self._num_rows}")
         return {column: cell(index) for column, cell in self._readers}
 
+    def cell(self, column: str, index: int) -> NDArray[Any] | int | str:
+        """Give one column of row `index`, which must be in range: of a long row the rest need not be read."""
+        return self._columns[column].cell(index)
+
     def lengths(self, column: str) -> NDArray[np.int64]:
         """Give how many integers each row has in a column; for texts, how many bytes of UTF-8."""  # [N]
         return self._columns[column].lengths()

@@ -2,7 +2,7 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class SplitFacts:
         """Rows without any label, and how many the row with most of them has."""
         self.num_in_windows = self.num_windows = 0
         """Rows that are read in several windows, and the windows of all rows."""
+        self.num_left_out = 0
         self._files: dict[str, int] = {}
         self._file_of_row = array("L")
         self._lines = array("Q")
@@ -64,6 +65,31 @@ class SplitFacts:
         self.most_labels = max(self.most_labels, len(labels))
         self.num_in_windows += num_windows > 1
         self.num_windows += num_windows
+
+    def add_all(
+        self,
+        digests: NDArray[np.uint64],
+        *,
+        files: Sequence[str],
+        file_of_row: NDArray[np.integer[Any]],
+        lines: NDArray[np.integer[Any]],
+        lengths: NDArray[np.integer[Any]],
+        num_left_out: int = 0,
+    ) -> None:
+        """Take in many rows without labels: the `text_digest` of each, where it stands, and its length, [N].
+
+        Args:
+            num_left_out: rows of the split that are not among them, as they would take too much memory.
+        """
+        assert not len(self), "files are numbered as they come"
+        self._files = {file: number for number, file in enumerate(files)}
+        self._file_of_row.frombytes(file_of_row.astype(self._file_of_row.typecode).tobytes())
+        self._lines.frombytes(lines.astype(np.uint64).tobytes())
+        self._digests.frombytes(digests.tobytes())
+        self._targets.frombytes(np.full(len(digests), text_digest(""), np.uint64).tobytes())
+        self._lengths.frombytes(lengths.astype(self._lengths.typecode).tobytes())
+        self.num_unlabelled = self.num_windows = len(digests)
+        self.num_left_out = num_left_out
 
     def __len__(self) -> int:
         return len(self._digests)

@@ -34,6 +34,8 @@ class Remedies:
     """What a user of a kind of data can set about a finding, as it follows "or ". Empty: no setting does it."""
 
     length: str = ""
+    length_setting: str = "max_length"
+    """The setting of `data` that says where texts are cut."""
     imbalance: str = ""
 
 
@@ -54,7 +56,8 @@ def find(
     for split in splits:
         findings += _reading(split)
         findings += _windows(split)
-    findings += _lengths(splits, max_length, unit, remedies.length)
+        findings += _left_out(split)
+    findings += _lengths(splits, max_length, unit, remedies)
     for earlier, later in itertools.combinations(splits, 2):
         findings += _overlap(earlier, later)
     for split in splits:
@@ -132,7 +135,17 @@ def _windows(split: SplitFacts) -> Iterator[Finding]:
         )
 
 
-def _lengths(splits: Sequence[SplitFacts], max_length: int | None, unit: str, remedy: str) -> Iterator[Finding]:
+def _left_out(split: SplitFacts) -> Iterator[Finding]:
+    if split.num_left_out:
+        total = len(split) + split.num_left_out
+        yield Finding(
+            "note",
+            f"{_count(len(split), total)} {split.name} texts were looked at, chosen by their content, so that all "
+            f"copies of a text are among them, or none.",
+        )
+
+
+def _lengths(splits: Sequence[SplitFacts], max_length: int | None, unit: str, remedies: Remedies) -> Iterator[Finding]:
     shares = {} if max_length is None else {split.name: cut_shares(split.lengths, max_length) for split in splits}
     if any(rows for rows, _ in shares.values()):
         is_much = any(rows > 0.01 for rows, _ in shares.values())
@@ -141,7 +154,8 @@ def _lengths(splits: Sequence[SplitFacts], max_length: int | None, unit: str, re
             for name, (rows, lost) in shares.items()
         ]
         enough = max(length_percentiles(split.lengths)[99] for split in splits)
-        advice = f" data.max_length={enough} would cut 1 % of the rows at most{remedy and f', or {remedy}'}."
+        other = remedies.length and f", or {remedies.length}"
+        advice = f" data.{remedies.length_setting}={enough} would cut 1 % of the rows at most{other}."
         yield Finding(
             "warning" if is_much else "note", f"Cut at {max_length:,} {unit}: {', '.join(parts)}.{advice * is_much}"
         )

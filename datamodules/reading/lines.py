@@ -16,8 +16,8 @@ from typing import IO
 from project.errors import ConfigError, DataError
 
 STANDARD_INPUT = "-"
-_GZIP_MAGIC = b"\x1f\x8b"
-_ZIP_MAGIC = b"PK\x03\x04"
+GZIP_MAGIC = b"\x1f\x8b"
+ZIP_MAGIC = b"PK\x03\x04"
 
 
 def read_lines(source: str, encoding: str = "utf-8") -> Iterator[str]:
@@ -30,10 +30,10 @@ def read_lines(source: str, encoding: str = "utf-8") -> Iterator[str]:
         DataError: the file is missing, a folder, cut short, or holds bytes that are no text in this encoding.
         ConfigError: there is no such encoding.
     """
-    is_bytewise = _is_bytewise(encoding)
+    decode = _decode if is_bytewise(encoding) else _decode_wide
     number = 0
     with open_bytes(source) as stream:
-        lines = _decode(stream, source, encoding) if is_bytewise else _decode_wide(stream, source, encoding)
+        lines = decode(stream, source, encoding)
         try:
             for line in lines:
                 number += 1
@@ -84,9 +84,9 @@ def open_bytes(source: str) -> Iterator[IO[bytes]]:
         return
     with existing_file(source).open("rb") as stream:
         start = stream.peek(4)
-        if start.startswith(_ZIP_MAGIC):
+        if start.startswith(ZIP_MAGIC):
             raise DataError(f"{source} is a zip archive. Unpack it and name the file inside.")
-        if start.startswith(_GZIP_MAGIC):
+        if start.startswith(GZIP_MAGIC):
             with gzip.open(stream) as plain:
                 yield io.BufferedReader(plain)
         elif source.endswith(".gz") and start:
@@ -95,7 +95,8 @@ def open_bytes(source: str) -> Iterator[IO[bytes]]:
             yield stream
 
 
-def _is_bytewise(encoding: str) -> bool:
+def is_bytewise(encoding: str) -> bool:
+    """Whether a line feed is one byte. Raises: ConfigError when there is no such encoding."""
     try:
         return "\n".encode(encoding) == b"\n"
     except LookupError as error:
@@ -109,7 +110,7 @@ def _decode(stream: IO[bytes], source: str, encoding: str) -> Iterator[str]:
         try:
             line = raw.decode(encoding)
         except UnicodeDecodeError as error:
-            raise _not_decodable(source, encoding, number, error) from error
+            raise undecodable(source, encoding, number, error) from error
         yield _without_ends(line, number)
 
 
@@ -130,7 +131,8 @@ def _without_ends(line: str, number: int) -> str:
     return line.removesuffix("\n").removesuffix("\r")
 
 
-def _not_decodable(source: str, encoding: str, number: int, error: UnicodeDecodeError) -> DataError:
+def undecodable(source: str, encoding: str, number: int, error: UnicodeDecodeError) -> DataError:
+    """Say which byte of a line is not of this encoding, and which encoding it may be."""
     line = bytes(error.object)
     likely = _likely_encoding(line, encoding)
     shown = line.decode(likely, "replace").strip()[:40]

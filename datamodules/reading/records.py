@@ -1,7 +1,7 @@
 """Rows of the formats that are not tables in text: plain lines, labelled lines, JSON Lines, Parquet."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from datamodules.reading.lines import existing_file
@@ -52,9 +52,9 @@ def _marked_labels(line: str) -> tuple[str | list[str], str]:
     return labels[0] if len(labels) == 1 else labels, line.strip()
 
 
-def read_json_lines(file: str, lines: Iterator[str], columns: Columns) -> Iterator[Row]:
+def read_json_lines(file: str, lines: Iterable[str], columns: Columns, first_line: int = 1) -> Iterator[Row]:
     """Yield each line's JSON object; blank lines hold no record."""
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines, first_line):
         if not line.strip():
             continue
         where = f"{file}:{number}"

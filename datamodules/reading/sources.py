@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from datamodules.reading import hub
+from datamodules.reading.json_arrays import begins_array, read_json_array
 from datamodules.reading.lines import STANDARD_INPUT, existing_file, read_lines
 from datamodules.reading.records import read_json_lines, read_labelled, read_parquet, read_text
 from datamodules.reading.rows import (
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 EMBEDDED_PREFIX = "embedded:"
 
-_FORMATS: dict[str, FileFormat] = {
+FORMATS: dict[str, FileFormat] = {
     ".txt": "txt",
     ".csv": "csv",
     ".tsv": "tsv",
@@ -102,7 +103,8 @@ def _open_text(source: str, file_format: FileFormat, options: ReadingOptions, no
     lines = read_lines(source, options.encoding)
     match file_format:
         case "jsonl":
-            return read_json_lines(source, lines, options.columns)
+            is_array, lines = begins_array(lines)
+            return (read_json_array if is_array else read_json_lines)(source, lines, options.columns)
         case "conll":
             return read_tagged_tokens(source, lines, options.columns, options.tagged_lines)
         case "labelled":
@@ -120,12 +122,12 @@ def format_of(source: str) -> FileFormat:
     suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
     if source == STANDARD_INPUT:
         return "txt"
-    if suffix in _FORMATS:
-        return _FORMATS[suffix]
-    nearest = difflib.get_close_matches(suffix, _FORMATS, n=1)
+    if suffix in FORMATS:
+        return FORMATS[suffix]
+    nearest = difflib.get_close_matches(suffix, FORMATS, n=1)
     raise DataError(
         f"{source}: {f'the ending {suffix!r} says' if suffix else 'no ending says'} nothing of the format"
-        f"{f' (did you mean {nearest[0]}?)' if nearest else ''}. Rename the file to one of {', '.join(_FORMATS)}, "
+        f"{f' (did you mean {nearest[0]}?)' if nearest else ''}. Rename the file to one of {', '.join(FORMATS)}, "
         f"or set data.reading.file_format (txt, csv, tsv, jsonl, parquet, conll, or labelled for lines of LABEL TEXT)."
     )
 

@@ -51,6 +51,44 @@ def test_rows_come_back_as_they_were_written(rows: list[tuple[list[int], int, st
         assert split.values("label").tolist() == [label for _, label, _ in rows]
 
 
+@settings(deadline=None, max_examples=50)
+@given(ROWS, st.integers(0, 5), st.sampled_from([1, 7, 2**18]))
+def test_rows_written_together_are_rows_written_one_by_one(
+    rows: list[tuple[list[int], int, str]], num_single: int, values_per_flush: int
+) -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(cache_writing, "_VALUES_PER_FLUSH", values_per_flush),
+    ):
+        plain = [(ids, label) for ids, label, _ in rows]
+        writers = [CacheWriter(Path(folder, name)) for name in ("single", "together")]
+        for number, (ids, label) in enumerate(plain):
+            for writer in writers[: 2 if number < num_single else 1]:
+                writer.add("train", {"ids": np.array(ids, np.int64), "label": label})
+        for part in (plain[num_single : num_single + 2], plain[num_single + 2 :]):
+            values = np.array([own for row, _ in part for own in row], np.int64)
+            lengths = np.array([len(row) for row, _ in part], np.int64)
+            labels = np.array([label for _, label in part], np.int64)
+            writers[1].extend("train", {"ids": (values, lengths), "label": (labels, None)})
+        for writer in writers:
+            writer.close()
+        single, together = (TokenisedSplit(writer.folder, "train") for writer in writers)
+        assert together.digest == single.digest
+        assert len(together) == len(rows)
+        for column in ("ids", "label"):
+            assert together.values(column).tolist() == single.values(column).tolist()
+            assert together.lengths(column).tolist() == single.lengths(column).tolist()
+
+
+def test_rows_written_together_must_fit(tmp_path: Path) -> None:
+    writer = CacheWriter(tmp_path / "cache")
+    ids, lengths = np.arange(3), np.array([1, 2])
+    with pytest.raises(ValueError, match=r"columns of train have \[2, 3\] rows"):
+        writer.extend("train", {"ids": (ids, lengths), "label": (ids, None)})
+    with pytest.raises(TypeError, match="'ids' of train takes integers"):
+        writer.extend("train", {"ids": (ids, None), "label": (ids, None)})
+
+
 @pytest.mark.parametrize(
     ("values", "dtype"),
     [([0, 255], "u1"), ([-100, 7], "i1"), ([256], "u2"), ([-1, 300], "i2"), ([65536], "i4"), ([2**31], "i8")],

@@ -54,6 +54,15 @@ def refusal(
 # Formats
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+def test_the_objects_of_a_json_array_are_rows(write: Write, indent: int | None) -> None:
+    records = [{"text": text, "more": [{"of": "]"}]} for text in ["one", "a, b] }", "三\n"]]
+    source = write("a.json", "\n" + json.dumps(records, indent=indent) + "\n")
+    rows = list(read_rows(source, columns=["text"]))
+    assert [row.values["text"] for row in rows] == [record["text"] for record in records]
+    assert [row.line for row in rows] == ([2] * 3 if indent is None else [3, 11, 19])
+
+
 def test_each_line_of_a_text_file_is_a_row(write: Write) -> None:
     source = write("a.txt", "one\ntwo\n三")
     assert list(read_rows(source, columns=["text"])) == [
@@ -258,7 +267,10 @@ def test_a_missing_column_is_refused_before_any_row(write: Write) -> None:
         ("a.txt", "a\n\nb\n", "a.txt:2: 'text' is empty"),
         ("a.txt", "a\nb\0c\n", "a.txt:2: NUL byte at character 2"),
         ("a.jsonl", '{"text": "a"}\n{"text": "b"\n', "a.jsonl:2: no JSON: Expecting ',' delimiter"),
-        ("a.json", '[\n{"text": "a"}]\n', "The file is one JSON array: write one object a line"),
+        ("a.json", '[\n{"text": "a"},\n{"text" "b"}\n]', "a.json:3: no JSON: Expecting ':' delimiter at character 9"),
+        ("a.json", '[{"text": "a"},\n7]', "a.json:2: '7' stands in the array"),
+        ("a.json", '[{"text": "a"},\n{"text":\n"b"', "a.json:2: the array is not closed by ]"),
+        ("a.json", '[{"text": "a"},\n{"txt": "b"}]', "a.json:2: no column 'text'"),
         ("a.jsonl", '"a"\n', "a.jsonl:1: str found, an object"),
         ("a.jsonl", '{"text": null}\n', "a.jsonl:1: column 'text' holds no value (null)"),
         ("a.jsonl", '{"text": {"en": "a"}}\n', "column 'text' holds dict"),

@@ -1,0 +1,236 @@
+"""Running text for a language model: from a page to a corpus larger than memory."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, final
+
+import numpy as np
+
+from datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
+from datamodules.batching import Batch, BatchConfig, Draw, MeasuredRows
+from datamodules.block_batches import collate_blocks
+from datamodules.blocks import BlockConfig, EvaluationPieces, training_blocks
+from datamodules.cache import CacheWriter, TokenisedSplit
+from datamodules.checking import SplitFacts
+from datamodules.corpus.building import CorpusBuilder, CorpusPlan
+from datamodules.corpus.encoding import Division, encode_document
+from datamodules.corpus.files import SourceConfig, sources_digest
+from datamodules.corpus.shards import CorpusReading, DocumentKind
+from datamodules.encoded import About, empty_split
+from datamodules.language_tokenizers import (
+    LanguageTokenizer,
+    characters_tokenizer,
+    load_language_tokenizer,
+    needs_texts,
+)
+from datamodules.reading import Row
+from datamodules.sampling import SourceDraw
+from project.errors import ConfigError, DataError
+
+log = logging.getLogger(__name__)
+
+MOST_EXAMINED = 4_000_000
+"""`lightrail check` looks at so many training texts at most, which takes about 200 MB."""
+
+
+@final
+class CausalLMData(DataModule):
+    """Documents of text, each token of which is to be foretold from those before it.
+
+    Sources are divided into shards of a few megabytes, which several processes encode; what is encoded is kept, so that
+    a start after a kill goes on. Memory does not grow with the text.
+
+    Args:
+        path: a file of plain text, JSON Lines, Parquet or a table, compressed or not; a folder of such files, or a
+            pattern (books/*.txt); `embedded:NAME` or `hub:OWNER/NAME@SPLIT`. To predict, the texts to be scored, one a
+            line or a row.
+        sources: several such sources of training texts, in place of `path`, each with a weight.
+        text_column: column of the text, where there are columns.
+        document: what a document of plain text is: a `line`, a `paragraph` (set apart by blank lines), or a whole
+            `file`, which is read in pieces of a million characters. No text is seen from another document, unless
+            `blocks` says so. Lines of nothing but white space are none. Of JSON Lines, Parquet and tables each row is a
+            document.
+        tokenizer: `characters`, `bytes`, `subwords` (byte pairs, trained on the training split), or the name or folder
+            of a Hugging Face tokenizer.
+        max_vocabulary: most distinct tokens, for characters and subwords.
+        min_count: a character, or a pair of subwords, seen less often in the training split is no token, for
+            characters and subwords. Subwords are trained on 33 million characters at most, taken evenly from all files.
+        blocks: how documents become rows of bounded length.
+        encoding_processes: most processes that encode. null: one for each core. It changes no number.
+    """
+
+    is_cut = False
+
+    def __init__(
+        self,
+        path: str | None = None,
+        *,
+        sources: list[SourceConfig] | None = None,
+        validation_path: str | None = None,
+        test_path: str | None = None,
+        text_column: str = "text",
+        document: DocumentKind = "line",
+        tokenizer: str = "characters",
+        max_vocabulary: int = 8192,
+        min_count: int = 1,
+        blocks: BlockConfig = BlockConfig(),
+        encoding_processes: int | None = None,
+        split: SplitConfig = SplitConfig(),
+        reading: ReadingConfig = ReadingConfig(),
+        batch: BatchConfig = BatchConfig(),
+    ) -> None:
+        super().__init__(
+            path=path or ", ".join(source.path for source in sources or []),
+            validation_path=validation_path,
+            test_path=test_path,
+            split=split,
+            reading=reading,
+            batch=batch,
+        )
+        self.given_path, self.sources = path, sources
+        self.text_column, self.document = text_column, document
+        self.tokenizer, self.max_vocabulary, self.min_count = tokenizer, max_vocabulary, min_count
+        self.blocks, self.encoding_processes = blocks, encoding_processes
+        self.max_length = blocks.length
+        self._numbering: LanguageTokenizer | None = None
+        self._numbered: Mapping[str, Any] = {}
+        self._check_settings()
+
+    def columns(self, split: Split) -> Mapping[str, str]:
+        return {"text_column": self.text_column}
+
+    def settings(self) -> Mapping[str, Any]:
+        is_learned = needs_texts(self.tokenizer)
+        return {
+            "text": [self.text_column, self.document],
+            "tokenizer": [self.tokenizer, None if is_learned else load_language_tokenizer(self.tokenizer).digest],
+            "vocabulary": [self.max_vocabulary, self.min_count],
+        }
+
+    def digest(self, source: str, split: Split) -> str:
+        paths = self._training_paths() if split == "train" else [source]
+        return sources_digest(paths, self.reading.file_format)
+
+    def examples(self, row: Row, split: Split) -> Iterator[Row]:
+        """To predict: each row is a document. Corpora are read in another way."""
+        yield Row({"text": row.values[self.text_column]}, row.file, row.line)
+
+    def learn(self, train: Iterator[Row]) -> Facts:
+        texts = (example.values["text"] for example in train)
+        tokenizer = load_language_tokenizer(
+            self.tokenizer, texts, max_vocabulary=self.max_vocabulary, min_count=self.min_count
+        )
+        return {"tokenizer": tokenizer.facts()}
+
+    def encode(self, example: Row, facts: Facts) -> Mapping[str, Any]:
+        return encode_document(self._numbering_of(facts), example.values["text"], is_counted=True)
+
+    def encode_all(self, sources: Mapping[str, str | None], facts: Facts | None, writer: CacheWriter) -> About:
+        if "predict" in sources:
+            return super().encode_all(sources, facts, writer)
+        with CorpusBuilder(self._plan(sources), writer) as builder:
+            facts = self._learned(builder) if facts is None else facts
+            joined = builder.encode(self._numbering_of(facts))
+            for name, count in joined.counts.items():
+                if not count:
+                    raise DataError(empty_split(name, self.path, sources[name], joined.counts) + self._smaller())
+        if joined.num_repeats:
+            log.info("dropped %d documents that repeat another one", joined.num_repeats)
+        log.info("encoded %s", ", ".join(f"{count} {name} documents" for name, count in joined.counts.items()))
+        notes = {name: asdict(own) for name, own in builder.notes.items()}
+        return About(facts, joined.digests, builder.files, notes)
+
+    def arrange(self, rows: TokenisedSplit, split: Split) -> MeasuredRows:
+        if split == "train":
+            return training_blocks(rows, self.blocks, self.order_seed)
+        return EvaluationPieces(rows, self.blocks)
+
+    def draw(self, dataset: MeasuredRows) -> Draw | None:
+        if self.sources is None or all(source.weight == 1 for source in self.sources):
+            return None
+        numbers = dataset.values("source") if len(self.sources) > 1 else np.zeros(len(dataset), np.int64)
+        return SourceDraw(numbers, [source.weight for source in self.sources], self.order_seed)
+
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        """See `collate_blocks`."""
+        return collate_blocks(rows, self._numbering_of(self.facts()).decode)
+
+    def describe(self, rows: TokenisedSplit) -> str:
+        return f"{int(rows.lengths('input_ids').sum())} tokens in {len(rows)} documents"
+
+    def examine(self, rows: TokenisedSplit, files: Sequence[str], facts: SplitFacts) -> None:
+        """Of a large corpus, look at a part of the texts: equal ones in all splits together."""
+        digests = rows.values("text_digest").astype(np.int64).view(np.uint64)
+        one_in = 1 + len(self.rows("train")) // MOST_EXAMINED
+        chosen = np.flatnonzero(digests % np.uint64(one_in) == 0)
+        facts.add_all(
+            digests[chosen],
+            files=files,
+            file_of_row=rows.values("file")[chosen],
+            lines=rows.values("line")[chosen],
+            lengths=rows.lengths("input_ids")[chosen],
+            num_left_out=len(rows) - len(chosen),
+        )
+
+    def _check_settings(self) -> None:
+        self.blocks.check()
+        if self.given_path is None and not self.sources:
+            raise ConfigError("data.path is not set. Name a file, a folder or a data set, or give data.sources.")
+        for number, source in enumerate(self.sources or []):
+            if source.weight <= 0:
+                raise ConfigError(f"data.sources[{number}].weight is {source.weight}. Give a number above 0.")
+        if self.encoding_processes is not None and self.encoding_processes < 1:
+            raise ConfigError(f"data.encoding_processes is {self.encoding_processes}. Give at least 1, or null.")
+
+    def _training_paths(self) -> list[str]:
+        if self.sources is None:
+            return [self.path]
+        if self.given_path is not None:
+            raise ConfigError(
+                f"data.path ({self.given_path}) and data.sources are both given. Leave one of them out, or make the "
+                f"path one of the sources."
+            )
+        return [source.path for source in self.sources]
+
+    def _plan(self, sources: Mapping[str, str | None]) -> CorpusPlan:
+        reading = self.reading
+        own = {name: [source] if source else [] for name, source in sources.items() if name != "train"}
+        undivided = {name: Division(split=name, seed=0, validation_fraction=0.0, test_fraction=0.0) for name in own}
+        division = Division(
+            split="train",
+            seed=self.split.seed,
+            validation_fraction=0.0 if sources["validation"] else self.split.validation_fraction,
+            test_fraction=0.0 if sources["test"] else self.split.test_fraction,
+        )
+        return CorpusPlan(
+            sources={"train": self._training_paths(), **own},
+            reading=CorpusReading(
+                document=self.document,
+                text_column=self.text_column,
+                encoding=reading.encoding,
+                file_format=reading.file_format,
+                quoting=reading.quoting,
+                column_names=tuple(reading.column_names),
+                empty=reading.empty,
+            ),
+            divisions={"train": division, **undivided},
+            drop_repeats=self.split.drop_repeats,
+            num_processes=self.encoding_processes,
+        )
+
+    def _learned(self, builder: CorpusBuilder) -> Facts:
+        if self.tokenizer != "characters":
+            return self.learn(builder.sample())
+        counts = builder.count_characters()
+        tokenizer = characters_tokenizer(counts, max_vocabulary=self.max_vocabulary, min_count=self.min_count)
+        return {"tokenizer": tokenizer.facts()}
+
+    def _smaller(self) -> str:
+        return "" if self.document == "line" else f" Or make documents smaller than a {self.document}: data.document."
+
+    def _numbering_of(self, facts: Facts) -> LanguageTokenizer:
+        if self._numbering is None or self._numbered is not facts["tokenizer"]:
+            self._numbered = facts["tokenizer"]
+            self._numbering = LanguageTokenizer.from_facts(self._numbered)
+        return self._numbering

@@ -1,0 +1,150 @@
+"""A corpus from its sources to its cache: divided, a vocabulary learned, encoded in parallel, joined."""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.cache import CacheWriter
+from datamodules.cache.writing import writing_to
+from datamodules.corpus.documents import read_documents
+from datamodules.corpus.encoding import Division, ShardJob, count_shard, encode_shard
+from datamodules.corpus.files import source_files
+from datamodules.corpus.joining import Encoded, Joined, add_notes, join_shards
+from datamodules.corpus.shards import CorpusReading, shards_of
+from datamodules.corpus.workers import run_jobs
+from datamodules.language_tokenizers import LanguageTokenizer
+from datamodules.language_tokenizers.numbering import NUM_CHARACTERS
+from datamodules.reading import ReadingNotes, Row
+from project.errors import DataError
+
+Result = TypeVar("Result")
+
+SAMPLE_CHARACTERS = 2**25
+"""Subwords are learned from so many characters at most, taken evenly from all shards."""
+_CHARACTERS_PER_TEXT = 2**14
+"""So much is given to the library that learns subwords at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusPlan:
+    """What is to be made of which sources."""
+
+    sources: Mapping[str, Sequence[str]]
+    """Of each split, the training split first; none where it is taken from the training split."""
+    reading: CorpusReading
+    divisions: Mapping[str, Division]
+    """How the documents of each split's sources are divided."""
+    drop_repeats: bool
+    num_processes: int | None
+    """At most; None: one for each core."""
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A shard to encode, and what joining must know of it."""
+
+    job: ShardJob
+    split: str
+    file: int
+    source: int
+
+
+class CorpusBuilder:
+    """Makes the cache of a corpus in steps. Shards wait in a folder beside it, where a later start finds them.
+
+    Args:
+        writer: of the cache, in a folder that is not finished.
+    """
+
+    def __init__(self, plan: CorpusPlan, writer: CacheWriter) -> None:
+        self.plan, self.writer = plan, writer
+        self.files: list[str] = []
+        self.notes = {name: ReadingNotes() for name in plan.sources}
+        self.folder = writer.folder.with_suffix(".shards")
+
+    def __enter__(self) -> "CorpusBuilder":
+        with writing_to(self.folder):
+            self.folder.mkdir(exist_ok=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Throw the shards away when all is joined, or when the texts are refused: corrected, they are others."""
+        if kind is None or issubclass(kind, DataError):
+            shutil.rmtree(self.folder)
+
+    def count_characters(self) -> NDArray[np.int64]:
+        """Count the characters of the training split, by code point."""
+        counts = np.zeros(NUM_CHARACTERS, np.int64)
+        jobs = [planned.job for planned in self._planned if planned.split == "train"]
+        for points, own in self._run(count_shard, jobs, None, "counting characters"):
+            counts[points] += own
+        return counts
+
+    def sample(self) -> Iterator[Row]:
+        """Give texts of the training split, all or a part of every shard, in pieces of bounded length."""
+        jobs = [planned.job for planned in self._planned if planned.split == "train"]
+        for job in jobs:
+            left = SAMPLE_CHARACTERS // len(jobs)
+            for document in read_documents(job.shard, job.reading, ReadingNotes()):
+                if left <= 0:
+                    break
+                if job.division.of(document.key) == "train":
+                    text = document.text[:left]
+                    left -= len(text)
+                    for start in range(0, len(text), _CHARACTERS_PER_TEXT):
+                        piece = text[start : start + _CHARACTERS_PER_TEXT]
+                        yield Row({"text": piece}, job.shard.file, document.line)
+
+    def encode(self, tokenizer: LanguageTokenizer) -> Joined:
+        """Encode what is not encoded yet, and write all of it."""
+        folder = self.folder / tokenizer.digest
+        with writing_to(self.folder):
+            folder.mkdir(exist_ok=True)
+        jobs = [replace(planned.job, folder=folder / f"{number:06d}") for number, planned in enumerate(self._planned)]
+        for _ in self._run(encode_shard, jobs, tokenizer, "encoding"):
+            pass  # what comes of it lies in the shard's folder
+        encoded = [
+            Encoded(job.folder, planned.split, planned.file, planned.source)
+            for job, planned in zip(jobs, self._planned, strict=True)
+        ]
+        joined = join_shards(
+            encoded,
+            list(self.plan.sources),
+            self.writer,
+            drop_repeats=self.plan.drop_repeats,
+            has_sources=len(self.plan.sources["train"]) > 1,
+        )
+        add_notes(encoded, self.notes)
+        return joined
+
+    @cached_property
+    def _planned(self) -> list[_Planned]:
+        with writing_to(self.folder):
+            return list(self._divided())
+
+    def _divided(self) -> Iterator[_Planned]:
+        for split, sources in self.plan.sources.items():
+            for number, source in enumerate(sources):
+                for file in source_files(source):
+                    spool = self.folder / f"lines-{len(self.files):06d}"
+                    for shard in shards_of(file, self.plan.reading, self.notes[split], spool):
+                        division = self.plan.divisions[split]
+                        job = ShardJob(shard=shard, reading=self.plan.reading, division=division, folder=self.folder)
+                        yield _Planned(job, split, len(self.files), number)
+                    self.files.append(file)
+
+    def _run(
+        self,
+        function: Callable[..., Result],
+        jobs: Sequence[ShardJob],
+        tokenizer: LanguageTokenizer | None,
+        title: str,
+    ) -> Iterator[Result]:
+        sizes = [job.shard.num_bytes for job in jobs]
+        num_processes = self.plan.num_processes
+        return run_jobs(function, jobs, tokenizer, num_processes=num_processes, sizes=sizes, title=title)

@@ -1,0 +1,67 @@
+"""Which files a source of texts stands for."""
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from datamodules.cache import digest_of
+from datamodules.reading import FileFormat
+from datamodules.reading.hub import PREFIX
+from datamodules.reading.lines import STANDARD_INPUT, existing_file
+from datamodules.reading.sources import EMBEDDED_PREFIX, FORMATS, format_of
+from datamodules.source_digest import source_digest
+from project.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """One of several sources of training texts."""
+
+    path: str
+    """A file, a folder, a pattern such as books/*.txt, embedded:NAME or hub:OWNER/NAME@SPLIT."""
+    weight: float = 1.0
+    """How often an epoch takes the texts of this source, above 0: 0.5 takes half of them, others in the next epoch; 2
+    takes all of them twice."""
+
+
+def is_file(source: str) -> bool:
+    """Whether a source lies on disk, rather than in a data set or in standard input."""
+    return source != STANDARD_INPUT and not source.startswith((EMBEDDED_PREFIX, PREFIX))
+
+
+def source_files(source: str) -> list[str]:
+    """Give the files of a folder, however deep, or of a pattern, in the order of their names; else the source itself.
+
+    Raises: DataError when there is none.
+    """
+    if not is_file(source):
+        return [source]
+    path = Path(source).expanduser()
+    if path.is_dir():
+        inside = sorted(entry for entry in path.rglob("*") if entry.is_file() and not entry.name.startswith("."))
+        found = [str(entry) for entry in inside if _suffix(entry) in FORMATS]
+        listing = ", ".join(entry.name for entry in inside[:5]) or "nothing"
+        wanted = f"It needs files that end in one of {', '.join(FORMATS)}; found: {listing}."
+    elif glob.has_magic(source) and not path.exists():
+        found = sorted(name for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
+        wanted = "No file is called so. Quote the pattern, and mind the working folder."
+    else:
+        return [str(existing_file(source))]
+    if not found:
+        raise DataError(f"{source} holds no texts. {wanted}")
+    return found
+
+
+def sources_digest(sources: Sequence[str], file_format: FileFormat) -> str:
+    """Digest the content of sources, in their order, whatever their files are called."""
+    return digest_of([[source_digest(file, file_format) for file in source_files(source)] for source in sources])
+
+
+def file_format_of(file: str, file_format: FileFormat) -> FileFormat:
+    """Give the format in which a file is read. Raises: DataError when its name says none."""
+    return format_of(file) if file_format == "auto" else file_format
+
+
+def _suffix(path: Path) -> str:
+    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()

@@ -1,0 +1,225 @@
+"""Prompts with responses, or chats, for a language model that is to answer: it learns the responses alone."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, final
+
+from datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
+from datamodules.batching import Batch, BatchConfig, MeasuredRows
+from datamodules.block_batches import collate_blocks
+from datamodules.blocks import BlockConfig, EvaluationPieces, training_blocks
+from datamodules.cache import TokenisedSplit
+from datamodules.checking import Remedies
+from datamodules.dialogues import (
+    ASSISTANT,
+    DialogueEncoder,
+    Segment,
+    chat_segments,
+    check_template,
+    spoken,
+    template_segments,
+    turns_of,
+)
+from datamodules.language_tokenizers import LanguageTokenizer, load_language_tokenizer, needs_texts
+from datamodules.reading import Row
+from project.errors import ConfigError, DataError
+
+
+@final
+class InstructionData(DataModule):
+    """A table of prompts and responses, or of chats. Only what the assistant says is learned and scored.
+
+    Chats are lists of turns: `{"role": "user", "content": "Hello"}`, or ShareGPT's `{"from": "human", "value":
+    "Hello"}`. Several dialogues are packed into a training row, and none sees another; in evaluation each is a row.
+
+    Args:
+        path: training data; to predict, dialogues whose responses are to be scored.
+        prompt_column, response_column: names of the columns; Alpaca's are instruction and output.
+        context_column: column of a text that goes with the prompt and may be empty, such as Alpaca's input; it is set
+            behind the prompt, after an empty line.
+        messages_column: column of chats, such as messages or conversations, in place of prompts and responses.
+        template: how prompt and response are written, with {prompt} and {response}; what stands behind the response is
+            learned as well. null: as a chat of two turns, by the chat template.
+        chat_template: Jinja text of a chat template. null: the tokenizer's own.
+        tokenizer: `characters`, `bytes`, `subwords` (byte pairs, trained on the training split), or the name or folder
+            of a Hugging Face tokenizer.
+        max_vocabulary: most distinct tokens, for characters and subwords.
+        min_count: how often characters and pairs of subwords must be seen in the training split.
+        blocks: how dialogues become rows; `sliding` is for running text. A dialogue may have one token more than
+            `blocks.length`, as its last is only ever a target.
+        too_long: what becomes of a longer dialogue. cut: its end is left away; skip: all of it. Either is counted and
+            reported. One that is cut before the first response ends up left out.
+    """
+
+    remedies = Remedies(length_setting="blocks.length", length="set data.too_long=skip")
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        validation_path: str | None = None,
+        test_path: str | None = None,
+        prompt_column: str = "prompt",
+        response_column: str = "response",
+        context_column: str | None = None,
+        messages_column: str | None = None,
+        template: str | None = None,
+        chat_template: str | None = None,
+        tokenizer: str = "characters",
+        max_vocabulary: int = 8192,
+        min_count: int = 1,
+        blocks: BlockConfig = BlockConfig(length=1024),
+        too_long: Literal["cut", "skip", "refuse"] = "cut",
+        split: SplitConfig = SplitConfig(),
+        reading: ReadingConfig = ReadingConfig(),
+        batch: BatchConfig = BatchConfig(),
+    ) -> None:
+        super().__init__(
+            path=path, validation_path=validation_path, test_path=test_path, split=split, reading=reading, batch=batch
+        )
+        self.prompt_column, self.response_column = prompt_column, response_column
+        self.context_column, self.messages_column = context_column, messages_column
+        self.template, self.chat_template = template, chat_template
+        self.tokenizer, self.max_vocabulary, self.min_count = tokenizer, max_vocabulary, min_count
+        self.blocks, self.too_long = blocks, too_long
+        self.max_length = blocks.length + 1
+        self.is_cut = too_long == "cut"
+        self.structured = [column for column in (context_column, messages_column) if column]
+        self._encoder: DialogueEncoder | None = None
+        self._named: LanguageTokenizer | None = None
+        self._check_settings()
+
+    def columns(self, split: Split) -> Mapping[str, str]:
+        if self.messages_column:
+            return {"messages_column": self.messages_column}
+        columns = {"prompt_column": self.prompt_column, "response_column": self.response_column}
+        return {**columns, "context_column": self.context_column} if self.context_column else columns
+
+    def settings(self) -> Mapping[str, Any]:
+        is_learned = needs_texts(self.tokenizer)
+        return {
+            "columns": [self.prompt_column, self.response_column, self.context_column, self.messages_column],
+            "template": [self.template, self.chat_template],
+            "tokenizer": [self.tokenizer, None if is_learned else self._tokenizer_named().digest],
+            "vocabulary": [self.max_vocabulary, self.min_count],
+            "length": [self.blocks.length, self.too_long],
+        }
+
+    def examples(self, row: Row, split: Split) -> Iterator[Row]:
+        turns = self._turns(row)
+        text, target = spoken(turns, by_assistant=False), spoken(turns, by_assistant=True)
+        yield Row({"text": text, "target": target, "turns": turns}, row.file, row.line)
+
+    def learn(self, train: Iterator[Row]) -> Facts:
+        if not needs_texts(self.tokenizer):
+            return {"tokenizer": self._tokenizer_named().facts()}
+        texts = (segment.text for example in train for segment in self._segments(example, self._tokenizer_named()))
+        tokenizer = load_language_tokenizer(
+            self.tokenizer, texts, max_vocabulary=self.max_vocabulary, min_count=self.min_count
+        )
+        return {"tokenizer": self._with_chat_template(tokenizer).facts()}
+
+    def encode(self, example: Row, facts: Facts) -> Mapping[str, Any]:
+        """Give the columns of a document. One that is left out has no `input_ids`."""
+        encoder = self._encoder_of(facts)
+        segments = self._segments(example, encoder.tokenizer)
+        numbered = encoder.chat(segments) if self.template is None else encoder.framed(segments)
+        num_tokens = len(numbered.ids)
+        if num_tokens > self.max_length and self.too_long == "refuse":
+            raise DataError(
+                f"{example.file}:{example.line}: {num_tokens} tokens, and data.blocks.length={self.blocks.length} "
+                f"allows {self.max_length}. Give a larger one, or set data.too_long to cut or skip."
+            )
+        kept = numbered.cut(self.max_length)
+        if not kept.is_target[1:].any() or (num_tokens > self.max_length and self.too_long == "skip"):
+            kept = kept.cut(0)
+        return {
+            "input_ids": kept.ids,
+            "is_target": kept.is_target,
+            "num_characters": kept.num_characters,
+            "num_bytes": kept.num_bytes,
+            "num_tokens": num_tokens,
+            "text": example.values["text"],
+            "target": example.values["target"],
+        }
+
+    def arrange(self, rows: TokenisedSplit, split: Split) -> MeasuredRows:
+        if not rows.lengths("input_ids").any():
+            raise DataError(
+                f"all {len(rows)} {split} dialogues are longer than data.blocks.length={self.blocks.length}, and "
+                f"nothing of a response is left of them. Give a larger one."
+            )
+        if split == "train":
+            return training_blocks(rows, self.blocks, self.order_seed)
+        return EvaluationPieces(rows, self.blocks)
+
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        """See `collate_blocks`."""
+        return collate_blocks(rows, self._encoder_of(self.facts()).tokenizer.decode)
+
+    def inspect(self, row: Mapping[str, Any]) -> Inspected:
+        return Inspected(length=row["num_tokens"], target=row["target"])
+
+    def describe(self, rows: TokenisedSplit) -> str:
+        num_longer = int((rows.values("num_tokens") > self.max_length).sum())
+        num_left_out = int((rows.lengths("input_ids") == 0).sum())
+        notes = []
+        if num_longer > num_left_out or (num_longer and self.is_cut):
+            notes.append(f"{num_longer} of {len(rows)} dialogues are longer than {self.max_length} tokens and are cut")
+        if num_left_out:
+            reason = "nothing of a response was left" if self.is_cut else f"longer than {self.max_length} tokens"
+            notes.append(f"{num_left_out} of {len(rows)} dialogues are left out ({reason})")
+        return "; ".join(notes)
+
+    def _check_settings(self) -> None:
+        self.blocks.check()
+        if self.blocks.method == "sliding":
+            raise ConfigError("data.blocks.method=sliding would mix dialogues. Set packed or separate.")
+        if self.template is not None and self.messages_column:
+            raise ConfigError(
+                f"data.template writes prompts and responses, and data.messages_column={self.messages_column} gives "
+                f"chats. Leave out one of them; data.chat_template writes chats."
+            )
+        if self.template is not None:
+            check_template(self.template)
+        elif not self._tokenizer_named().has_chat_template:
+            raise ConfigError(
+                f"data.tokenizer={self.tokenizer} has no chat template. Set data.template (such as "
+                f'"{{prompt}}\\n{{response}}") for prompts and responses, or data.chat_template for chats.'
+            )
+
+    def _turns(self, row: Row) -> list[list[str]]:
+        where = f"{row.file}:{row.line}"
+        if self.messages_column:
+            return turns_of(row.values[self.messages_column], where)
+        prompt = row.values[self.prompt_column]
+        context = row.values[self.context_column] if self.context_column else None
+        if context is not None and not isinstance(context, str):
+            raise DataError(
+                f"{where}: {self.context_column} is {str(context)[:40]!r}. Give a text, an empty one or null."
+            )
+        if context and context.strip():
+            prompt = f"{prompt}\n\n{context}"
+        return [["user", prompt], [ASSISTANT, row.values[self.response_column]]]
+
+    def _segments(self, example: Row, tokenizer: LanguageTokenizer) -> list[Segment]:
+        turns = example.values["turns"]
+        if self.template is not None:
+            return template_segments(self.template, *(content for _, content in turns))
+        return chat_segments(turns, tokenizer.render_chat, f"{example.file}:{example.line}")
+
+    def _encoder_of(self, facts: Facts) -> DialogueEncoder:
+        if self._encoder is None or self._encoder.tokenizer.facts() != facts["tokenizer"]:
+            self._encoder = DialogueEncoder(LanguageTokenizer.from_facts(facts["tokenizer"]))
+        return self._encoder
+
+    def _tokenizer_named(self) -> LanguageTokenizer:
+        """The tokenizer of that name; of one that is yet to be learned, another that writes chats in the same way."""
+        if self._named is None:
+            name = "bytes" if needs_texts(self.tokenizer) else self.tokenizer
+            self._named = self._with_chat_template(load_language_tokenizer(name))
+        return self._named
+
+    def _with_chat_template(self, tokenizer: LanguageTokenizer) -> LanguageTokenizer:
+        if self.chat_template is None:
+            return tokenizer
+        return LanguageTokenizer.from_facts({**tokenizer.facts(), "chat_template": self.chat_template})
