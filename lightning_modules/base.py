@@ -16,6 +16,7 @@ from torchmetrics import MetricCollection
 
 from lightning_modules.metrics.mean_loss import MeanLoss
 from lightning_modules.metrics.scores import StoredScore
+from lightning_modules.networks.compiling import as_written, compile_networks
 from lightning_modules.optimization import (
     OptimConfig,
     build_optimizer,
@@ -51,6 +52,7 @@ class TaskModule(pl.LightningModule, ABC):
     from_data: ClassVar[frozenset[str]] = frozenset(
         {
             "vocabulary",
+            "tokenizer",
             "labels",
             "label_counts",
             "has_many_labels",
@@ -76,6 +78,8 @@ class TaskModule(pl.LightningModule, ABC):
         self.window_loss = torch.zeros((), dtype=torch.float64)
         self.logged_loss = torch.tensor(math.nan)
         self.is_calibrating = False
+        self.tables: dict[str, Tensor] = {}
+        """What the metrics of the last evaluation computed that is more than a number; figures are drawn from it."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Any:
@@ -131,6 +135,7 @@ class TaskModule(pl.LightningModule, ABC):
     @final
     def configure_model(self) -> None:
         freeze(self, self.optim.freeze)
+        compile_networks(self)
 
     @final
     def on_train_start(self) -> None:
@@ -198,7 +203,9 @@ class TaskModule(pl.LightningModule, ABC):
 
     @final
     def predict_step(self, batch: Batch, batch_idx: int) -> Mapping[str, Sequence[Any]]:
-        return self._rows(self(batch), batch)
+        with as_written(self):
+            outputs = self(batch)
+        return self._rows(outputs, batch)
 
     @final
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -250,8 +257,8 @@ class TaskModule(pl.LightningModule, ABC):
         """Names of what an evaluation of the validation split gives checkpoints and early stopping to go by."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchmetrics: that nothing has been counted yet
-            names = self.val_metrics.clone().compute()
-        return {"val/loss", *(f"val/{name}" for name in names)}
+            computed = self.val_metrics.clone().compute()
+        return {"val/loss", *(f"val/{name}" for name, value in computed.items() if value.ndim == 0)}
 
     def _is_alone(self) -> bool:
         """Whether an optimizer step takes its gradient from one batch on one process."""
@@ -261,7 +268,8 @@ class TaskModule(pl.LightningModule, ABC):
         return 1.0 if self._is_alone() else num_targets / _TARGETS_PER_UNIT
 
     def _evaluate(self, stage: Stage, batch: Batch) -> Any:
-        outputs = self(batch)
+        with as_written(self):
+            outputs = self(batch)
         if not batch["is_filler"]:
             mean, num_targets = self.loss(outputs, batch)
             (self.val_loss if stage == "val" else self.test_loss).update(mean, num_targets)
@@ -273,8 +281,10 @@ class TaskModule(pl.LightningModule, ABC):
 
     def _log_evaluation(self, stage: Stage) -> None:
         metrics, loss = (self.val_metrics, self.val_loss) if stage == "val" else (self.test_metrics, self.test_loss)
+        computed = metrics.compute()
         values = {f"{stage}/loss": loss.compute()}
-        values.update({f"{stage}/{name}": value for name, value in metrics.compute().items() if value.ndim == 0})
+        values.update({f"{stage}/{name}": value for name, value in computed.items() if value.ndim == 0})
+        self.tables = {name: value.cpu() for name, value in computed.items() if value.ndim > 0}
         metrics.reset()
         loss.reset()
         # For checkpoints and early stopping. The processes agree already, and the largest of equal values is exact.

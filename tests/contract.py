@@ -15,12 +15,15 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules.batching import Batch
-from lightning_modules.base import TaskModule
+from lightning_modules.base import TaskModule, read_checkpoint
+from lightning_modules.exported import load_exported
 from project.build import Experiment, build
 from project.checkpoints import place_checkpoints
 from project.comparing.stored_scores import stored_scores
 from project.configuration import parse
+from project.exporting import export
 from project.predictions import write_predictions
+from project.stored_model import StoredModel
 from tests.going_on import BY_BATCHES, BY_EPOCHS, EVERY_STEP, check_every_state
 
 
@@ -53,22 +56,15 @@ class TaskContract(ABC):
 
     def test_every_trained_parameter_gets_a_gradient(self, tmp_path: Path) -> None:
         experiment = self.experiment(tmp_path, "--trainer.max_steps=1", "--data.batch.size=8")
-        loss, _ = experiment.model.loss(*outputs_and_batch(experiment.model.train(), experiment))
-        loss.backward()  # type: ignore[no-untyped-call]
-        without = [
-            name
-            for name, parameter in experiment.model.named_parameters()
-            if parameter.requires_grad and (parameter.grad is None or not parameter.grad.any())
-        ]
-        assert not without
+        assert not without_gradient(experiment.model, experiment)
 
     def test_padding_changes_no_prediction(self, tmp_path: Path) -> None:
         experiment = self.experiment(tmp_path, "--trainer.max_steps=1")
         model, data = experiment.model.eval(), experiment.data
-        rows = [{**data.rows("test").row(number), "id": number} for number in range(len(data.rows("test")))]
+        rows = [{**data.dataset("test").row(number), "id": number} for number in range(len(data.dataset("test")))]
         together = decoded(model, data.collate(rows))
         alone = [decoded(model, data.collate([row])) for row in rows]
-        assert together["prediction"] == [own["prediction"][0] for own in alone]
+        assert self.answers(together) == [self.answers(own)[0] for own in alone]
         assert together["loss"] == pytest.approx([own["loss"][0] for own in alone], rel=1e-4)
 
     def test_a_checkpoint_restores_the_same_outputs_with_no_arguments(self, tmp_path: Path) -> None:
@@ -77,13 +73,20 @@ class TaskContract(ABC):
         batch = first_batch(self.experiment(tmp_path, "--trainer.max_steps=1"))
         assert decoded(restored, batch) == decoded(trained, batch)
 
+    def test_an_exported_model_gives_the_same_outputs(self, tmp_path: Path) -> None:
+        trained = self.fit(tmp_path, "--trainer.max_steps=2", "--data.batch.size=4", keep=tmp_path / "kept").eval()
+        checkpoint = tmp_path / "kept" / "step=2.ckpt"
+        export(StoredModel(read_checkpoint(checkpoint), str(checkpoint)), tmp_path / "exported", "safetensors")
+        batch = first_batch(self.experiment(tmp_path, "--trainer.max_steps=1"))
+        assert decoded(load_exported(tmp_path / "exported"), batch) == decoded(trained, batch)
+
     def test_eight_examples_can_be_learned(self, tmp_path: Path) -> None:
         arguments = ["--trainer.max_steps=80", "--data.batch.size=8", "--model.optim.lr=0.01"]
         model = self.fit(tmp_path, *arguments).eval()
         experiment = self.experiment(tmp_path, *arguments)
         columns = decoded(model, first_batch(experiment))
-        assert len(columns["prediction"]) == 8
-        assert columns["prediction"] == columns["target"]
+        assert len(self.answers(columns)) == 8
+        assert self.is_learned(columns)
 
     def test_it_learns_in_mixed_precision(self, tmp_path: Path) -> None:
         arguments = ["--trainer.max_steps=20", "--model.optim.lr=0.01", *self.without_dropout()]
@@ -153,6 +156,14 @@ class TaskContract(ABC):
         only = [1, 3, 4] if num_workers else None  # starting workers takes time
         assert check_every_state(lambda: self.experiment(tmp_path, *arguments), tmp_path, only) >= 5
 
+    def answers(self, columns: dict[str, Any]) -> list[Any]:
+        """What a model says of each example, of what `decode` gives."""
+        return list(columns["prediction"])
+
+    def is_learned(self, columns: dict[str, Any]) -> bool:
+        """Whether a model knows all examples, of what `decode` gives."""
+        return bool(columns["prediction"] == columns["target"])
+
     def without_dropout(self) -> list[str]:
         """Arguments that switch off every random part of the network."""
         return ["--model.encoder.dropout=0", "--model.encoder.ngram_dropout=0"]
@@ -180,6 +191,17 @@ def processes(number: int) -> list[str]:
 def first_batch(experiment: Experiment) -> Batch:
     batch: Batch = next(iter(experiment.data.train_dataloader()))
     return batch
+
+
+def without_gradient(model: TaskModule, experiment: Experiment) -> list[str]:
+    """Names of the parameters to be trained that get none from the first batch."""
+    loss, _ = model.loss(*outputs_and_batch(model.train(), experiment))
+    loss.backward()  # type: ignore[no-untyped-call]
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and (parameter.grad is None or not parameter.grad.any())
+    ]
 
 
 def outputs_and_batch(model: TaskModule, experiment: Experiment) -> tuple[Any, Batch]:

@@ -14,6 +14,7 @@ from lightning_modules.metrics.label_scores import (
     MicroF1,
     WeightedF1,
 )
+from lightning_modules.metrics.language_scores import BitsPerUnit, Perplexity
 from lightning_modules.metrics.ranking import MacroAuroc, MacroAveragePrecision
 from lightning_modules.metrics.scores import MacroF1, ShareEqual, ShareZero, StoredScore, SumRatio, WeightedMean
 from project.errors import ConfigError
@@ -36,6 +37,8 @@ KINDS: Mapping[str, type[StoredScore]] = {
         CalibrationError,
         EntityScore,
         EntityErrors,
+        Perplexity,
+        BitsPerUnit,
     )
 }
 

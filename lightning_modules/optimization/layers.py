@@ -9,18 +9,19 @@ def layer_numbers(module: nn.Module) -> dict[str, int]:
     """Number each parameter by its layer: 0 in the embeddings, 1 to n from there upwards, n + 1 in the head.
 
     The layers are the elements of the encoder's lists of blocks, whatever these are called; the encoder is
-    `module.encoder`, or the whole where there is none. What is registered before the layers counts as embeddings, and
-    what comes after them as head.
+    `module.encoder` or `module.decoder`, or the whole where there is neither. What is registered before the layers
+    counts as embeddings, and what comes after them as head.
 
     Raises: ConfigError when there are no layers.
     """
-    encoder = dict(module.named_children()).get("encoder")
-    root, prefix = (module, "") if encoder is None else (encoder, "encoder.")
+    parts = dict(module.named_children())
+    own = next((name for name in ("encoder", "decoder") if name in parts), None)
+    root, prefix = (module, "") if own is None else (parts[own], f"{own}.")
     layers = [f"{prefix}{name}." for name in _blocks(root)]
     if not layers:
         raise ConfigError(
             f"{type(root).__name__} has no blocks one above the other, which model.optim.layer_decay and "
-            "unfreeze_fraction tell apart. Leave these out, or choose another encoder."
+            f"unfreeze_fraction tell apart. Leave these out, or choose another {own or 'network'}."
         )
     tables = {name for name, part in module.named_modules() if isinstance(part, nn.Embedding | nn.EmbeddingBag)}
     numbers, last = {}, 0

@@ -1,0 +1,134 @@
+"""Language models that read from left to right.
+
+Shapes: B rows, T positions, N positions with a target, V tokens.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from lightning_modules.base import Batch, TaskModule
+from lightning_modules.metrics.language import LanguageMetrics, LossByPosition
+from lightning_modules.metrics.language_scores import BitsPerUnit, Perplexity
+from lightning_modules.metrics.scores import Score, SumRatio, WeightedMean
+from lightning_modules.networks.decoder import DecoderConfig
+from lightning_modules.networks.transformer_decoder import TransformerDecoderConfig
+from lightning_modules.optimization import OptimConfig
+from project.errors import ConfigError
+
+NO_TARGET = -100
+"""The label of a position after which nothing is to be predicted."""
+
+
+@dataclass(frozen=True)
+class NextTokens:
+    """Scores of the tokens that may come next, where there is a target."""
+
+    logits: Tensor
+    """[N, V], row by row of the batch."""
+    targets: Tensor
+    """[N]"""
+    is_target: Tensor
+    """Which positions these are, [B, T]."""
+
+    @cached_property
+    def losses(self) -> Tensor:
+        """Nats of each target, [N]."""
+        return F.cross_entropy(self.logits.float(), self.targets, reduction="none")
+
+    @cached_property
+    def are_correct(self) -> Tensor:
+        """Whether the likeliest token is the target, [N]."""
+        return self.logits.argmax(-1) == self.targets
+
+    def per_row(self, values: Tensor) -> list[float]:
+        """Add up values of targets, [N], in each row, [B]."""
+        rows = self.is_target.nonzero()[:, 0]  # [N]
+        sums = torch.zeros(len(self.is_target), dtype=torch.float64, device=values.device)
+        return sums.index_add_(0, rows, values.double()).tolist()
+
+
+@final
+class CausalLM(TaskModule):
+    """Says which token comes next, at every position of a text, from what comes before it.
+
+    Args:
+        tokenizer: what makes the data's tokenizer again, `size` among it; from the data.
+        decoder: the network that reads the text.
+        label_smoothing: share of the target's probability that training spreads over all tokens, in [0, 1).
+    """
+
+    monitor = "val/loss"
+    monitor_mode = "min"
+
+    def __init__(
+        self,
+        tokenizer: dict[str, Any],
+        *,
+        decoder: DecoderConfig = TransformerDecoderConfig(),
+        label_smoothing: float = 0.0,
+        optim: OptimConfig = OptimConfig(lr=1e-3, schedule="cosine", weight_decay=0.1),
+    ) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(f"model.label_smoothing is {label_smoothing}. Give a number in [0, 1).")
+        super().__init__(metrics=MetricCollection([LanguageMetrics(), LossByPosition()]), optim=optim)
+        self.save_hyperparameters()
+        self.decoder = decoder.build(tokenizer["size"])
+        self.hparams["decoder"] = self.decoder.config
+        self.label_smoothing = label_smoothing
+
+    def forward(self, batch: Batch) -> NextTokens:
+        labels = batch["labels"]
+        is_target = labels != NO_TARGET  # [B, T]
+        if batch["num_targets"] == labels.numel():  # nothing to select, which a GPU would have to wait for
+            logits = self.decoder(batch["input_ids"], batch.get("document_ids")).flatten(0, 1)
+            return NextTokens(logits, labels.flatten(), is_target)
+        logits = self.decoder(batch["input_ids"], batch.get("document_ids"), keep=is_target)  # [N, V]
+        return NextTokens(logits, labels[is_target], is_target)
+
+    def loss(self, outputs: NextTokens, batch: Batch) -> tuple[Tensor, int]:
+        losses = outputs.losses
+        if self.training and self.label_smoothing:
+            even = -outputs.logits.float().log_softmax(-1).mean(-1)  # [N]
+            losses = torch.lerp(losses, even, self.label_smoothing)
+        return losses.sum() / max(1, batch["num_targets"]), batch["num_targets"]
+
+    def update(self, metrics: MetricCollection, outputs: NextTokens, batch: Batch) -> None:
+        metrics.update(
+            losses=outputs.losses,
+            are_correct=outputs.are_correct,
+            positions=outputs.is_target.nonzero()[:, 1],
+            num_characters=sum(batch["num_characters"]),
+            num_bytes=sum(batch["num_bytes"]),
+        )
+
+    def decode(self, outputs: NextTokens, batch: Batch) -> Mapping[str, Sequence[Any]]:
+        """The score is the geometric mean of the probabilities of the targets. Training batches do not say what their
+        targets spell.
+        """
+        counts = outputs.is_target.sum(1).tolist()
+        sums = outputs.per_row(outputs.losses)
+        means = [total / max(1, count) for total, count in zip(sums, counts, strict=True)]
+        return {
+            **{name: batch[name] for name in ("text", "num_characters", "num_bytes") if name in batch},
+            "loss": means,
+            "num_targets": counts,
+            "num_correct": [int(count) for count in outputs.per_row(outputs.are_correct)],
+            "score": [math.exp(-mean) for mean in means],
+        }
+
+    def scores(self) -> Mapping[str, Score]:
+        return {
+            "loss": WeightedMean(column="loss", weight="num_targets", higher_is_better=False),
+            "perplexity": Perplexity(higher_is_better=False),
+            "bits_per_character": BitsPerUnit(units="num_characters", higher_is_better=False),
+            "bits_per_byte": BitsPerUnit(units="num_bytes", higher_is_better=False),
+            "token_accuracy": SumRatio(numerator="num_correct", denominator="num_targets"),
+        }

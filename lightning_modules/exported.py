@@ -1,0 +1,123 @@
+"""Models outside of runs: a folder with weights as safetensors and, as JSON, all else that builds the task again.
+
+    from lightning_modules.exported import load_exported
+    model = load_exported("DIR")
+
+`lightrail export RUN_ID --output DIR` writes such a folder. Nothing in it is executed when it is read.
+"""
+
+import importlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_modules.base import TaskModule
+from project.errors import ConfigError
+
+WEIGHTS, DESCRIPTION = "model.safetensors", "lightrail.json"
+"""The two files of an exported model."""
+
+
+def load_exported(folder: str | Path, device: str | torch.device = "cpu") -> TaskModule:
+    """Build an exported task with its weights, ready to answer (in evaluation mode).
+
+    A task or network of your own must have been imported before.
+
+    Raises: ConfigError when the folder holds no such model, or one of a class that is not to be had here.
+    """
+    from safetensors.torch import load_file
+
+    place = Path(folder)
+    description = read_description(place)
+    try:
+        weights = load_file(place / WEIGHTS, device=str(device))
+    except Exception as error:  # the library raises its own kind for a damaged file
+        raise ConfigError(f"{place / WEIGHTS} cannot be read ({error}). Export the model again.") from error
+    for name, same in description["shared"].items():
+        weights[name] = weights[same]
+    arguments = description["hyper_parameters"]
+    checkpoint = {"task": description["task"], TaskModule.CHECKPOINT_HYPER_PARAMS_KEY: arguments, "state_dict": weights}
+    return restore_task(checkpoint, str(place)).to(device).eval()
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Read `lightrail.json` of a folder. Raises: ConfigError when there is none that describes a task."""
+    file = folder / DESCRIPTION
+    try:
+        description = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{folder} holds no exported model: {DESCRIPTION} cannot be read ({error}). "
+            f"Name a folder that `lightrail export RUN_ID --format safetensors --output DIR` wrote."
+        ) from error
+    if not isinstance(description, dict) or not {"task", "hyper_parameters", "shared"} <= description.keys():
+        raise ConfigError(f"{file} describes no task. Export the model again with --format safetensors.")
+    return description
+
+
+def restore_task(checkpoint: Mapping[str, Any], name: str) -> TaskModule:
+    """Build the task of a checkpoint with its weights, whichever task it is.
+
+    Args:
+        name: of the file or folder, for messages.
+
+    Raises: ConfigError when it names a class that is no task of lightrail, nor one that was imported already.
+    """
+    return _task_class(str(checkpoint["task"]), name).from_checkpoint(checkpoint, name)
+
+
+def describe_task(checkpoint: Mapping[str, Any], shared: Mapping[str, str]) -> str:
+    """Write what `lightrail.json` says of the task of a checkpoint.
+
+    Raises: ConfigError when an argument of the task is something that JSON would change.
+    """
+    arguments = checkpoint[TaskModule.CHECKPOINT_HYPER_PARAMS_KEY]
+    description = {"task": checkpoint["task"], "hyper_parameters": arguments, "shared": dict(shared)}
+    try:
+        text = json.dumps(description, ensure_ascii=False, indent=1)
+    except TypeError as error:
+        raise ConfigError(
+            f"an argument of {checkpoint['task']} is no plain value: {error}. Pass plain ones."
+        ) from error
+    if json.loads(text)["hyper_parameters"] != arguments:
+        raise ConfigError(f"an argument of {checkpoint['task']} has keys that are no texts. Pass a list of pairs.")
+    return text
+
+
+def separate_weights(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Give each tensor its own memory, as safetensors wants it, and name those that are another one entirely.
+
+    Returns: the weights on the CPU, and for each name left out (tied embeddings) the name it shares its values with.
+    """
+    weights: dict[str, Tensor] = {}
+    shared: dict[str, str] = {}
+    seen: dict[tuple[object, ...], str] = {}
+    for name, tensor in state.items():
+        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if tensor.numel() and place in seen:
+            shared[name] = seen[place]
+        else:
+            seen[place] = name
+            weights[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return weights, shared
+
+
+def _task_class(path: str, name: str) -> type[TaskModule]:
+    module, _, task = path.rpartition(".")
+    if module.startswith("lightning_modules."):
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"{name} is of the task {path}, which this version of lightrail lacks.") from error
+    found = getattr(sys.modules.get(module), task, None)
+    if not (isinstance(found, type) and issubclass(found, TaskModule)):
+        raise ConfigError(
+            f"{name} is of the task {path}, which is not to be had here. If it is your own, import its module first "
+            f"(--allow_modules on the command line)."
+        )
+    return found
