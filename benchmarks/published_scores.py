@@ -139,6 +139,15 @@ def _fashion_mnist(arguments: argparse.Namespace, _: Path) -> dict[str, str | Pa
     return {"data.path": training, "data.test_path": test}
 
 
+def _tinyshakespeare(arguments: argparse.Namespace, folder: Path) -> dict[str, str | Path]:
+    """Trained on the first nine tenths; the rest chooses the checkpoint and gives the score, as published ones do."""
+    text = (arguments.data_dir / "lm" / "tinyshakespeare" / "input.txt").read_text(encoding="utf-8")
+    end = len(text) * 9 // 10
+    for name, part in (("train", text[:end]), ("rest", text[end:])):
+        (folder / f"{name}.txt").write_text(part, encoding="utf-8")
+    return _splits(folder / "train.txt", folder / "rest.txt", folder / "rest.txt")
+
+
 def _splits(train: Path, validation: Path, test: Path) -> dict[str, str | Path]:
     return {"data.path": train, "data.validation_path": validation, "data.test_path": test}
 
@@ -149,6 +158,10 @@ def _entity_f1(published: str) -> Callable[[FinishedRun, argparse.Namespace], li
 
 def _accuracy(published: str) -> Callable[[FinishedRun, argparse.Namespace], list[Score]]:
     return lambda run, _: [Score("accuracy", run.metrics["test/accuracy"], published)]
+
+
+def _loss(published: str) -> Callable[[FinishedRun, argparse.Namespace], list[Score]]:
+    return lambda run, _: [Score("validation loss, nats a character", run.metrics["test/loss"], published)]
 
 
 def _with_and_without_leak(run: FinishedRun, arguments: argparse.Namespace) -> list[Score]:
@@ -178,6 +191,8 @@ BENCHMARKS = {
     "chnsenticorp": Benchmark(_chnsenticorp, _with_and_without_leak),
     "fashion_mnist": Benchmark(_fashion_mnist, _accuracy("two convolutions 0.916")),
     "digits": Benchmark(lambda *_: {}, _accuracy("SVC 0.969")),
+    "tinyshakespeare": Benchmark(_tinyshakespeare, _loss("nanoGPT's CPU recipe 1.88")),
+    "tinyshakespeare_two_minutes": Benchmark(_tinyshakespeare, _loss("nanoGPT's CPU recipe 1.88")),
 }
 
 

@@ -22,6 +22,7 @@ from project.nearest import did_you_mean
 from project.predictions import PredictionTable
 from project.progress import TrainingProgress
 from project.randomness import StepSeeds, seed_all
+from project.samples import sampled_text
 from project.system_metrics import SystemMetrics
 from project.throughput import Throughput
 
@@ -68,6 +69,7 @@ def build(configuration: Configuration, stage: Stage, checkpoint: Path | None = 
         raise ConfigError(f"model: {type(model).__name__} is not derived from TaskModule of lightrail.")
     if stage == "fit":
         _check_training(model, trainer)
+        trainer.callbacks[:0] = sampled_text(model, configuration.tracking().samples)  # type: ignore[attr-defined]
     if configuration.values["trainer"]["enable_checkpointing"] is not False:
         kept = configuration.tracking().checkpoint
         trainer.callbacks += checkpoint_callbacks(model, trainer.callbacks, kept)  # type: ignore[attr-defined]

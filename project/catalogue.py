@@ -42,7 +42,7 @@ def tasks(root: Path = ROOT) -> list[Entry]:
 
 def networks(root: Path = ROOT) -> list[Entry]:
     folder = root / "lightning_modules" / "networks"
-    kinds = ("EncoderConfig", "ImageEncoderConfig")
+    kinds = ("EncoderConfig", "ImageEncoderConfig", "DecoderConfig")
     found = [entry for kind in kinds for entry in _derived_from(kind, folder, "**/*.py", root)]
     return sorted(found, key=lambda entry: entry.name)
 

@@ -64,6 +64,36 @@ options:
   --num_examples N          examples on which the runs differ most (default 10)
   --tracking.uri URI        MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)
 """
+GENERATE_HELP = """
+MODEL is a run's id or the beginning of it, runs:/RUN_ID, a checkpoint file, or a folder that `lightrail export` or
+transformers wrote. The text that goes on from the prompt is written to standard output as it comes into being.
+
+options:
+  --prompt TEXT             may be repeated; left out: all of standard input is one prompt
+  --prompts FILE            a prompt a line
+  --chat                    put the prompt as in training: by the run's data.template, else by the chat template
+  --max_tokens N            most tokens of a sample (default 200)
+  --temperature T           0.8 by default; below 1 likely tokens become likelier, 0 always takes the likeliest
+  --top_k N                 choose among the N likeliest tokens; left out: among all
+  --top_p P                 choose among the likeliest tokens that together have this probability (default 1)
+  --repetition_penalty R    above 1 (default) makes what the text has already less likely
+  --stop TEXT               end a sample before this text; may be repeated
+  --num_samples N           texts for each prompt (default 1)
+  --seed N                  of the random choices (default 0)
+  --allow_modules M,...     import these modules first, for a task or network of your own
+  --tracking.uri URI        MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)
+"""
+EXPORT_HELP = """
+RUN is a run's id or the beginning of it, of which the best weights are taken, or a checkpoint file.
+
+options:
+  --output DIR              folder to write; it must be new or empty
+  --format F                safetensors (default): any task, for `load_exported("DIR")` of lightning_modules.exported;
+                            hf: a causal language model, for plain transformers
+  --overwrite               replace an earlier export
+  --allow_modules M,...     import these modules first, for a task or network of your own
+  --tracking.uri URI        MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)
+"""
 OUTPUT_HELP = """\
   --data.path FILE          what to answer, read as its name says; - for standard input, one text a line
   --output FILE             .jsonl, .csv or .parquet; left out: JSON lines to standard output
@@ -119,6 +149,16 @@ COMMANDS = {
         "write a checkpoint's predictions",
         "lightrail predict --ckpt_path P [--config C] [--data.path FILE|-] [--output FILE] [settings]",
         CHECKPOINT_HELP + OUTPUT_HELP + SETTINGS_HELP,
+    ),
+    "generate": Command(
+        "text that a language model writes",
+        "lightrail generate MODEL [--prompt TEXT] [options]",
+        GENERATE_HELP,
+    ),
+    "export": Command(
+        "take a model out of its run: safetensors, or a folder for transformers",
+        "lightrail export RUN --output DIR [--format safetensors|hf] [options]",
+        EXPORT_HELP,
     ),
     "sync": Command("send what waits here for a store that was away", "lightrail sync [--tracking.uri URI]"),
     "demo": Command("the main job on real text, in about five minutes", "lightrail demo [settings]"),

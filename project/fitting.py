@@ -9,12 +9,14 @@ from types import MappingProxyType
 import pyarrow as pa
 from lightning.pytorch.callbacks import WeightAveraging
 
+from lightning_modules.causal_lm import CausalLM
 from project.build import Experiment, build
 from project.calibration import calibrate
 from project.checkpoints import best_checkpoint, place_checkpoints
 from project.configuration import Configuration
-from project.predictions import write_predictions
+from project.predictions import PREDICTION, write_predictions
 from project.report import write_figures
+from project.samples import place_samples
 from project.stopping import slurm_job
 from project.tracking.logger import is_process_zero
 from project.tracking.run import TrackedRun, start_run
@@ -122,6 +124,7 @@ def attach(experiment: Experiment, run: TrackedRun) -> None:
     # Under SLURM Lightning goes on from any checkpoint of its own that it finds there.
     trainer._default_root_dir = str(run.directory)  # type: ignore[attr-defined]
     place_checkpoints(trainer, run.directory / "checkpoints", run.run_id, run.upload_soon)
+    place_samples(trainer, run.directory, run.upload_soon)
 
 
 def evaluate(experiment: Experiment, run: TrackedRun, checkpoint: str | None) -> FinishedRun:
@@ -135,7 +138,7 @@ def evaluate(experiment: Experiment, run: TrackedRun, checkpoint: str | None) ->
         main_metric = experiment.model.monitor.removeprefix("val/")
         write_predictions(table, run.directory, experiment.model.scores(), main_metric)
         write_figures(experiment.data, experiment.model, table, run.logger.journal.series(), run.directory)
-        run.set_tags({"mlflow.note.content": _description(experiment, run, metrics)})
+        run.set_tags({"mlflow.note.content": _description(experiment, run, metrics, table)})
     return FinishedRun(run.run_id, run.directory, metrics, table)
 
 
@@ -145,15 +148,19 @@ def _forget_averaging(experiment: Experiment) -> None:
     trainer.callbacks = [own for own in trainer.callbacks if not isinstance(own, WeightAveraging)]  # type: ignore[attr-defined]
 
 
-def _description(experiment: Experiment, run: TrackedRun, metrics: Mapping[str, float]) -> str:
+def _description(experiment: Experiment, run: TrackedRun, metrics: Mapping[str, float], table: pa.Table) -> str:
     """What the run's page says first, in Markdown."""
     figures = ", ".join(f"{name} **{value:.4f}**" for name, value in sorted(metrics.items()))
     sizes = ", ".join(f"{summary.num_rows:,} {summary.name}" for summary in experiment.data.summaries())
+    worst = "worst mistakes" if PREDICTION in table.column_names else "texts with the highest loss"
+    command = f"predict --ckpt_path runs:/{run.run_id} --data.path FILE"
+    if isinstance(experiment.model, CausalLM):
+        command = f"generate {run.run_id} --prompt TEXT"
     return (
         f"{figures}\n\n"
         f"{type(experiment.model).__name__} on `{experiment.data.path}` ({sizes}). "
-        f"Pictures are in the artifacts under `figures`, the worst mistakes under `samples`.\n\n"
-        f"`lightrail predict --ckpt_path runs:/{run.run_id} --data.path FILE`"
+        f"Pictures are in the artifacts under `figures`, the {worst} under `samples`.\n\n"
+        f"`lightrail {command}`"
     )
 
 

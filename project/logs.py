@@ -33,6 +33,13 @@ def take_over_lightning() -> None:
         logging.getLogger(name).handlers.clear()
 
 
+def silence_transformers() -> None:
+    """Have transformers show no progress bar for reading and writing a folder, which takes a moment."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+
+
 def _handler() -> logging.Handler:
     if sys.stderr.isatty():
         from rich.console import Console

@@ -19,7 +19,9 @@ from project.comparing.stored_scores import with_scores
 from project.tracking.lookup import PREDICTIONS
 
 NUM_WORST = 100
-"""Mistakes shown in the run's samples."""
+"""Examples shown in the run's samples."""
+PREDICTION = "prediction"
+"""The column that a language model lacks: it has a loss for each text, and no answer."""
 
 
 class PredictionTable(Callback):
@@ -117,6 +119,8 @@ _TYPES = {
 def write_predictions(table: pa.Table, folder: Path, scores: Mapping[str, StoredScore], main_metric: str) -> None:
     """Write `predictions/test.parquet`, and the worst mistakes as a table that the MLflow UI shows.
 
+    Where there are no answers these are the texts whose loss is highest, `samples/highest_losses.csv`.
+
     Args:
         scores: how each metric follows from the columns. Stored in the file, so that it can be compared without the
             task that wrote it.
@@ -127,10 +131,17 @@ def write_predictions(table: pa.Table, folder: Path, scores: Mapping[str, Stored
     scored = with_scores(table, scores, main_metric)
     pyarrow.parquet.write_table(scored, folder / PREDICTIONS)
     flat = [field.name for field in table.schema if not pa.types.is_nested(field.type)]  # what CSV can hold
-    pyarrow.csv.write_csv(worst_mistakes(table.select(flat)), folder / "samples" / "worst_mistakes.csv")
+    if PREDICTION in flat:
+        pyarrow.csv.write_csv(worst_mistakes(table.select(flat)), folder / "samples" / "worst_mistakes.csv")
+    else:
+        pyarrow.csv.write_csv(_highest_losses(table.select(flat)), folder / "samples" / "highest_losses.csv")
 
 
 def worst_mistakes(table: pa.Table) -> pa.Table:
     """The wrong answers that cost most, the worst first."""
-    is_wrong = pa.compute.not_equal(table["prediction"], table["target"])
-    return table.filter(is_wrong).sort_by([("loss", "descending")]).slice(0, NUM_WORST)
+    is_wrong = pa.compute.not_equal(table[PREDICTION], table["target"])
+    return _highest_losses(table.filter(is_wrong))
+
+
+def _highest_losses(table: pa.Table) -> pa.Table:
+    return table.sort_by([("loss", "descending")]).slice(0, NUM_WORST)

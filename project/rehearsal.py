@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.utilities import move_data_to_device
 
@@ -52,10 +53,13 @@ def rehearse(experiment: Experiment) -> Rehearsal:
     device = trainer.strategy.root_device
     model.to(device).train()
     loader = experiment.data.train_dataloader()
-    batches = sorted(loader.sampler.global_batches(), key=lambda batch: _positions(loader, batch))
-    middle = batches[len(batches) // 2 :][: NUM_TIMED - 1] or batches
+    batches = loader.sampler.global_batches()
+    lengths = loader.sampler.buckets[batches.longest()]
+    by_size = np.argsort(batches.sizes() * lengths, kind="stable")
+    largest = int(by_size[-1])
+    middle = [batches[int(number)] for number in by_size[len(by_size) // 2 :][: NUM_TIMED - 1]]
     step = _Step(experiment, device)
-    step(loader, batches[-1])
+    step(loader, batches[largest])
     started = time.perf_counter()
     for batch in middle:
         step(loader, batch)
@@ -63,7 +67,7 @@ def rehearse(experiment: Experiment) -> Rehearsal:
     return Rehearsal(
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         precision=str(trainer.precision),
-        longest=(len(batches[-1]), int(loader.sampler.buckets[batches[-1]].max())),
+        longest=(len(batches[largest]), int(lengths[largest])),
         peak_bytes=_peak_bytes(device),
         batches_per_epoch=_batches_per_epoch(trainer, len(loader)),
         num_steps=_num_steps(trainer, len(loader)),
@@ -91,10 +95,6 @@ class _Step:
         self.optimizer.zero_grad()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-def _positions(loader: Any, batch: Any) -> int:
-    return len(batch) * int(loader.sampler.buckets[batch].max())
 
 
 def _batches_per_epoch(trainer: pl.Trainer, num_batches: int) -> int:

@@ -10,6 +10,8 @@ from lightning_modules.metrics.label_scores import SEPARATOR
 from project.entity_report import write_entities
 from project.image_report import draw_worst_images
 from project.label_table import draw_label_rows, label_rows, write_label_rows
+from project.language_report import draw_loss_by_position
+from project.predictions import PREDICTION
 from project.tracking.figures import (
     Series,
     confusion_matrix,
@@ -24,19 +26,22 @@ ENTITIES = "entities"
 """The column that only entities have: each with its place in the text."""
 IMAGE = "image"
 """The column that only pictures have: what each is called."""
+LOSS_BY_POSITION = "loss_by_position"
+"""The table that only language models have."""
 
 
 def write_figures(data: DataModule, model: TaskModule, predictions: pa.Table, series: Series, directory: Path) -> None:
-    """Draw learning curves, reliability, lengths and, of a task that has them, labels or entities into `figures/`.
+    """Draw learning curves, lengths and, of a task that has them, reliability, labels, entities or positions.
 
     Args:
         series: (step, value) pairs of each metric of the run.
     """
     folder = directory / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    targets, predicted = predictions["target"].to_pylist(), predictions["prediction"].to_pylist()
-    is_correct = [one == other for one, other in zip(targets, predicted, strict=True)]
-    reliability_diagram(predictions["score"].to_pylist(), is_correct, folder / "reliability.png")
+    if PREDICTION in predictions.column_names:
+        _draw_reliability(predictions, folder / "reliability.png")
+    if LOSS_BY_POSITION in model.tables:
+        draw_loss_by_position(model.tables[LOSS_BY_POSITION].numpy(), folder / "loss_by_position.png")
     if PROBABILITIES in predictions.column_names:
         _write_labels(data, model, predictions, directory)
     if ENTITIES in predictions.column_names:
@@ -47,6 +52,12 @@ def write_figures(data: DataModule, model: TaskModule, predictions: pa.Table, se
         lengths = data.rows("train").lengths(data.length_column).tolist()
         length_histogram(lengths, folder / "lengths.png", unit=data.length_unit)
     learning_curves(series, folder / "learning_curves.png")
+
+
+def _draw_reliability(predictions: pa.Table, path: Path) -> None:
+    targets, predicted = predictions["target"].to_pylist(), predictions[PREDICTION].to_pylist()
+    is_correct = [one == other for one, other in zip(targets, predicted, strict=True)]
+    reliability_diagram(predictions["score"].to_pylist(), is_correct, path)
 
 
 def _write_labels(data: DataModule, model: TaskModule, predictions: pa.Table, directory: Path) -> None:

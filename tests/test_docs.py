@@ -6,6 +6,7 @@ Blocks without a language hold commands, `yaml` blocks configurations, `text` bl
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -20,6 +21,7 @@ from project.catalogue import ROOT, experiment_files
 from project.checkpoint_arguments import take_option
 from project.cli import COMMANDS, main
 from project.configuration import parse
+from tests.lightning_modules.test_causal_lm import write_gpt2
 from tests.project.running import Outcome, lightrail
 from tests.project.test_resume import ALLOW
 
@@ -48,6 +50,10 @@ FILES = {
     "dev.tsv": "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in REVIEWS[1::4]),
     "test.tsv": "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in REVIEWS[3::4]),
     "sentences.conll": "".join(f"{tagged(sentence)}\n" for sentence in SENTENCES),
+    "book.txt": "".join(f"{sentence}\n" for sentence in SENTENCES),
+    "plays.txt": " ".join(SENTENCES[4:]),
+    "rest.txt": " ".join(SENTENCES[:4]),
+    "questions.jsonl": "".join(f'{{"question": "{text}", "answer": "{label}"}}\n' for text, label in REVIEWS),
     "new.txt": "wo men shi hao ren\nni shi shi jie\n",
     "faster.yaml": "model:\n  init_args:\n    optim:\n      lr: 0.01\n",
     "my_package.py": "",
@@ -59,6 +65,8 @@ SMALL_DATA = {
     "TextClassificationData": ["path=reviews.csv"],
     "EntityData": ["path=sentences.conll"],
     "ImageClassificationData": ["path=embedded:digits", "test_path=null"],
+    "CausalLMData": ["path=sentences.txt"],
+    "InstructionData": ["path=reviews.csv"],
 }
 """Settings in place of what is embedded or comes with another package, by the class of the data."""
 QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
@@ -73,11 +81,19 @@ SMALL_NETWORKS = {
     "TextCnnConfig": ["width=16", "num_filters=4"],
     "ConvNetConfig": ["channels=[4, 8]", "width=8"],
     "MlpConfig": ["widths=[8]"],
+    "TransformerDecoderConfig": ["width=16", "depth=1", "num_heads=2"],
+    "PlainDecoderConfig": ["width=16", "depth=1", "num_heads=2"],
+    "PretrainedDecoderConfig": ["checkpoint=gpt"],
+    "ArchitectureConfig": [],
     "": [],
 }
 """Settings by the network's class; "" stands for no network."""
-ABOUT = {"entities.md": "ner"}
+OF_THE_CHECKPOINT = ["--data.tokenizer=gpt", "--data.blocks.length=64"]
+"""What fits the decoder in the folder `gpt`."""
+ABOUT = {"entities.md": "ner", "language_models.md": "causal_lm"}
 """The experiment that a guide's settings are of, where it is not text classification."""
+AS_THEY_STAND = {"list", "sync", "compare", "reproduce", "generate", "export", "--help", "--version"}
+"""Commands that take a moment without any settings added."""
 ANSWERS_AT_ONCE = {"--print_config", "--help_all", "--help", "-h"}
 SERVER_ELSEWHERE = "--tracking.uri=http://tracking.example"
 
@@ -120,6 +136,7 @@ def run_id(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("XDG_STATE_HOME", str(folder / "state"))
         patch.setenv("LIGHTRAIL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        write_gpt2(folder / "gpt")
         run_id = lightrail("fit", *tiny(["--config", "pinyin"])).run_id
         (artifacts,) = folder.glob(f"mlruns/*/{run_id}/artifacts")
         (folder / "config.yaml").symlink_to(artifacts / "config.yaml")
@@ -155,11 +172,14 @@ def run(words: list[str]) -> Outcome | None:
 def run_lightrail_into(arguments: list[str], output: str | None) -> Outcome:
     """Run it, and see that it says something or writes what `--output` names."""
     written = Path(arguments[arguments.index("--output") + 1]) if "--output" in arguments else None
-    if written:
+    if written and written.is_dir():
+        shutil.rmtree(written)
+    elif written:
         written.unlink(missing_ok=True)
     outcome = run_lightrail(arguments)
     assert outcome.status == 0, outcome.err
-    assert written.read_text("utf-8") if written else outcome.out
+    file = written / "README.md" if written and written.is_dir() else written
+    assert file.read_text("utf-8") if file else outcome.out
     if output:
         Path(output).write_text(outcome.out, encoding="utf-8")
     return outcome
@@ -167,7 +187,7 @@ def run_lightrail_into(arguments: list[str], output: str | None) -> Outcome:
 
 def run_lightrail(arguments: list[str]) -> Outcome:
     command, *rest = arguments
-    if command in ("list", "sync", "compare", "reproduce", "--help", "--version") or ANSWERS_AT_ONCE & set(rest):
+    if command in AS_THEY_STAND or ANSWERS_AT_ONCE & set(rest):
         return lightrail(*arguments)
     if command in ("fit", "check"):
         return run_apart(command, *tiny(rest)) if "ddp" in rest else lightrail(command, *tiny(rest))
@@ -196,8 +216,10 @@ def run_apart(*arguments: str) -> Outcome:
 def tiny(arguments: list[str]) -> list[str]:
     """Add settings that make training of this configuration take a moment: one step, a small network, a small file."""
     values = parse(take_option(arguments, "--seeds")[1]).values
-    network = values["model"]["init_args"].get("encoder") or {"class_path": ""}
-    smaller = [f"--model.encoder.{setting}" for setting in SMALL_NETWORKS[class_name(network)]]
+    part = "decoder" if "decoder" in values["model"]["init_args"] else "encoder"
+    network = values["model"]["init_args"].get(part) or {"class_path": ""}
+    smaller = [f"--model.{part}.{setting}" for setting in SMALL_NETWORKS[class_name(network)]]
+    smaller += OF_THE_CHECKPOINT if class_name(network) == "PretrainedDecoderConfig" else []
     if values["data"]["init_args"]["path"].startswith(("embedded:", "/usr/share/")):
         smaller += [f"--data.{setting}" for setting in SMALL_DATA[class_name(values["data"])]]
     return [*arguments, *QUIET, *ONE_STEP, *EVERY_SPLIT_HAS_ROWS, *smaller]

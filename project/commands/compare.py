@@ -3,9 +3,9 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from project.errors import ConfigError
+from project.option_parser import OptionParser
 from project.tracking.settings import TrackingConfig
 from project.tracking.store import check_folder, open_store, store_uri
 
@@ -31,15 +31,8 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """Refuses in one line, as all of our commands do."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"lightrail compare: {message}. `lightrail compare --help` lists what there is.")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="lightrail compare", allow_abbrev=False)
+def _parser() -> OptionParser:
+    parser = OptionParser("compare")
     parser.add_argument("runs", nargs="*")
     parser.add_argument("--output")
     parser.add_argument("--format", choices=list(FORMATS.values()))

@@ -57,7 +57,7 @@ def listing() -> str:
     sections = {
         "experiments (lightrail fit --config NAME)": catalogue.experiments(),
         "tasks (model.class_path)": catalogue.tasks(),
-        "networks (model.init_args.encoder.class_path)": catalogue.networks(),
+        "networks (model.init_args.encoder.class_path; of a language model, decoder.class_path)": catalogue.networks(),
         "data modules (data.class_path)": catalogue.data_modules(),
         "embedded data sets": catalogue.embedded_sets(),
     }

@@ -52,5 +52,5 @@ def _answers(experiment: Experiment, *, is_typed: bool) -> pa.Table | None:
     if table is None:
         return None
     log.info("answered %d in %.1f s", len(table), time.monotonic() - started)
-    lines = pa.array(data.rows("predict").values("line")[table["id"].to_numpy()], pa.int64())
+    lines = pa.array(data.dataset("predict").values("line")[table["id"].to_numpy()], pa.int64())
     return with_named_lists(table.add_column(1, "line", lines), experiment.model.column_labels())

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_modules.metrics.scores import Score, StoredScore
-from project.comparing.entries import SHORT_ID, Entry, check_comparable
+from project.comparing.common_texts import with_common_texts
+from project.comparing.entries import SHORT_ID, Entry, check_comparable, check_same_examples
 from project.comparing.examples import Example, most_different
 from project.comparing.measuring import (
     CONFIDENCE,
@@ -80,6 +81,8 @@ def compare(
         ConfigError: the runs cannot be compared, or do not share a metric that is named.
     """
     check_comparable(entries)
+    entries, left_out = with_common_texts(entries)
+    check_same_examples(entries)
     shared, notes = _shared_scores(entries)
     scores = _chosen(shared, metrics)
     num_swaps = max(LEAST_SWAPS, num_resamples)
@@ -95,6 +98,7 @@ def compare(
         settings=different_settings([entry.params for entry in entries]),
         notes=[
             *(note for entry in entries for note in entry.notes),
+            *left_out,
             *notes,
             *_untested(scores),
             *_single_runs(entries),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+EXAMPLE_COLUMNS = ("id", "target", "num_characters", "num_bytes")
+"""Columns that say which example a row is, and do not depend on the model."""
 SHORT_ID = 8
 """Characters of an id that tell runs apart."""
 
@@ -137,7 +139,7 @@ def _read(path: Path) -> pa.Table:
 
 
 def check_comparable(entries: Sequence[Entry]) -> None:
-    """Raises: ConfigError when a run is named twice, or the runs were not tested on the same examples."""
+    """Raises: ConfigError when a run is named twice, or the runs were not tested on the same data."""
     seen: dict[str, Entry] = {}
     for entry in entries:
         for run_id in {entry.run_id, *(run.run_id for run in entry.runs)}:
@@ -146,21 +148,32 @@ def check_comparable(entries: Sequence[Entry]) -> None:
             seen[run_id] = entry
     first, *others = [run for entry in entries for run in entry.runs]
     for other in others:
-        _check_same_test(first, other)
+        _check_same_data(first, other)
 
 
-def _check_same_test(one: ScoredRun, other: ScoredRun) -> None:
+def check_same_examples(entries: Sequence[Entry]) -> None:
+    """Raises: ConfigError when the rows of the runs' predictions are not the same examples."""
+    first, *others = [run for entry in entries for run in entry.runs]
+    for other in others:
+        _check_same_examples(first, other)
+
+
+def _check_same_data(one: ScoredRun, other: ScoredRun) -> None:
     if one.test_digest != other.test_digest:
         raise ConfigError(
             f"runs {one} and {other} were tested on different data (digests {one.test_digest} and "
             f"{other.test_digest}). Numbers on different test sets do not compare: test one of the models on the "
             f"other's data with `lightrail test --ckpt_path runs:/RUN_ID --data.test_path FILE`."
         )
+
+
+def _check_same_examples(one: ScoredRun, other: ScoredRun) -> None:
     if one.table.num_rows != other.table.num_rows:
         raise ConfigError(
             f"runs {one} and {other} answered {one.table.num_rows} and {other.table.num_rows} examples of the same "
             f"test set. Test both again without trainer.limit_test_batches."
         )
-    for column in ("id", "target"):
+    both = set(one.table.column_names) & set(other.table.column_names)
+    for column in (name for name in EXAMPLE_COLUMNS if name in both):
         if one.table[column].to_pylist() != other.table[column].to_pylist():
             raise ConfigError(f"runs {one} and {other} differ in the column {column!r} of their test examples.")

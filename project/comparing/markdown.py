@@ -106,12 +106,15 @@ def _examples(comparison: Comparison) -> Iterator[str]:
     labels = [literal(comparison.label(place)) for place in range(len(comparison.entries))]
     inputs = ["input"] if comparison.examples[0].input is not None else []
     yield "## Examples on which they differ most"
-    yield table(["id", *inputs, "target", *labels], [_example(example) for example in comparison.examples])
-    yield "In brackets: confidence; ✓ where the answer is the target."
+    targets = ["target"] if comparison.examples[0].target is not None else []
+    yield table(["id", *inputs, *targets, *labels], [_example(example) for example in comparison.examples])
+    yield "In brackets: confidence; ✓ where the answer is the target." if targets else "Bits per character."
 
 
 def _example(example: Example) -> list[str]:
     inputs = [] if example.input is None else [literal(cut(example.input))]
+    if example.target is None:
+        return [str(example.id), *inputs, *(number(answer.loss) for answer in example.answers)]
     answers = [
         f"{'✓ ' if answer.is_right else ''}{literal(cut(answer.text, MAX_ANSWER_CHARACTERS))} ({about_answer(answer)})"
         for answer in example.answers

@@ -140,13 +140,17 @@ def _examples(comparison: Comparison) -> Iterator[str]:
     labels = [_text(comparison.label(place)) for place in range(len(comparison.entries))]
     inputs = ["input"] if comparison.examples[0].input is not None else []
     rows = [_example(example) for example in comparison.examples]
-    told = '<p class="told">Those first whose losses are farthest apart; below each answer its confidence.</p>'
-    content = f"{_table(['id', *inputs, 'target', *labels], rows, 'examples')}\n{told}"
+    targets = ["target"] if comparison.examples[0].target is not None else []
+    shown = "below each answer its confidence" if targets else "shown are bits per character"
+    told = f'<p class="told">Those first whose losses are farthest apart; {shown}.</p>'
+    content = f"{_table(['id', *inputs, *targets, *labels], rows, 'examples')}\n{told}"
     yield _section("Examples on which they differ most", content)
 
 
 def _example(example: Example) -> list[str]:
     inputs = [] if example.input is None else [f'<span class="input">{_text(cut(example.input))}</span>']
+    if example.target is None:
+        return [f"<small>{example.id}</small>", *inputs, *(number(answer.loss) for answer in example.answers)]
     answers = [f"{_marked(answer, example.target)}<small>{about_answer(answer)}</small>" for answer in example.answers]
     return [f"<small>{example.id}</small>", *inputs, _text(cut(example.target)), *answers]
 

@@ -40,6 +40,7 @@ OWNED = {
     "model.init_args.has_nested": _FROM_DATA,
     "model.init_args.labels": _FROM_DATA,
     "model.init_args.candidates": _FROM_DATA,
+    "model.init_args.tokenizer": _FROM_DATA,
     "model.init_args.image_shape": _FROM_DATA,
     "model.init_args.pixel_mean": _FROM_DATA,
     "model.init_args.pixel_std": _FROM_DATA,

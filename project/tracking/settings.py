@@ -28,6 +28,24 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SamplesConfig:
+    """Text that a language model writes at each validation, kept in the run as `samples/generated.txt`."""
+
+    prompts: tuple[str, ...] = ("",)
+    """What the texts go on from. An empty one is the beginning of a document."""
+    num_samples: int = 1
+    """Texts for each prompt. 0 writes none at all."""
+    max_tokens: int = 100
+    """Most tokens of a text, at least 1. Validation takes the longer for it."""
+    temperature: float = 0.8
+    """Below 1 likely tokens become likelier, above 1 less so; 0 always takes the likeliest."""
+    top_k: int | None = None
+    """Choose among this many of the likeliest tokens. null: among all."""
+    seed: int = 0
+    """Of the random choices, the same at each validation; the training's random numbers are not touched."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
     uri: str | None = None
     """MLflow store: `sqlite:///FILE`, `postgresql://...` or the address of a server. Left out: the environment
@@ -39,3 +57,4 @@ class TrackingConfig:
     tags: dict[str, str] = field(default_factory=dict)
     """Tags of your own. Names that begin with `lightrail.` or `mlflow.` are reserved."""
     checkpoint: CheckpointConfig = CheckpointConfig()
+    samples: SamplesConfig = SamplesConfig()

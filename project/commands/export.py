@@ -1,0 +1,45 @@
+"""`lightrail export`: the best weights of a run as a folder for other programs."""
+
+from pathlib import Path
+
+from project.errors import ConfigError
+from project.option_parser import OptionParser
+
+FORMATS = ("safetensors", "hf")
+
+
+def run(arguments: list[str]) -> int:
+    options = _parser().parse_intermixed_args(arguments)
+    if len(options.run) != 1:
+        raise ConfigError(
+            f"lightrail export takes one run, found {len(options.run)}: lightrail export RUN_ID --output DIR."
+        )
+    if options.output is None:
+        raise ConfigError("--output is required: the folder to write the model to.")
+    from project.configuration.classes import AllowedClasses
+    from project.exporting import check_target, export
+    from project.stored_model import stored_model
+    from project.tracking.settings import TrackingConfig
+
+    target = Path(options.output).expanduser()
+    check_target(target, overwrite=options.overwrite)
+    AllowedClasses(options.allow_modules.split(","))
+    export(
+        stored_model(options.run[0], TrackingConfig(uri=options.uri)),
+        target,
+        options.format,
+        overwrite=options.overwrite,
+    )
+    print(f"exported {options.run[0]} to {target}; README.md there says how to load it")
+    return 0
+
+
+def _parser() -> OptionParser:
+    parser = OptionParser("export")
+    parser.add_argument("run", nargs="*")
+    parser.add_argument("--format", choices=FORMATS, default="safetensors")
+    parser.add_argument("--output")
+    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument("--allow_modules", default="")
+    parser.add_argument("--tracking.uri", dest="uri")
+    return parser

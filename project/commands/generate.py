@@ -1,0 +1,135 @@
+"""`lightrail generate`: text that a trained language model writes, shown as it comes into being."""
+
+import argparse
+import io
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from project.errors import ConfigError
+from project.option_parser import OptionParser
+
+if TYPE_CHECKING:
+    from lightning_modules.generation import GenerationConfig
+    from project.generating import TextModel
+
+log = logging.getLogger(__name__)
+
+
+def run(arguments: list[str]) -> int:
+    options = _parser().parse_intermixed_args(arguments)
+    if len(options.model) != 1:
+        raise ConfigError(
+            f"lightrail generate takes one run or folder, found {len(options.model)}: lightrail generate RUN_ID "
+            f"--prompt TEXT."
+        )
+    from project.configuration.classes import AllowedClasses
+    from project.generating import load_text_model
+    from project.hardware import set_threads
+    from project.tracking.settings import TrackingConfig
+
+    config = _config(options)
+    AllowedClasses(options.allow_modules.split(","))
+    set_threads()
+    model = load_text_model(options.model[0], TrackingConfig(uri=options.uri))
+    prompts = list(_prompts(options))
+    number_prompt = model.turn_ids if options.chat else model.prompt_ids
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+    for number, prompt_ids in enumerate(map(number_prompt, prompts), 1):
+        place = f"prompt {number}" if len(prompts) > 1 else ""
+        _show(model, prompt_ids, config, options.num_samples, options.stop, place)
+    return 0
+
+
+def _parser() -> OptionParser:
+    parser = OptionParser("generate")
+    parser.add_argument("model", nargs="*")
+    parser.add_argument("--prompt", action="append", default=[])
+    parser.add_argument("--prompts")
+    parser.add_argument("--max_tokens", type=int, default=200)
+    parser.add_argument("--temperature", type=float, default=0.8)
+    parser.add_argument("--top_k", type=int)
+    parser.add_argument("--top_p", type=float, default=1.0)
+    parser.add_argument("--repetition_penalty", type=float, default=1.0)
+    parser.add_argument("--stop", action="append", default=[])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num_samples", type=int, default=1)
+    parser.add_argument("--chat", action="store_true")
+    parser.add_argument("--allow_modules", default="")
+    parser.add_argument("--tracking.uri", dest="uri")
+    return parser
+
+
+def _config(options: argparse.Namespace) -> "GenerationConfig":
+    """Raises: ConfigError naming the option that is out of range."""
+    from lightning_modules.generation import GenerationConfig
+
+    names = ("max_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed")
+    config = GenerationConfig(**{name: getattr(options, name) for name in names})
+    try:
+        config.check()
+    except ConfigError as error:
+        raise ConfigError(f"--{error}") from error
+    if options.num_samples < 1:
+        raise ConfigError(f"--num_samples is {options.num_samples}. Give a number of at least 1.")
+    if "" in options.stop:
+        raise ConfigError("--stop is empty, and every text holds an empty text. Give at least one character.")
+    return config
+
+
+def _prompts(options: argparse.Namespace) -> Iterator[str]:
+    """Those of the command line, then those of the file; without any, all of standard input is one."""
+    yield from options.prompt
+    if options.prompts is not None:
+        try:
+            yield from Path(options.prompts).expanduser().read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--prompts {options.prompts}: {error}. Name a UTF-8 text, one prompt a line.") from error
+    elif not options.prompt:
+        yield _standard_input()
+
+
+def _standard_input() -> str:
+    """What comes in, without the line break at its end that a shell puts there."""
+    if sys.stdin is None:
+        raise ConfigError("there is no prompt, and standard input is closed. Give --prompt TEXT.")
+    if sys.stdin.isatty():
+        log.info("reading the prompt from the terminal; Ctrl-D on an empty line ends it")
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"standard input is no UTF-8 text: {error}. Give --prompt TEXT.") from error
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _show(
+    model: "TextModel",
+    prompt_ids: Sequence[int],
+    config: "GenerationConfig",
+    num_samples: int,
+    stops: Sequence[str],
+    place: str,
+) -> None:
+    """Write the first sample while it comes into being, the others when it is done; a heading where there are several.
+
+    Raises: BrokenPipeError when nobody reads it any more.
+    """
+    texts = [""] * num_samples
+    _head(place, 1, num_samples)
+    for parts in model.samples(prompt_ids, config, num_samples=num_samples, stops=stops):
+        texts = [text + part for text, part in zip(texts, parts, strict=True)]
+        sys.stdout.write(parts[0])
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+    for number, text in enumerate(texts[1:], 2):
+        _head(place, number, num_samples)
+        sys.stdout.write(f"{text}\n")
+
+
+def _head(place: str, number: int, num_samples: int) -> None:
+    parts = [part for part in (place, f"sample {number}" if num_samples > 1 else "") if part]
+    if parts:
+        sys.stdout.write(f"=== {', '.join(parts)} ===\n")
