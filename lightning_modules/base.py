@@ -135,7 +135,7 @@ class TaskModule(pl.LightningModule, ABC):
     @final
     def configure_model(self) -> None:
         freeze(self, self.optim.freeze)
-        compile_networks(self)
+        compile_networks(self.children())
 
     @final
     def on_train_start(self) -> None:
@@ -203,7 +203,7 @@ class TaskModule(pl.LightningModule, ABC):
 
     @final
     def predict_step(self, batch: Batch, batch_idx: int) -> Mapping[str, Sequence[Any]]:
-        with as_written(self):
+        with as_written(self.children()):
             outputs = self(batch)
         return self._rows(outputs, batch)
 
@@ -268,7 +268,7 @@ class TaskModule(pl.LightningModule, ABC):
         return 1.0 if self._is_alone() else num_targets / _TARGETS_PER_UNIT
 
     def _evaluate(self, stage: Stage, batch: Batch) -> Any:
-        with as_written(self):
+        with as_written(self.children()):
             outputs = self(batch)
         if not batch["is_filler"]:
             mean, num_targets = self.loss(outputs, batch)

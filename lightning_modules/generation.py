@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_modules.networks.compiling import as_written
 from lightning_modules.networks.decoder import Decoder
 from project.errors import ConfigError
 
@@ -121,8 +122,8 @@ class _Context:
         is_last = torch.zeros_like(new, dtype=torch.bool)
         is_last[:, -1] = True
         self.num_cached, self.num_seen = self.num_cached + num_new, text.shape[1]
-        # Not by a call, which would compile where training is compiled.
-        scores: Tensor = self.decoder.forward(new, keep=is_last, cache=self.cache)
+        with as_written([self.decoder]):
+            scores: Tensor = self.decoder(new, keep=is_last, cache=self.cache)
         return scores[:, : self.decoder.num_tokens].float()
 
 

@@ -33,7 +33,8 @@ def trained(folder: Path, *more: str) -> TaskModule:
 def test_a_compiled_network_learns_the_same(tmp_path: Path) -> None:
     plain, compiled = trained(tmp_path), trained(tmp_path, "--model.decoder.is_compiled=true")
     (network,) = (part for part in compiled.children() if getattr(part, "_compiled_call_impl", None))
-    assert isinstance(network, Decoder) and network.config.is_compiled
+    assert isinstance(network, Decoder)
+    assert network.config.is_compiled
     assert plain.state_dict().keys() == compiled.state_dict().keys()
     for name, expected in plain.state_dict().items():
         torch.testing.assert_close(compiled.state_dict()[name], expected, rtol=1e-3, atol=1e-5, msg=name)

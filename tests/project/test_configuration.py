@@ -73,6 +73,14 @@ def test_the_values_hold_every_default() -> None:
         "run_name": None,
         "tags": {},
         "checkpoint": {"every_minutes": 10.0, "every_steps": None},
+        "samples": {
+            "prompts": [""],
+            "num_samples": 1,
+            "max_tokens": 100,
+            "temperature": 0.8,
+            "top_k": None,
+            "seed": 0,
+        },
     }
 
 

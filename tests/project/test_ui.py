@@ -59,11 +59,12 @@ def test_the_last_run_is_named_and_control_c_leaves_no_process(
 ) -> None:
     start_run(TrackingConfig(uri=store), {}, {})
     last = start_run(TrackingConfig(uri=store), {}, {})
+    before = set(psutil.Process().children(recursive=True))  # of tests that ran earlier
     children: list[psutil.Process] = []
 
     def interrupt(server: subprocess.Popen[bytes], address: str) -> None:
         wait(server, address)
-        children.extend(psutil.Process().children(recursive=True))
+        children.extend(set(psutil.Process().children(recursive=True)) - before)
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
 
     wait = ui._wait_until_it_answers
