@@ -144,11 +144,15 @@ class TaskContract(ABC):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6, msg=name)
 
     @pytest.mark.parametrize(
-        "schedule",
-        [BY_BATCHES, BY_EPOCHS, [*BY_BATCHES, "--trainer.accumulate_grad_batches=2"]],
-        ids=["steps", "epochs", "accumulation"],
+        ("schedule", "num_workers"),
+        [
+            (BY_BATCHES, 0),
+            (BY_EPOCHS, 0),
+            ([*BY_BATCHES, "--trainer.accumulate_grad_batches=2"], 0),
+            (BY_EPOCHS, 2),
+        ],
+        ids=["steps", "epochs", "accumulation", "epochs with workers"],
     )
-    @pytest.mark.parametrize("num_workers", [0, 2])
     def test_every_state_of_a_run_leads_to_the_same_bits(
         self, tmp_path: Path, schedule: list[str], num_workers: int
     ) -> None:
