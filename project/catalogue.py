@@ -1,12 +1,12 @@
-"""What can be chosen: experiments, tasks, networks, data. Read from the source text, so nothing heavy is imported."""
+"""What can be chosen: experiments, sweeps, tasks, networks, data. Read from the source: nothing heavy is imported."""
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-"""The folder that holds `lightning_modules`, `datamodules` and `project`."""
+"""The folder that holds `lightning_modules`, `datamodules`, `project` and `sweeps`."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,17 @@ def experiment_files(root: Path = ROOT) -> dict[str, Path]:
     return {file.stem: file for file in sorted((root / "project" / "experiments").glob("*.yaml"))}
 
 
+def sweep_files(root: Path = ROOT) -> dict[str, Path]:
+    """The shipped definitions of sweeps by name."""
+    return {file.stem: file for file in sorted((root / "sweeps" / "definitions").glob("*.yaml"))}
+
+
 def experiments(root: Path = ROOT) -> list[Entry]:
-    return [Entry(name, _first_comment(file.read_text("utf-8"))) for name, file in experiment_files(root).items()]
+    return _commented(experiment_files(root))
+
+
+def sweeps(root: Path = ROOT) -> list[Entry]:
+    return _commented(sweep_files(root))
 
 
 def tasks(root: Path = ROOT) -> list[Entry]:
@@ -70,6 +79,10 @@ def components(folder: Path, pattern: str = "**/*.py", root: Path = ROOT) -> Ite
         for node in ast.parse(file.read_text("utf-8")).body:
             if isinstance(node, ast.ClassDef):
                 yield Component(node.name, module, tuple(map(_name, node.bases)), _first_line(ast.get_docstring(node)))
+
+
+def _commented(files: Mapping[str, Path]) -> list[Entry]:
+    return [Entry(name, _first_comment(file.read_text("utf-8"))) for name, file in files.items()]
 
 
 def _derived_from(base: str, folder: Path, pattern: str, root: Path) -> list[Entry]:

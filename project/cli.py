@@ -94,6 +94,23 @@ options:
   --allow_modules M,...     import these modules first, for a task or network of your own
   --tracking.uri URI        MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)
 """
+SWEEP_HELP = """
+FILE says what is varied, or names a shipped sweep (lightrail list). Trials run side by side, each in a process of its
+own, and all are runs of MLflow under one parent. The same command goes on with a sweep that was ended, at any moment
+and in any way, and on another machine joins it.
+
+options:
+  --n_trials N              the sweep ends with so many finished trials, those of earlier starts included
+  --resources.workers N     trials at a time; left out: as many as there are GPUs, one on a CPU
+  --resources.devices N     GPUs (on a CPU processes) of each trial
+  --storage URI             database of the study: sqlite:///FILE (default sweeps.db) or postgresql://...
+  --study NAME              name of the study; left out: that of the file
+  --overrides.NAME V        a setting of every trial, such as --overrides.tracking.uri URI
+  --launcher L              local (default), ray or slurm: what runs `resources.workers` trials at a time
+  --timeout_minutes M       begin no trial later than this
+  --status                  show the study as a table, and train nothing
+  --allow_modules M,...     also allow classes of these modules
+"""
 OUTPUT_HELP = """\
   --data.path FILE          what to answer, read as its name says; - for standard input, one text a line
   --output FILE             .jsonl, .csv or .parquet; left out: JSON lines to standard output
@@ -159,6 +176,11 @@ COMMANDS = {
         "take a model out of its run: safetensors, or a folder for transformers",
         "lightrail export RUN --output DIR [--format safetensors|hf] [options]",
         EXPORT_HELP,
+    ),
+    "sweep": Command(
+        "train configurations out of a space, and find the best",
+        "lightrail sweep --config FILE [--n_trials N] [settings of the sweep]",
+        SWEEP_HELP,
     ),
     "sync": Command("send what waits here for a store that was away", "lightrail sync [--tracking.uri URI]"),
     "demo": Command("the main job on real text, in about five minutes", "lightrail demo [settings]"),

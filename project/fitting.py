@@ -1,12 +1,13 @@
 """A run from its configuration to its last line: trained, tested and stored."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 import pyarrow as pa
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import WeightAveraging
 
 from lightning_modules.causal_lm import CausalLM
@@ -46,16 +47,23 @@ def last_line(run_id: str, metrics: Mapping[str, float]) -> str:
     return f"run {run_id} finished: {shown}"
 
 
-def fit(configuration: Configuration, *, tags: Mapping[str, str] = MappingProxyType({})) -> FinishedRun:
+def fit(
+    configuration: Configuration,
+    *,
+    tags: Mapping[str, str] = MappingProxyType({}),
+    callbacks: Sequence[Callback] = (),
+) -> FinishedRun:
     """Train, keep the best and the last checkpoint, test the best, and close the run.
 
     Args:
         tags: further tags of the run; they count above those that every run has.
+        callbacks: called before those of the configuration.
 
     Raises:
         ConfigError, DataError: before the run exists; nothing is left behind.
     """
     experiment = build(configuration, "fit")
+    experiment.trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
     run = begin(experiment, kind="fit", tags=tags)
     with run.status():
         return train_and_test(experiment, run, checkpoint=None)

@@ -2,12 +2,13 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from lightning.pytorch import Callback
 
 from lightning_modules.base import read_checkpoint
 from project.build import Experiment, build
@@ -99,11 +100,14 @@ def configuration_in_force(client: "MlflowClient", run: "Run") -> dict[str, Any]
     return configuration
 
 
-def go_on(before: Interrupted, configuration: Configuration, *, force: bool = False) -> FinishedRun:
+def go_on(
+    before: Interrupted, configuration: Configuration, *, callbacks: Sequence[Callback] = (), force: bool = False
+) -> FinishedRun:
     """Train to the end from the last checkpoint, and test, in the same MLflow run.
 
     Args:
         configuration: the run's own, or with settings changed on purpose: each is recorded as a tag.
+        callbacks: called before those of the configuration.
         force: go on although another machine may still be at it.
 
     Raises:
@@ -118,6 +122,7 @@ def go_on(before: Interrupted, configuration: Configuration, *, force: bool = Fa
             f"Go on without changes, or start a new run."
         )
     experiment, stored = _rebuilt(before, configuration)
+    experiment.trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
     step = stored.get("global_step", 0)
     run = continue_run(before.run.info.run_id, configuration.tracking(), force=force)
     with run.status():

@@ -21,6 +21,7 @@ from project.catalogue import ROOT, experiment_files
 from project.checkpoint_arguments import take_option
 from project.cli import COMMANDS, main
 from project.configuration import parse
+from sweeps.definition import load
 from tests.lightning_modules.test_causal_lm import write_gpt2
 from tests.project.running import Outcome, lightrail
 from tests.project.test_resume import ALLOW
@@ -94,7 +95,7 @@ ABOUT = {"entities.md": "ner", "language_models.md": "causal_lm"}
 """The experiment that a guide's settings are of, where it is not text classification."""
 AS_THEY_STAND = {"list", "sync", "compare", "reproduce", "generate", "export", "--help", "--version"}
 """Commands that take a moment without any settings added."""
-ANSWERS_AT_ONCE = {"--print_config", "--help_all", "--help", "-h"}
+ANSWERS_AT_ONCE = {"--status", "--print_config", "--help_all", "--help", "-h"}
 SERVER_ELSEWHERE = "--tracking.uri=http://tracking.example"
 
 
@@ -140,6 +141,7 @@ def run_id(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         run_id = lightrail("fit", *tiny(["--config", "pinyin"])).run_id
         (artifacts,) = folder.glob(f"mlruns/*/{run_id}/artifacts")
         (folder / "config.yaml").symlink_to(artifacts / "config.yaml")
+        (folder / "best.yaml").symlink_to(artifacts / "config.yaml")
         (folder / "path").mkdir()
         (folder / "path" / "to").symlink_to(artifacts / "checkpoints")
         yield run_id
@@ -191,8 +193,8 @@ def run_lightrail(arguments: list[str]) -> Outcome:
         return lightrail(*arguments)
     if command in ("fit", "check"):
         return run_apart(command, *tiny(rest)) if "ddp" in rest else lightrail(command, *tiny(rest))
-    if command in ("validate", "test", "predict"):
-        return lightrail(*arguments, *QUIET)
+    if command in ("validate", "test", "predict", "sweep"):
+        return lightrail(command, *(tiny_sweep(rest) if command == "sweep" else [*rest, *QUIET]))
     if command == "resume":
         return lightrail("resume", interrupted_run(), ALLOW, *rest[1:], *ONE_STEP, *QUIET)
     if command == "ui":  # tests/project/test_ui.py serves; a store that is a server is only named
@@ -225,6 +227,14 @@ def tiny(arguments: list[str]) -> list[str]:
     return [*arguments, *QUIET, *ONE_STEP, *EVERY_SPLIT_HAS_ROWS, *smaller]
 
 
+def tiny_sweep(arguments: list[str]) -> list[str]:
+    """Add settings that make a sweep one of two tiny trials; its own space is loaded all the same."""
+    sweep = load(arguments)
+    small = [f"--overrides.{setting[2:]}" for setting in tiny(sweep.base)[len(sweep.base) :]]
+    space = "--space={model.optim.lr: {low: 1e-3, high: 1e-2, log: true}}"
+    return [*arguments, *small, space, "--n_trials=2", "--enqueue=[]", "--pruner=optuna.pruners.NopPruner"]
+
+
 def class_name(chosen: dict[str, str]) -> str:
     return chosen["class_path"].rpartition(".")[2]
 
@@ -244,7 +254,7 @@ def test_a_command_nobody_knows_how_to_run_is_not_passed_over(command: str) -> N
 @pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: block.name)
 def test_a_configuration_of_a_guide_is_one(block: Block, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(block.text, encoding="utf-8")
-    parse(["--config", str(tmp_path / "config.yaml")])
+    (load if "\nspace:" in block.text else parse)(["--config", str(tmp_path / "config.yaml")])
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)

@@ -56,6 +56,7 @@ def _row(found: "Run") -> tuple[str, ...]:
 def listing() -> str:
     sections = {
         "experiments (lightrail fit --config NAME)": catalogue.experiments(),
+        "sweeps (lightrail sweep --config NAME)": catalogue.sweeps(),
         "tasks (model.class_path)": catalogue.tasks(),
         "networks (model.init_args.encoder.class_path; of a language model, decoder.class_path)": catalogue.networks(),
         "data modules (data.class_path)": catalogue.data_modules(),

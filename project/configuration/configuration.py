@@ -45,6 +45,10 @@ class Configuration:
         name = tracking["run_name"] and f"{tracking['run_name']} seed {seed}"
         return Configuration({**self.values, "seed_everything": seed, "tracking": {**tracking, "run_name": name}})
 
+    def named(self, name: str) -> "Configuration":
+        """The same for a run that is shown under a name."""
+        return Configuration({**self.values, "tracking": {**self.values["tracking"], "run_name": name}})
+
     def dump(self) -> str:
         """YAML which, given to `--config`, is the same configuration."""
         return write_text(self.values)

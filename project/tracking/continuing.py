@@ -30,12 +30,13 @@ def lock_run(run_id: str, lock: RunLock) -> None:
 
 
 def prepare_to_continue(
-    client: "MlflowClient", uri: str, run_id: str, folders: RunFolders, *, force: bool
+    client: "MlflowClient", uri: str, run_id: str, folders: RunFolders, *, force: bool, reopen: bool
 ) -> dict[str, int]:
     """Have the store hold all that this machine knows of a run and the journal all that the store does; set it RUNNING.
 
     Args:
         force: also when the store calls it RUNNING on another machine, of which nothing is known here.
+        reopen: also when it is finished.
 
     Returns: the last step of each metric.
 
@@ -45,7 +46,7 @@ def prepare_to_continue(
     send_pending(client, run_id)
     run = client.get_run(run_id)
     journal = Journal(folders.journal)
-    if run.info.status == "FINISHED":
+    if run.info.status == "FINISHED" and not reopen:
         clear(run_id, folders, journal, run.info.status)
         raise ConfigError(already_finished(client, run))
     if run.info.status == "RUNNING":

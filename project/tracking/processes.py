@@ -22,6 +22,16 @@ class Owner(NamedTuple):
     created: int
     """Seconds since 1970."""
 
+    @classmethod
+    def of(cls, process: psutil.Process) -> "Owner":
+        """A process of this machine."""
+        return cls(this_machine(), process.pid, int(process.create_time()))
+
+    @property
+    def tag(self) -> str:
+        """What `owner_of` reads."""
+        return f"{self.machine} {self.number} {self.created}"
+
     @property
     def is_here(self) -> bool:
         return self.machine == this_machine()
@@ -42,7 +52,7 @@ class Owner(NamedTuple):
 
 def process_tag() -> dict[str, str]:
     """Return the tag by which this machine can tell later whether the process of a run still lives."""
-    return {PROCESS_TAG: f"{this_machine()} {os.getpid()} {int(psutil.Process().create_time())}"}
+    return {PROCESS_TAG: Owner.of(psutil.Process()).tag}
 
 
 def owner_of(tag: str) -> Owner | None:

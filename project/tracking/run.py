@@ -171,11 +171,12 @@ def start_run(
     return tracked
 
 
-def continue_run(run_id: str, config: TrackingConfig, *, force: bool = False) -> TrackedRun:
+def continue_run(run_id: str, config: TrackingConfig, *, force: bool = False, reopen: bool = False) -> TrackedRun:
     """Go on with a run that ended early: send what it left, set it RUNNING again, and drop repeated steps.
 
     Args:
         force: also when the store calls it RUNNING on another machine, of which nothing is known here.
+        reopen: also when it is finished: a run that holds others may get more of them.
 
     Raises:
         ConfigError: there is no such run, it is finished or still running, or its store cannot be reached.
@@ -191,7 +192,7 @@ def continue_run(run_id: str, config: TrackingConfig, *, force: bool = False) ->
     lock_run(run.info.run_id, lock)
     try:
         with answering(uri):
-            steps = prepare_to_continue(client, uri, run.info.run_id, folders, force=force)
+            steps = prepare_to_continue(client, uri, run.info.run_id, folders, force=force, reopen=reopen)
     except BaseException:
         lock.release()
         raise

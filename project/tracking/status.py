@@ -11,6 +11,18 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from project.tracking.sender import first_line
 
 
+class GivenUp(Exception):  # noqa: N818 - it ended as somebody wanted
+    """Training was ended because it is not worth going on with.
+
+    Args:
+        step: optimizer step at which it was.
+    """
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"given up at step {step}")
+        self.step = step
+
+
 class Terminated(SystemExit):
     """SIGTERM was received. Exit status 143, as a shell reports a process that the signal ended."""
 
@@ -26,7 +38,7 @@ def verdict(error: BaseException) -> tuple[str, str | None, BaseException]:
     """
     if isinstance(error, SIGTERMException | Terminated):
         return "KILLED", None, Terminated()
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt | GivenUp):
         return "KILLED", None, error
     if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
         return "KILLED", None, KeyboardInterrupt()

@@ -58,7 +58,7 @@ def open_store(uri: str, *, create: bool) -> "MlflowClient":
         _check_writable(file)
     elif not file.exists():
         raise ConfigError(f"{file}: no runs are recorded there. Run `lightrail fit` first, or set tracking.uri.")
-    _calm_mlflow()
+    calm_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -134,7 +134,7 @@ def _goes_through_a_proxy(scheme: str, host: str) -> bool:
     return scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host)
 
 
-def _calm_mlflow() -> None:
+def calm_mlflow() -> None:
     """Give MLflow manners before it is imported; what the user set in the environment stays.
 
     Its defaults report usage over the network, tell of every database migration, print a traceback for each locked

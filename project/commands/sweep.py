@@ -1,0 +1,12 @@
+"""`lightrail sweep`: trains configurations out of a space until the study holds as many as were asked for."""
+
+import importlib
+
+STATUS = "--status"
+
+
+def run(arguments: list[str]) -> int:
+    sweeping = importlib.import_module("sweeps.running")  # which imports this package, and is not imported by it
+    rest = [argument for argument in arguments if argument != STATUS]
+    print(sweeping.show_status(rest) if STATUS in arguments else sweeping.run_sweep(rest))
+    return 0

@@ -1,0 +1,47 @@
+"""Optuna's samplers and pruners, by the names that a definition gives them."""
+
+from typing import Any
+
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+
+from project.configuration.classes import AllowedClasses
+from project.configuration.parameters import parameters_of
+from project.errors import ConfigError
+from project.nearest import did_you_mean
+
+
+def build_sampler(spec: str | dict[str, Any], seed: int) -> BaseSampler:
+    """Raises: ConfigError when there is no such sampler, or it takes no such argument."""
+    found, arguments = _read(spec, BaseSampler, "sampler", "optuna.samplers")
+    if "seed" in parameters_of(found):
+        arguments = {"seed": seed, **arguments}
+    sampler: BaseSampler = _built(found, arguments, "sampler")
+    return sampler
+
+
+def build_pruner(spec: str | dict[str, Any]) -> BasePruner:
+    """Raises: ConfigError when there is no such pruner, or it takes no such argument."""
+    pruner: BasePruner = _built(*_read(spec, BasePruner, "pruner", "optuna.pruners"), "pruner")
+    return pruner
+
+
+def _read(spec: str | dict[str, Any], base: Any, setting: str, package: str) -> tuple[type, dict[str, Any]]:
+    given: dict[str, Any] = {"class_path": spec} if isinstance(spec, str) else spec
+    name, arguments = given.get("class_path"), given.get("init_args") or {}
+    if not isinstance(name, str) or set(given) - {"class_path", "init_args"}:
+        raise ConfigError(f"{setting}: expected a class of {package}, or class_path and init_args; found {spec!r}.")
+    path = name if "." in name else f"{package}.{name}"
+    found = AllowedClasses().find(path, (base,), setting)
+    known = parameters_of(found)
+    for argument in arguments:
+        if argument not in known:
+            raise ConfigError(f"{setting}.{argument}: {name} takes no such argument.{did_you_mean(argument, known)}")
+    return found, dict(arguments)
+
+
+def _built(found: type, arguments: dict[str, Any], setting: str) -> Any:
+    try:
+        return found(**arguments)
+    except (ValueError, TypeError, ImportError) as error:
+        raise ConfigError(f"{setting}: {found.__name__} refuses its arguments: {error}") from error

@@ -1,0 +1,3 @@
+from sweeps.launching.launching import launch
+
+__all__ = ["launch"]

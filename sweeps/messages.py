@@ -1,0 +1,63 @@
+"""What a trial's process and its driver tell each other.
+
+A trial asks nothing of Optuna: it reports, and is told whether to go on.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+FailureKind = Literal["pruned", "interrupted", "killed", "memory", "error"]
+
+
+@dataclass(frozen=True)
+class Started:
+    """The trial has its MLflow run."""
+
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """A validation took place. The driver answers: True to go on, False to give the trial up."""
+
+    step: int
+    values: dict[str, float]
+    """Each metric that trials are judged by."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run is trained and tested."""
+
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The run ended otherwise."""
+
+    reason: str
+    kind: FailureKind
+
+
+Message = Started | Report | Finished | Failed
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a trial's process is to do."""
+
+    values: dict[str, Any]
+    """The complete configuration."""
+    run_id: str | None
+    """The MLflow run that an earlier process of this trial began, which is to be gone on with."""
+    has_begun: bool
+    """Whether an earlier process may have begun a run without having said which."""
+    tags: dict[str, str]
+    metrics: list[str]
+    log: str
+    """File for what the process writes to its standard output and error."""
+    devices: list[str]
+    """The GPUs that the trial owns; empty on a CPU."""
+    threads: int
+    """Of each of its processes."""

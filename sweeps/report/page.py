@@ -1,0 +1,60 @@
+"""The report of a sweep as one HTML file that needs nothing else: the trials as a table, and all pictures."""
+
+import html
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from project.comparing.style import STYLE
+from sweeps.definition import Sweep
+from sweeps.outcomes import Outcome
+from sweeps.report.names import short_names
+from sweeps.report.tables import seconds_cell, setting_cells, settings_of, value_cells
+
+OWN_STYLE = """
+tr.best td { font-weight: 600; }
+table.numbers td:last-child { white-space: normal; min-width: 14em; }
+section.picture { background: #ffffff; }
+"""
+
+
+def report_page(
+    outcomes: Sequence[Outcome], best: Sequence[Outcome], sweep: Sweep, lead: str, pictures: Sequence[go.Figure]
+) -> str:
+    """Everything that comes from a study is escaped.
+
+    Args:
+        best: whose rows stand out.
+        lead: what is said first.
+    """
+    title = html.escape(f"Sweep {sweep.name}")
+    drawn = [own.to_html(full_html=False, include_plotlyjs=False) for own in pictures]
+    script = f"<script>{get_plotlyjs()}</script>\n" if pictures else ""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"<title>{title}</title>\n<style>{STYLE}{OWN_STYLE}</style>\n{script}</head>\n<body>\n<main>\n"
+        f'<h1>{title}</h1>\n<p class="lead">{html.escape(lead)}</p>\n'
+        f"<section>\n<h2>Trials</h2>\n{_table(outcomes, best, sweep)}\n</section>\n"
+        + "".join(f'<section class="picture wide">\n{own}\n</section>\n' for own in drawn)
+        + "</main>\n</body>\n</html>\n"
+    )
+
+
+def _table(outcomes: Sequence[Outcome], best: Sequence[Outcome], sweep: Sweep) -> str:
+    labels = settings_of(outcomes, sweep)
+    metrics = [metric.removeprefix("val/") for metric in sweep.config.metrics]
+    head = ["trial", "state", *metrics, "last step", "seconds", *short_names(labels).values(), "failure"]
+    numbers = {own.number for own in best}
+    rows = []
+    for own in outcomes:
+        step = "" if own.last_step is None else str(own.last_step)
+        facts = [str(own.number), own.state, *value_cells(own, sweep), step, seconds_cell(own)]
+        kind = ' class="best"' if own.number in numbers else ""
+        rows.append(f"<tr{kind}>{_cells('td', [*facts, *setting_cells(own, labels), own.failure])}</tr>")
+    names = f"<thead><tr>{_cells('th', head)}</tr></thead>"
+    return f'<div class="wide"><table class="numbers">{names}\n<tbody>\n' + "\n".join(rows) + "\n</tbody></table></div>"
+
+
+def _cells(kind: str, texts: Sequence[str]) -> str:
+    return "".join(f"<{kind}>{html.escape(text)}</{kind}>" for text in texts)

@@ -1,0 +1,83 @@
+"""The part of a training that tells a sweep's driver how it does, and stops when it is told to."""
+
+import math
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+from typing import Literal
+
+import lightning.pytorch as pl
+from lightning.pytorch import Callback
+
+from project.tracking.logger import MlflowLogger
+from project.tracking.status import GivenUp, Terminated
+from sweeps.messages import Report, Started
+
+GIVEN_UP_AT = "lightrail.pruned_step"
+"""Tag of the run of a trial that was given up: the optimizer step at which it was."""
+LOSSES = ("train/loss", "val/loss")
+Decision = Literal["go on", "give up", "stop"]
+
+
+class Spoilt(Exception):  # noqa: N818 - read by people: the name is never shown
+    """A number that a training is judged by is none."""
+
+
+class TrialReporter(Callback):
+    """Reports each validation, and ends the trial on all processes at the same step when it is told to.
+
+    It comes before what writes checkpoints: a validation of which the driver did not hear takes place again.
+
+    Args:
+        connection: to the driver; None on every process but the first, whose answer they are told.
+        metrics: what the trial is judged by.
+    """
+
+    def __init__(self, connection: Connection | None, metrics: Sequence[str]) -> None:
+        self.connection, self.metrics = connection, metrics
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.connection is not None:
+            assert isinstance(trainer.logger, MlflowLogger)
+            self.connection.send(Started(trainer.logger.run_id))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        spoilt = _first_spoilt(values, self.metrics)
+        decision: Decision = "stop" if spoilt else self._ask(trainer.global_step, values)
+        spoilt, decision = trainer.strategy.broadcast((spoilt, decision))
+        if decision == "go on":
+            return
+        if not trainer.is_global_zero:
+            raise SystemExit(
+                0
+            )  # any other status would have Lightning kill the first process, which has the end to write
+        raise _end(trainer, decision, spoilt)
+
+    def _ask(self, step: int, values: Mapping[str, float]) -> Decision:
+        """What the driver says; its death is a request to stop."""
+        if self.connection is None:
+            return "go on"
+        try:
+            self.connection.send(Report(step, {name: values[name] for name in self.metrics}))
+            return "go on" if self.connection.recv() else "give up"
+        except (EOFError, OSError):
+            return "stop"
+
+
+def _first_spoilt(values: Mapping[str, float], metrics: Sequence[str]) -> str:
+    """Name a metric that is missing or no number; "" when there is none."""
+    wanted = [*metrics, *(name for name in LOSSES if name in values)]
+    wrong = next((name for name in wanted if not math.isfinite(values.get(name, math.nan))), "")
+    return wrong and f"{wrong} is {values.get(wrong, 'not measured')}"
+
+
+def _end(trainer: pl.Trainer, decision: Decision, spoilt: str) -> BaseException:
+    if spoilt:
+        return Spoilt(f"{spoilt} at step {trainer.global_step}")
+    if decision == "stop":
+        return Terminated()
+    assert isinstance(trainer.logger, MlflowLogger)
+    trainer.logger.log_tags({"lightrail.trial_state": "PRUNED", GIVEN_UP_AT: str(trainer.global_step)})
+    return GivenUp(trainer.global_step)

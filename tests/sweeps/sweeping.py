@@ -1,0 +1,124 @@
+"""A sweep of a tiny network: written, run as a person does, and read back from Optuna and MLflow."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import pytest
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from project.configuration import parse
+from tests.lightning_modules.test_pinyin import TINY, write_sentences
+from tests.project.running import QUIET, Outcome, RecordedRun, lightrail, runs_in
+
+ALLOWED = "--allow_modules=tests.sweeps.components"
+STEPS = [
+    "--trainer.max_steps=12",
+    "--trainer.val_check_interval=3",
+    "--trainer.check_val_every_n_epoch=null",
+    "--trainer.log_every_n_steps=1",
+    "--data.batch.max_tokens=null",
+    "--data.batch.size=4",
+]
+SECONDS_TO_WAIT = 120
+LR = {"low": 1e-3, "high": 1e-1, "log": True}
+
+
+@dataclass
+class TinySweep:
+    """A sweep over `folder/tiny.yaml`."""
+
+    folder: Path
+    store: str
+    values: dict[str, Any] = field(default_factory=dict)
+    """Of the definition."""
+
+    def write(self, *settings: str, **values: Any) -> None:
+        """Write the definition and its base.
+
+        Args:
+            settings: of the base, as for `lightrail fit`.
+            values: of the definition, over those of a sweep of four trials with two workers.
+        """
+        base = [*TINY, *write_sentences(self.folder), *QUIET, *STEPS, f"--tracking.uri={self.store}"]
+        callback = ["--trainer.callbacks=Going", ALLOWED]
+        (self.folder / "base.yaml").write_text(parse([*base, *callback, *settings]).dump(), encoding="utf-8")
+        given = {"base": "base.yaml", "metric": "val/character_accuracy", "direction": "maximize", "n_trials": 4}
+        machine = {"storage": self.storage, "resources": {"workers": 2, "threads": 1}, "heartbeat_seconds": 5}
+        self.values = {**given, **machine, "space": {"model.optim.lr": LR}, **values}
+        (self.folder / "tiny.yaml").write_text(yaml.safe_dump(self.values, sort_keys=False), encoding="utf-8")
+
+    @property
+    def storage(self) -> str:
+        return f"sqlite:///{self.folder}/sweeps.db"
+
+    @property
+    def command(self) -> list[str]:
+        return ["sweep", f"--config={self.folder}/tiny.yaml", ALLOWED]
+
+    def run(self, *settings: str) -> Outcome:
+        return lightrail(*self.command, *settings)
+
+    def start(self, *settings: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "project", *self.command, *settings],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONWARNINGS": "ignore"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    @property
+    def study(self) -> optuna.Study:
+        return optuna.load_study(study_name="tiny", storage=self.storage)
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def numbers(self, *states: TrialState) -> list[int]:
+        return [trial.number for trial in self.trials if trial.state in states]
+
+    @property
+    def parent(self) -> RecordedRun:
+        (found,) = [run for run in runs_in(self.store) if run.tags["lightrail.kind"] == "sweep"]
+        return found
+
+    @property
+    def children(self) -> list[RecordedRun]:
+        parent = self.parent.run_id
+        return [run for run in runs_in(self.store) if run.tags.get("mlflow.parentRunId") == parent]
+
+
+def wait_until(holds: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + SECONDS_TO_WAIT
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if holds():
+                return
+        except (KeyError, ValueError, IndexError):  # it has not come so far
+            pass
+        time.sleep(0.1)
+    process.kill()
+    pytest.fail(f"it did not come about: {process.communicate()}")
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Every process that works in a folder: drivers, trials, and what they start."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.cwd() == str(folder):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
