@@ -236,9 +236,7 @@ class Worker:
         return not trial.should_prune()
 
     def _report(self, trial: optuna.Trial, value: float, step: int) -> None:
-        if (
-            step not in _frozen(trial).intermediate_values
-        ):  # a trial that goes on repeats the steps after its checkpoint
+        if step not in _frozen(trial).intermediate_values:  # what goes on repeats the steps after its checkpoint
             trial.report(value, step)
 
     def _may_begin_again(self, trial: optuna.Trial, training: Training, outcome: Failed) -> bool:

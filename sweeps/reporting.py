@@ -50,9 +50,7 @@ class TrialReporter(Callback):
         if decision == "go on":
             return
         if not trainer.is_global_zero:
-            raise SystemExit(
-                0
-            )  # any other status would have Lightning kill the first process, which has the end to write
+            raise SystemExit(0)  # with another status Lightning kills the first process, which has the end to write
         raise _end(trainer, decision, spoilt)
 
     def _ask(self, step: int, values: Mapping[str, float]) -> Decision:
