@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import DatasetInput
 
 CONTEXTS = {"val": "validation"}
+MOST_ATTEMPTS = 10
 MAX_DIGEST_CHARACTERS = 36
 """MLflow's limit. 36 hexadecimal digits of a content digest are 144 bits: two data sets do not share them."""
 
@@ -23,6 +25,25 @@ class SplitSummary(Protocol):
     def digest(self) -> str: ...
     @property
     def source(self) -> str: ...
+
+
+def log_inputs(client: "MlflowClient", run_id: str, splits: Sequence[SplitSummary]) -> None:
+    """Record the splits of a run.
+
+    MLflow looks whether it knows a data set and then adds it: where runs on the same data begin at one moment, as
+    trials of a sweep do, all but one are refused. Nothing of a refused record is kept; the next attempt finds it known.
+    """
+    from mlflow.exceptions import MlflowException
+
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        try:
+            client.log_inputs(run_id, datasets=dataset_inputs(splits))
+        except MlflowException as error:
+            is_race = any(word in str(error).lower() for word in ("unique", "duplicate"))
+            if not is_race or attempt == MOST_ATTEMPTS:
+                raise
+        else:
+            break
 
 
 def dataset_inputs(splits: Sequence[SplitSummary]) -> "list[DatasetInput]":

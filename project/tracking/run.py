@@ -13,7 +13,7 @@ from project.errors import ConfigError
 from project.tracking.continuing import lock_run, prepare_to_continue
 from project.tracking.experiment import experiment_id
 from project.tracking.folders import RunFolders, run_folders
-from project.tracking.inputs import SplitSummary, dataset_inputs
+from project.tracking.inputs import SplitSummary, log_inputs
 from project.tracking.journal import Ending
 from project.tracking.logger import MlflowLogger, is_process_zero
 from project.tracking.lookup import find_run, page_of, run_checkpoint, run_configuration
@@ -210,7 +210,7 @@ def _record_first(
 ) -> None:
     log_params(client, run.run_id, flatten(configuration))
     if inputs:
-        client.log_inputs(run.run_id, datasets=dataset_inputs(inputs))
+        log_inputs(client, run.run_id, inputs)
     identity = {"run_id": run.run_id, "experiment": experiment, "store": without_password(run.logger.uri)}
     write_first_files(run.directory, configuration, identity)
     run.logger.uploads.send_all(client, run.run_id)

@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from project.errors import ConfigError
 from project.tracking import starting
+from project.tracking.inputs import log_inputs
 from project.tracking.params import flatten
 from project.tracking.run import TrackedRun, continue_run, start_run
 from project.tracking.settings import TrackingConfig
@@ -114,6 +117,20 @@ class Split:
     num_rows: int
     digest: str
     source: str
+
+
+def test_runs_that_begin_at_one_moment_all_record_their_data(store: str, client: MlflowClient) -> None:
+    runs = [start_run(TrackingConfig(uri=store), {}, {}).run_id for _ in range(6)]
+    moment = threading.Barrier(len(runs))
+
+    def record(run_id: str) -> None:
+        own = MlflowClient(store)
+        moment.wait()
+        log_inputs(own, run_id, [Split("train", 10, "a" * 32, "data.csv")])
+
+    with ThreadPoolExecutor(len(runs)) as executor:
+        list(executor.map(record, runs))
+    assert all(len(client.get_run(run_id).inputs.dataset_inputs) == 1 for run_id in runs)
 
 
 def test_each_split_is_an_input_with_digest_source_and_rows(store: str, client: MlflowClient) -> None:
