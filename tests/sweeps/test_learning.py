@@ -163,7 +163,7 @@ def test_a_study_with_another_goal_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_finished_run_is_learned_from(tmp_path: Path, fitted: Fitted) -> None:
-    sweep = sweep_in(tmp_path, store=fitted.store, warm_start=[fitted.run_id[:8]])
+    sweep = sweep_in(tmp_path, store=fitted.store, warm_start=[fitted.run_id[:20]])
     sweep = _on_the_data_of(fitted, sweep)
     (trial,) = studied(sweep).trials
     assert trial.params.keys() == POINT.keys()
