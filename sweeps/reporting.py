@@ -47,7 +47,8 @@ class TrialReporter(Callback):
         spoilt = _first_spoilt(values, self.metrics)
         decision: Decision = "stop" if spoilt else self._ask(trainer.global_step, values)
         spoilt, decision = trainer.strategy.broadcast((spoilt, decision))
-        if decision == "go on":
+        is_over = trainer.global_step >= trainer.estimated_stepping_batches  # there is nothing left to be saved
+        if decision == "go on" or (decision == "give up" and is_over):
             return
         if not trainer.is_global_zero:
             raise SystemExit(0)  # with another status Lightning kills the first process, which has the end to write

@@ -9,6 +9,8 @@ from sweeps.study import FAILURE, HALVED, RUNS
 from tests.project.running import runs_in
 from tests.sweeps.sweeping import LR, TinySweep
 
+LAST_STEP = 12
+
 
 def test_trials_are_runs_under_that_of_their_study(tiny_sweep: TinySweep) -> None:
     tiny_sweep.write()
@@ -88,6 +90,15 @@ def test_a_trial_that_is_worse_than_the_others_is_given_up(tiny_sweep: TinySweep
     assert (run.tags["lightrail.trial_state"], run.tags["lightrail.pruned_step"]) == ("PRUNED", "6")
     assert "lightrail.error" not in run.tags
     assert [step for step, _ in run.history("train/loss")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_trial_that_is_trained_to_its_end_is_complete(tiny_sweep: TinySweep) -> None:
+    always = {"class_path": "ThresholdPruner", "init_args": {"upper": -1.0, "n_warmup_steps": LAST_STEP - 1}}
+    tiny_sweep.write(n_trials=1, metric="val/loss", direction="minimize", pruner=always)
+    assert tiny_sweep.run().status == 0
+    (trial,) = tiny_sweep.trials
+    assert (trial.state, max(trial.intermediate_values)) == (TrialState.COMPLETE, LAST_STEP)
+    assert tiny_sweep.children[0].status == "FINISHED"
 
 
 @pytest.mark.parametrize(
