@@ -2,7 +2,6 @@
 
 import math
 import time
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -17,17 +16,13 @@ class Going(Callback):
     Args:
         how: "small memory" suffices for batches of less than 4.
         seconds: taken by each batch.
-        steps: file to which each process adds a line at each step.
     """
 
-    def __init__(self, how: How = "well", seconds: float = 0.0, steps: str = "") -> None:
-        self.how, self.seconds, self.steps = how, seconds, steps
+    def __init__(self, how: How = "well", seconds: float = 0.0) -> None:
+        self.how, self.seconds = how, seconds
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, out: Any, batch: Any, at: int) -> None:
         time.sleep(self.seconds)
-        if self.steps:
-            with Path(self.steps).open("a", encoding="utf-8") as stream:
-                stream.write(f"{trainer.global_rank} {trainer.global_step}\n")
         if trainer.global_step < 3:
             return
         if self.how == "crash":
