@@ -1,9 +1,11 @@
 """Optuna's samplers and pruners, by the names that a definition gives them."""
 
+import warnings
 from typing import Any
 
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, QMCSampler, RandomSampler
 
 from project.configuration.classes import AllowedClasses
 from project.configuration.parameters import parameters_of
@@ -11,10 +13,20 @@ from project.errors import ConfigError
 from project.nearest import did_you_mean
 
 
-def build_sampler(spec: str | dict[str, Any], seed: int) -> BaseSampler:
-    """Raises: ConfigError when there is no such sampler, or it takes no such argument."""
+def build_sampler(spec: str | dict[str, Any], seed: int, sequence_seed: int) -> BaseSampler:
+    """Build the sampler of one trial, whatever samplers of other trials have given.
+
+    Args:
+        seed: of the trial.
+        sequence_seed: the same for all trials, of a sampler that gives the points of one sequence.
+
+    Raises: ConfigError when there is no such sampler, or it takes no such argument.
+    """
     found, arguments = _read(spec, BaseSampler, "sampler", "optuna.samplers")
-    if "seed" in parameters_of(found):
+    if QMCSampler in found.__mro__:
+        first = RandomSampler(seed=seed)  # the sequence begins when the study knows its settings
+        arguments = {"seed": sequence_seed, "independent_sampler": first, **arguments}
+    elif "seed" in parameters_of(found):
         arguments = {"seed": seed, **arguments}
     sampler: BaseSampler = _built(found, arguments, "sampler")
     return sampler
@@ -41,6 +53,7 @@ def _read(spec: str | dict[str, Any], base: Any, setting: str, package: str) -> 
 
 
 def _built(found: type, arguments: dict[str, Any], setting: str) -> Any:
+    warnings.filterwarnings("ignore", category=ExperimentalWarning)  # `group` of TPE is, for six years
     try:
         return found(**arguments)
     except (ValueError, TypeError, ImportError) as error:

@@ -15,10 +15,12 @@ from project.configuration.sources import Draft, Text, nest, options
 from project.configuration.yaml_file import SettingPath, read_text, write_text
 from project.errors import ConfigError
 from project.nearest import did_you_mean
+from project.tracking.store import without_password
 from sweeps.space import Settings, Space, read_space
 
 Direction = Literal["maximize", "minimize"]
 DEFINITIONS = Path(__file__).parent / "definitions"
+SAMPLER = {"class_path": "optuna.samplers.TPESampler", "init_args": {"multivariate": True, "group": True}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +78,9 @@ class SweepConfig:
     """The study is done when it holds so many finished trials: a target, not an increment."""
     timeout_minutes: float | None = None
     """No trial begins later than so many minutes after a start. null: no limit."""
-    sampler: str | dict[str, Any] = "optuna.samplers.TPESampler"
-    """Which configurations are tried: a class of optuna.samplers."""
+    sampler: str | dict[str, Any] = field(default_factory=lambda: dict(SAMPLER))
+    """Which configurations are tried: a class of optuna.samplers. Not given: TPE over all settings together, those of a
+    branch by themselves."""
     pruner: str | dict[str, Any] = "optuna.pruners.NopPruner"
     """When a trial is given up: a class of optuna.pruners."""
     seed: int = 0
@@ -146,6 +149,11 @@ class Sweep:
     def compares_seeds(self) -> bool:
         """Whether a trial reports its seeds to the pruner, one after the other, rather than its validations."""
         return self.config.seeds > 1
+
+    def dump(self, base: str) -> str:
+        """The definition as YAML, with all that the command line said, over a base that stands beside it."""
+        address = without_password(self.config.storage)
+        return write_text({**asdict(self.config), "base": base, "study": self.name, "storage": address})
 
     def identity(self) -> str:
         """What may not change while a study goes on, as YAML."""

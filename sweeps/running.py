@@ -14,6 +14,7 @@ from sweeps.choosing import build_pruner, build_sampler
 from sweeps.confirming import confirm
 from sweeps.definition import Sweep, load
 from sweeps.devices import shares, usable_gpus
+from sweeps.keeping import become_keeper, has_lost_its_keeper, keeping
 from sweeps.launching import launch
 from sweeps.learning import enqueue, warm_start
 from sweeps.processes import warm_up
@@ -26,11 +27,17 @@ from sweeps.turn import Turn
 
 log = logging.getLogger(__name__)
 
+DEFINITION, BASE = "sweep.yaml", "config.yaml"
+"""Files of the study's run: the sweep, and what its trials begin with."""
+CONCLUDED = "concluded"
+"""Attribute of a study: how many finished trials the report in its run is about."""
+
 
 def run_sweep(arguments: Sequence[str]) -> str:
     """Train until the study holds as many trials as were asked for; give the command's last line.
 
-    A study that exists is gone on with. One that another process works on is joined, and left to it at the end.
+    A study that exists is gone on with. One that another process works on is joined, and left to it at the end, unless
+    that one has died.
 
     Raises:
         ConfigError, DataError: before the first trial.
@@ -38,7 +45,7 @@ def run_sweep(arguments: Sequence[str]) -> str:
     """
     warm_up()
     sweep = load(arguments)
-    build_sampler(sweep.config.sampler, 0)
+    build_sampler(sweep.config.sampler, 0, 0)
     build_pruner(sweep.config.pruner)
     rehearse(sweep)
     if sweep.config.launcher != "local":
@@ -55,14 +62,18 @@ def _train(study: optuna.Study, driver: Driver, run_id: str, parent: TrackedRun 
     sweep = driver.sweep
     if parent is None:
         driver.run()
+        parent = _take_over(study, driver.storage, sweep, run_id)
+    if parent is None:
         done = len(finished(study))
         return f"sweep {run_id} goes on: {done} of {sweep.config.n_trials} trials; who began it will conclude it"
-    with parent.status():
+    with parent.status(), keeping(study, sweep.config.heartbeat_seconds):
         driver.run()
         with driver.stopping_on_signals():
             trainers = [worker.train_again for worker in driver.workers]
             confirm(study, sweep, run_id, trainers, driver.is_stopping)
-        return conclude(study, sweep, parent)
+        last_line = conclude(study, sweep, parent)
+        study.set_user_attr(CONCLUDED, len(finished(study)))
+        return last_line
 
 
 def show_status(arguments: Sequence[str]) -> str:
@@ -85,11 +96,19 @@ def _open(sweep: Sweep, storage: RDBStorage) -> tuple[optuna.Study, str, Tracked
         warm_start(study, storage, sweep)
         run_id = study.user_attrs.get(RUN)
         if run_id is None:
-            parent = _begin(sweep)
-            study.set_user_attr(RUN, parent.run_id)
-            log.info("run %s is that of the study %s", parent.run_id, sweep.name)
-            return study, parent.run_id, parent
-        return study, run_id, _go_on(sweep, run_id)
+            parent: TrackedRun | None = _begin(sweep)
+            assert parent is not None
+            run_id = parent.run_id
+            study.set_user_attr(RUN, run_id)
+            log.info("run %s is that of the study %s", run_id, sweep.name)
+        else:
+            parent = _go_on(sweep, run_id, force=has_lost_its_keeper(study, sweep.config.heartbeat_seconds))
+        if parent is not None:
+            become_keeper(study)
+    if parent is not None:
+        (parent.directory / DEFINITION).write_text(sweep.dump(BASE), encoding="utf-8")
+        parent.upload_soon(DEFINITION)
+    return study, run_id, parent
 
 
 def _begin(sweep: Sweep) -> TrackedRun:
@@ -98,11 +117,23 @@ def _begin(sweep: Sweep) -> TrackedRun:
     return start_run(configuration.tracking(), configuration.values, tags)
 
 
-def _go_on(sweep: Sweep, run_id: str) -> TrackedRun | None:
+def _go_on(sweep: Sweep, run_id: str, *, force: bool) -> TrackedRun | None:
     try:
-        parent = continue_run(run_id, sweep.configuration({}).tracking(), reopen=True)
+        parent = continue_run(run_id, sweep.configuration({}).tracking(), force=force, reopen=True)
     except ConfigError as error:
         log.info("the study %s is joined: %s", sweep.name, error)
         return None
     log.info("the study %s goes on; run %s", sweep.name, run_id)
     return parent
+
+
+def _take_over(study: optuna.Study, storage: RDBStorage, sweep: Sweep, run_id: str) -> TrackedRun | None:
+    """The study's run, where nobody keeps it any more."""
+    with Turn(storage, sweep.name).taken():
+        is_concluded = study.user_attrs.get(CONCLUDED) == len(finished(study))
+        if is_concluded or not has_lost_its_keeper(study, sweep.config.heartbeat_seconds):
+            return None
+        parent = _go_on(sweep, run_id, force=True)
+        if parent is not None:
+            become_keeper(study)
+        return parent

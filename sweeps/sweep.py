@@ -120,7 +120,7 @@ class Driver:
             restore_interrupted(study)
             if len(finished(study)) + len(running(study)) >= self.sweep.config.n_trials or self.is_stopping.is_set():
                 return False
-            study.sampler = build_sampler(self.sweep.config.sampler, self._seed(study))
+            study.sampler = build_sampler(self.sweep.config.sampler, self._seed(study), self.sweep.config.seed)
             try:
                 study.optimize(
                     lambda trial: worker.objective(trial, end_turn),

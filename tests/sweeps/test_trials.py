@@ -6,8 +6,8 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeps.study import FAILURE, HALVED, RUNS
-from tests.project.running import runs_in
-from tests.sweeps.sweeping import LR, TinySweep
+from tests.project.running import lightrail, runs_in
+from tests.sweeps.sweeping import ALLOWED, LR, TinySweep
 
 LAST_STEP = 12
 
@@ -31,7 +31,8 @@ def test_trials_are_runs_under_that_of_their_study(tiny_sweep: TinySweep) -> Non
         history = dict(run.history("val/character_accuracy"))
         assert trial.intermediate_values == pytest.approx(history)
         assert trial.value == pytest.approx(max(history.values())), "of the best checkpoint, which is tested and kept"
-    assert tiny_sweep.run().status == 0, "a script that was queued again runs all of its commands again"
+    definition = f"--config={parent.directory / 'sweep.yaml'}"
+    assert lightrail("sweep", definition, ALLOWED).last_line == outcome.last_line, "begun again, it is done"
     assert len(tiny_sweep.trials) == 4
     assert tiny_sweep.run("--n_trials=5").status == 0
     assert tiny_sweep.numbers(TrialState.COMPLETE) == [0, 1, 2, 3, 4]
