@@ -1,12 +1,13 @@
 """Whether a run may go on here, and what its store and this machine's disk must say before it does."""
 
+import time
 from typing import TYPE_CHECKING
 
 from project.errors import ConfigError
 from project.tracking.folders import RunFolders
 from project.tracking.journal import Journal, Point
 from project.tracking.lookup import run_artifact
-from project.tracking.processes import RunLock, process_tag
+from project.tracking.processes import Owner, RunLock, process_tag
 from project.tracking.recovery import clear, process_of, send_pending
 from project.tracking.waiting import note_waiting
 
@@ -17,16 +18,27 @@ if TYPE_CHECKING:
 RESUMED_TAG = "lightrail.resumed"
 NOT_ENDED = 0
 """What MLflow takes for no time at all."""
+SECONDS_TO_SETTLE = 60.0
+"""How long a process that begins may take to close the run of another one, which it found dead."""
+_SECONDS_BETWEEN_TRIES = 0.05
 
 
-def lock_run(run_id: str, lock: RunLock) -> None:
+def lock_run(run_id: str, lock: RunLock, owner: Owner | None = None) -> None:
     """Take the lock of a run for this process.
+
+    Args:
+        owner: the process that the run belonged to last. When that is dead, who has the lock is putting right what it
+            left, and is waited for.
 
     Raises:
         ConfigError: another process has it, or this one for the same run.
     """
-    if not lock.acquire():
-        raise ConfigError(f"run {run_id} is still running ({lock.holder()}). Wait for its end, or end it.")
+    seconds = 0.0 if owner is None or owner.lives else SECONDS_TO_SETTLE
+    deadline = time.monotonic() + seconds
+    while not lock.acquire():
+        if time.monotonic() >= deadline:
+            raise ConfigError(f"run {run_id} is still running ({lock.holder()}). Wait for its end, or end it.")
+        time.sleep(_SECONDS_BETWEEN_TRIES)
 
 
 def prepare_to_continue(

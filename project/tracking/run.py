@@ -20,7 +20,7 @@ from project.tracking.lookup import find_run, page_of, run_checkpoint, run_confi
 from project.tracking.params import flatten
 from project.tracking.processes import RunLock, process_tag
 from project.tracking.provenance import code_tags, user_tags
-from project.tracking.recovery import clear, close_dead_runs, send_pending
+from project.tracking.recovery import clear, close_dead_runs, process_of, send_pending
 from project.tracking.sender import milliseconds_now
 from project.tracking.settings import TrackingConfig
 from project.tracking.starting import check_tags, log_params, unseeded, write_first_files
@@ -189,7 +189,7 @@ def continue_run(run_id: str, config: TrackingConfig, *, force: bool = False, re
         return TrackedRun("", run.info.run_id, run.info.experiment_id, folders, {})
     check_folder(folders.artifacts, "tracking.uri")
     lock = RunLock(folders.lock)
-    lock_run(run.info.run_id, lock)
+    lock_run(run.info.run_id, lock, process_of(run))
     try:
         with answering(uri):
             steps = prepare_to_continue(client, uri, run.info.run_id, folders, force=force, reopen=reopen)

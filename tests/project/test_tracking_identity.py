@@ -102,6 +102,23 @@ def test_a_run_of_a_living_process_cannot_go_on_and_one_of_a_dead_process_can(
     assert (found.info.status, found.data.params) == ("FINISHED", {"a": "1"})
 
 
+def test_a_run_that_another_process_is_closing_is_waited_for(
+    other_process: "subprocess.Popen[str]", config: TrackingConfig, tmp_path: Path
+) -> None:
+    run_id = first_line(other_process)
+    other_process.kill()
+    other_process.wait()
+    holds_the_lock = (
+        "import sys, time; from pathlib import Path; from project.tracking.processes import RunLock\n"
+        "print(RunLock(Path(sys.argv[1])).acquire(), flush=True); time.sleep(0.5)"
+    )
+    lock = tmp_path / "mlruns" / "lightrail" / run_id / "run.lock"
+    with subprocess.Popen([sys.executable, "-c", holds_the_lock, str(lock)], stdout=subprocess.PIPE, text=True) as own:
+        assert first_line(own) == "True"
+        with continue_run(run_id, config).status():
+            pass
+
+
 def test_a_living_process_counts_though_somebody_removed_its_lock(
     other_process: "subprocess.Popen[str]", config: TrackingConfig, tmp_path: Path
 ) -> None:
