@@ -5,7 +5,7 @@ from typing import Any
 
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler, QMCSampler, RandomSampler
+from optuna.samplers import BaseSampler, GridSampler, QMCSampler, RandomSampler
 
 from project.configuration.classes import AllowedClasses
 from project.configuration.parameters import parameters_of
@@ -27,7 +27,8 @@ def build_sampler(spec: str | dict[str, Any], seed: int, sequence_seed: int) -> 
         first = RandomSampler(seed=seed)  # the sequence begins when the study knows its settings
         arguments = {"seed": sequence_seed, "independent_sampler": first, **arguments}
     elif "seed" in parameters_of(found):
-        arguments = {"seed": seed, **arguments}
+        is_one_order = GridSampler in found.__mro__  # the seed decides in which order its points are gone through
+        arguments = {"seed": sequence_seed if is_one_order else seed, **arguments}
     sampler: BaseSampler = _built(found, arguments, "sampler")
     return sampler
 

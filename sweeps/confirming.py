@@ -31,6 +31,8 @@ MOST_ATTEMPTS = 3
 """How often a training begins or goes on whose process is ended from outside."""
 CONFIRMED = "confirm"
 """Beginning of the attributes of a study that hold one training each: `confirm:TRIAL:SEED`."""
+CONFIRM_TAG = "lightrail.confirm"
+"""Of the run of such a training."""
 
 
 class Train(Protocol):
@@ -262,7 +264,7 @@ def _tags(sweep: Sweep, parent: str, number: int) -> dict[str, str]:
         "mlflow.parentRunId": parent,
         "lightrail.parent_study": sweep.name,
         "lightrail.trial": str(number),
-        "lightrail.confirm": "true",
+        CONFIRM_TAG: "true",
     }
 
 

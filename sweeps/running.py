@@ -1,7 +1,8 @@
 """`lightrail sweep` from its arguments to its last line."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -43,6 +44,11 @@ def run_sweep(arguments: Sequence[str]) -> str:
         ConfigError, DataError: before the first trial.
         KeyboardInterrupt, Terminated: a signal stopped it; the same command goes on.
     """
+    with _each_said_once("project.configuration.checking"):  # a configuration is made for every trial
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> str:
     warm_up()
     sweep = load(arguments)
     build_sampler(sweep.config.sampler, 0, 0)
@@ -56,6 +62,22 @@ def run_sweep(arguments: Sequence[str]) -> str:
     with TemporaryDirectory(prefix="lightrail-sweep-", ignore_cleanup_errors=True) as folder:
         driver = Driver(sweep, storage, run_id, devices, threads, Path(folder), Progress(sweep, parent))
         return _train(study, driver, run_id, parent)
+
+
+@contextmanager
+def _each_said_once(logger: str) -> Iterator[None]:
+    said: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        is_known = record.getMessage() in said
+        said.add(record.getMessage())
+        return not is_known
+
+    logging.getLogger(logger).addFilter(is_new)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).removeFilter(is_new)
 
 
 def _train(study: optuna.Study, driver: Driver, run_id: str, parent: TrackedRun | None) -> str:

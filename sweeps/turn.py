@@ -6,7 +6,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import sqlalchemy
@@ -42,24 +42,11 @@ class Turn:
     @contextmanager
     def taken(self) -> Iterator[Callable[[], None]]:
         """Wait for the turn; give what ends it before the block does."""
-        with self._within_process_until() as (add, end):
-            add(self._take())
-            yield end
-
-    @contextmanager
-    def _within_process_until(self) -> Iterator[tuple[Callable[[Callable[[], None]], None], Callable[[], None]]]:
-        """Hold the threads of this process back, and undo what is added, until it is ended or the block is left."""
-        self._within_process.acquire()
-        undo: list[Callable[[], None]] = [self._within_process.release]
-
-        def end() -> None:
-            while undo:
-                undo.pop()()
-
-        try:
-            yield undo.append, end
-        finally:
-            end()
+        with ExitStack() as held:
+            self._within_process.acquire()
+            held.callback(self._within_process.release)  # also when the database went away meanwhile
+            held.callback(self._take())
+            yield held.close
 
     def _take(self) -> Callable[[], None]:
         kind = self.engine.dialect.name

@@ -2,95 +2,140 @@
 
 import os
 import signal
-import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Collection, Mapping
+from functools import partial
 
-import psutil
-import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from project.tracking.processes import owner_of
+from project.tracking.processes import Owner, owner_of
 from sweeps.study import DRIVER, PROCESS, RUNS, finished
-from tests.sweeps.sweeping import SECONDS_TO_WAIT, TinySweep, processes_of, wait_until
+from tests.project.running import Outcome, RecordedRun
+from tests.sweeps.sweeping import SECONDS_TO_WAIT, TinySweep, wait_until
 
-SLOW = ["--trainer.callbacks.seconds=0.2", "--trainer.max_steps=20", "--tracking.checkpoint.every_steps=2"]
+STEPS, VALIDATED_EVERY = 30, 3
+SLOW = ["--trainer.callbacks.seconds=0.2", f"--trainer.max_steps={STEPS}", "--tracking.checkpoint.every_steps=2"]
 
 
-def kill_driver(driver: "subprocess.Popen[str]", sweep: TinySweep) -> None:
+def test_a_sweep_that_is_killed_again_and_again_ends_with_as_many_trials_as_were_asked_for(
+    tiny_sweep: TinySweep,
+) -> None:
+    tiny_sweep.write(*SLOW, n_trials=3)
+    driver = tiny_sweep.start()
+    wait_until(lambda: has_gone_on(tiny_sweep, {}), driver)
+    kill_trials(tiny_sweep)
+    before = places(tiny_sweep)
+    wait_until(lambda: has_gone_on(tiny_sweep, before), driver)
     driver.kill()
+    driver.communicate()
+    for trial in tiny_sweep.study.get_trials(states=[TrialState.RUNNING]):
+        wait_for_the_end(trial)
+        run = RecordedRun(tiny_sweep.store, trial.user_attrs[RUNS]["0"])
+        assert run.status == "KILLED", run.tags
+        steps = len(run.history("train/loss"))
+        is_unheard = steps % VALIDATED_EVERY == 0  # a validation of which no driver heard takes place again
+        assert is_unheard or run.checkpoint("last")["global_step"] == steps, "no other step is lost"
+    before = places(tiny_sweep)
+    driver = tiny_sweep.start()
+    wait_until(lambda: has_gone_on(tiny_sweep, before), driver)
+    driver.kill()
+    kill_trials(tiny_sweep)
+    driver.communicate()
+    forgotten = tiny_sweep.study.get_trials(states=[TrialState.RUNNING])[0]
+    tiny_sweep.study._storage.set_trial_user_attr(forgotten._trial_id, RUNS, {})  # its driver had not yet heard of it
+    check_is_whole(tiny_sweep, tiny_sweep.run(), interrupted=before)
 
 
-def kill_trials(driver: "subprocess.Popen[str]", sweep: TinySweep) -> None:
+def test_a_sweep_that_is_told_to_stop_goes_on(tiny_sweep: TinySweep) -> None:
+    tiny_sweep.write(*SLOW, n_trials=2)
+    before: dict[str, Place] = {}
+    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        driver = tiny_sweep.start()
+        wait_until(partial(has_gone_on, tiny_sweep, before), driver)
+        driver.send_signal(number)
+        _, errors = driver.communicate(timeout=SECONDS_TO_WAIT)
+        assert driver.returncode == status, errors
+        assert {run.status for run in tiny_sweep.children} == {"KILLED"}
+        before = places(tiny_sweep)
+    check_is_whole(tiny_sweep, tiny_sweep.run(), interrupted=before)
+
+
+def check_is_whole(sweep: TinySweep, outcome: Outcome, interrupted: Collection[str]) -> None:
+    """Every trial is complete, in one run from its first step to its last.
+
+    Args:
+        interrupted: runs that were.
+    """
+    assert outcome.status == 0, outcome.err
+    wanted = sweep.values["n_trials"]
+    assert len(finished(sweep.study)) == len(sweep.numbers(TrialState.COMPLETE)) == wanted
+    assert not sweep.numbers(TrialState.RUNNING, TrialState.WAITING)
+    ended = {run for trial in finished(sweep.study) for run in trial.user_attrs[RUNS].values()}
+    assert ended >= set(interrupted), "they went on in their own runs"
+    assert {run.run_id for run in sweep.children} == ended
+    for run in sweep.children:
+        assert run.status == "FINISHED"
+        assert [step for step, _ in run.history("train/loss")] == list(range(1, STEPS + 1))
+        assert ("lightrail.resumed" in run.tags) is (run.run_id in interrupted)
+    for trial in finished(sweep.study):
+        assert sorted(trial.intermediate_values) == list(range(VALIDATED_EVERY, STEPS + 1, VALIDATED_EVERY))
+    assert sweep.parent.status == "FINISHED"
+    deadline = time.monotonic() + 10
+    while (left := trials_left(sweep)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
+
+
+Place = tuple[int, int]
+"""How far a run is: how often it has gone on, and its optimizer steps."""
+
+
+def places(sweep: TinySweep) -> dict[str, Place]:
+    """Of each run of a trial."""
+    return {
+        run.run_id: (int(run.tags.get("lightrail.resumed", 0)), len(run.history("train/loss")))
+        for run in sweep.children
+    }
+
+
+def has_gone_on(sweep: TinySweep, before: Mapping[str, Place]) -> bool:
+    """Whether two trials are trained, each beyond where it was and beyond its first validation."""
+    running = [run for run in sweep.children if run.status == "RUNNING"]
+    now = places(sweep)
+    return len(running) == 2 and all(_is_beyond(now[run.run_id], before.get(run.run_id)) for run in running)
+
+
+def _is_beyond(place: Place, before: Place | None) -> bool:
+    return place[1] > VALIDATED_EVERY if before is None else place[0] > before[0] and place[1] > before[1]
+
+
+def process_of(trial: FrozenTrial) -> Owner | None:
+    return owner_of(trial.user_attrs.get(PROCESS, ""))
+
+
+def lives(trial: FrozenTrial) -> bool:
+    process = process_of(trial)
+    return process is not None and process.lives
+
+
+def trials_left(sweep: TinySweep) -> list[int]:
+    return [trial.number for trial in sweep.trials if lives(trial)]
+
+
+def kill_trials(sweep: TinySweep) -> None:
     for trial in sweep.study.get_trials(states=[TrialState.RUNNING]):
-        process = owner_of(trial.user_attrs.get(PROCESS, ""))
+        process = process_of(trial)
         if process is not None and process.lives:
             os.kill(process.number, signal.SIGKILL)
 
 
-def kill_both(driver: "subprocess.Popen[str]", sweep: TinySweep) -> None:
-    driver.kill()
-    kill_trials(driver, sweep)
-
-
-def interrupt(driver: "subprocess.Popen[str]", sweep: TinySweep) -> None:
-    driver.send_signal(signal.SIGINT)
-
-
-def terminate(driver: "subprocess.Popen[str]", sweep: TinySweep) -> None:
-    driver.send_signal(signal.SIGTERM)
-
-
-@pytest.mark.parametrize(
-    ("end", "status"),
-    [
-        (kill_driver, -signal.SIGKILL),
-        (kill_trials, 0),
-        (kill_both, -signal.SIGKILL),
-        (interrupt, 130),
-        (terminate, 143),
-    ],
-)
-def test_the_same_command_ends_with_as_many_trials_as_were_asked_for(
-    tiny_sweep: TinySweep, end: Callable[["subprocess.Popen[str]", TinySweep], None], status: int
-) -> None:
-    tiny_sweep.write(*SLOW, n_trials=3)
-    driver = tiny_sweep.start()
-    wait_until(lambda: len(in_progress(tiny_sweep)) == 2, driver)
-    begun = set(in_progress(tiny_sweep))
-    end(driver, tiny_sweep)
-    _, errors = driver.communicate(timeout=SECONDS_TO_WAIT)
-    assert driver.returncode == status, errors
-    again = tiny_sweep.start()
-    _, errors = again.communicate(timeout=SECONDS_TO_WAIT)
-    assert again.returncode == 0, errors
-    assert len(finished(tiny_sweep.study)) == len(tiny_sweep.numbers(TrialState.COMPLETE)) == 3
-    assert not tiny_sweep.numbers(TrialState.RUNNING, TrialState.WAITING)
-    ended = {run for trial in finished(tiny_sweep.study) for run in trial.user_attrs[RUNS].values()}
-    assert ended > begun, "they went on in their own runs"
-    assert {run.run_id for run in tiny_sweep.children} == ended
-    for run in tiny_sweep.children:
-        assert run.status == "FINISHED"
-        assert [step for step, _ in run.history("train/loss")] == list(range(1, 21))
-        assert ("lightrail.resumed" in run.tags) is (run.run_id in begun)
-    for trial in finished(tiny_sweep.study):
-        assert sorted(trial.intermediate_values) == [3, 6, 9, 12, 15, 18]
-    assert tiny_sweep.parent.status == "FINISHED"
-    wait_for_no_process(tiny_sweep)
-
-
-def in_progress(sweep: TinySweep) -> list[str]:
-    """Runs of the trials that train and have been validated."""
-    found = sweep.study.get_trials(states=[TrialState.RUNNING])
-    return [trial.user_attrs[RUNS]["0"] for trial in found if trial.intermediate_values]
-
-
-def wait_for_no_process(sweep: TinySweep) -> None:
-    deadline = time.monotonic() + 10
-    while (left := processes_of(sweep.folder)) and time.monotonic() < deadline:
+def wait_for_the_end(trial: FrozenTrial) -> None:
+    """Of a trial's process, which has lost its driver."""
+    deadline = time.monotonic() + SECONDS_TO_WAIT
+    while lives(trial) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert left == []
+    assert not lives(trial)
 
 
 def test_a_trial_of_nobody_is_gone_on_with(tiny_sweep: TinySweep) -> None:
@@ -106,45 +151,16 @@ def test_a_trial_of_nobody_is_gone_on_with(tiny_sweep: TinySweep) -> None:
     assert 0.05 in [trial.params["model.optim.lr"] for trial in tiny_sweep.trials if trial.value is not None]
 
 
-def test_a_run_that_no_driver_heard_of_is_found(tiny_sweep: TinySweep) -> None:
-    """It was killed before it stored which run the trial has."""
-    tiny_sweep.write(*SLOW, n_trials=1)
-    driver = tiny_sweep.start()
-    wait_until(lambda: len(tiny_sweep.trials[0].intermediate_values) > 0, driver)
-    kill_both(driver, tiny_sweep)
-    driver.communicate()
-    (trial,) = tiny_sweep.trials
-    tiny_sweep.study._storage.set_trial_user_attr(trial._trial_id, RUNS, {})
-    outcome = tiny_sweep.run()
-    assert outcome.status == 0, outcome.err
-    (run,) = tiny_sweep.children
-    assert (run.status, run.tags["lightrail.resumed"]) == ("FINISHED", "1")
-
-
 def test_two_drivers_share_a_study_and_train_no_trial_too_many(tiny_sweep: TinySweep) -> None:
     tiny_sweep.write(n_trials=5)
-    assert tiny_sweep.run("--timeout_minutes=0").status == 0
-    drivers = [tiny_sweep.start(), tiny_sweep.start()]
-    told = [driver.communicate(timeout=SECONDS_TO_WAIT) for driver in drivers]
-    assert [driver.returncode for driver in drivers] == [0, 0], told
+    driver = tiny_sweep.start()
+    wait_until(lambda: len(tiny_sweep.trials) > 0, driver)
+    joined = tiny_sweep.run()
+    shown, errors = driver.communicate(timeout=SECONDS_TO_WAIT)
+    assert (driver.returncode, joined.status) == (0, 0), errors + joined.err
     assert tiny_sweep.numbers(TrialState.COMPLETE) == [0, 1, 2, 3, 4]
     assert len(tiny_sweep.trials) == len(tiny_sweep.children) == 5
     assert len({trial.user_attrs[DRIVER] for trial in tiny_sweep.trials}) == 2
-    lines = sorted(shown.split()[2] for shown, _ in told)
-    assert lines in (["finished:", "goes"], ["finished:", "finished:"]), told
+    assert shown.startswith(f"sweep {tiny_sweep.parent.run_id} finished: ")
+    assert joined.last_line.startswith(f"sweep {tiny_sweep.parent.run_id} goes on: ")
     assert len({trial.params["model.optim.lr"] for trial in tiny_sweep.trials}) == 5, "none was tried twice"
-
-
-def test_a_child_of_a_dead_driver_stops_with_a_checkpoint(tiny_sweep: TinySweep) -> None:
-    tiny_sweep.write(*SLOW, "--trainer.max_steps=10000", "--tracking.checkpoint.every_minutes=60", n_trials=1)
-    driver = tiny_sweep.start()
-    wait_until(lambda: len(tiny_sweep.trials[0].intermediate_values) > 1, driver)
-    child = owner_of(tiny_sweep.trials[0].user_attrs[PROCESS])
-    assert child is not None
-    driver.kill()
-    driver.communicate()
-    psutil.wait_procs([psutil.Process(child.number)], timeout=20) if child.lives else None
-    assert not child.lives
-    (run,) = tiny_sweep.children
-    assert run.status == "KILLED"
-    assert run.checkpoint("last")["global_step"] == len(run.history("train/loss"))

@@ -1,0 +1,158 @@
+"""Kills a sweep again and again at random moments, begins it again each time, and checks what is there at the end.
+
+It is killed by SIGKILL: the driver, the processes of its trials, or all of them. What is checked: exactly as many
+finished trials as were asked for, each with one run of its own under the study's run, no step lost or repeated in any
+of them, no process left.
+
+Run: python -m benchmarks.chaos_of_sweeps --kills 3 -- --config pinyin --resources.workers 2 (half an hour)
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import optuna
+import psutil
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from project.tracking.processes import owner_of
+from project.tracking.store import open_store, store_uri
+from sweeps.confirming import CONFIRM_TAG
+from sweeps.definition import Sweep, load
+from sweeps.outcomes import Outcome, outcomes_of
+from sweeps.study import PROCESS, RUN, open_storage
+
+VICTIMS = ("driver", "trials", "driver and trials")
+SECONDS_TO_END = 30
+STATUSES = {"complete": "FINISHED", "pruned": "KILLED", "fail": "FAILED"}
+"""What MLflow says of the run of a trial that ended so."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """What was killed, and when."""
+
+    victim: str
+    seconds: float
+    """Since the kill before it, or the beginning."""
+    num_finished: int
+    """Trials, by then."""
+
+
+def train_disturbed(sweep: Sweep, arguments: list[str], num_kills: int, most_seconds: float, seed: int) -> list[Kill]:
+    """Run the command until it ends by itself, killing it on the way; fewer kills are returned when it ends before.
+
+    Args:
+        most_seconds: from one kill to the next.
+    """
+    chance, kills, process = random.Random(seed), list[Kill](), _start(arguments)
+    while len(kills) < num_kills:
+        seconds, victim = chance.uniform(0.1, 1.0) * most_seconds, chance.choice(VICTIMS)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+            break
+        kills.append(Kill(victim, seconds, sum(own.state in STATUSES for own in _outcomes(sweep))))
+        print(f"{victim} killed after {seconds:.0f} s, with {kills[-1].num_finished} trials finished", flush=True)
+        if victim != "driver":
+            _kill_trials(_outcomes(sweep))
+        if victim != "trials":
+            process.kill()
+            process.wait()
+            process = _start(arguments)
+    if process.wait():
+        raise RuntimeError(f"the sweep ended with status {process.returncode}")
+    return kills
+
+
+def faults(sweep: Sweep) -> list[str]:
+    """Name what is not as it should be when a sweep has ended; [] when nothing is."""
+    study = _study(sweep)
+    outcomes = _outcomes(sweep)
+    client = open_store(store_uri(sweep.configuration({}).tracking()), create=False)
+    parent = client.get_run(study.user_attrs[RUN])
+    runs = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    by_id = {run.info.run_id: run for run in runs if CONFIRM_TAG not in run.data.tags}
+    found = [f"{len(outcomes)} trials"] if len(outcomes) != sweep.config.n_trials else []
+    found += [] if parent.info.status == "FINISHED" else [f"the study's run is {parent.info.status}"]
+    found += [f"process {process} is left" for process in _processes(outcomes)]
+    owned = Counter(run_id for own in outcomes for run_id in own.runs.values())
+    found += [f"run {run_id} belongs to no trial or to several" for run_id in by_id if owned[run_id] != 1]
+    return found + [fault for own in outcomes for fault in _faults_of(own, by_id, client)]
+
+
+def _faults_of(outcome: Outcome, runs: Mapping[str, Run], client: MlflowClient) -> list[str]:
+    name = f"trial {outcome.number}"
+    if outcome.state not in STATUSES:
+        return [f"{name} is {outcome.state}"]
+    if not outcome.runs or not runs.keys() >= set(outcome.runs.values()):
+        return [f"{name} has no run under the study's"]
+    found = []
+    for run_id in outcome.runs.values():
+        run = runs[run_id]
+        if run.info.status != STATUSES[outcome.state]:
+            found.append(f"{name} is {outcome.state} and its run {run.info.status}")
+        steps = [point.step for point in client.get_metric_history(run_id, "train/loss")]
+        if steps != list(range(steps[0], steps[-1] + 1, steps[0])):
+            found.append(f"the steps of {name} are {steps}")
+    return found
+
+
+def _start(arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-m", "project", "sweep", *arguments])
+
+
+def _study(sweep: Sweep) -> optuna.Study:
+    return optuna.load_study(study_name=sweep.name, storage=open_storage(sweep))
+
+
+def _outcomes(sweep: Sweep) -> list[Outcome]:
+    """The trials; none before there is a study."""
+    is_begun = sweep.name in optuna.get_all_study_names(open_storage(sweep))
+    return outcomes_of(_study(sweep), sweep) if is_begun else []
+
+
+def _kill_trials(outcomes: Sequence[Outcome]) -> None:
+    for outcome in outcomes:
+        process = owner_of(outcome.trial.user_attrs.get(PROCESS, ""))
+        if outcome.state == "running" and process is not None and process.lives:
+            os.kill(process.number, signal.SIGKILL)
+
+
+def _processes(outcomes: Sequence[Outcome]) -> list[int]:
+    """Processes of trials that are still there some time after the end."""
+    owners = [owner_of(own.trial.user_attrs.get(PROCESS, "")) for own in outcomes]
+    deadline = time.monotonic() + SECONDS_TO_END
+    while (left := [own.number for own in owners if own is not None and own.lives]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left + [child.pid for child in psutil.Process().children(recursive=True)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--kills", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=240, help="most of them from one kill to the next")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("sweep", nargs="+", help="the arguments of the sweep, after --")
+    arguments = parser.parse_args()
+    sweep = load(arguments.sweep)
+    kills = train_disturbed(sweep, arguments.sweep, arguments.kills, arguments.seconds, arguments.seed)
+    found = faults(sweep)
+    print(f"\n{'killed':20} {'after':>8} {'trials finished by then':>25}")
+    for kill in kills:
+        print(f"{kill.victim:20} {kill.seconds:6.0f} s {kill.num_finished:25}")
+    states = Counter(own.state for own in _outcomes(sweep))
+    print(f"\n{len(kills)} kills; {', '.join(f'{number} {state}' for state, number in sorted(states.items()))}")
+    print(f"wrong: {'; '.join(found) or 'nothing'}")
+
+
+if __name__ == "__main__":
+    main()
