@@ -17,7 +17,7 @@ demo: $(STAMP)
 	$(BIN)/lightrail demo
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -62,17 +62,42 @@ def test_two_processes_make_one_run_with_the_numbers_of_one_process(
     assert {file.name for file in (run.directory / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "run.json"}
 
 
-@pytest.mark.parametrize("after", [2, 1])
-def test_two_processes_are_stopped_at_one_step_and_go_on(
-    tmp_path: Path, store: str, command: list[str], after: int
+def test_two_processes_are_stopped_at_one_step_and_go_on_as_two_and_as_one(
+    tmp_path: Path, store: str, command: list[str]
 ) -> None:
+    slow = [ALLOW, "--trainer.callbacks=Slow", "--trainer.callbacks.seconds=0.15", "--trainer.max_steps=60"]
+    rest = [
+        *slow,
+        "--tracking.checkpoint.every_minutes=60",
+        "--trainer.val_check_interval=1000",
+        "--model.optim.schedule=constant",
+    ]
     two = ["--trainer.devices=2", "--trainer.strategy=ddp"]
-    slow = [ALLOW, "--trainer.callbacks=Slow", "--tracking.checkpoint.every_minutes=60", "--trainer.max_steps=40"]
-    rest = [*slow, "--trainer.val_check_interval=1000", "--model.optim.schedule=constant"]
-    process = start([*command, *rest, *two], tmp_path)
+    done = stop_after_a_step(start([*command, *rest, *two], tmp_path), store)
+    (run,) = runs_in(store)
+    resume = ["resume", run.run_id, f"--tracking.uri={store}", ALLOW]
+    assert stop_after_a_step(start([*resume, "--trainer.devices=2"], tmp_path), store, done) < 60
+    assert "lightrail.changed.trainer.devices" not in run.tags
+    outcome = lightrail(*resume, "--trainer.devices=1", "--trainer.strategy=auto")
+    assert outcome.last_line.startswith(f"run {run.run_id} finished: "), outcome.err
+    assert [step for step, _ in run.history("train/loss")] == list(range(1, 61))
+    assert "lightrail.changed.trainer.devices" in run.tags
+    alone = RecordedRun(store, lightrail(*command, *rest, "--trainer.callbacks.seconds=0").run_id)
+    values, expected = ([value for _, value in own.history("train/loss")] for own in (run, alone))
+    assert values == pytest.approx(expected, rel=1e-4)
+
+
+def stop_after_a_step(process: "subprocess.Popen[str]", store: str, done: int = 0) -> int:
+    """Send SIGTERM to the first process of the only run alone, and check that it stopped at a step with a checkpoint.
+
+    Args:
+        done: steps that the run had before.
+
+    Returns: steps that it has now.
+    """
     try:
-        wait_for_a_metric(store, process)
-        process.send_signal(signal.SIGTERM)  # to the first process alone
+        wait_for_a_metric(store, process, done)
+        process.send_signal(signal.SIGTERM)
         process.communicate(timeout=SECONDS_TO_START)
     finally:
         process.kill()
@@ -80,17 +105,8 @@ def test_two_processes_are_stopped_at_one_step_and_go_on(
     (run,) = runs_in(store)
     assert run.status == "KILLED"
     steps = [step for step, _ in run.history("train/loss")]
-    assert run.checkpoint("last")["global_step"] == len(steps) < 40
-    number = [f"--trainer.devices={after}", *([] if after == 2 else ["--trainer.strategy=auto"])]
-    again = start(["resume", run.run_id, f"--tracking.uri={store}", ALLOW, *number], tmp_path)
-    shown, errors = again.communicate(timeout=SECONDS_TO_START)
-    assert again.returncode == 0, errors
-    assert shown.startswith(f"run {run.run_id} finished: ")
-    assert [step for step, _ in run.history("train/loss")] == list(range(1, 41))
-    assert ("lightrail.changed.trainer.devices" in run.tags) is (after == 1)
-    alone = RecordedRun(store, lightrail(*command, *rest, "--trainer.callbacks.seconds=0").run_id)
-    values, expected = ([value for _, value in own.history("train/loss")] for own in (run, alone))
-    assert values == pytest.approx(expected, rel=1e-4)
+    assert run.checkpoint("last")["global_step"] == len(steps) > done
+    return len(steps)
 
 
 def test_ctrl_c_reaches_loader_workers_too_and_yet_the_step_is_finished(
@@ -141,10 +157,10 @@ def test_sigterm_leaves_a_killed_run_with_all_its_metrics(tmp_path: Path, store:
     assert not any(name.startswith("test/") for name in run.metrics)
 
 
-def wait_for_a_metric(store: str, process: "subprocess.Popen[str]") -> None:
+def wait_for_a_metric(store: str, process: "subprocess.Popen[str]", done: int = 0) -> None:
     deadline = time.monotonic() + SECONDS_TO_START
     while time.monotonic() < deadline and process.poll() is None:
-        if any("train/loss" in run.metrics for run in runs_in(store)):
+        if any(len(run.history("train/loss")) > done for run in runs_in(store)):
             return
         time.sleep(0.2)
     process.kill()
