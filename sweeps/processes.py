@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from project.tracking.processes import Owner
+from sweeps.causes import cause_in_others, forget_cause
 from sweeps.forked import answer, lead
 from sweeps.messages import Assignment, Failed, Finished, Message
 
@@ -49,6 +50,7 @@ class TrialProcess:
         self.log = Path(assignment.log)
         self._connection, theirs = _CONTEXT.Pipe()
         self._lifeline, their_lifeline = _CONTEXT.Pipe()
+        forget_cause(assignment.log)
         start = _fork if num_processes == 1 else _command
         self._process = start(assignment, theirs, their_lifeline)
         self.owner = _owner(self._process.pid)
@@ -61,7 +63,7 @@ class TrialProcess:
             try:
                 message: Message = self._connection.recv()
             except (EOFError, OSError):
-                message = Failed("its process was ended from outside", "killed")
+                message = cause_in_others(str(self.log)) or Failed("its process was ended from outside", "killed")
             yield message
             if isinstance(message, Finished | Failed):
                 return

@@ -1,19 +1,24 @@
 """The part of a training that tells a sweep's driver how it does, and stops when it is told to."""
 
 import math
+import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch import Callback
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from project.tracking.logger import MlflowLogger
 from project.tracking.status import GivenUp, Terminated
-from sweeps.messages import Report, Started
+from sweeps.messages import Failed, Report, Started
 
 GIVEN_UP_AT = "lightrail.pruned_step"
 """Tag of the run of a trial that was given up: the optimizer step at which it was."""
+SECONDS_TO_DIE = 1.0
+"""How long a process whose connections are closed may take to have ended."""
 LOSSES = ("train/loss", "val/loss")
 Decision = Literal["go on", "give up", "stop"]
 
@@ -34,6 +39,8 @@ class TrialReporter(Callback):
 
     def __init__(self, connection: Connection | None, metrics: Sequence[str]) -> None:
         self.connection, self.metrics = connection, metrics
+        self.killed: Failed | None = None
+        """Set when another process of the trial was ended from outside: what is raised here then came of it."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.connection is not None:
@@ -54,6 +61,12 @@ class TrialReporter(Callback):
             raise SystemExit(0)  # with another status Lightning kills the first process, which has the end to write
         raise _end(trainer, decision, spoilt)
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        launcher = trainer.strategy.launcher
+        others = launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
+        if isinstance(exception, Exception) and any(_was_killed(other) for other in others):
+            self.killed = Failed("one of its processes was ended from outside", "killed")
+
     def _ask(self, step: int, values: Mapping[str, float]) -> Decision:
         """What the driver says; its death is a request to stop."""
         if self.connection is None:
@@ -63,6 +76,13 @@ class TrialReporter(Callback):
             return "go on" if self.connection.recv() else "give up"
         except (EOFError, OSError):
             return "stop"
+
+
+def _was_killed(process: "subprocess.Popen[bytes]") -> bool:
+    """Whether a signal ended it."""
+    with suppress(subprocess.TimeoutExpired):
+        return process.wait(timeout=SECONDS_TO_DIE) < 0
+    return False
 
 
 def _first_spoilt(values: Mapping[str, float], metrics: Sequence[str]) -> str:

@@ -28,6 +28,7 @@ from project.tracking.recovery import close_dead_runs
 from project.tracking.sender import first_line
 from project.tracking.status import GivenUp, Terminated
 from project.tracking.store import open_store, store_uri
+from sweeps.causes import cause_in_others, note_cause
 from sweeps.halving import HALVED_TAG
 from sweeps.messages import Assignment, Failed, FailureKind, Finished
 from sweeps.reporting import GIVEN_UP_AT, Spoilt, TrialReporter
@@ -61,12 +62,13 @@ def lead(assignment: Assignment, connection: Connection, lifeline: Connection) -
     _write_to(assignment.log)
     _prepare(assignment)
     _watch(lambda: _until_closed(lifeline), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    reporter = TrialReporter(connection, assignment.metrics)
     try:
-        metrics = _train(assignment, TrialReporter(connection, assignment.metrics))
+        metrics = _train(assignment, reporter)
         outcome: Finished | Failed = Finished(dict(metrics))
     except BaseException as error:
         log.exception("the trial ended early")
-        outcome = Failed(_reason(error), _kind(error))
+        outcome = cause_in_others(assignment.log) or reporter.killed or Failed(_reason(error), _kind(error))
     with suppress(OSError):
         connection.send(outcome)
     return int(isinstance(outcome, Failed))
@@ -77,7 +79,11 @@ def follow(assignment: Assignment) -> int:
     parent = os.getppid()
     _prepare(assignment)
     _watch(lambda: _until_orphaned(parent), lambda: os._exit(1))
-    _train(assignment, TrialReporter(None, assignment.metrics))
+    try:
+        _train(assignment, TrialReporter(None, assignment.metrics))
+    except Exception as error:
+        note_cause(assignment.log, Failed(_reason(error), _kind(error)))
+        raise
     return 0
 
 

@@ -1,7 +1,9 @@
-"""What goes wrong in a training, by a setting that a sweep can vary; and a slow one."""
+"""What goes wrong in a training, by a setting that a sweep can vary; a slow one; and one that shows its weights."""
 
+import hashlib
 import math
 import time
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -35,3 +37,31 @@ class Going(Callback):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         if self.how == "memory" or (self.how == "small memory" and len(batch["id"]) > 3):
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: not enough memory")
+
+
+class Weights(Callback):
+    """Writes down what each process of a training has for weights at the start of every step.
+
+    Args:
+        folder: for one file of each process of a run, named RANK.txt, with a line STEP DIGEST for each batch, and
+            STEP EXCEPTION where one ends the training.
+        seconds: taken by each batch.
+    """
+
+    def __init__(self, folder: str, seconds: float = 0.0) -> None:
+        self.folder, self.seconds = folder, seconds
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        name = trainer.strategy.broadcast(trainer.logger.run_id if trainer.is_global_zero else "")  # type: ignore[union-attr]
+        self.file = Path(self.folder) / str(name) / f"{trainer.global_rank}.txt"
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, at: int) -> None:
+        time.sleep(self.seconds)
+        weights = b"".join(parameter.detach().numpy().tobytes() for parameter in pl_module.parameters())
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(f"{trainer.global_step} {hashlib.sha256(weights).hexdigest()}\n")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(f"{trainer.global_step} {type(exception).__name__}\n")
