@@ -158,7 +158,9 @@ class Sweep:
     def identity(self) -> str:
         """What may not change while a study goes on, as YAML."""
         fixed = ("overrides", "metric", "direction", "seeds", "space")
-        return write_text({name: value for name, value in asdict(self.config).items() if name in fixed})
+        own = {name: value for name, value in asdict(self.config).items() if name in fixed}
+        base = self.configuration({}).values
+        return write_text({**own, "base": {name: base[name] for name in ("seed_everything", "model", "data")}})
 
 
 def load(arguments: Sequence[str]) -> Sweep:

@@ -11,14 +11,13 @@ import sqlalchemy.exc
 from optuna.exceptions import StorageInternalError
 
 from project.tracking.processes import PROCESS_TAG, owner_of, process_tag
+from sweeps.study import MISSED
 
 log = logging.getLogger(__name__)
 
 KEEPER = "keeper"
 """Attribute of a study: the process that keeps its run, and when it last said so, in seconds since 1970."""
 NOBODY = ("", 0.0)
-MISSED = 3
-"""Heartbeats after which another machine's process is taken for dead."""
 
 
 @contextmanager

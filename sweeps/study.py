@@ -6,6 +6,7 @@ it has reported, until a worker goes on with it.
 """
 
 import logging
+import time
 import warnings
 
 import optuna
@@ -33,8 +34,11 @@ HALVED, KILLS = "halved", "kills"
 """Attributes of a trial: that its batches are half as large as its settings say; how often its process was killed."""
 WARM_START = "warm_start"
 """Attribute of a trial that the study was given and did not train: where it comes from. It does not count."""
-_GRACE = 3
-"""Heartbeats that may be missing."""
+MISSED = 3
+"""Heartbeats after which what another machine does is taken for dead."""
+_TRIES = 10
+"""At opening a database: of two that find it without tables both make them, and one of them fails."""
+_SECONDS_BETWEEN_TRIES = 0.5
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", ExperimentalWarning)
@@ -48,16 +52,20 @@ def open_storage(sweep: Sweep) -> RDBStorage:
     address = sweep.config.storage
     warnings.filterwarnings("ignore", category=ExperimentalWarning)  # heartbeats are, for five years
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # what becomes of a trial is told by `progress`
-    try:
-        return RDBStorage(
-            address,
-            engine_kwargs={"connect_args": {"timeout": 60}} if address.startswith("sqlite") else None,
-            heartbeat_interval=seconds,
-            grace_period=_GRACE * seconds,
-        )
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError) as error:
-        words = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"storage: {without_password(address)} cannot be opened: {words}") from error
+    is_file = address.startswith("sqlite")
+    arguments = {"connect_args": {"timeout": 60}} if is_file else {"pool_pre_ping": True}  # servers are begun anew
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            return RDBStorage(
+                address, engine_kwargs=arguments, heartbeat_interval=seconds, grace_period=MISSED * seconds
+            )
+        except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError) as error:
+            if tries_left and (isinstance(error, sqlalchemy.exc.IntegrityError) or "already exists" in str(error)):
+                time.sleep(_SECONDS_BETWEEN_TRIES)
+                continue
+            words = str(error).strip().partition("\n")[0]
+            raise ConfigError(f"storage: {without_password(address)} cannot be opened: {words}") from error
+    raise AssertionError("the last try returns or raises")
 
 
 def open_study(sweep: Sweep, storage: RDBStorage) -> optuna.Study:

@@ -22,7 +22,7 @@ from sweeps.choosing import build_pruner, build_sampler
 from sweeps.definition import Sweep
 from sweeps.driving import Interrupted, TrialFailed, Worker
 from sweeps.progress import Progress
-from sweeps.study import end_orphans, finished, is_finished, restore_interrupted, running
+from sweeps.study import end_orphans, finished, is_finished, origin, restore_interrupted, running
 from sweeps.turn import Turn
 
 log = logging.getLogger(__name__)
@@ -133,8 +133,11 @@ class Driver:
         return True
 
     def _seed(self, study: optuna.Study) -> int:
-        """The next trial's own seed of the sampler: no machine, worker or launch says again what another has said."""
-        number = len(study.get_trials(deepcopy=False))
+        """The next trial's own seed of the sampler: no machine, worker or launch says again what another has said.
+
+        Trials that were interrupted count once.
+        """
+        number = sum(origin(trial) == trial.number for trial in study.get_trials(deepcopy=False))
         return int(np.random.SeedSequence((self.sweep.config.seed, number)).generate_state(1)[0])
 
     def _ended(self, study: optuna.Study, trial: FrozenTrial) -> None:

@@ -1,0 +1,76 @@
+"""Samplers and pruners by the names that a definition gives them."""
+
+from typing import Any
+
+import optuna
+import pytest
+from optuna.pruners import MedianPruner, NopPruner
+from optuna.samplers import TPESampler
+
+from project.errors import ConfigError
+from sweeps.choosing import build_pruner, build_sampler
+from sweeps.definition import SAMPLER
+
+
+def test_a_class_is_named_in_short_or_in_full() -> None:
+    for name in ("TPESampler", "optuna.samplers.TPESampler"):
+        assert type(build_sampler(name, 0, 0)) is TPESampler
+        assert type(build_sampler({"class_path": name, "init_args": {"n_startup_trials": 3}}, 0, 0)) is TPESampler
+    for name in ("MedianPruner", "optuna.pruners.MedianPruner"):
+        assert type(build_pruner(name)) is MedianPruner
+
+
+def test_arguments_are_passed() -> None:
+    spec = {"class_path": "PercentilePruner", "init_args": {"percentile": 25.0, "n_warmup_steps": 7}}
+    pruner = build_pruner(spec)
+    assert (pruner._percentile, pruner._n_warmup_steps) == (25.0, 7)  # type: ignore[attr-defined]
+    assert type(build_pruner({"class_path": "NopPruner", "init_args": None})) is NopPruner
+
+
+def first_points(spec: str | dict[str, Any], seeds: list[int]) -> list[float]:
+    """What the first trial of a study is, by the seed of its sampler."""
+    studies = [optuna.create_study(sampler=build_sampler(spec, seed, 0)) for seed in seeds]
+    return [study.ask().suggest_float("x", 0, 1) for study in studies]
+
+
+@pytest.mark.parametrize("spec", ["RandomSampler", "TPESampler", "CmaEsSampler", "NSGAIISampler", SAMPLER])
+def test_a_seed_decides_what_a_sampler_chooses(spec: str | dict[str, Any]) -> None:
+    one, same, other = first_points(spec, [1, 1, 2])
+    assert one == same != other
+
+
+def test_a_seed_of_the_definition_counts_above_the_trials_own() -> None:
+    fixed = {"class_path": "RandomSampler", "init_args": {"seed": 5}}
+    assert first_points(fixed, [1, 2]) == first_points("RandomSampler", [5, 5])
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("TPESamler", r"sampler.*Did you mean TPESampler\?"),
+        ("MedianPruner", r"sampler.*MedianPruner"),
+        ({"class_path": "TPESampler", "init_args": {"n_startup": 1}}, r"sampler\.n_startup: .*n_startup_trials\?"),
+        ({"class_path": "GridSampler", "init_args": {}}, r"sampler: GridSampler refuses its arguments: .*search_space"),
+        ({"class_path": "RandomSampler", "seed": 1}, r"sampler: expected a class of optuna\.samplers, or class_path"),
+        ({"init_args": {"seed": 1}}, r"sampler: expected a class of optuna\.samplers, or class_path and init_args"),
+    ],
+)
+def test_what_is_no_sampler_is_refused(spec: str | dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_sampler(spec, 0, 0)
+
+
+def test_what_is_no_pruner_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"pruner: PercentilePruner refuses its arguments: .*between 0 and 100"):
+        build_pruner({"class_path": "PercentilePruner", "init_args": {"percentile": 120.0}})
+    with pytest.raises(ConfigError, match=r"pruner\.warmup: MedianPruner takes no such argument"):
+        build_pruner({"class_path": "MedianPruner", "init_args": {"warmup": 3}})
+
+
+def test_a_grid_is_gone_through_once_whatever_the_seeds_of_its_trials() -> None:
+    spec = {"class_path": "GridSampler", "init_args": {"search_space": {"x": [1.0, 2.0, 3.0, 4.0]}}}
+    study = optuna.create_study()
+    for seed in range(4):
+        study.sampler = build_sampler(spec, seed, 0)
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 5), n_trials=1)
+    assert sorted(trial.params["x"] for trial in study.trials) == [1.0, 2.0, 3.0, 4.0]
