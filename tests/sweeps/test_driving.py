@@ -192,6 +192,15 @@ def test_seeds_are_reported_one_by_one_and_their_mean_counts(tmp_path: Path) -> 
     assert (bad.state, bad.intermediate_values) == (TrialState.PRUNED, {0: 0.2})
 
 
+def test_a_trial_is_given_up_when_its_seeds_are_worse_one_by_one(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, metric=LOSS, direction="minimize", seeds=6)
+    good = [[RUN, *reports(0.1 + seed / 100), DONE] for seed in range(6)]
+    worse = [[RUN, *reports(0.2 + seed / 100), DONE] for seed in range(4)]
+    first, second = train(sweep, *good, *worse, pruner=optuna.pruners.WilcoxonPruner(p_threshold=0.1))
+    assert (first.state, second.state) == (TrialState.COMPLETE, TrialState.PRUNED)
+    assert list(second.intermediate_values) == [0, 1, 2, 3], "four pairs are the fewest that can show it: p is 1/16"
+
+
 def test_a_trial_with_settings_that_do_not_go_together_is_a_failure_of_its_own(sweep: Sweep) -> None:
     def refuse(*_: Any) -> None:
         raise ConfigError("width is 3")
