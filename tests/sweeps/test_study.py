@@ -89,7 +89,7 @@ def test_what_counts_towards_the_target(state: TrialState, attributes: dict[str,
     assert is_finished(trial) is counts
 
 
-@pytest.mark.parametrize("driver", [None, DEAD])
+@pytest.mark.parametrize("driver", [None, DEAD], ids=["of nobody", "of a dead process"])
 def test_a_trial_that_nobody_drives_goes_on_once(study: optuna.Study, driver: str | None) -> None:
     begun = begin(study, **{RUNS: {"0": "run"}}, **({} if driver is None else {DRIVER: driver}))
     restore_interrupted(study)
