@@ -56,9 +56,11 @@ def test_a_trial_sees_its_own_gpus_and_takes_its_own_threads(monkeypatch: pytest
     for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "0")
     before = torch.get_num_threads()
-    assignment = {"values": {}, "run_id": None, "has_begun": False, "tags": {}, "metrics": [], "log": "log"}
+    nothing = Assignment(
+        values={}, run_id=None, has_begun=False, tags={}, metrics=[], log="log", devices=["2", "3"], threads=3
+    )
     try:
-        _prepare(Assignment(**assignment, devices=["2", "3"], threads=3))  # type: ignore[arg-type]
+        _prepare(nothing)
         assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OMP_NUM_THREADS"]) == ("2,3", "3")
         assert torch.get_num_threads() == 3
     finally:
