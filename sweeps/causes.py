@@ -19,7 +19,8 @@ def note_cause(log: str, failure: Failed) -> None:
     own = cause.with_name(f"{cause.name}.{os.getpid()}")
     own.write_text(json.dumps(asdict(failure)), encoding="utf-8")
     with suppress(FileExistsError):  # another one was earlier
-        os.link(own, cause)
+        os.link(own, cause)  # whole, or not at all
+    own.unlink()
 
 
 def cause_in_others(log: str) -> Failed | None:

@@ -84,7 +84,7 @@ def _train(study: optuna.Study, driver: Driver, run_id: str, parent: TrackedRun 
     sweep = driver.sweep
     if parent is None:
         driver.run()
-        parent = _take_over(study, driver.storage, sweep, run_id)
+        parent = _take_over(study, driver.storage, sweep)
     if parent is None:
         done = len(finished(study))
         return f"sweep {run_id} goes on: {done} of {sweep.config.n_trials} trials; who began it will conclude it"
@@ -116,46 +116,45 @@ def _open(sweep: Sweep, storage: RDBStorage) -> tuple[optuna.Study, str, Tracked
         study = open_study(sweep, storage)
         enqueue(study, sweep)
         warm_start(study, storage, sweep)
-        run_id = study.user_attrs.get(RUN)
-        if run_id is None:
-            parent: TrackedRun | None = _begin(sweep)
-            assert parent is not None
-            run_id = parent.run_id
-            study.set_user_attr(RUN, run_id)
-            log.info("run %s is that of the study %s", run_id, sweep.name)
+        if RUN not in study.user_attrs:
+            parent: TrackedRun | None = _begin(study, sweep)
         else:
-            parent = _go_on(sweep, run_id, force=has_lost_its_keeper(study, sweep.config.heartbeat_seconds))
-        if parent is not None:
-            become_keeper(study)
-    if parent is not None:
-        (parent.directory / DEFINITION).write_text(sweep.dump(BASE), encoding="utf-8")
-        parent.upload_soon(DEFINITION)
-    return study, run_id, parent
+            parent = _go_on(study, sweep, force=has_lost_its_keeper(study, sweep.config.heartbeat_seconds))
+    return study, study.user_attrs[RUN], parent
 
 
-def _begin(sweep: Sweep) -> TrackedRun:
+def _begin(study: optuna.Study, sweep: Sweep) -> TrackedRun:
     configuration = sweep.configuration({}).named(sweep.name)
     tags = {"lightrail.kind": "sweep", "lightrail.study": sweep.name}
-    return start_run(configuration.tracking(), configuration.values, tags)
+    parent = start_run(configuration.tracking(), configuration.values, tags)
+    study.set_user_attr(RUN, parent.run_id)
+    log.info("run %s is that of the study %s", parent.run_id, sweep.name)
+    return _kept(study, sweep, parent)
 
 
-def _go_on(sweep: Sweep, run_id: str, *, force: bool) -> TrackedRun | None:
+def _go_on(study: optuna.Study, sweep: Sweep, *, force: bool) -> TrackedRun | None:
+    run_id = study.user_attrs[RUN]
     try:
         parent = continue_run(run_id, sweep.configuration({}).tracking(), force=force, reopen=True)
     except ConfigError as error:
         log.info("the study %s is joined: %s", sweep.name, error)
         return None
     log.info("the study %s goes on; run %s", sweep.name, run_id)
+    return _kept(study, sweep, parent)
+
+
+def _kept(study: optuna.Study, sweep: Sweep, parent: TrackedRun) -> TrackedRun:
+    """The study's run, which this process now keeps."""
+    become_keeper(study)
+    (parent.directory / DEFINITION).write_text(sweep.dump(BASE), encoding="utf-8")
+    parent.upload_soon(DEFINITION)
     return parent
 
 
-def _take_over(study: optuna.Study, storage: RDBStorage, sweep: Sweep, run_id: str) -> TrackedRun | None:
+def _take_over(study: optuna.Study, storage: RDBStorage, sweep: Sweep) -> TrackedRun | None:
     """The study's run, where nobody keeps it any more."""
     with Turn(storage, sweep.name).taken():
         is_concluded = study.user_attrs.get(CONCLUDED) == len(finished(study))
         if is_concluded or not has_lost_its_keeper(study, sweep.config.heartbeat_seconds):
             return None
-        parent = _go_on(sweep, run_id, force=True)
-        if parent is not None:
-            become_keeper(study)
-        return parent
+        return _go_on(study, sweep, force=True)

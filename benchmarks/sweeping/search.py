@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.sweeping.swept import DIGITS, NO_PRUNER, RANDOM, Workplace
+from sweeps.definition import SAMPLER
 
-TPE = {"class_path": "optuna.samplers.TPESampler", "init_args": {"multivariate": True, "group": True}}
 TARGET = 0.5
 Trials = Sequence[FrozenTrial]
 
@@ -46,7 +46,7 @@ def measure_search(place: Workplace, num_trials: int, seeds: int, pruner: Any) -
     for seed in range(seeds):
         for name, searches, values in (
             ("random", plain, {"sampler": RANDOM, "pruner": NO_PRUNER, "seed": seed}),
-            ("pruned", pruned, {"sampler": TPE, "pruner": pruner, "seed": seeds + seed}),
+            ("pruned", pruned, {"sampler": SAMPLER, "pruner": pruner, "seed": seeds + seed}),
         ):
             searches.append(place.run(place.write(f"{name}-{seed}", n_trials=num_trials, **values)).trials)
     print(f"\nTime to random search's best: digits, {num_trials} trials, {seeds} seeds of each, medians of all pairs")

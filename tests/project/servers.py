@@ -6,7 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from project.commands import ui
 
@@ -81,6 +86,21 @@ class Postgres:
         as_another = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
         command = [*as_another, str(binaries / program), *arguments]
         subprocess.run(command, check=True, cwd=self._folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+@contextmanager
+def running_postgres() -> Iterator[Postgres]:
+    """A cluster that is running; where there can be none the test is skipped."""
+    if reason := Postgres.missing():
+        pytest.skip(reason)
+    folder = Path(tempfile.mkdtemp(prefix="lightrail-postgres-"))  # pytest's folders are closed to another user
+    try:
+        postgres = Postgres(folder)
+        postgres.start()
+        yield postgres
+        postgres.kill()
+    finally:
+        shutil.rmtree(folder)
 
 
 def _binaries() -> Path | None:

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from project.tracking.logger import MlflowLogger
 from project.tracking.waiting import waiting_runs
 from tests.lightning_modules.test_pinyin import TINY, write_sentences
 from tests.project.running import QUIET, Outcome, lightrail
-from tests.project.servers import MlflowServer, Postgres
+from tests.project.servers import MlflowServer, Postgres, running_postgres
 
 NUM_STEPS = 16
 SETTINGS = [
@@ -159,16 +158,8 @@ def test_a_server_that_stays_away_gets_everything_later_and_once(
 
 @pytest.fixture
 def postgres() -> Iterator[Postgres]:
-    if reason := Postgres.missing():
-        pytest.skip(reason)
-    folder = Path(tempfile.mkdtemp(prefix="lightrail-postgres-"))  # pytest's folders are closed to another user
-    try:
-        postgres = Postgres(folder)
-        postgres.start()
-        yield postgres
-        postgres.kill()
-    finally:
-        shutil.rmtree(folder)
+    with running_postgres() as running:
+        yield running
 
 
 def test_training_goes_on_while_the_database_behind_the_server_is_away(

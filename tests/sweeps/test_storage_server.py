@@ -3,15 +3,12 @@
 Skipped where there is no PostgreSQL: its programs (`apt-get install postgresql`) and psycopg2 have to be installed.
 """
 
-import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import optuna
 import pytest
@@ -22,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 
 from sweeps.study import DRIVER, RUNS, finished
 from sweeps.turn import Turn
-from tests.project.servers import Postgres
+from tests.project.servers import running_postgres
 from tests.sweeps.sweeping import SECONDS_TO_WAIT, TinySweep, wait_until
 
 SECONDS = 20
@@ -32,17 +29,9 @@ SLOW = ["--trainer.callbacks.seconds=0.3", "--tracking.checkpoint.every_steps=2"
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """Address of a PostgreSQL."""
-    if reason := Postgres.missing():
-        pytest.skip(reason)
-    folder = Path(tempfile.mkdtemp(prefix="lightrail-postgres-"))  # pytest's folders are closed to another user
-    try:
-        postgres = Postgres(folder)
-        postgres.start()
+    with running_postgres() as postgres:
         RDBStorage(postgres.uri)  # creates the tables
         yield postgres.uri
-        postgres.kill()
-    finally:
-        shutil.rmtree(folder)
 
 
 @dataclass

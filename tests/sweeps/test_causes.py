@@ -1,0 +1,57 @@
+"""What the first process of a trial says when another one of it has ended."""
+
+from collections.abc import Callable
+from multiprocessing import Pipe
+from pathlib import Path
+
+import pytest
+import torch
+
+from sweeps import trial
+from sweeps.causes import cause_in_others, forget_cause
+from sweeps.messages import Assignment, Failed
+from sweeps.trial import follow, lead
+
+GONE = RuntimeError("[gloo] Connection closed by peer")
+
+
+@pytest.fixture
+def assignment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Assignment:
+    """Of a trial whose processes are this one."""
+    for name in ("_write_to", "_prepare", "_watch"):
+        monkeypatch.setattr(trial, name, lambda *_: None)
+    monkeypatch.setattr("os.setsid", lambda: None)
+    log = str(tmp_path / "trial_0.log")
+    return Assignment(values={}, run_id=None, has_begun=False, tags={}, metrics=[], log=log, devices=[], threads=1)
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def train(*_: object) -> None:
+        raise error
+
+    return train
+
+
+def told(assignment: Assignment, monkeypatch: pytest.MonkeyPatch) -> Failed:
+    """What the driver hears from the first process, which finds that another one has gone."""
+    monkeypatch.setattr(trial, "_train", raising(GONE))
+    ours, theirs = Pipe()
+    with ours, theirs:
+        assert lead(assignment, theirs, theirs) == 1
+        failed = ours.recv()
+    assert isinstance(failed, Failed)
+    return failed
+
+
+def test_out_of_memory_in_another_process_is_told_as_that(
+    assignment: Assignment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert told(assignment, monkeypatch) == Failed(f"RuntimeError: {GONE}", "error")
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), ValueError("a consequence")):
+        monkeypatch.setattr(trial, "_train", raising(error))
+        with pytest.raises(type(error)):
+            follow(assignment)
+    assert told(assignment, monkeypatch) == Failed("OutOfMemoryError: CUDA out of memory", "memory")
+    assert cause_in_others(assignment.log) is not None
+    forget_cause(assignment.log)
+    assert told(assignment, monkeypatch) == Failed(f"RuntimeError: {GONE}", "error"), "the trial was begun again"
