@@ -12,7 +12,7 @@ from tests.sweeps.sweeping import ALLOWED, LR, TinySweep
 LAST_STEP = 12
 
 
-def test_trials_are_runs_under_that_of_their_study(tiny_sweep: TinySweep) -> None:
+def test_trials_are_runs_under_that_of_their_study(tiny_sweep: TinySweep, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_sweep.write()
     outcome = tiny_sweep.run()
     assert outcome.status == 0, outcome.err
@@ -31,8 +31,10 @@ def test_trials_are_runs_under_that_of_their_study(tiny_sweep: TinySweep) -> Non
         history = dict(run.history("val/character_accuracy"))
         assert trial.intermediate_values == pytest.approx(history)
         assert trial.value == pytest.approx(max(history.values())), "of the best checkpoint, which is tested and kept"
-    definition = f"--config={parent.directory / 'sweep.yaml'}"
-    assert lightrail("sweep", definition, ALLOWED).last_line == outcome.last_line, "begun again, it is done"
+    with monkeypatch.context() as elsewhere:
+        elsewhere.chdir(parent.directory / "environment")
+        definition = f"--config={parent.directory / 'sweep.yaml'}"
+        assert lightrail("sweep", definition, ALLOWED).last_line == outcome.last_line, "begun again, it is done"
     assert len(tiny_sweep.trials) == 4
     assert tiny_sweep.run("--n_trials=5").status == 0
     assert tiny_sweep.numbers(TrialState.COMPLETE) == [0, 1, 2, 3, 4]
