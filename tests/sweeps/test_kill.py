@@ -152,8 +152,8 @@ def test_a_trial_of_nobody_is_gone_on_with(tiny_sweep: TinySweep) -> None:
 
 
 def test_two_drivers_share_a_study_and_train_no_trial_too_many(tiny_sweep: TinySweep) -> None:
-    tiny_sweep.write(n_trials=5)
-    driver = tiny_sweep.start()
+    tiny_sweep.write("--trainer.callbacks.seconds=0.3", n_trials=5)
+    driver = tiny_sweep.start("--resources.workers=1")  # which alone takes longer than another one takes to join
     wait_until(lambda: len(tiny_sweep.trials) > 0, driver)
     joined = tiny_sweep.run()
     shown, errors = driver.communicate(timeout=SECONDS_TO_WAIT)
