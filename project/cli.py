@@ -1,11 +1,13 @@
 """The command line. A command is imported when it is called, so that `--help` and `list` answer at once."""
 
+import gc
 import importlib
 import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 from project.errors import ConfigError, Refusal
 from project.logs import set_up_logging
@@ -229,8 +231,22 @@ def _run(arguments: list[str]) -> int:
     if "--help" in rest or "-h" in rest:
         raise Shown(_command_help(COMMANDS[name]))
     set_up_logging()
-    status: int = importlib.import_module(f"project.commands.{name}").run(rest)
+    status: int = _imported(f"project.commands.{name}").run(rest)
     return status
+
+
+def _imported(name: str) -> ModuleType:
+    """Import a module, and keep it out of garbage collections: in what is imported they find nothing, and take a sixth
+    of the time until training begins in looking.
+    """
+    if name not in sys.modules:
+        gc.disable()
+        try:
+            importlib.import_module(name)
+            gc.freeze()
+        finally:
+            gc.enable()
+    return sys.modules[name]
 
 
 def _help() -> str:
