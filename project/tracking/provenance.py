@@ -68,7 +68,8 @@ def write_environment(folder: Path) -> None:
 
 def packages() -> str:
     """Return a line per installed package, `name==version`, under the Python version."""
-    found = {f"{item.name}=={item.version}" for item in metadata.distributions() if item.name}
+    described = [item.metadata for item in metadata.distributions()]  # `name` and `version` each parse it anew
+    found = {f"{item['Name']}=={item['Version']}" for item in described if item["Name"]}
     lines = [f"# Python {platform.python_version()}", *sorted(found, key=str.lower)]
     return "\n".join(lines) + "\n"
 

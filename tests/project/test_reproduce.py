@@ -236,7 +236,7 @@ def test_a_package_that_lightrail_needs_counts_and_another_is_mentioned(
 ) -> None:
     others = {"torch": "0.0.1", "ruff": "0.0.2"}
     installed = [
-        SimpleNamespace(name=item.name, version=others.get(item.name, item.version))
+        SimpleNamespace(metadata={"Name": item.name, "Version": others.get(item.name, item.version)})
         for item in metadata.distributions()
     ]
     monkeypatch.setattr(provenance, "metadata", SimpleNamespace(distributions=lambda: installed))
