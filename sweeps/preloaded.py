@@ -3,12 +3,14 @@
 import gc
 import importlib
 
-import project.tracking.database
-import project.tracking.drawing  # noqa: F401
 from project.tracking.store import calm_mlflow
 
+gc.disable()
 calm_mlflow()
 for module in (
+    "sweeps.trial",
+    "project.tracking.database",
+    "project.tracking.drawing",
     "mlflow",
     "mlflow.store.tracking.sqlalchemy_store",
     "PIL.BmpImagePlugin",
@@ -19,5 +21,5 @@ for module in (
     "torch.utils.serialization.config",
 ):
     importlib.import_module(module)
-gc.collect()
 gc.freeze()  # else every trial's garbage collector goes through all of it, and copies the memory that it lies in
+gc.enable()

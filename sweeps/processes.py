@@ -24,7 +24,7 @@ from sweeps.messages import Assignment, Failed, Finished, Message
 
 SECONDS_TO_STOP = 60.0
 """How long a trial may take to write its checkpoint."""
-PRELOADED = ["sweeps.trial", "sweeps.preloaded"]
+PRELOADED = ["sweeps.preloaded"]
 _CONTEXT = multiprocessing.get_context("forkserver")
 _NUM_LAST_LINES = 20
 _SECONDS_BETWEEN_LOOKS = 0.05
