@@ -8,6 +8,7 @@ it has reported, until a worker goes on with it.
 import logging
 import time
 import warnings
+from collections.abc import Sequence
 
 import optuna
 import sqlalchemy.exc
@@ -96,6 +97,16 @@ def running(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
 
 
+def num_taken(study: optuna.Study) -> int:
+    """Count the trials that nobody has to begin: finished, in progress, or interrupted and not yet restored.
+
+    Others end theirs without the turn, so all three are counted at one moment.
+    """
+    trials = study.get_trials(deepcopy=False)
+    in_progress = sum(trial.state == TrialState.RUNNING for trial in trials)
+    return sum(map(is_finished, trials)) + in_progress + len(_interrupted(trials))
+
+
 def is_finished(trial: FrozenTrial) -> bool:
     if WARM_START in trial.user_attrs:
         return False
@@ -129,12 +140,16 @@ def restore_interrupted(study: optuna.Study) -> None:
         if (DRIVER not in trial.user_attrs or _has_lost_its_driver(trial)) and not _lives(trial):
             _set_failed(study, trial)
     optuna.storages.fail_stale_trials(study)
-    trials = study.get_trials(deepcopy=False)
+    for trial in _interrupted(study.get_trials(deepcopy=False)):
+        log.info("trial %d was interrupted, and will go on", origin(trial))
+        requeue(study, trial)
+
+
+def _interrupted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Those that nobody went on with."""
     gone_on_with = {number for trial in trials for number in requeue.retry_history(trial)}
-    for trial in trials:
-        if trial.state == TrialState.FAIL and not is_finished(trial) and trial.number not in gone_on_with:
-            log.info("trial %d was interrupted, and will go on", origin(trial))
-            requeue(study, trial)
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL and not is_finished(trial)]
+    return [trial for trial in failed if trial.number not in gone_on_with]
 
 
 def _set_failed(study: optuna.Study, trial: FrozenTrial) -> None:

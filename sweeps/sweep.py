@@ -22,7 +22,7 @@ from sweeps.choosing import build_pruner, build_sampler
 from sweeps.definition import Sweep
 from sweeps.driving import Interrupted, TrialFailed, Worker
 from sweeps.progress import Progress
-from sweeps.study import end_orphans, finished, is_finished, origin, restore_interrupted, running
+from sweeps.study import end_orphans, finished, is_finished, num_taken, origin, restore_interrupted
 from sweeps.turn import Turn
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class Driver:
         end_orphans(study)
         with self.turn.taken() as end_turn:
             restore_interrupted(study)
-            if len(finished(study)) + len(running(study)) >= self.sweep.config.n_trials or self.is_stopping.is_set():
+            if num_taken(study) >= self.sweep.config.n_trials or self.is_stopping.is_set():
                 return False
             study.sampler = build_sampler(self.sweep.config.sampler, self._seed(study), self.sweep.config.seed)
             try:

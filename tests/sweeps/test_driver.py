@@ -192,6 +192,35 @@ def test_a_worker_without_a_trial_waits_for_those_in_progress(tmp_path: Path, mo
     assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE"]
 
 
+def test_a_trial_interrupted_while_another_worker_counts_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends without the turn, between the look for interrupted trials and the count."""
+    is_looked_for = threading.Event()
+    restore = study_of_sweep.restore_interrupted
+    begun: list[int] = []
+
+    def restore_slowly(study: optuna.Study) -> None:
+        restore(study)
+        if begun and not is_looked_for.is_set():
+            is_looked_for.set()
+            while study.get_trials(states=[TrialState.RUNNING]):
+                time.sleep(0.01)
+
+    def objective(trial: optuna.Trial, settings: dict[str, Any], is_stopping: threading.Event) -> float:
+        begun.append(trial.number)
+        if len(begun) == 1:
+            assert is_looked_for.wait(20)
+            raise Interrupted("as asked")
+        return value_of(trial, settings, is_stopping)
+
+    monkeypatch.setattr(Untrained, "objective_of", staticmethod(objective))
+    monkeypatch.setattr(sweeps_sweep, "restore_interrupted", restore_slowly)
+    trials = drive(tmp_path, workers=2, n_trials=1)
+    assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE"]
+    assert study_of_sweep.requeue.retry_history(trials[1]) == [0]
+
+
 def test_a_process_that_a_dead_driver_left_is_ended_before_its_trial_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
