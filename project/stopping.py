@@ -32,11 +32,12 @@ class StopRequest:
         self.number = 0
         """The signal that was received, 0 for none."""
         self._since = 0.0
+        self._process = 0
         self._previous: dict[int, Any] = {}
 
     def listen(self) -> None:
         """Take over the signals of this process; only the main thread can."""
-        self.number = 0
+        self.number, self._process = 0, os.getpid()
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._note) for number in _listened()}
 
@@ -47,6 +48,8 @@ class StopRequest:
         self._previous = {}
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # a worker of a loader that was forked this moment: its batches are needed for the step
         if not self.number:
             self.number, self._since = number, time.monotonic()
             if is_process_zero():

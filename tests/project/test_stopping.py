@@ -124,6 +124,22 @@ def test_one_signal_delivered_twice_is_one() -> None:
         stop.ignore()
 
 
+def test_a_process_forked_this_moment_leaves_signals_to_training(capfd: pytest.CaptureFixture[str]) -> None:
+    """A worker of a loader, until it has set how it takes signals itself."""
+    stop = StopRequest()
+    stop.listen()
+    try:
+        worker = os.fork()
+        if not worker:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                send(number)()
+            os._exit(int(stop.number))
+        assert os.waitpid(worker, 0)[1] == 0
+    finally:
+        stop.ignore()
+    assert capfd.readouterr().err == ""
+
+
 def test_slurms_warning_signal_queues_the_job_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = tmp_path / "scontrol"
     command.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
