@@ -20,6 +20,7 @@ from project.hardware import fastest_precision, set_threads, usable_accelerator
 from project.logs import take_over_lightning
 from project.nearest import did_you_mean
 from project.predictions import PredictionTable
+from project.process_group import leave_at_exit
 from project.progress import TrainingProgress
 from project.randomness import StepSeeds, seed_all
 from project.samples import sampled_text
@@ -51,6 +52,7 @@ def build(configuration: Configuration, stage: Stage, checkpoint: Path | None = 
         ConfigError, DataError: what was found, where, and how to fix it.
     """
     take_over_lightning()
+    leave_at_exit()
     set_threads()
     seed_all([configuration.seed])
     configuration.tracking().checkpoint.check()

@@ -62,6 +62,8 @@ class TrialReporter(Callback):
         raise _end(trainer, decision, spoilt)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, GivenUp | Spoilt):  # raised here, on all processes at once
+            return
         launcher = trainer.strategy.launcher
         others = launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
         if isinstance(exception, Exception) and any(_was_killed(other) for other in others):

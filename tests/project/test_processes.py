@@ -22,9 +22,26 @@ def command(tmp_path: Path, store: str) -> list[str]:
     return ["fit", *TINY, *write_sentences(tmp_path), *FOUR_STEPS, *QUIET, *still]
 
 
-def start(command: list[str], folder: Path, *, start_new_session: bool = False) -> "subprocess.Popen[str]":
+OBSERVED = """
+import atexit, os, pathlib, sys
+import torch.distributed
+
+def note():
+    pathlib.Path(os.environ.get("LOCAL_RANK", "0")).write_text(f"in a group: {torch.distributed.is_initialized()}")
+
+atexit.register(note)
+from project.cli import main
+
+sys.exit(main())
+"""
+"""The command, and a note at its very end, in a file by the process's rank."""
+
+
+def start(
+    command: list[str], folder: Path, *, start_new_session: bool = False, program: tuple[str, ...] = ("-m", "project")
+) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "project", *command],
+        [sys.executable, *program, *command],
         cwd=folder,
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
         stdout=subprocess.PIPE,
@@ -38,9 +55,13 @@ def test_two_processes_make_one_run_with_the_numbers_of_one_process(
     tmp_path: Path, store: str, command: list[str]
 ) -> None:
     ddp = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch.size=3"]
-    process = start([*command, *ddp], tmp_path)
+    program = tmp_path / "observed.py"
+    program.write_text(OBSERVED)
+    process = start([*command, *ddp], tmp_path, program=(str(program),))
     shown, errors = process.communicate(timeout=SECONDS_TO_START)
     assert process.returncode == 0, errors
+    for rank in "01":
+        assert (tmp_path / rank).read_text() == "in a group: False", "gloo's threads may abort it otherwise"
     (run,) = runs_in(store)
     assert run.status == "FINISHED"
     assert [line.split()[:3] for line in shown.splitlines() if line.startswith("run ")] == [

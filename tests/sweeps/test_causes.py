@@ -1,16 +1,22 @@
 """What the first process of a trial says when another one of it has ended."""
 
+import subprocess
 from collections.abc import Callable
 from multiprocessing import Pipe
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
+from project.tracking.status import GivenUp
 from sweeps import trial
 from sweeps.causes import cause_in_others, forget_cause
 from sweeps.messages import Assignment, Failed
+from sweeps.reporting import Spoilt, TrialReporter
 from sweeps.trial import follow, lead
+from tests.tiny import Signs, quiet_trainer
 
 GONE = RuntimeError("[gloo] Connection closed by peer")
 
@@ -23,6 +29,12 @@ def assignment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Assignment:
     monkeypatch.setattr("os.setsid", lambda: None)
     log = str(tmp_path / "trial_0.log")
     return Assignment(values={}, run_id=None, has_begun=False, tags={}, metrics=[], log=log, devices=[], threads=1)
+
+
+@pytest.fixture
+def untrained() -> pl.Trainer:
+    """One that would train with two processes."""
+    return quiet_trainer(devices=2, strategy="ddp")
 
 
 def raising(error: Exception) -> Callable[..., None]:
@@ -55,3 +67,15 @@ def test_out_of_memory_in_another_process_is_told_as_that(
     assert cause_in_others(assignment.log) is not None
     forget_cause(assignment.log)
     assert told(assignment, monkeypatch) == Failed(f"RuntimeError: {GONE}", "error"), "the trial was begun again"
+
+
+def test_a_trial_that_is_given_up_is_not_taken_for_one_whose_other_process_died(untrained: pl.Trainer) -> None:
+    """They leave at the same moment, and how the other one does is no cause."""
+    killed = subprocess.Popen(["sleep", "60"])
+    killed.kill()
+    assert isinstance(untrained.strategy.launcher, _SubprocessScriptLauncher)
+    untrained.strategy.launcher.procs = [killed]
+    for ours, expected in ((GivenUp(6), None), (Spoilt("val/loss is nan at step 6"), None), (GONE, "killed")):
+        reporter = TrialReporter(None, ["val/loss"])
+        reporter.on_exception(untrained, Signs(), ours)
+        assert (reporter.killed and reporter.killed.kind) == expected
