@@ -52,7 +52,7 @@ def _imported_files() -> Iterator[tuple[Path, str]]:
         file = vars(module).get("__file__") if isinstance(module, ModuleType) else None
         if not isinstance(file, str) or name in ("__main__", "__mp_main__") or name.split(".")[0] in OWN_PACKAGES:
             continue
-        if {"site-packages", "dist-packages"} & set(Path(file).parts) or file.startswith(installed):
+        if file.startswith(installed) or "/site-packages/" in file or "/dist-packages/" in file:
             continue
         relative = Path(*name.split("."))
         for candidate in (relative.with_suffix(".py"), relative / "__init__.py"):

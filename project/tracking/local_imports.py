@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterable, Iterator, Set
+from functools import lru_cache
 from pathlib import Path, PurePath
 
 
@@ -24,17 +25,25 @@ def with_imports(folder: Path, names: Iterable[str], known: Set[str]) -> set[str
 def _modules(folder: Path, name: str) -> Iterator[tuple[str, ...]]:
     """What a file may import; of `from a import b`, `b` may be a module or not."""
     try:
-        tree = ast.parse((folder / name).read_bytes())
+        imports = _imports((folder / name).read_bytes())
     except (OSError, SyntaxError, ValueError):
         return
     package = PurePath(name).parent.parts
-    for node in ast.walk(tree):
+    for level, module in imports:
+        yield (*package[: len(package) - level + 1], *module) if level else module
+
+
+@lru_cache(maxsize=1024)  # a run asks twice, and trials ask for the same files again
+def _imports(text: bytes) -> list[tuple[int, tuple[str, ...]]]:
+    """What a text may import: each by its level, 0 for what is absolute, and its name."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            yield from (tuple(alias.name.split(".")) for alias in node.names)
+            found += [(0, tuple(alias.name.split("."))) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ()
-            base = (*above, *(node.module.split(".") if node.module else ()))
-            yield from ((*base, *alias.name.split(".")) for alias in node.names)
+            base = tuple(node.module.split(".")) if node.module else ()
+            found += [(node.level, (*base, *alias.name.split("."))) for alias in node.names]
+    return found
 
 
 def _files(folder: Path, module: tuple[str, ...]) -> Iterator[str]:
