@@ -2,6 +2,7 @@
 
 import json
 from argparse import ArgumentError
+from functools import cache
 from typing import Any
 
 from jsonargparse import ArgumentParser, set_parsing_settings
@@ -27,11 +28,9 @@ def read(value: Value, annotation: TypeHint, setting: str = "") -> tuple[Any, Va
     """
     if annotation is Any:
         return value, value
-    parser = ArgumentParser(exit_on_error=False)
-    try:
-        parser.add_argument("--value", type=annotation)
-    except ValueError:
-        return value, value  # a type that jsonargparse does not know
+    parser = _parser(annotation, repr(annotation))
+    if parser is None:
+        return value, value
     try:
         # jsonargparse changes lists in place, and takes null for any type
         parsed = parser.parse_object({"value": _copied(value, annotation)}, defaults=False)
@@ -42,6 +41,21 @@ def read(value: Value, annotation: TypeHint, setting: str = "") -> tuple[Any, Va
     # As JSON, in which a text is quoted: jsonargparse's YAML writes the text "1e-3" like the number.
     written = parser.dump(parsed, format="json", skip_unset=False, skip_validation=True)
     return parsed["value"], json.loads(written)["value"]
+
+
+@cache
+def _parser(annotation: TypeHint, _written: str) -> ArgumentParser | None:
+    """What reads values of a type; None for a type that jsonargparse does not know.
+
+    Args:
+        _written: `int | str` equals `str | int`, though "3" is not the same in both.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    try:
+        parser.add_argument("--value", type=annotation)
+    except ValueError:
+        return None
+    return parser
 
 
 def _copied(value: Value, annotation: TypeHint) -> Value:

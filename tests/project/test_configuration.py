@@ -13,6 +13,7 @@ from torch import nn
 
 from project.catalogue import experiment_files
 from project.configuration import Configuration, parse
+from project.configuration.leaves import read
 from project.errors import ConfigError
 from project.shown import Shown
 from project.tracking.settings import TrackingConfig
@@ -102,6 +103,13 @@ def test_a_dumped_configuration_is_the_same_configuration(arguments: tuple[str, 
     assert parse([*ALLOW, "--config", write(configuration.dump())]) == configuration
     assert parse(ALLOW, saved=configuration.values) == configuration
     assert configuration.trainer_arguments()
+
+
+@pytest.mark.parametrize("first", [int, float])
+def test_the_first_type_of_several_that_a_text_can_be_counts(first: type[int | float]) -> None:
+    """Though Python says that `int | str` and `str | int` are equal."""
+    assert (read("3", first | str)[0], read("3", str | first)[0]) == (first(3), "3")
+    assert (read("x", first | str)[0], read("x", str | first)[0]) == ("x", "x")
 
 
 def test_every_shipped_experiment_is_a_configuration() -> None:
