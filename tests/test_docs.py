@@ -26,6 +26,8 @@ from tests.lightning_modules.test_causal_lm import write_gpt2
 from tests.project.running import Outcome, lightrail
 from tests.project.test_resume import ALLOW
 
+pytestmark = pytest.mark.pictures
+
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCED = re.compile(r"^ *```(?P<language>.*)\n(?P<text>(?:.*\n)*?) *```$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)[^)]*\)|<(?:img|a)\b[^>]*?(?:src|href)=\"([^\"]+)\"")

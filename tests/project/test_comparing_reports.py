@@ -25,6 +25,8 @@ from project.comparing.page import as_html
 from project.comparing.words import number, probability, short_setting, short_value
 from project.errors import ConfigError
 
+pytestmark = pytest.mark.pictures
+
 EVIL = "<script>alert('1')</script> | *a* [b](c) 中文"
 SCORES: dict[str, Score] = {
     "loss": WeightedMean(column="loss", higher_is_better=False),

@@ -8,6 +8,8 @@ import pytest
 from project.entity_report import count_outcomes, entity_confidences, type_rows, write_entities
 from project.marked_text import as_text, marked_sentence
 
+pytestmark = pytest.mark.pictures
+
 TEXT = "Li Wei & Anna met <Acme> in New York"
 
 

@@ -29,6 +29,8 @@ from tests.project.running import (
     same_weights,
 )
 
+pytestmark = pytest.mark.pictures
+
 PINYIN_METRICS = ("loss", "character_accuracy", "character_error_rate", "sentence_accuracy")
 PREDICTION_COLUMNS = {"id": "int64", "target": "string", "prediction": "string", "score": "float", "loss": "float"}
 

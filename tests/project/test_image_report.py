@@ -13,6 +13,8 @@ from datamodules.image_classification import ImageClassificationData
 from project.image_report import draw_worst_images
 from tests.pictures import bars, write_folder, write_idx
 
+pytestmark = pytest.mark.pictures
+
 Sheet = list[tuple[NDArray[np.uint8], str]]
 
 

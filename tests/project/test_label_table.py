@@ -11,6 +11,8 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from project.label_table import LabelRow, draw_label_rows, label_rows, write_label_rows
 
+pytestmark = pytest.mark.pictures
+
 LABELS = ["a", "b", "c"]
 
 

@@ -12,6 +12,8 @@ from project.language_report import draw_loss_by_position
 from tests.lightning_modules.test_causal_lm import OURS, TEXTS, write_texts
 from tests.project.running import FOUR_STEPS, QUIET, RecordedRun, lightrail
 
+pytestmark = pytest.mark.pictures
+
 RANGES = np.array([[1.0, 4.0, 10], [2.0, 3.0, 10], [3.5, np.inf, 1]])
 
 

@@ -20,6 +20,7 @@ def children(store: str, parent: str) -> list[RecordedRun]:
     return [run for run in runs_in(store) if run.tags.get("mlflow.parentRunId") == parent]
 
 
+@pytest.mark.pictures
 def test_the_parent_tells_mean_and_deviation_of_its_runs(
     arguments: list[str], store: str, fitted_classifier: Fitted
 ) -> None:

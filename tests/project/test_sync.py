@@ -83,13 +83,13 @@ def test_the_end_of_a_run_waits_for_a_file_that_takes_long_to_send(
     store: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(_artifact_repository_registry._registry, "faraway", FarAway)
-    monkeypatch.setattr("project.tracking.run.CLOSE_SECONDS", 0.5)
+    monkeypatch.setattr("project.tracking.run.CLOSE_SECONDS", 2.0)
     client.create_experiment("lightrail", artifact_location=f"faraway://{tmp_path}/remote")
     run = start_run(TrackingConfig(uri=store), {}, {})
     send = MlflowClient.log_artifact
 
     def send_slowly(*arguments: object) -> None:
-        time.sleep(2)
+        time.sleep(4)
         send(*arguments)
 
     (run.directory / "large.bin").write_bytes(b"1")

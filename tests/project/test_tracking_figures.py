@@ -17,6 +17,8 @@ from project.tracking.figures import (
     reliability_diagram,
 )
 
+pytestmark = pytest.mark.pictures
+
 
 def size(path: Path) -> tuple[int, int]:
     header = path.read_bytes()[:24]

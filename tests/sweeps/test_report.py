@@ -28,7 +28,7 @@ from sweeps.report.status import WIDTH
 from sweeps.study import HALVED, WARM_START, open_storage, open_study
 from tests.sweeps.made_studies import ACCURACY, LOSS, SPACE, STEPS, Story, make_parent, make_sweep
 
-pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+pytestmark = [pytest.mark.pictures, pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")]
 
 VALUES = [[0.5], [0.9], [0.4], [0.7], [0.8], [0.6], [0.3], [0.65]]
 TWO_METRICS: dict[str, Any] = {"metric": [ACCURACY, LOSS], "direction": ["maximize", "minimize"]}
