@@ -58,7 +58,7 @@ class ClusterConfig:
     """What submitit asks SLURM for: timeout_min, gpus_per_node, mem_gb, slurm_partition, ..."""
     requeues: int = 20
     """How often a job begins again when its time is over."""
-    folder: str = "jobs"
+    folder: str = "sweep_jobs"
     """For the logs of jobs; %j in it is a job's number."""
 
 

@@ -16,8 +16,8 @@ SOURCE_FILES = (
     *(f":(glob)**/{name}" for name in ("Makefile", "Dockerfile")),
 )
 """Pathspecs of untracked files whose content is kept."""
-STORE_FILES = (":(exclude,glob)**/mlflow.db*", ":(exclude,glob)**/mlruns/**")
-"""Pathspecs that leave out what recording runs in the working folder makes."""
+STORE_FILES = tuple(f":(exclude,glob)**/{made}" for made in ("mlflow.db*", "mlruns/**", "sweeps.db*", "sweep_jobs/**"))
+"""Pathspecs that leave out what recording runs and sweeps in the working folder makes."""
 INSTALLED_FILES = ":(exclude,glob)**/site-packages/**"
 MAX_FILE_BYTES, MAX_BYTES = 100_000, 1_000_000
 """Of one untracked file whose content is kept, and of all."""

@@ -113,7 +113,9 @@ def test_new_files_that_are_no_source_or_too_large_are_in_the_patch_by_name(repo
 
 
 def test_what_recording_runs_makes_in_the_working_folder_is_no_change(repository: Path, tmp_path: Path) -> None:
-    for name in ("mlflow.db", "mlflow.db-journal", "mlruns/lightrail/0/artifacts/config.yaml", "runs/mlflow.db"):
+    of_runs = ("mlflow.db", "mlflow.db-journal", "mlruns/lightrail/0/artifacts/config.yaml", "runs/mlflow.db")
+    of_sweeps = ("sweeps.db", "runs/sweeps.db-journal", "sweep_jobs/submission_file_7.sh")
+    for name in (*of_runs, *of_sweeps):
         (repository / name).parent.mkdir(parents=True, exist_ok=True)
         (repository / name).write_text("")
     git(repository, "add", "runs/mlflow.db")

@@ -42,13 +42,13 @@ def test_submitit_runs_two_drivers_of_one_study(tiny_sweep: TinySweep, submitit:
     outcome = tiny_sweep.run(*ON_THIS_MACHINE)
     assert outcome.status == 0, outcome.err
     _check_is_whole(tiny_sweep, outcome.last_line)
-    assert list((tiny_sweep.folder / "jobs").glob("*.err")), "where the logs of jobs are"
+    assert list((tiny_sweep.folder / "sweep_jobs").glob("*.err")), "where the logs of jobs are"
 
 
 def test_a_job_whose_time_is_over_goes_on_with_its_trial(tiny_sweep: TinySweep, submitit: Any) -> None:
     tiny_sweep.write("--trainer.callbacks.seconds=0.3", n_trials=2)
     driver = DriverProcess([*tiny_sweep.command[1:], "--resources.workers=1"], tiny_sweep.folder)
-    executor = submitit.AutoExecutor(tiny_sweep.folder / "jobs", cluster="local", local_max_num_timeout=5)
+    executor = submitit.AutoExecutor(tiny_sweep.folder / "sweep_jobs", cluster="local", local_max_num_timeout=5)
     executor.update_parameters(timeout_min=10)
     job = executor.submit(driver)
     _wait_for_a_report(tiny_sweep)
