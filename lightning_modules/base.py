@@ -3,7 +3,7 @@
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, final
 
@@ -12,6 +12,7 @@ import torch
 import torch.distributed
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
 from torchmetrics import MetricCollection
 
 from lightning_modules.metrics.mean_loss import MeanLoss
@@ -136,6 +137,23 @@ class TaskModule(pl.LightningModule, ABC):
     def configure_model(self) -> None:
         freeze(self, self.optim.freeze)
         compile_networks(self.children())
+
+    @final
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Change the number format of parameters only: in half precision sums of metrics would be wrong after a few
+        hundred batches, and what was calibrated would not be what is tested. Statistics of a batch norm go with its
+        weights, without which PyTorch refuses them.
+        """
+        converted = {id(tensor) for own in self.parameters() for tensor in (own, own.grad)}
+        converted |= {id(own) for part in self.modules() if isinstance(part, _NormBase) for own in part.buffers()}
+
+        def apply(tensor: Tensor) -> Tensor:
+            changed = fn(tensor)
+            is_own = id(tensor) in converted or changed.dtype == tensor.dtype
+            return changed if is_own else tensor.to(changed.device)
+
+        super()._apply(apply, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     @final
     def on_train_start(self) -> None:

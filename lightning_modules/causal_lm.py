@@ -19,6 +19,7 @@ from lightning_modules.metrics.language import LanguageMetrics, LossByPosition
 from lightning_modules.metrics.language_scores import BitsPerUnit, Perplexity
 from lightning_modules.metrics.scores import Score, SumRatio, WeightedMean
 from lightning_modules.networks.decoder import DecoderConfig
+from lightning_modules.networks.number_formats import at_least_float32
 from lightning_modules.networks.transformer_decoder import TransformerDecoderConfig
 from lightning_modules.optimization import OptimConfig
 from project.errors import ConfigError
@@ -41,7 +42,7 @@ class NextTokens:
     @cached_property
     def losses(self) -> Tensor:
         """Nats of each target, [N]."""
-        return F.cross_entropy(self.logits.float(), self.targets, reduction="none")
+        return F.cross_entropy(at_least_float32(self.logits), self.targets, reduction="none")
 
     @cached_property
     def are_correct(self) -> Tensor:
@@ -96,7 +97,7 @@ class CausalLM(TaskModule):
     def loss(self, outputs: NextTokens, batch: Batch) -> tuple[Tensor, int]:
         losses = outputs.losses
         if self.training and self.label_smoothing:
-            even = -outputs.logits.float().log_softmax(-1).mean(-1)  # [N]
+            even = -at_least_float32(outputs.logits).log_softmax(-1).mean(-1)  # [N]
             losses = torch.lerp(losses, even, self.label_smoothing)
         return losses.sum() / max(1, batch["num_targets"]), batch["num_targets"]
 

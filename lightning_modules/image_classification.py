@@ -61,7 +61,7 @@ class ImageClassifier(TaskModule):
 
     def forward(self, batch: Batch) -> Tensor:
         pixels = self.augmentation(batch["pixels"])  # [B, C, H, W]
-        images = (pixels - self.pixel_mean) / self.pixel_std
+        images = ((pixels - self.pixel_mean) / self.pixel_std).to(self.dtype)
         return self.head.passes(lambda: self.encoder(images))  # [B, L]
 
     def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, int]:

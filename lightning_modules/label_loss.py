@@ -69,7 +69,7 @@ class LabelLoss(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """As an evaluation reports it: of logits [B, L] and labels ([B], or [B, L] where there are many), [B]."""
         if self.has_many:
-            return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(-1)
+            return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").sum(-1)
         return F.cross_entropy(logits, labels, reduction="none")
 
     def training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -94,6 +94,7 @@ class LabelLoss(nn.Module):
 
     def _many(self, logits: Tensor, labels: Tensor) -> Tensor:
         smoothing = self.config.label_smoothing
+        labels = labels.to(logits.dtype)  # 0 and 1 in any format, but what smoothing makes of them is not
         smoothed = labels * (1 - smoothing) + smoothing / 2
         losses = F.binary_cross_entropy_with_logits(logits, smoothed, reduction="none")  # [B, L]
         if self.config.focal_gamma:

@@ -93,6 +93,11 @@ def _check_task(configuration: Configuration, checkpoint: dict[str, Any], name: 
 
 def _check_training(model: TaskModule, trainer: pl.Trainer) -> None:
     """Refuse now what Lightning would find out when the run has been started."""
+    if trainer.precision == "16-true":
+        raise ConfigError(
+            "trainer.precision is 16-true, which can only evaluate: the square of a gradient below 0.0002 is 0 in "
+            "float16, and the optimizer divides by it. Train with 16-mixed, bf16-mixed or bf16-true."
+        )
     model.configure_model()
     is_endless = trainer.max_epochs in (None, -1) and trainer.max_steps == -1
     model.optim.check_end(math.inf if is_endless else trainer.max_steps)
@@ -153,7 +158,7 @@ def _trainer(configuration: Configuration) -> tuple[pl.Trainer, PredictionTable]
     _check_numbers(arguments)
     try:
         trainer = pl.Trainer(**arguments)
-    except (MisconfigurationException, ValueError, TypeError) as error:
+    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     return trainer, predictions
 

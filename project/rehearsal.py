@@ -51,7 +51,7 @@ def rehearse(experiment: Experiment) -> Rehearsal:
     """Do one step on the largest batch, then time some of the middle; on the device and in the precision of the run."""
     trainer, model = experiment.trainer, experiment.model
     device = trainer.strategy.root_device
-    model.to(device).train()
+    trainer.precision_plugin.convert_module(model).to(device).train()
     loader = experiment.data.train_dataloader()
     batches = loader.sampler.global_batches()
     lengths = loader.sampler.buckets[batches.longest()]
@@ -87,7 +87,7 @@ class _Step:
 
     def __call__(self, loader: Any, batch: Any) -> None:
         rows = [{**loader.rows.row(index), "id": index} for index in batch.tolist()]
-        moved = move_data_to_device(loader.collate(rows), self.device)
+        moved = move_data_to_device(self.precision.convert_input(loader.collate(rows)), self.device)
         with self.precision.forward_context():
             loss, _ = self.model.loss(self.model(moved), moved)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.networks.number_formats import at_least_float32
+
 
 class CandidateOutput(nn.Module):
     """Scores only the candidates of each position's own token.
@@ -42,7 +44,7 @@ class CandidateOutput(nn.Module):
             states: [N, D]; None when the width is 0.
             tokens: token number of each position, [N]; each has candidates.
 
-        Returns: logits in float32, [N, K]; minus infinity beyond a token's own candidates.
+        Returns: logits in float32 or float64, [N, K]; minus infinity beyond a token's own candidates.
         """
         order = tokens.argsort()
         present, counts = torch.unique_consecutive(tokens[order], return_counts=True)
@@ -50,8 +52,9 @@ class CandidateOutput(nn.Module):
         for token, count in zip(present.tolist(), counts.tolist(), strict=True):
             groups.append((end, end := end + count, self.starts[token], self.starts[token + 1]))
         with torch.autocast(tokens.device.type, enabled=False):
-            own = None if states is None else states[order].float()
-            logits: Tensor = _GroupedLinear.apply(own, self.weight, self.bias, groups, self.most)  # type: ignore[no-untyped-call]
+            own = None if states is None else at_least_float32(states[order])
+            weight, bias = (None if part is None else at_least_float32(part) for part in (self.weight, self.bias))
+            logits: Tensor = _GroupedLinear.apply(own, weight, bias, groups, self.most)  # type: ignore[no-untyped-call]
         return torch.empty_like(logits).index_copy(0, order, logits)
 
 

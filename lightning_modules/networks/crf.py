@@ -1,7 +1,7 @@
 """A linear-chain conditional random field over tags, batched and in log space.
 
 Shapes: B sentences, W words, K tags, S segments. A mask is True at words and False at the padding after them; each
-sentence has at least one word. Emissions are computed with in float32 whatever precision they come in.
+sentence has at least one word. Scores are computed with in float32 where they come in half precision.
 
 Source: J. Lafferty et al. (2001), "Conditional Random Fields"; C. Sutton and A. McCallum (2012), "An Introduction to
 Conditional Random Fields", for the forward-backward recursions.
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from lightning_modules.networks.number_formats import at_least_float32
 
 FORBIDDEN = -1e4
 """Score of a transition that the tagging scheme rules out: finite, so that no gradient becomes NaN."""
@@ -141,9 +143,9 @@ class LinearChainCrf(nn.Module):
         return zip(self._scaled(emissions).unbind(1)[1:], mask[..., None].unbind(1)[1:], strict=True)
 
     def _scaled(self, emissions: Tensor) -> Tensor:
-        return emissions.float() / self.temperature
+        return at_least_float32(emissions) / self.temperature
 
     def _scores(self, name: str) -> Tensor:
         """Learned scores of starts, transitions or ends, with what the rules forbid ruled out."""
-        learned: Tensor = getattr(self, name) / self.temperature
+        learned: Tensor = at_least_float32(getattr(self, name)) / self.temperature
         return learned.masked_fill(~getattr(self, f"{name}_allowed"), FORBIDDEN)

@@ -27,6 +27,7 @@ from lightning_modules.metrics.calibration import fit_temperature, fit_threshold
 from lightning_modules.metrics.label_scores import SEPARATOR, CalibrationError, label_scores
 from lightning_modules.metrics.labels import LabelMetrics
 from lightning_modules.metrics.scores import StoredScore
+from lightning_modules.networks.number_formats import at_least_float32
 from project.errors import ConfigError
 
 
@@ -71,7 +72,7 @@ class LabelHead(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         logits: Tensor = self.linear(self.dropout(vectors))
-        return logits.float()  # [B, L]
+        return at_least_float32(logits)  # [B, L]
 
     def passes(self, vectors: Callable[[], Tensor]) -> Tensor:
         """Compute the vectors, [B, D], and the logits: [B, L]; in training with R-Drop twice, [2, B, L]."""

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.networks.number_formats import at_least_float32
+
 PoolingName = Literal["mean", "first", "max", "attention"]
 
 
@@ -53,7 +55,7 @@ class AttentionPooling(Pooling):
         self.score = nn.Linear(width, 1, bias=False)
 
     def forward(self, states: Tensor, is_token: Tensor) -> Tensor:
-        scores = self.score(torch.tanh(self.hidden(states))).squeeze(-1).float()  # [N, T]
+        scores = at_least_float32(self.score(torch.tanh(self.hidden(states))).squeeze(-1))  # [N, T]
         weights = scores.masked_fill(~is_token, -torch.inf).softmax(-1)
         return torch.einsum("nt,ntd->nd", weights.to(states.dtype), states)
 

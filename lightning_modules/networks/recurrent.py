@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_modules.networks.embedding import FromScratchConfig, TokenEmbedding, reverse_each
 from lightning_modules.networks.encoder import Encoder
+from lightning_modules.networks.number_formats import run_lstm
 from project.errors import ConfigError
 
 
@@ -62,6 +63,6 @@ class LstmLayer(nn.Module):
         self.leftward = nn.LSTM(width, width // 2, batch_first=True)
 
     def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
-        right, _ = self.rightward(states)  # [B, T, D / 2]
-        left, _ = self.leftward(reverse_each(states, lengths))
+        right = run_lstm(self.rightward, states)  # [B, T, D / 2]
+        left = run_lstm(self.leftward, reverse_each(states, lengths))
         return torch.cat([right, reverse_each(left, lengths)], dim=-1)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lightning_modules.metrics.calibration import fit_temperature, fit_thresholds
 from lightning_modules.networks.entity_head import EntityHead, EntityHeadConfig, FoundEntities
+from lightning_modules.networks.number_formats import at_least_float32
 from lightning_modules.networks.tag_schemes import Span
 from project.errors import ConfigError
 
@@ -72,7 +73,7 @@ class SpanHead(EntityHead):
         scores = (pairs @ ends).transpose(2, 3)  # [B, W, M, L]
         scores = scores + self.alone[0](first)[:, :, None]
         scores = scores + _following(self.alone[1](last), self.max_words).transpose(2, 3)
-        total: Tensor = scores.float() + self.widths
+        total: Tensor = at_least_float32(scores) + self.widths
         return total  # [B, W, M, L]
 
     def losses(self, scores: Tensor, batch: dict[str, Any]) -> Tensor:

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lightning_modules.networks.crf import LinearChainCrf
 from lightning_modules.networks.entity_head import EntityHead, EntityHeadConfig, FoundEntities
+from lightning_modules.networks.number_formats import at_least_float32
 from lightning_modules.networks.tag_schemes import Scheme, Span, TagScheme
 from lightning_modules.networks.temperature import best_temperature
 from project.errors import ConfigError
@@ -63,7 +64,7 @@ class TagHead(EntityHead):
 
     def forward(self, states: Tensor) -> Tensor:
         emissions: Tensor = self.output(states)
-        return emissions.float()  # [B, W, K]
+        return at_least_float32(emissions)  # [B, W, K]
 
     def losses(self, scores: Tensor, batch: dict[str, Any]) -> Tensor:
         tags, mask = self._tags(batch), batch["word_mask"]

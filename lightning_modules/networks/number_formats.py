@@ -1,0 +1,48 @@
+"""What depends on the number format of weights and activations, under mixed precision and with true half weights."""
+
+import logging
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Widen half-precision numbers to float32, which losses and probabilities need; float64 stays as it is."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # PyTorch compiles no LSTM
+def run_lstm(lstm: nn.LSTM, states: Tensor) -> Tensor:
+    """The states of an LSTM, in the format that autocast asks for where it is on, also on machines that fail at it.
+
+    Autocast hands the layer to oneDNN, which has a bfloat16 LSTM on processors with AVX-512 only and a float16 one on
+    still fewer, and raises elsewhere (torch 2.13). There the layer computes in float32 and its states are rounded.
+
+    Args:
+        lstm: one that takes [B, T, D] and begins with zeros.
+        states: [B, T, D].
+    """
+    device = states.device.type
+    if not torch.is_autocast_enabled(device) or has_autocast_lstm(device, torch.get_autocast_dtype(device)):
+        found: Tensor = lstm(states)[0]
+        return found
+    with torch.autocast(device, enabled=False):
+        exact: Tensor = lstm(states.float())[0]
+    return exact.to(torch.get_autocast_dtype(device))
+
+
+@cache
+def has_autocast_lstm(device: str, dtype: torch.dtype) -> bool:
+    """Whether this machine trains an LSTM under autocast to that format, found out by trying once."""
+    lstm = nn.LSTM(2, 2, device="meta").to_empty(device=device)  # a usual one draws its weights, and so moves a seed on
+    try:
+        with torch.enable_grad(), torch.autocast(device, dtype=dtype):
+            lstm(torch.zeros(1, 1, 2, device=device))[0].sum().backward()
+    except RuntimeError:
+        name = str(dtype).removeprefix("torch.")
+        log.info("LSTM layers compute in float32: this machine's %s has none in %s", device, name)
+        return False
+    return True

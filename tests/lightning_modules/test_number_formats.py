@@ -1,0 +1,80 @@
+"""Half precision: what computes in float32 in spite of it, on machines with and without units for it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, Precision
+from torch import nn
+from torchmetrics import MeanMetric
+
+from lightning_modules.metrics.mean_loss import MeanLoss
+from lightning_modules.networks import number_formats
+from lightning_modules.networks.number_formats import at_least_float32, run_lstm
+from project.catalogue import ROOT
+from tests.tiny import Signs
+
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+"""What makes a processor with more do as one with AVX2 does."""
+MIXED = """
+import torch
+from lightning_modules.networks.number_formats import has_autocast_lstm, run_lstm
+
+torch.manual_seed(0)
+lstm, states = torch.nn.LSTM(8, 4, batch_first=True), torch.randn(2, 3, 8)
+before = torch.get_rng_state()
+with torch.autocast("cpu", torch.bfloat16):
+    found = run_lstm(lstm, states)
+found.sum().backward()
+assert torch.equal(before, torch.get_rng_state()), "numbers would depend on the machine"
+assert all(weight.grad is not None and weight.grad.dtype == torch.float32 for weight in lstm.parameters())
+torch.testing.assert_close(found, lstm(states)[0].bfloat16(), rtol=0.05, atol=0.02)
+print(found.dtype, has_autocast_lstm("cpu", torch.bfloat16))
+"""
+
+
+def test_a_machine_without_a_half_lstm_trains_one_in_mixed_precision() -> None:
+    command = [sys.executable, "-c", MIXED]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **AVX2}, capture_output=True, text=True, check=False)
+    assert done.stdout == "torch.bfloat16 False\n", done.stderr
+
+
+def test_where_there_is_no_half_lstm_its_float32_states_are_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    lstm, states = nn.LSTM(8, 4, batch_first=True), torch.randn(2, 3, 8)
+    exact = lstm(states)[0]
+    monkeypatch.setattr(number_formats, "has_autocast_lstm", lambda *_: False)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(run_lstm(lstm, states), exact.bfloat16())
+    assert torch.equal(run_lstm(lstm, states), exact)
+
+
+def test_half_numbers_are_widened_and_wide_ones_stay() -> None:
+    formats = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+    widened = [at_least_float32(torch.ones(1, dtype=own)).dtype for own in formats]
+    assert widened == [torch.float32, torch.float32, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"), [(HalfPrecision("bf16-true"), torch.bfloat16), (DoublePrecision(), torch.float64)]
+)
+def test_sums_of_metrics_stay_exact_whatever_the_weights_are(precision: Precision, expected: torch.dtype) -> None:
+    model = Signs()
+    temperature, norm = torch.tensor(1.2345678), nn.BatchNorm1d(2)
+    model.register_buffer("temperature", temperature.clone())
+    model.norm = norm
+    precision.convert_module(model)
+    assert {own.dtype for own in [*model.parameters(), norm.running_var] if own is not None} == {expected}
+    assert torch.equal(model.get_buffer("temperature"), temperature)
+    for loss in [2.0] * 50 + [0.5] * 150:
+        model.val_loss.update(torch.tensor(loss), 300)
+    assert float(model.val_loss.compute()) == 0.875
+
+
+def test_the_sums_of_a_metric_that_is_not_ours_stay_as_they_were() -> None:
+    model = Signs()
+    model.val_metrics.add_metrics({"mean": MeanMetric(), "loss": MeanLoss()})
+    HalfPrecision("bf16-true").convert_module(model)
+    formats = {model.val_metrics["mean"].mean_value.dtype, model.val_metrics["loss"].total.dtype}
+    assert formats == {torch.float32, torch.float64}
