@@ -1,9 +1,9 @@
-# make demo | test | check | bench. Each sets up .venv first when it is missing or older than what it is made from.
+# make demo | test | check | machine | bench. Each sets up .venv first when it is missing or older than what it is made from.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check machine bench clean
 
 setup: $(STAMP)
 
@@ -23,6 +23,9 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+machine: $(STAMP)
+	$(BIN)/python -m benchmarks.machine
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.training_speed

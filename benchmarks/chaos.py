@@ -25,6 +25,7 @@ import torch
 
 import project.commands.fit
 import project.commands.resume  # noqa: F401 - all that an attempt needs is imported once, here
+import sweeps.preloaded  # noqa: F401 - what commands import late too
 from project.checkpoints import UNFINISHED
 from project.cli import main as lightrail
 

@@ -1,5 +1,6 @@
 """What a forked process begins with; imports nothing heavy, since the driver has to name it."""
 
+import multiprocessing
 import os
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
@@ -14,8 +15,7 @@ def lead(environment: Mapping[str, str], assignment: Assignment, connection: Con
     Args:
         environment: the driver's; that of the process which forked this one may be older.
     """
-    os.environ.clear()
-    os.environ.update(environment)
+    begin_as_any_process(environment)
     import sweeps.trial  # in the process that forked this one it is imported already
 
     sweeps.trial.lead(assignment, connection, lifeline)
@@ -25,6 +25,16 @@ def answer(
     environment: Mapping[str, str], connection: Connection, function: Callable[..., str], arguments: tuple[Any, ...]
 ) -> None:
     """Send what a function returns."""
+    begin_as_any_process(environment)
+    connection.send(function(*arguments))
+
+
+def begin_as_any_process(environment: Mapping[str, str]) -> None:
+    """Undo what a process has from the way it was started: another one's environment, and how it starts its own.
+
+    multiprocessing has a process that was forked by its server start others in that way too, which loader workers,
+    whose task cannot be pickled, do not survive.
+    """
     os.environ.clear()
     os.environ.update(environment)
-    connection.send(function(*arguments))
+    multiprocessing.set_start_method(None, force=True)  # None: the platform's

@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+
+from tests.children import ALIVE
 
 gc.disable()  # till all is imported: there is nothing to collect
 torch.set_num_threads(1)
@@ -53,3 +56,11 @@ def _own_world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in ("MLFLOW_TRACKING_URI", "LIGHTRAIL_RUN", "LIGHTRAIL_ALLOW_MODULES"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_process_left() -> Iterator[None]:
+    """A test that fails leaves no process to the next one."""
+    yield
+    for child in list(ALIVE):
+        child.close()

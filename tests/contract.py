@@ -1,4 +1,5 @@
-"""What every task promises. A task's test derives a class from `TaskContract`, and gets all of these tests.
+"""What every task promises. A task's test derives a class from `TaskContract`, and gets all of these tests; for another
+network or other settings of the same task `NetworkContract`, which goes on from fewer states of a run.
 
 Processes are forked (gloo): that tests what several processes compute, in tenths of a second. How the command line
 starts them is tested once, in `tests/project/test_processes.py`.
@@ -26,9 +27,13 @@ from project.predictions import write_predictions
 from project.stored_model import StoredModel
 from tests.going_on import BY_BATCHES, BY_EPOCHS, EVERY_STEP, check_every_state
 
+WITHOUT_VALIDATION = ["--trainer.limit_val_batches=0"]
+PRECISIONS = {"bf16-mixed": torch.float32, "bf16-true": torch.bfloat16, "64-true": torch.float64}
+"""And the format of the weights under each."""
+
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # a resumed run's own
-class TaskContract(ABC):
+class Contract(ABC):
     """Give the settings of a tiny network, and rows written by the test."""
 
     @abstractmethod
@@ -45,12 +50,12 @@ class TaskContract(ABC):
         return build(configuration, "test" if checkpoint else "fit", checkpoint)
 
     def fit(self, folder: Path, *more: str, keep: Path | None = None) -> TaskModule:
-        """Train, keeping a checkpoint of each step in `keep`; give the model with its last weights."""
-        experiment = self.experiment(folder, *more)
+        """Train, keeping a checkpoint of each step in `keep`, if given; give the model with its last weights."""
+        kept = [] if keep is None else [ModelCheckpoint(keep, filename="{step}", save_top_k=-1, every_n_train_steps=1)]
+        own = ["--trainer.enable_checkpointing=false"] if keep is None else []
+        experiment = self.experiment(folder, *more, *own)
         place_checkpoints(experiment.trainer, folder / "checkpoints")
-        kept = keep or folder / "kept"
-        each = ModelCheckpoint(kept, filename="{step}", save_top_k=-1, every_n_train_steps=1)
-        experiment.trainer.callbacks.append(each)  # type: ignore[attr-defined]
+        experiment.trainer.callbacks += kept  # type: ignore[attr-defined]
         experiment.trainer.fit(experiment.model, datamodule=experiment.data, weights_only=True)
         return experiment.model
 
@@ -81,19 +86,21 @@ class TaskContract(ABC):
         assert decoded(load_exported(tmp_path / "exported"), batch) == decoded(trained, batch)
 
     def test_eight_examples_can_be_learned(self, tmp_path: Path) -> None:
-        arguments = ["--trainer.max_steps=80", "--data.batch.size=8", "--model.optim.lr=0.01"]
+        arguments = ["--trainer.max_steps=80", "--model.optim.lr=0.01", *WITHOUT_VALIDATION]
         model = self.fit(tmp_path, *arguments).eval()
         experiment = self.experiment(tmp_path, *arguments)
         columns = decoded(model, first_batch(experiment))
         assert len(self.answers(columns)) == 8
         assert self.is_learned(columns)
 
-    def test_it_learns_in_mixed_precision(self, tmp_path: Path) -> None:
-        arguments = ["--trainer.max_steps=20", "--model.optim.lr=0.01", *self.without_dropout()]
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    def test_it_learns_in_every_number_format(self, tmp_path: Path, precision: str) -> None:
+        steps = ["--trainer.max_steps=20", "--trainer.check_val_every_n_epoch=20", "--model.optim.lr=0.01"]
+        arguments = [*steps, *self.without_dropout()]
         batch = first_batch(self.experiment(tmp_path, *arguments))
         before = self.experiment(tmp_path, *arguments).model
-        after = self.fit(tmp_path, *arguments, "--trainer.precision=bf16-mixed")
-        assert {parameter.dtype for parameter in after.parameters()} == {torch.float32}
+        after = self.fit(tmp_path, *arguments, f"--trainer.precision={precision}")
+        assert {parameter.dtype for parameter in after.parameters()} == {PRECISIONS[precision]}
         assert after.loss(after(batch), batch)[0] < 0.8 * before.loss(before(batch), batch)[0]
 
     @pytest.mark.parametrize("size", [1, 3, 11])
@@ -129,7 +136,8 @@ class TaskContract(ABC):
     def test_however_a_batch_is_divided_the_gradient_is_the_same(
         self, tmp_path: Path, batch_size: int, accumulation: int, num_processes: int
     ) -> None:
-        one_step = ["--trainer.max_steps=1", "--trainer.gradient_clip_val=null", *self.without_dropout()]
+        one_step = ["--trainer.max_steps=1", "--trainer.gradient_clip_val=null", *WITHOUT_VALIDATION]
+        one_step += self.without_dropout()
         plain_step = ["--model.optim.optimizer=sgd", "--model.optim.lr=1", "--model.optim.warmup_fraction=0"]
         whole = self.fit(tmp_path, *one_step, *plain_step, "--data.batch.size=8")
         divided = self.fit(
@@ -142,23 +150,6 @@ class TaskContract(ABC):
         )
         for (name, expected), found in zip(whole.named_parameters(), divided.parameters(), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6, msg=name)
-
-    @pytest.mark.parametrize(
-        ("schedule", "num_workers"),
-        [
-            (BY_BATCHES, 0),
-            (BY_EPOCHS, 0),
-            ([*BY_BATCHES, "--trainer.accumulate_grad_batches=2"], 0),
-            (BY_EPOCHS, 2),
-        ],
-        ids=["steps", "epochs", "accumulation", "epochs with workers"],
-    )
-    def test_every_state_of_a_run_leads_to_the_same_bits(
-        self, tmp_path: Path, schedule: list[str], num_workers: int
-    ) -> None:
-        arguments = [*schedule, *EVERY_STEP, "--data.batch.size=2", f"--data.batch.num_workers={num_workers}"]
-        only = [1, 3, 4] if num_workers else None  # starting workers takes time
-        assert check_every_state(lambda: self.experiment(tmp_path, *arguments), tmp_path, only) >= 5
 
     def answers(self, columns: dict[str, Any]) -> list[Any]:
         """What a model says of each example, of what `decode` gives."""
@@ -186,6 +177,35 @@ class TaskContract(ABC):
         metrics = {name: float(value) for name, value in experiment.trainer.callback_metrics.items()}
         assert metrics
         return metrics
+
+
+class NetworkContract(Contract):
+    """What a further network, or other settings of a task that keeps `TaskContract`, promise."""
+
+    def test_a_state_in_the_middle_of_a_run_leads_to_the_same_bits(self, tmp_path: Path) -> None:
+        arguments = [*BY_EPOCHS, *EVERY_STEP, "--data.batch.size=2"]
+        assert check_every_state(lambda: self.experiment(tmp_path, *arguments), tmp_path, only=[2]) >= 5
+
+
+class TaskContract(Contract):
+    """What a task promises."""
+
+    @pytest.mark.parametrize(
+        ("schedule", "num_workers"),
+        [
+            (BY_BATCHES, 0),
+            (BY_EPOCHS, 0),
+            ([*BY_BATCHES, "--trainer.accumulate_grad_batches=2"], 0),
+            (BY_EPOCHS, 2),
+        ],
+        ids=["steps", "epochs", "accumulation", "epochs with workers"],
+    )
+    def test_every_state_of_a_run_leads_to_the_same_bits(
+        self, tmp_path: Path, schedule: list[str], num_workers: int
+    ) -> None:
+        arguments = [*schedule, *EVERY_STEP, "--data.batch.size=2", f"--data.batch.num_workers={num_workers}"]
+        only = [1, 3, 4] if num_workers else None  # starting workers takes time
+        assert check_every_state(lambda: self.experiment(tmp_path, *arguments), tmp_path, only) >= 5
 
 
 def processes(number: int) -> list[str]:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from datamodules.cache import CacheWriter, TokenisedSplit, build_once, cache_folder, digest_of, file_digest, split_names
 from datamodules.cache import writing as cache_writing
 from project.errors import ConfigError
+from tests.children import SECONDS_TO_HANG
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 ROWS = st.lists(st.tuples(st.lists(INT64 | st.integers(0, 300)), INT64 | st.integers(0, 3), st.text()), min_size=1)
@@ -234,17 +235,17 @@ def start_builder(folder: Path, seconds: float) -> subprocess.Popen[str]:
 
 def test_of_several_processes_one_builds_and_all_read(tmp_path: Path) -> None:
     builders = [start_builder(tmp_path, 0.2) for _ in range(4)]
-    outputs = [builder.communicate(timeout=60)[0].split()[-1] for builder in builders]
+    outputs = [builder.communicate(timeout=SECONDS_TO_HANG)[0].split()[-1] for builder in builders]
     assert outputs == ["1000"] * 4
     assert (tmp_path / "log").read_text() == "built\n"
 
 
 def test_a_killed_builder_leaves_nothing_that_passes_for_a_cache(tmp_path: Path) -> None:
-    builder = start_builder(tmp_path, 60)
+    builder = start_builder(tmp_path, SECONDS_TO_HANG)
     assert builder.stdout is not None
     assert builder.stdout.readline() == "building\n"
     builder.send_signal(signal.SIGKILL)
-    builder.communicate(timeout=60)
+    builder.communicate(timeout=SECONDS_TO_HANG)
     assert not (tmp_path / "cache").exists()
     assert (tmp_path / "cache.unfinished").exists()
     assert len(TokenisedSplit(build_once(tmp_path / "cache", add_one), "train")) == 1

@@ -30,6 +30,7 @@ from datamodules.language_tokenizers import LanguageTokenizer
 from datamodules.reading import ReadingNotes
 from datamodules.splitting import split_of
 from project.errors import DataError
+from tests.children import SECONDS_TO_HANG
 from tests.datamodules.test_datamodule import lines, ready
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -239,7 +240,7 @@ import sys
 from datamodules.corpus.workers import run_jobs
 if __name__ == "__main__":
     import time
-    list(run_jobs(time.sleep, [60, 60], None, num_processes=2, sizes=[1, 1], title="waiting"))
+    list(run_jobs(time.sleep, [3600, 3600], None, num_processes=2, sizes=[1, 1], title="waiting"))
 """
 
 
@@ -249,14 +250,14 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(encoding.__file__).parents[2])}
     with subprocess.Popen([sys.executable, str(script)], env=environment) as process:
         workers: list[psutil.Process] = []
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + SECONDS_TO_HANG
         while sum("spawn_main" in " ".join(own.cmdline()) for own in workers) < 2 and time.monotonic() < deadline:
             time.sleep(0.1)
             workers = psutil.Process(process.pid).children(recursive=True)
         time.sleep(1)  # until they watch
         process.kill()
     assert len(workers) >= 2
-    _, alive = psutil.wait_procs(workers, timeout=20)
+    _, alive = psutil.wait_procs(workers, timeout=SECONDS_TO_HANG)
     assert not alive
 
 

@@ -14,7 +14,7 @@ from lightning_modules.networks.pretrained import PretrainedConfig
 from lightning_modules.optimization import layer_numbers
 from lightning_modules.plain import from_plain, to_plain
 from project.errors import ConfigError
-from tests.contract import TaskContract, outputs_and_batch
+from tests.contract import NetworkContract, outputs_and_batch
 from tests.lightning_modules.test_pretrained import IDS, IS_TOKEN, encoded, written
 from tests.lightning_modules.test_text_classification import TEXTS, write_texts
 from tests.tiny_bert import write_tiny_bert
@@ -35,7 +35,7 @@ def base_weights(model: torch.nn.Module) -> dict[str, Tensor]:
     }
 
 
-class TestTextClassifierWithAdapters(TaskContract):
+class TestTextClassifierWithAdapters(NetworkContract):
     @pytest.fixture(autouse=True)
     def _bert(self, tmp_path_factory: pytest.TempPathFactory) -> None:
         self.folder = write_tiny_bert(tmp_path_factory.getbasetemp() / "tiny-bert", TEXTS["train"] + TEXTS["test"])

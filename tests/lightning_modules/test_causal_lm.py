@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tests.contract import TaskContract, without_gradient
+from tests.contract import Contract, NetworkContract, TaskContract, without_gradient
 
 TEXTS = {
     "train": [
@@ -43,7 +43,7 @@ PAIRS += ["z?", "木", "舟", "q", "", ""]
 OURS = ["--model.decoder.width=48", "--model.decoder.depth=1", "--model.decoder.num_heads=2"]
 
 
-class LanguageContract(TaskContract):
+class LanguageContract(Contract):
     """Eight rows to learn from."""
 
     nats_of_the_choice = math.log(8)
@@ -78,7 +78,7 @@ def write_texts(folder: Path, train: Sequence[str], *more: str) -> list[str]:
     ]
 
 
-class TestCharacters(LanguageContract):
+class TestCharacters(LanguageContract, NetworkContract):
     """A document is a row; one of the test documents is cut, and its second piece has context."""
 
     def settings(self, folder: Path) -> list[str]:
@@ -86,7 +86,7 @@ class TestCharacters(LanguageContract):
         return [*write_texts(folder, TEXTS["train"], *blocks), *OURS, "--model.decoder.dropout=0.1"]
 
 
-class TestPackedCharacters(LanguageContract):
+class TestPackedCharacters(LanguageContract, TaskContract):
     nats_of_the_choice = 3 * math.log(16)
 
     def settings(self, folder: Path) -> list[str]:
@@ -94,7 +94,7 @@ class TestPackedCharacters(LanguageContract):
         return [*write_texts(folder, PAIRS, *blocks), *OURS, "--model.decoder.dropout=0.1"]
 
 
-class TestSlidingBytes(LanguageContract):
+class TestSlidingBytes(LanguageContract, NetworkContract):
     """Of the textbook's decoder; a row begins anywhere in the text: nothing but its beginning is to be chosen."""
 
     def settings(self, folder: Path) -> list[str]:
@@ -103,7 +103,7 @@ class TestSlidingBytes(LanguageContract):
         return [*write_texts(folder, TEXTS["train"], *data), *plain, "--model.decoder.dropout=0.1"]
 
 
-class TestAdapters(LanguageContract):
+class TestAdapters(LanguageContract, NetworkContract):
     """A tiny GPT-2 with a tokenizer of its own, beside whose weights adapters are trained."""
 
     def settings(self, folder: Path) -> list[str]:
@@ -166,7 +166,7 @@ DIALOGUES = {
 }
 
 
-class TestDialogues(LanguageContract):
+class TestDialogues(LanguageContract, TaskContract):
     """Targets are very unevenly divided: only responses count, and they are of different lengths."""
 
     def settings(self, folder: Path) -> list[str]:

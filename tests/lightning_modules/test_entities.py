@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from project.errors import ConfigError
-from tests.contract import TaskContract
+from tests.contract import Contract, NetworkContract, TaskContract
 from tests.tiny_bert import write_tiny_bert
 
 NAMES = {"anna": "PER", "li wei": "PER", "paris": "LOC", "new york": "LOC", "acme": "ORG", "bank of paris": "ORG"}
@@ -73,21 +73,21 @@ TINY = ["--data.min_count=1", "--model.dropout=0.1", "--model.encoder=LstmConfig
 TINY += [f"--model.encoder.{size}" for size in SIZES]
 
 
-class FromScratch(TaskContract):
+class FromScratch(Contract):
     __test__ = False
 
     def without_dropout(self) -> list[str]:
         return [*super().without_dropout(), "--model.dropout=0", "--model.token_dropout=0"]
 
 
-class TestCrf(FromScratch):
+class TestCrf(FromScratch, TaskContract):
     __test__ = True
 
     def settings(self, folder: Path) -> list[str]:
         return [*write_entities(folder), *TINY, "--model.token_dropout=0.1"]
 
 
-class TestSoftmaxInWindows(FromScratch):
+class TestSoftmaxInWindows(FromScratch, NetworkContract):
     __test__ = True
 
     def settings(self, folder: Path) -> list[str]:
@@ -95,7 +95,7 @@ class TestSoftmaxInWindows(FromScratch):
         return [*write_entities(folder), *TINY, *head]
 
 
-class TestNestedSpans(FromScratch):
+class TestNestedSpans(FromScratch, NetworkContract):
     __test__ = True
 
     def settings(self, folder: Path) -> list[str]:
@@ -103,7 +103,7 @@ class TestNestedSpans(FromScratch):
         return [*write_entities(folder, is_nested=True), *TINY, *head]
 
 
-class TestWithAPretrainedEncoder(TaskContract):
+class TestWithAPretrainedEncoder(NetworkContract):
     @pytest.fixture(autouse=True)
     def _bert(self, tmp_path_factory: pytest.TempPathFactory) -> None:
         folder = tmp_path_factory.getbasetemp() / "tiny-bert-of-pieces"  # shorter than words

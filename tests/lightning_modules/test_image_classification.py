@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_modules.networks.augmentation import Augmentation, AugmentConfig
 from lightning_modules.networks.images import ConvNetConfig, ImageEncoderConfig, MlpConfig
 from project.errors import ConfigError
-from tests.contract import TaskContract
+from tests.contract import NetworkContract, TaskContract
 from tests.pictures import write_idx
 
 
@@ -31,7 +31,7 @@ def write_pictures(folder: Path) -> list[str]:
     return arguments
 
 
-class TestImageClassifierWithLayers(TaskContract):
+class TestImageClassifierWithLayers(NetworkContract):
     def settings(self, folder: Path) -> list[str]:
         network = ["--model.encoder=MlpConfig", "--model.encoder.widths=[16,8]", "--model.dropout=0.1"]
         return [*write_pictures(folder), *network]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract import TaskContract, first_batch
+from tests.contract import NetworkContract, TaskContract, first_batch
 from tests.tiny_bert import write_tiny_bert
 
 TEXTS = {
@@ -72,7 +72,7 @@ def write_sets(folder: Path) -> list[str]:
     return [*arguments, "--data.has_many_labels=true"]
 
 
-class TestTextClassifierWithManyLabelsAndWindows(TaskContract):
+class TestTextClassifierWithManyLabelsAndWindows(NetworkContract):
     """Texts are read in windows of at most four words."""
 
     def settings(self, folder: Path) -> list[str]:
@@ -90,7 +90,7 @@ class TestTextClassifierWithManyLabelsAndWindows(TaskContract):
         assert batch["labels"].sum(-1).max() > 1
 
 
-class TestTextClassifierWithAPretrainedEncoder(TaskContract):
+class TestTextClassifierWithAPretrainedEncoder(NetworkContract):
     @pytest.fixture(autouse=True)
     def _bert(self, tmp_path_factory: pytest.TempPathFactory) -> None:
         folder = tmp_path_factory.getbasetemp() / "tiny-bert"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.contract import TaskContract
+from tests.contract import NetworkContract
 from tests.lightning_modules.test_text_classification import write_texts
 
 WORDS = ["--data.tokenizer=words", "--data.min_count=1"]
@@ -15,7 +15,7 @@ def write_vectors(folder: Path) -> str:
     return f"--model.encoder.vectors.path={folder}/vectors.txt"
 
 
-class TestLstmWithAttentionPooling(TaskContract):
+class TestLstmWithAttentionPooling(NetworkContract):
     def settings(self, folder: Path) -> list[str]:
         sizes = ["width=16", "depth=2", "ngram_orders=[2]", "ngram_buckets=64", "ngram_width=8"]
         network = ["--model.encoder=LstmConfig", *(f"--model.encoder.{size}" for size in sizes)]
@@ -25,7 +25,7 @@ class TestLstmWithAttentionPooling(TaskContract):
         return [*super().without_dropout(), "--model.dropout=0"]
 
 
-class TestTextCnn(TaskContract):
+class TestTextCnn(NetworkContract):
     def settings(self, folder: Path) -> list[str]:
         sizes = ["width=12", "filter_widths=[2,3]", "num_filters=8"]
         network = ["--model.encoder=TextCnnConfig", *(f"--model.encoder.{size}" for size in sizes)]

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -59,8 +60,9 @@ class Postgres:
         self.port = ui._free_port()
         self.uri = f"postgresql+psycopg2://postgres@127.0.0.1:{self.port}/postgres"
         self._folder = folder
-        if os.getuid() == 0:  # PostgreSQL does not run as root
-            shutil.chown(folder, "postgres")
+        self._user = _unprivileged() if os.getuid() == 0 else None  # PostgreSQL does not run as root
+        if self._user is not None:
+            os.chown(folder, self._user.pw_uid, self._user.pw_gid)
         self._run("initdb", "--pgdata", str(folder / "data"), "--username=postgres", "--auth=trust", "--no-sync")
 
     @staticmethod
@@ -68,7 +70,10 @@ class Postgres:
         """Why there can be none here; "" when there can."""
         if importlib.util.find_spec("psycopg2") is None:
             return "psycopg2 is not installed"
-        return "" if _binaries() else "PostgreSQL is not installed"
+        if _binaries() is None:
+            return "PostgreSQL is not installed"
+        is_root_alone = os.getuid() == 0 and _unprivileged() is None
+        return "PostgreSQL does not run as root, and this machine has no other user" if is_root_alone else ""
 
     def start(self) -> None:
         options = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync=off"
@@ -83,9 +88,17 @@ class Postgres:
     def _run(self, program: str, *arguments: str) -> None:
         binaries = _binaries()
         assert binaries is not None
-        as_another = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-        command = [*as_another, str(binaries / program), *arguments]
-        subprocess.run(command, check=True, cwd=self._folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        owner = self._user
+        subprocess.run(
+            [str(binaries / program), *arguments],
+            check=True,
+            cwd=self._folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            user=None if owner is None else owner.pw_uid,
+            group=None if owner is None else owner.pw_gid,
+            extra_groups=None if owner is None else [],
+        )
 
 
 @contextmanager
@@ -101,6 +114,12 @@ def running_postgres() -> Iterator[Postgres]:
         postgres.kill()
     finally:
         shutil.rmtree(folder)
+
+
+def _unprivileged() -> pwd.struct_passwd | None:
+    """The user that a package of PostgreSQL makes, or whoever else is not root."""
+    users = {user.pw_name: user for user in pwd.getpwall() if user.pw_uid != 0}
+    return users.get("postgres") or users.get("nobody") or next(iter(users.values()), None)
 
 
 def _binaries() -> Path | None:

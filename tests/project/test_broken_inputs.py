@@ -177,6 +177,20 @@ def test_a_setting_that_cannot_be_used_is_refused(tmp_path: Path, texts: list[st
     assert message in refusal(tmp_path, "fit", *texts, setting)
 
 
+@pytest.mark.parametrize("command", ["fit", "check"])
+@pytest.mark.parametrize(
+    ("precision", "message"),
+    [
+        ("16-true", "which can only evaluate: the square of a gradient below 0.0002 is 0 in float16"),
+        ("transformer-engine", "trainer: Requirement 'transformer_engine>=0.11.0' not met"),
+    ],
+)
+def test_a_number_format_that_cannot_train_here_is_refused(
+    tmp_path: Path, texts: list[str], command: str, precision: str, message: str
+) -> None:
+    assert message in refusal(tmp_path, command, *texts, f"--trainer.precision={precision}")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for devices that do not exist")
 def test_devices_that_do_not_exist_are_refused(tmp_path: Path, texts: list[str]) -> None:
     found = refusal(tmp_path, "fit", *texts, "--trainer.accelerator=cuda", "--trainer.devices=4")

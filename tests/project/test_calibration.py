@@ -12,9 +12,9 @@ from lightning_modules.base import TaskModule, read_checkpoint
 from lightning_modules.text_classification import TextClassifier
 from project import calibration
 from project.checkpoints import store_buffers
+from tests.children import Child
 from tests.lightning_modules.test_text_classification import write_texts
 from tests.project.running import FOUR_STEPS, QUIET, RecordedRun, lightrail, runs_in
-from tests.project.test_processes import SECONDS_TO_START, start
 
 TEMPERATURE = "head.temperature"
 
@@ -69,8 +69,9 @@ def test_the_test_and_later_commands_answer_with_calibrated_probabilities(
 
 def test_two_processes_calibrate_as_one_does(tmp_path: Path, store: str, command: list[str]) -> None:
     alone = RecordedRun(store, lightrail("fit", *command, "--data.batch.size=3").run_id)
-    process = start(["fit", *command, "--data.batch.size=3", "--trainer.devices=2", "--trainer.strategy=ddp"], tmp_path)
-    _, errors = process.communicate(timeout=SECONDS_TO_START)
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    process = Child(["fit", *command, "--data.batch.size=3", *two], folder=tmp_path)
+    _, errors = process.communicate()
     assert process.returncode == 0, errors
     run = runs_in(store)[-1]
     assert run.run_id != alone.run_id

@@ -47,6 +47,12 @@ def test_testing_a_run_by_its_name_repeats_its_metrics_in_a_run_of_its_own(fitte
     assert tested.tags["lightrail.test_digest"] == fitted.tags["lightrail.test_digest"]
 
 
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true", "64-true"])
+def test_a_run_is_tested_in_another_number_format(fitted: Fitted, precision: str) -> None:
+    outcome = lightrail("test", *named(fitted), f"--trainer.precision={precision}")
+    assert outcome.metrics["test/loss"] == pytest.approx(fitted.metrics["test/loss"], rel=0.05)
+
+
 def test_a_checkpoint_file_alone_can_be_tested_when_the_cache_is_gone(
     fitted: Fitted, tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

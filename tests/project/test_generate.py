@@ -15,6 +15,7 @@ import pytest
 from datamodules.language_tokenizers import LanguageTokenizer, load_language_tokenizer
 from lightning_modules.generation import GenerationConfig
 from project.generating import text_model
+from tests.children import SECONDS_TO_HANG
 from tests.project.language import TEXTS, language_model, write_checkpoint
 from tests.project.running import Outcome, lightrail
 
@@ -147,7 +148,7 @@ def begun(checkpoint: str) -> Iterator[subprocess.Popen[bytes]]:
 def test_text_is_shown_while_it_is_written_until_ctrl_c(checkpoint: str) -> None:
     with begun(checkpoint) as process:
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=SECONDS_TO_HANG)
     assert (process.returncode, err) == (130, b"lightrail: interrupted\n")
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from project.answer_files import check_output, flat, with_named_lists, write_answers
 from project.errors import ConfigError
+from tests.children import SECONDS_TO_HANG
 from tests.lightning_modules.test_entities import TEXTS as SENTENCES
 from tests.lightning_modules.test_entities import TINY as TINY_TAGGER
 from tests.lightning_modules.test_entities import write_entities
@@ -379,7 +380,7 @@ def test_a_pipe_gets_answers_and_nothing_else(fitted_classifier: Fitted, tmp_pat
         capture_output=True,
         env=environment,
         check=False,
-        timeout=120,
+        timeout=SECONDS_TO_HANG,
     )
     errors = piped.stderr.decode()
     assert piped.returncode == 0, errors

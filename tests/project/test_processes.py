@@ -4,15 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.children import Child, wait_for
 from tests.lightning_modules.test_pinyin import TINY, write_sentences
 from tests.project.running import ALLOW, FOUR_STEPS, QUIET, RecordedRun, lightrail, runs_in
-
-SECONDS_TO_START = 120
 
 
 @pytest.fixture
@@ -37,29 +35,17 @@ sys.exit(main())
 """The command, and a note at its very end, in a file by the process's rank."""
 
 
-def start(
-    command: list[str], folder: Path, *, start_new_session: bool = False, program: tuple[str, ...] = ("-m", "project")
-) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, *program, *command],
-        cwd=folder,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=start_new_session,
-    )
-
-
 def test_two_processes_make_one_run_with_the_numbers_of_one_process(
     tmp_path: Path, store: str, command: list[str]
 ) -> None:
     ddp = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch.size=3"]
     program = tmp_path / "observed.py"
     program.write_text(OBSERVED)
-    process = start([*command, *ddp], tmp_path, program=(str(program),))
-    shown, errors = process.communicate(timeout=SECONDS_TO_START)
-    assert process.returncode == 0, errors
+    started = [sys.executable, str(program), *command, *ddp]
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    process = subprocess.run(started, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    shown = process.stdout
+    assert process.returncode == 0, process.stderr
     for rank in "01":
         assert (tmp_path / rank).read_text() == "in a group: False", "gloo's threads may abort it otherwise"
     (run,) = runs_in(store)
@@ -94,10 +80,10 @@ def test_two_processes_are_stopped_at_one_step_and_go_on_as_two_and_as_one(
         "--model.optim.schedule=constant",
     ]
     two = ["--trainer.devices=2", "--trainer.strategy=ddp"]
-    done = stop_after_a_step(start([*command, *rest, *two], tmp_path), store)
+    done = stop_after_a_step(Child([*command, *rest, *two], folder=tmp_path), store)
     (run,) = runs_in(store)
     resume = ["resume", run.run_id, f"--tracking.uri={store}", ALLOW]
-    assert stop_after_a_step(start([*resume, "--trainer.devices=2"], tmp_path), store, done) < 60
+    assert stop_after_a_step(Child([*resume, "--trainer.devices=2"], folder=tmp_path), store, done) < 60
     assert "lightrail.changed.trainer.devices" not in run.tags
     outcome = lightrail(*resume, "--trainer.devices=1", "--trainer.strategy=auto")
     assert outcome.last_line.startswith(f"run {run.run_id} finished: "), outcome.err
@@ -108,7 +94,7 @@ def test_two_processes_are_stopped_at_one_step_and_go_on_as_two_and_as_one(
     assert values == pytest.approx(expected, rel=1e-4)
 
 
-def stop_after_a_step(process: "subprocess.Popen[str]", store: str, done: int = 0) -> int:
+def stop_after_a_step(process: Child, store: str, done: int = 0) -> int:
     """Send SIGTERM to the first process of the only run alone, and check that it stopped at a step with a checkpoint.
 
     Args:
@@ -116,12 +102,9 @@ def stop_after_a_step(process: "subprocess.Popen[str]", store: str, done: int = 
 
     Returns: steps that it has now.
     """
-    try:
-        wait_for_a_metric(store, process, done)
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=SECONDS_TO_START)
-    finally:
-        process.kill()
+    wait_for_a_metric(store, process, done)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
     (run,) = runs_in(store)
     assert run.status == "KILLED"
@@ -135,13 +118,11 @@ def test_ctrl_c_reaches_loader_workers_too_and_yet_the_step_is_finished(
 ) -> None:
     slow = [ALLOW, "--trainer.callbacks=Slow", "--tracking.checkpoint.every_minutes=60", "--trainer.max_steps=1000"]
     parts = ["--trainer.accumulate_grad_batches=4", "--data.batch.size=1", "--data.batch.num_workers=2"]
-    process = start([*command, *slow, *parts, "--trainer.val_check_interval=1000"], tmp_path, start_new_session=True)
-    try:
-        wait_for_a_metric(store, process)
-        os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=SECONDS_TO_START)
-    finally:
-        process.kill()
+    arguments = [*command, *slow, *parts, "--trainer.val_check_interval=1000"]
+    process = Child(arguments, folder=tmp_path, starts_session=True)
+    wait_for_a_metric(store, process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate()
     assert process.returncode == 130, errors
     assert errors.count("stopping after this step") == 1
     (run,) = runs_in(store)
@@ -150,8 +131,8 @@ def test_ctrl_c_reaches_loader_workers_too_and_yet_the_step_is_finished(
 
 
 def test_several_seeds_train_on_two_processes(tmp_path: Path, store: str, command: list[str]) -> None:
-    process = start([*command, "--trainer.devices=2", "--trainer.strategy=ddp", "--seeds=2"], tmp_path)
-    shown, errors = process.communicate(timeout=2 * SECONDS_TO_START)
+    process = Child([*command, "--trainer.devices=2", "--trainer.strategy=ddp", "--seeds=2"], folder=tmp_path)
+    shown, errors = process.communicate()
     assert process.returncode == 0, errors
     assert len([line for line in shown.splitlines() if line.startswith("run ")]) == 1
     kinds = {run.run_id: (run.tags["lightrail.kind"], run.status) for run in runs_in(store)}
@@ -160,13 +141,11 @@ def test_several_seeds_train_on_two_processes(tmp_path: Path, store: str, comman
 
 
 def test_sigterm_leaves_a_killed_run_with_all_its_metrics(tmp_path: Path, store: str, command: list[str]) -> None:
-    process = start([*command, "--trainer.max_steps=100000000", "--trainer.val_check_interval=1000"], tmp_path)
-    try:
-        wait_for_a_metric(store, process)
-        process.send_signal(signal.SIGTERM)
-        shown, _ = process.communicate(timeout=SECONDS_TO_START)
-    finally:
-        process.kill()
+    endless = ["--trainer.max_steps=100000000", "--trainer.val_check_interval=1000"]
+    process = Child([*command, *endless], folder=tmp_path)
+    wait_for_a_metric(store, process)
+    process.send_signal(signal.SIGTERM)
+    shown, _ = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
     assert shown == ""
     (run,) = runs_in(store)
@@ -178,11 +157,5 @@ def test_sigterm_leaves_a_killed_run_with_all_its_metrics(tmp_path: Path, store:
     assert not any(name.startswith("test/") for name in run.metrics)
 
 
-def wait_for_a_metric(store: str, process: "subprocess.Popen[str]", done: int = 0) -> None:
-    deadline = time.monotonic() + SECONDS_TO_START
-    while time.monotonic() < deadline and process.poll() is None:
-        if any(len(run.history("train/loss")) > done for run in runs_in(store)):
-            return
-        time.sleep(0.2)
-    process.kill()
-    pytest.fail(f"no training began: {process.communicate()[1]}")
+def wait_for_a_metric(store: str, process: Child, done: int = 0) -> None:
+    wait_for(lambda: any(len(run.history("train/loss")) > done for run in runs_in(store)), process)

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 
 from datamodules.batching import BatchConfig, BatchLoader, BucketSampler
 from lightning_modules.optimization import OptimConfig
@@ -52,6 +53,13 @@ def test_sizes_are_those_of_the_run() -> None:
     assert found.batches_per_epoch == 3
     assert found.peak_bytes > 2**20
     assert found.seconds_per_step > 0
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("bf16-true", torch.bfloat16), ("64-true", torch.float64)])
+def test_steps_are_in_the_number_format_of_the_run(precision: str, expected: torch.dtype) -> None:
+    model = Signs()
+    assert rehearsed(model, max_steps=1, precision=precision).precision == precision
+    assert {parameter.dtype for parameter in model.parameters()} == {expected}
 
 
 @pytest.mark.parametrize(

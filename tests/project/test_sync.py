@@ -1,9 +1,6 @@
 """`lightrail sync`, after a store was away at the end of a run or a process died."""
 
-import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from project.tracking.folders import state_folder
 from project.tracking.run import TrackedRun, start_run
 from project.tracking.settings import TrackingConfig
 from project.tracking.waiting import waiting_runs
+from tests.children import Child
 from tests.project.running import lightrail
 from tests.project.test_tracking_journal import DIES_AFTER_LOGGING
 from tests.project.test_tracking_lookup import FarAway
@@ -102,8 +100,7 @@ def test_the_end_of_a_run_waits_for_a_file_that_takes_long_to_send(
 
 
 def test_a_run_whose_process_died_is_closed_and_one_that_lives_is_left_alone(store: str, client: MlflowClient) -> None:
-    command = [sys.executable, "-c", DIES_AFTER_LOGGING, store]
-    dead = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False).stdout.strip()
+    dead = Child([store], program=DIES_AFTER_LOGGING).communicate()[0].strip()
     alive = start_run(TrackingConfig(uri=store), {}, {})
     assert client.get_run(dead).info.status == "FAILED"  # closed by the start of another
     client.update_run(dead, status="RUNNING")

@@ -16,6 +16,7 @@ from project import system_metrics
 from project.system_metrics import ProcessUse, SystemMetrics, cuda_devices, measure_gpu
 from project.tracking.run import TrackedRun, start_run
 from project.tracking.settings import TrackingConfig
+from tests.children import SECONDS_TO_HANG
 from tests.project.test_tracking_run import fit
 
 CPU, MEMORY = "system/cpu_utilization_percentage", "system/memory_usage_megabytes"
@@ -52,7 +53,7 @@ def measuring() -> list[threading.Thread]:
 
 
 def until_none_measures() -> bool:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + SECONDS_TO_HANG
     while measuring() and time.monotonic() < deadline:
         time.sleep(0.02)
     return not measuring()
@@ -80,7 +81,7 @@ def test_the_processes_it_started_count_as_well() -> None:
     finally:
         child.kill()
         child.join()
-    assert together[CPU] > 20
+    assert together[CPU] > 5
     assert together[MEMORY] > alone
 
 
@@ -98,7 +99,7 @@ class TestInARun:
         assert seconds == sorted(set(seconds))
         for point in points:
             assert point.step == pytest.approx((point.timestamp - run.logger.start_time) / 1000, abs=1.5)
-        assert max(point.value for point in points) > 20
+        assert max(point.value for point in points) > 5
         count = len(run.logger.journal.series()[CPU])
         time.sleep(0.5)
         assert len(run.logger.journal.series()[CPU]) == count

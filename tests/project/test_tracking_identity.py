@@ -2,9 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,16 +14,17 @@ from project.tracking.processes import PROCESS_TAG, RunLock, owner_of, process_t
 from project.tracking.recovery import close_dead_runs, ran_here, send_pending
 from project.tracking.run import TrackedRun, continue_run, start_run
 from project.tracking.settings import TrackingConfig
+from tests.children import Child
 from tests.project.test_tracking_lookup import FarAway
 
 HOLDS_A_RUN = """
-import sys
+import sys, time
 from project.tracking.run import start_run
 from project.tracking.settings import TrackingConfig
 run = start_run(TrackingConfig(uri=sys.argv[1]), {"a": 1}, {})
 run.logger.log_metrics({"loss": 1.0}, step=1)
 print(run.run_id, flush=True)
-sys.stdin.read()
+time.sleep(600)
 """
 TRIES_A_LOCK = """
 import sys
@@ -56,18 +54,9 @@ def remote(client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def other_process(store: str) -> Iterator["subprocess.Popen[str]"]:
+def other_process(store: str) -> Child:
     """A process with a run, whose id is the first line it prints."""
-    command = [sys.executable, "-c", HOLDS_A_RUN, store]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ)
-    yield process
-    process.kill()
-    process.communicate()
-
-
-def first_line(process: "subprocess.Popen[str]") -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
+    return Child([store], program=HOLDS_A_RUN)
 
 
 def log_and_fail(run: TrackedRun, *steps: int) -> None:
@@ -86,14 +75,13 @@ def history(client: MlflowClient, run_id: str, key: str = "loss") -> list[int]:
 
 
 def test_a_run_of_a_living_process_cannot_go_on_and_one_of_a_dead_process_can(
-    other_process: "subprocess.Popen[str]", config: TrackingConfig, client: MlflowClient
+    other_process: Child, config: TrackingConfig, client: MlflowClient
 ) -> None:
-    run_id = first_line(other_process)
+    run_id = other_process.first_line()
     with pytest.raises(ConfigError, match=rf"run {run_id} is still running \(process {other_process.pid} on this"):
         continue_run(run_id, config, force=True)
     assert close_dead_runs(client) == []
-    other_process.kill()
-    other_process.wait()
+    other_process.close()
     run = continue_run(run_id, config)
     with run.status():
         run.logger.log_metrics({"loss": 2.0}, step=2)
@@ -103,26 +91,24 @@ def test_a_run_of_a_living_process_cannot_go_on_and_one_of_a_dead_process_can(
 
 
 def test_a_run_that_another_process_is_closing_is_waited_for(
-    other_process: "subprocess.Popen[str]", config: TrackingConfig, tmp_path: Path
+    other_process: Child, config: TrackingConfig, tmp_path: Path
 ) -> None:
-    run_id = first_line(other_process)
-    other_process.kill()
-    other_process.wait()
+    run_id = other_process.first_line()
+    other_process.close()
     holds_the_lock = (
         "import sys, time; from pathlib import Path; from project.tracking.processes import RunLock\n"
         "print(RunLock(Path(sys.argv[1])).acquire(), flush=True); time.sleep(0.5)"
     )
     lock = tmp_path / "mlruns" / "lightrail" / run_id / "run.lock"
-    with subprocess.Popen([sys.executable, "-c", holds_the_lock, str(lock)], stdout=subprocess.PIPE, text=True) as own:
-        assert first_line(own) == "True"
-        with continue_run(run_id, config).status():
-            pass
+    assert Child([lock], program=holds_the_lock).first_line() == "True"
+    with continue_run(run_id, config).status():
+        pass
 
 
 def test_a_living_process_counts_though_somebody_removed_its_lock(
-    other_process: "subprocess.Popen[str]", config: TrackingConfig, tmp_path: Path
+    other_process: Child, config: TrackingConfig, tmp_path: Path
 ) -> None:
-    run_id = first_line(other_process)
+    run_id = other_process.first_line()
     (tmp_path / "mlruns" / "lightrail" / run_id / "run.lock").unlink()
     with pytest.raises(ConfigError, match=rf"still running \(process {other_process.pid} on this machine\)"):
         continue_run(run_id, config, force=True)
@@ -146,11 +132,10 @@ def test_a_lock_is_one_process_s_and_its_forked_children_free_nothing(tmp_path: 
         lock.release()
         os._exit(0)
     os.waitpid(child, 0)
-    command = [sys.executable, "-c", TRIES_A_LOCK, str(lock.path)]
-    tried = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert tried.stdout == f"False process {os.getpid()} on this machine\n"
+    said, _ = Child([lock.path], program=TRIES_A_LOCK).communicate()
+    assert said == f"False process {os.getpid()} on this machine\n"
     lock.release()
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("True ")
+    assert Child([lock.path], program=TRIES_A_LOCK).communicate()[0].startswith("True ")
 
 
 def test_a_tag_names_a_process_and_other_texts_none() -> None:

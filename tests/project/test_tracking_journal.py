@@ -2,10 +2,7 @@
 
 import json
 import logging
-import os
 import pickle
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +20,7 @@ from project.tracking.recovery import close_dead_runs, send_pending
 from project.tracking.run import start_run
 from project.tracking.sender import Sent
 from project.tracking.settings import TrackingConfig
+from tests.children import SECONDS_TO_HANG, Child
 
 DIES_AFTER_LOGGING = """
 import os, sys
@@ -41,11 +39,10 @@ def steps(client: MlflowClient, run_id: str, key: str) -> list[int]:
 
 
 def test_a_process_that_dies_at_once_loses_no_metric(store: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", DIES_AFTER_LOGGING, store], capture_output=True, text=True, env=os.environ, check=False
-    )
-    assert done.returncode == 9, done.stderr
-    run_id = done.stdout.strip()
+    dying = Child([store], program=DIES_AFTER_LOGGING)
+    shown, errors = dying.communicate()
+    assert dying.returncode == 9, errors
+    run_id = shown.strip()
     client = MlflowClient(store)
     assert steps(client, run_id, "train/loss") == []
     assert send_pending(client, run_id).metrics == 3000
@@ -151,10 +148,10 @@ def test_a_server_that_comes_back_gets_every_metric_once(
     for step in range(700):
         logger.log_metrics({"train/loss": float(step), "lr": 0.1}, step)
     logger.finalize("success")  # the first attempt fails: it does not wait for more
-    assert away_for_a_while.was_refused.wait(10)
+    assert away_for_a_while.was_refused.wait(SECONDS_TO_HANG)
     for step in range(700, 900):
         logger.log_metrics({"train/loss": float(step), "lr": 0.1}, step)
-    assert logger.sender.flush(timeout_seconds=20, keep_trying=True)
+    assert logger.sender.flush(timeout_seconds=SECONDS_TO_HANG, keep_trying=True)
     assert sorted(away_for_a_while.metrics) == sorted(
         [("train/loss", step, float(step)) for step in range(900)] + [("lr", step, 0.1) for step in range(900)]
     )
@@ -209,7 +206,7 @@ def test_tags_are_set_in_order_and_wait_for_a_store_that_is_away(store: str, mon
             run.set_tags({"last": str(number), f"tag{number}": "yes"})
         assert not run.logger.sender.flush(timeout_seconds=1)
     assert "last" not in client.get_run(run.run_id).data.tags
-    assert run.logger.sender.flush(timeout_seconds=20, keep_trying=True)
+    assert run.logger.sender.flush(timeout_seconds=SECONDS_TO_HANG, keep_trying=True)
     tags = client.get_run(run.run_id).data.tags
     assert tags["last"] == "119"
     assert all(tags[f"tag{number}"] == "yes" for number in range(120))

@@ -8,6 +8,7 @@ import pytest
 
 from project.tracking.folders import RunFolders
 from project.tracking.uploads import Uploads
+from tests.children import SECONDS_TO_HANG
 
 
 class Store:
@@ -25,7 +26,7 @@ class Store:
         with Path(local_path).open() as first:
             start = first.read(2)
         self.reading.set()
-        assert self.go_on.wait(10)
+        assert self.go_on.wait(SECONDS_TO_HANG)
         with Path(local_path).open() as second:  # large files are opened once for each part
             self.taken.append((f"{artifact_path or '.'}/{Path(local_path).name}", start + second.read()[2:]))
 
@@ -83,12 +84,12 @@ def test_a_file_replaced_while_it_is_sent_is_sent_as_it_was_and_then_as_it_is(fo
     uploads.request(LAST)
     sending = threading.Thread(target=uploads.send_requested, args=(store, "run"))
     sending.start()
-    assert store.reading.wait(10)
+    assert store.reading.wait(SECONDS_TO_HANG)
     assert uploads.is_busy
     replace(last, "TWO")
     uploads.request(LAST)
     store.go_on.set()
-    sending.join(10)
+    sending.join(SECONDS_TO_HANG)
     assert store.taken == [(LAST, "one"), (LAST, "TWO")]
     assert not uploads.is_busy
     assert {path.name for path in folders.artifacts.parent.iterdir()} == {"artifacts", "uploaded.json"}

@@ -15,6 +15,7 @@ from project.commands import ui
 from project.errors import ConfigError
 from project.tracking.run import start_run
 from project.tracking.settings import TrackingConfig
+from tests.children import SECONDS_TO_HANG
 
 STAND_IN = """
 import subprocess, sys
@@ -72,7 +73,7 @@ def test_the_last_run_is_named_and_control_c_leaves_no_process(
     assert ui.run(["--tracking.uri", store, "--port", "0"]) == 0
     assert last.address in capsys.readouterr().out
     assert len(children) == 2
-    assert psutil.wait_procs(children, timeout=5)[1] == []
+    assert psutil.wait_procs(children, timeout=SECONDS_TO_HANG)[1] == []
 
 
 def test_a_server_that_ends_is_reported(store: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,21 +1,17 @@
 """A sweep of a tiny network: written, run as a person does, and read back from Optuna and MLflow."""
 
 import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
 import psutil
-import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from project.configuration import parse
+from tests.children import Child
 from tests.lightning_modules.test_pinyin import TINY, write_sentences
 from tests.project.running import QUIET, Outcome, RecordedRun, lightrail, runs_in
 
@@ -28,7 +24,6 @@ STEPS = [
     "--data.batch.max_tokens=null",
     "--data.batch.size=4",
 ]
-SECONDS_TO_WAIT = 120
 LR = {"low": 1e-3, "high": 1e-1, "log": True}
 
 
@@ -67,15 +62,8 @@ class TinySweep:
     def run(self, *settings: str) -> Outcome:
         return lightrail(*self.command, *settings)
 
-    def start(self, *settings: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            [sys.executable, "-m", "project", *self.command, *settings],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONWARNINGS": "ignore"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self, *settings: str) -> Child:
+        return Child([*self.command, *settings], folder=self.folder)
 
     @property
     def study(self) -> optuna.Study:
@@ -97,19 +85,6 @@ class TinySweep:
     def children(self) -> list[RecordedRun]:
         parent = self.parent.run_id
         return [run for run in runs_in(self.store) if run.tags.get("mlflow.parentRunId") == parent]
-
-
-def wait_until(holds: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + SECONDS_TO_WAIT
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if holds():
-                return
-        except (KeyError, ValueError, IndexError):  # it has not come so far
-            pass
-        time.sleep(0.1)
-    process.kill()
-    pytest.fail(f"it did not come about: {process.communicate()}")
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:

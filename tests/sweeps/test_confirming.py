@@ -21,6 +21,7 @@ from sweeps.definition import Sweep
 from sweeps.driving import Interrupted, Reports, TrialFailed
 from sweeps.report import conclude
 from sweeps.study import open_storage, open_study
+from tests.children import SECONDS_TO_HANG
 from tests.sweeps.made_studies import ACCURACY, LOSS, Story, make_parent, make_sweep
 from tests.sweeps.sweeping import TinySweep
 
@@ -55,7 +56,7 @@ class Trainer:
         self.calls.append({"configuration": configuration, "name": name, "tags": tags, "run_id": run_id})
         began(run_id or f"run of {name}")
         if self.together is not None:
-            self.together.wait(30)
+            self.together.wait(SECONDS_TO_HANG)
         self.is_busy = False
         value = self.values.get(name, self.values.get(name.partition(" confirm")[0]))
         if isinstance(value, Exception):

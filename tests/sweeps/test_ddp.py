@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from project.tracking.processes import owner_of
 from sweeps.study import KILLS, PROCESS, REPORTS, RUNS
-from tests.sweeps.sweeping import ALLOWED, SECONDS_TO_WAIT, TinySweep, processes_of, wait_until
+from tests.children import SECONDS_TO_HANG, wait_for
+from tests.sweeps.sweeping import ALLOWED, TinySweep, processes_of
 
 RATES = [0.03, 1e-9]
 """The second one learns nothing, and is given up."""
@@ -47,7 +48,7 @@ def write(sweep: TinySweep, devices: int, *settings: str, rates: list[float]) ->
 def test_trials_of_two_processes_are_judged_as_trials_of_one(tiny_sweep: TinySweep, alone: TinySweep) -> None:
     write(tiny_sweep, 2, rates=RATES)
     driver = tiny_sweep.start()
-    _, errors = driver.communicate(timeout=SECONDS_TO_WAIT)
+    _, errors = driver.communicate()
     assert driver.returncode == 0, errors
     assert wait_for_no_process(tiny_sweep) == []
     write(alone, 1, rates=RATES)
@@ -72,12 +73,12 @@ def test_trials_of_two_processes_are_judged_as_trials_of_one(tiny_sweep: TinySwe
 def test_a_trial_one_process_of_which_is_killed_goes_on(tiny_sweep: TinySweep) -> None:
     write(tiny_sweep, 2, "--trainer.callbacks.seconds=0.2", "--tracking.checkpoint.every_steps=1", rates=RATES[:1])
     driver = tiny_sweep.start()
-    wait_until(lambda: len(tiny_sweep.trials[0].intermediate_values) > 0, driver)
+    wait_for(lambda: len(tiny_sweep.trials[0].intermediate_values) > 0, driver)
     owner = owner_of(tiny_sweep.trials[0].user_attrs[PROCESS])
     assert owner is not None
     (second,) = (own for own in psutil.Process(owner.number).children() if own.environ().get("LOCAL_RANK") == "1")
     os.kill(second.pid, signal.SIGKILL)
-    _, errors = driver.communicate(timeout=SECONDS_TO_WAIT)
+    _, errors = driver.communicate()
     assert driver.returncode == 0, errors
     assert wait_for_no_process(tiny_sweep) == []
     before, after = tiny_sweep.trials
@@ -99,8 +100,8 @@ def weights_of(sweep: TinySweep, trial: FrozenTrial) -> list[list[str]]:
 
 
 def wait_for_no_process(sweep: TinySweep) -> list[psutil.Process]:
-    """Give what still works in the sweep's folder ten seconds after its end."""
-    deadline = time.monotonic() + 10
+    """Wait until nothing works in the sweep's folder any more; give what does not end."""
+    deadline = time.monotonic() + SECONDS_TO_HANG
     while (left := processes_of(sweep.folder)) and time.monotonic() < deadline:
         time.sleep(0.1)
     return left

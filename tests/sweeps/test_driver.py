@@ -23,6 +23,7 @@ from sweeps.driving import Interrupted, TrialFailed
 from sweeps.progress import Progress
 from sweeps.study import DRIVER, FAILURE, PROCESS, open_storage, open_study
 from sweeps.sweep import Driver
+from tests.children import SECONDS_TO_HANG
 from tests.sweeps.made_studies import make_sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -148,17 +149,15 @@ def test_an_error_of_one_worker_stops_the_others_and_is_raised(tmp_path: Path, m
 
     def objective(trial: optuna.Trial, settings: dict[str, Any], is_stopping: threading.Event) -> float:
         if trial.number == 0:
-            assert has_begun.wait(20)
+            assert has_begun.wait(SECONDS_TO_HANG)
             raise OSError("the disk is full")
         has_begun.set()
-        assert is_stopping.wait(20), "the others are told"
+        assert is_stopping.wait(SECONDS_TO_HANG), "the others are told"
         raise Interrupted("stopped")
 
     monkeypatch.setattr(Untrained, "objective_of", staticmethod(objective))
-    began = time.monotonic()
     with pytest.raises(OSError, match="the disk is full"):
         drive(tmp_path, workers=3)
-    assert time.monotonic() - began < 15
     monkeypatch.setattr(Untrained, "objective_of", staticmethod(value_of))
     trials = drive(tmp_path, workers=3)
     assert len(asked(trials)) == 5, "the same command goes on"
@@ -166,14 +165,14 @@ def test_an_error_of_one_worker_stops_the_others_and_is_raised(tmp_path: Path, m
 
 def test_no_trial_begins_when_the_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def objective(trial: optuna.Trial, settings: dict[str, Any], is_stopping: threading.Event) -> float:
-        time.sleep(1.0)
+        time.sleep(3.5)  # beyond the end of the time
         return value_of(trial, settings, is_stopping)
 
     monkeypatch.setattr(Untrained, "objective_of", staticmethod(objective))
     assert drive(tmp_path, timeout_minutes=0) == []
-    trials = drive(tmp_path, timeout_minutes=1.2 / 60, workers=2)
+    trials = drive(tmp_path, timeout_minutes=3 / 60, workers=2)
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}, "those in progress come to their end"
-    assert 2 <= len(trials) <= 4
+    assert len(trials) == 2
 
 
 def test_a_worker_without_a_trial_waits_for_those_in_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +209,7 @@ def test_a_trial_interrupted_while_another_worker_counts_is_not_forgotten(
     def objective(trial: optuna.Trial, settings: dict[str, Any], is_stopping: threading.Event) -> float:
         begun.append(trial.number)
         if len(begun) == 1:
-            assert is_looked_for.wait(20)
+            assert is_looked_for.wait(SECONDS_TO_HANG)
             raise Interrupted("as asked")
         return value_of(trial, settings, is_stopping)
 
@@ -229,7 +228,7 @@ def test_a_process_that_a_dead_driver_left_is_ended_before_its_trial_goes_on(
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/sweeps.db")
     left = study.ask()
     left.set_user_attr(DRIVER, Owner.of(psutil.Process())._replace(created=1).tag)
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(20)"], start_new_session=True) as orphan:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True) as orphan:
         left.set_user_attr(PROCESS, Owner.of(psutil.Process(orphan.pid)).tag)
         trials = drive(tmp_path, n_trials=1)
         assert orphan.poll() == -signal.SIGKILL

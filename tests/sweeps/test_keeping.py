@@ -11,6 +11,7 @@ from project.tracking.store import open_store
 from sweeps.keeping import KEEPER, become_keeper, has_lost_its_keeper, keeping
 from sweeps.running import CONCLUDED
 from sweeps.sweep import Driver
+from tests.children import SECONDS_TO_HANG
 from tests.sweeps.sweeping import TinySweep
 
 ELSEWHERE = "another/0 4 1700000000"
@@ -28,7 +29,7 @@ def test_a_process_keeps_a_study_while_it_says_so(study: optuna.Study) -> None:
     assert not has_lost_its_keeper(study, HEARTBEAT)
     with keeping(study, 0.01):
         first = study.user_attrs[KEEPER][1]
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + SECONDS_TO_HANG
         while study.user_attrs[KEEPER][1] == first and time.monotonic() < deadline:
             time.sleep(0.01)
         assert study.user_attrs[KEEPER][1] > first

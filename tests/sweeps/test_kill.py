@@ -11,8 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from project.tracking.processes import Owner, owner_of
 from sweeps.study import DRIVER, PROCESS, RUNS, finished
+from tests.children import SECONDS_TO_HANG, wait_for
 from tests.project.running import Outcome, RecordedRun
-from tests.sweeps.sweeping import SECONDS_TO_WAIT, TinySweep, wait_until
+from tests.sweeps.sweeping import TinySweep
 
 STEPS, VALIDATED_EVERY = 30, 3
 SLOW = ["--trainer.callbacks.seconds=0.2", f"--trainer.max_steps={STEPS}", "--tracking.checkpoint.every_steps=2"]
@@ -23,10 +24,10 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_as_many_trials_as_were
 ) -> None:
     tiny_sweep.write(*SLOW, n_trials=3)
     driver = tiny_sweep.start()
-    wait_until(lambda: has_gone_on(tiny_sweep, {}), driver)
+    wait_for(lambda: has_gone_on(tiny_sweep, {}), driver)
     kill_trials(tiny_sweep)
     before = places(tiny_sweep)
-    wait_until(lambda: has_gone_on(tiny_sweep, before), driver)
+    wait_for(lambda: has_gone_on(tiny_sweep, before), driver)
     driver.kill()
     driver.communicate()
     for trial in tiny_sweep.study.get_trials(states=[TrialState.RUNNING]):
@@ -38,7 +39,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_as_many_trials_as_were
         assert is_unheard or run.checkpoint("last")["global_step"] == steps, "no other step is lost"
     before = places(tiny_sweep)
     driver = tiny_sweep.start()
-    wait_until(lambda: has_gone_on(tiny_sweep, before), driver)
+    wait_for(lambda: has_gone_on(tiny_sweep, before), driver)
     driver.kill()
     kill_trials(tiny_sweep)
     driver.communicate()
@@ -52,9 +53,9 @@ def test_a_sweep_that_is_told_to_stop_goes_on(tiny_sweep: TinySweep) -> None:
     before: dict[str, Place] = {}
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         driver = tiny_sweep.start()
-        wait_until(partial(has_gone_on, tiny_sweep, before), driver)
+        wait_for(partial(has_gone_on, tiny_sweep, before), driver)
         driver.send_signal(number)
-        _, errors = driver.communicate(timeout=SECONDS_TO_WAIT)
+        _, errors = driver.communicate()
         assert driver.returncode == status, errors
         assert {run.status for run in tiny_sweep.children} == {"KILLED"}
         before = places(tiny_sweep)
@@ -81,7 +82,7 @@ def check_is_whole(sweep: TinySweep, outcome: Outcome, interrupted: Collection[s
     for trial in finished(sweep.study):
         assert sorted(trial.intermediate_values) == list(range(VALIDATED_EVERY, STEPS + 1, VALIDATED_EVERY))
     assert sweep.parent.status == "FINISHED"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + SECONDS_TO_HANG
     while (left := trials_left(sweep)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left == []
@@ -132,7 +133,7 @@ def kill_trials(sweep: TinySweep) -> None:
 
 def wait_for_the_end(trial: FrozenTrial) -> None:
     """Of a trial's process, which has lost its driver."""
-    deadline = time.monotonic() + SECONDS_TO_WAIT
+    deadline = time.monotonic() + SECONDS_TO_HANG
     while lives(trial) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not lives(trial)
@@ -154,9 +155,9 @@ def test_a_trial_of_nobody_is_gone_on_with(tiny_sweep: TinySweep) -> None:
 def test_two_drivers_share_a_study_and_train_no_trial_too_many(tiny_sweep: TinySweep) -> None:
     tiny_sweep.write("--trainer.callbacks.seconds=0.3", n_trials=5)
     driver = tiny_sweep.start("--resources.workers=1")  # which alone takes longer than another one takes to join
-    wait_until(lambda: len(tiny_sweep.trials) > 0, driver)
+    wait_for(lambda: len(tiny_sweep.trials) > 0, driver)
     joined = tiny_sweep.run()
-    shown, errors = driver.communicate(timeout=SECONDS_TO_WAIT)
+    shown, errors = driver.communicate()
     assert (driver.returncode, joined.status) == (0, 0), errors + joined.err
     assert tiny_sweep.numbers(TrialState.COMPLETE) == [0, 1, 2, 3, 4]
     assert len(tiny_sweep.trials) == len(tiny_sweep.children) == 5

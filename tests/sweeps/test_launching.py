@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from sweeps.launching.driver_process import DriverProcess
 from sweeps.study import RUNS
+from tests.children import SECONDS_TO_HANG
 from tests.sweeps.sweeping import TinySweep, processes_of
 
 ON_THIS_MACHINE = ["--launcher=slurm", "--cluster.executor=local", "--cluster.parameters.timeout_min=10"]
@@ -101,12 +102,12 @@ def _check_is_whole(sweep: TinySweep, last_line: str) -> None:
     drivers = {trial.user_attrs["driver"] for trial in sweep.trials}
     assert len(drivers) == 2, "each takes its part"
     own = psutil.Process().children(recursive=True)  # what trials are forked from, which this process keeps
-    _, left = psutil.wait_procs([one for one in processes_of(sweep.folder) if one not in own], timeout=20)
+    _, left = psutil.wait_procs([one for one in processes_of(sweep.folder) if one not in own], timeout=SECONDS_TO_HANG)
     assert left == []
 
 
 def _wait_for_a_report(sweep: TinySweep) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + SECONDS_TO_HANG
     while time.monotonic() < deadline:
         try:
             if any(trial.intermediate_values for trial in sweep.trials):

@@ -19,10 +19,10 @@ from sqlalchemy.exc import OperationalError
 
 from sweeps.study import DRIVER, RUNS, finished
 from sweeps.turn import Turn
+from tests.children import SECONDS_TO_HANG, wait_for
 from tests.project.servers import running_postgres
-from tests.sweeps.sweeping import SECONDS_TO_WAIT, TinySweep, wait_until
+from tests.sweeps.sweeping import TinySweep
 
-SECONDS = 20
 SLOW = ["--trainer.callbacks.seconds=0.3", "--tracking.checkpoint.every_steps=2"]
 
 
@@ -65,29 +65,29 @@ class Holder(threading.Thread):
     def run(self) -> None:
         with suppress(OperationalError), self.turn.taken():
             self.has_it.set()
-            self.may_end.wait(SECONDS)
+            self.may_end.wait(SECONDS_TO_HANG)
 
     def end(self) -> None:
         self.may_end.set()
-        self.join(SECONDS)
+        self.join(SECONDS_TO_HANG)
         assert not self.is_alive()
 
 
 def test_a_turn_is_one_drivers_among_all_that_share_the_database(server: str) -> None:
     first, second = Turn(RDBStorage(server), "study"), Turn(RDBStorage(server), "study")
     holder = Holder(first)
-    assert holder.has_it.wait(SECONDS)
+    assert holder.has_it.wait(SECONDS_TO_HANG)
     other = Holder(second)
     assert not other.has_it.wait(0.5)
     with Turn(RDBStorage(server), "another study").taken():
         pass
     holder.end()
-    assert other.has_it.wait(SECONDS)
+    assert other.has_it.wait(SECONDS_TO_HANG)
     other.end()
     with first.taken() as end_turn:
         end_turn()
         last = Holder(second)
-        assert last.has_it.wait(SECONDS), "before the block ends"
+        assert last.has_it.wait(SECONDS_TO_HANG), "before the block ends"
         last.end()
 
 
@@ -95,17 +95,17 @@ def test_a_turn_ends_with_the_connection_of_who_has_it(server: str) -> None:
     storage = RDBStorage(server)
     turn = Turn(storage, "study")
     holder = Holder(turn)
-    assert holder.has_it.wait(SECONDS)
+    assert holder.has_it.wait(SECONDS_TO_HANG)
     other = Holder(Turn(RDBStorage(server), "study"))
     assert not other.has_it.wait(0.5)
     others = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
     with storage.engine.connect() as connection:
         connection.execute(sqlalchemy.text(others))
-    assert other.has_it.wait(SECONDS), "as when the machine of the holder has died"
+    assert other.has_it.wait(SECONDS_TO_HANG), "as when the machine of the holder has died"
     other.end()
     holder.end()
     again = Holder(turn)
-    assert again.has_it.wait(SECONDS), "the holder's other workers are not held back for ever"
+    assert again.has_it.wait(SECONDS_TO_HANG), "the holder's other workers are not held back for ever"
     again.end()
 
 
@@ -113,9 +113,9 @@ def test_two_drivers_share_a_study_on_a_server_one_of_which_is_killed(tiny_sweep
     sweep = SharedSweep(tiny_sweep.folder, tiny_sweep.store, server=server)
     sweep.write(*SLOW, n_trials=3, resources={"workers": 1, "threads": 1}, heartbeat_seconds=1)
     first, second = sweep.start(), sweep.start()
-    wait_until(lambda: len(in_progress(sweep)) == 2, second)
+    wait_for(lambda: len(in_progress(sweep)) == 2, second)
     first.send_signal(signal.SIGKILL)
-    told = [driver.communicate(timeout=2 * SECONDS_TO_WAIT) for driver in (first, second)]
+    told = [driver.communicate() for driver in (first, second)]
     assert [driver.returncode for driver in (first, second)] == [-signal.SIGKILL, 0], told
     done = finished(sweep.study)
     assert [trial.state for trial in done] == [TrialState.COMPLETE] * 3

@@ -41,6 +41,12 @@ def test_trials_are_runs_under_that_of_their_study(tiny_sweep: TinySweep, monkey
     assert tiny_sweep.parent.status == "FINISHED"
 
 
+def test_a_trial_may_have_loader_workers(tiny_sweep: TinySweep) -> None:
+    tiny_sweep.write("--data.batch.num_workers=1", n_trials=1)
+    outcome = tiny_sweep.run()
+    assert (outcome.status, tiny_sweep.numbers(TrialState.COMPLETE)) == (0, [0]), outcome.err
+
+
 def test_what_goes_wrong_is_that_trials_own_and_says_why(tiny_sweep: TinySweep) -> None:
     hows = ["crash", "nan", "memory", "memory of a GPU", "small memory", "well"]
     points = [{"trainer.callbacks.how": how} for how in hows]
