@@ -26,8 +26,8 @@ import torch
 import project.commands.fit
 import project.commands.resume  # noqa: F401 - all that an attempt needs is imported once, here
 import sweeps.preloaded  # noqa: F401 - what commands import late too
-from project.checkpoints import UNFINISHED
 from project.cli import main as lightrail
+from project.durable import UNFINISHED
 
 SETTINGS = [
     *("--config=text_classification", "--model.encoder.width=32", "--model.encoder.ngram_buckets=2048"),
@@ -156,7 +156,7 @@ def _is_checkpoint(descriptor: int) -> bool:
 
 
 def _is_unfinished(file: Path) -> bool:
-    return file.name.endswith(UNFINISHED)
+    return file.name.endswith(f".ckpt{UNFINISHED}")  # other files of a run are written so as well
 
 
 def _die() -> None:

@@ -11,7 +11,7 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
-from project.checkpoints import UNFINISHED
+from project.durable import replacing
 from project.errors import ConfigError
 from project.tracking.store import check_folder
 
@@ -63,22 +63,18 @@ def write_answers(table: pa.Table, output: Path) -> None:
     Raises: ConfigError when it cannot be written.
     """
     target = output.resolve()  # a link goes on leading to the file
-    unfinished = target.with_name(target.name + UNFINISHED)
     try:
-        with unfinished.open("wb") as stream:
+        with replacing(target) as stream:
             if output.suffix == ".parquet":
                 pyarrow.parquet.write_table(table, stream)
             elif output.suffix == ".csv":
                 pyarrow.csv.write_csv(flat(table), stream)
             else:
                 stream.writelines(line.encode() for line in _json_lines(table))
-        unfinished.replace(target)
     except OSError as error:
         raise ConfigError(
             f"--output {output}: {error.strerror or error}. Name a file in a folder that may be written."
         ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def flat(table: pa.Table) -> pa.Table:

@@ -1,6 +1,5 @@
 """Checkpoints: written whole or not at all, the best and the last kept, each with its configuration and its run."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
 from typing_extensions import override
 
-from datamodules.cache import sync_folder
 from lightning_modules.base import TaskModule, read_checkpoint
+from project.durable import replacing
 from project.last_checkpoint import LastCheckpoint
 from project.tracking.settings import CheckpointConfig
 
-UNFINISHED = ".unfinished"
 BEST, LAST = "best.ckpt", "last.ckpt"
 
 
@@ -104,12 +102,6 @@ def place_checkpoints(
         trainer.strategy.checkpoint_io.run = {"id": run_id, "folder": str(folder)}
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what a process left that died while it wrote a checkpoint."""
-    for file in folder.glob(f"*{UNFINISHED}"):
-        file.unlink(missing_ok=True)
-
-
 def store_buffers(model: TaskModule, path: Path) -> None:
     """Put the buffers of the model into a checkpoint that holds the same weights; the file is whole at every moment."""
     checkpoint, state = read_checkpoint(path), model.state_dict()
@@ -118,18 +110,9 @@ def store_buffers(model: TaskModule, path: Path) -> None:
 
 
 def _write_whole(checkpoint: dict[str, Any], target: Path) -> None:
-    """Write under a temporary name, sync and rename."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(target.name + UNFINISHED)
-    try:
-        with unfinished.open("wb") as stream:
-            torch.save(checkpoint, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(target)
-        sync_folder(target.parent)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(target) as stream:
+        torch.save(checkpoint, stream)
 
 
 class _NewFiles:

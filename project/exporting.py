@@ -10,7 +10,6 @@ from typing import Literal
 
 import torch
 
-from datamodules.cache import sync_folder
 from lightning_modules.base import TaskModule
 from lightning_modules.exported import (
     DESCRIPTION,
@@ -20,6 +19,7 @@ from lightning_modules.exported import (
     restore_task,
     separate_weights,
 )
+from project.durable import UNFINISHED, sync
 from project.errors import ConfigError
 from project.model_card import model_card
 from project.stored_model import StoredModel
@@ -81,13 +81,14 @@ def _write_task(model: StoredModel, task: TaskModule, folder: Path) -> None:
 def _written_whole(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give a folder beside `target` that takes its place when the block is left normally, and vanishes otherwise."""
     place = target.resolve()  # a link goes on leading to the model
-    folder = place.with_name(f".{place.name}.unfinished-{os.getpid()}")
+    folder = place.with_name(f".{place.name}{UNFINISHED}-{os.getpid()}")
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir()
         yield folder
         _finish(folder)
         _put_in_place(folder, place, overwrite=overwrite)
+        sync(place.parent)
     except OSError as error:
         raise ConfigError(
             f"--output {target}: {error.strerror or error}. Name a folder that may be written."
@@ -116,6 +117,5 @@ def _finish(folder: Path) -> None:
     for file in folder.rglob("*"):
         if file.is_file():
             file.chmod(mode)  # safetensors makes files that nobody else may read
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-    sync_folder(folder)
+            sync(file)
+    sync(folder)

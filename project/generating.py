@@ -19,7 +19,7 @@ from project.logs import silence_transformers
 from project.stored_model import checkpoint_of
 from project.tracking.settings import TrackingConfig
 
-UNFINISHED = "\ufffd"
+HALF_CHARACTER = "\ufffd"
 """How a tokenizer spells bytes that are no whole character, or not yet."""
 
 
@@ -108,7 +108,7 @@ class GrowingText:
         """The text of tokens that were not spelled yet, once it ends with a whole character."""
         before = self._tokenizer.decode(self._ids[self._start : self._num_spelled])
         text = self._tokenizer.decode(self._ids[self._start :])
-        if len(text) <= len(before) or (text.endswith(UNFINISHED) and not is_last):
+        if len(text) <= len(before) or (text.endswith(HALF_CHARACTER) and not is_last):
             return ""
         self._start, self._num_spelled = self._num_spelled, len(self._ids)
         return text[len(before) :]

@@ -13,8 +13,9 @@ from lightning.pytorch import Callback
 from lightning_modules.base import read_checkpoint
 from project.build import Experiment, build
 from project.changed_settings import ApplyChanges, change_tags, changed_settings, refuse_fixed
-from project.checkpoints import LAST, remove_unfinished
+from project.checkpoints import LAST
 from project.configuration import Configuration
+from project.durable import remove_unfinished, write_whole
 from project.errors import ConfigError
 from project.fitting import FinishedRun, attach, train_and_test
 from project.last_checkpoint import LastCheckpoint
@@ -167,10 +168,7 @@ def _write_changed_configuration(run: TrackedRun, configuration: Configuration) 
     """Keep the configuration now in force beside the one of the start, written whole or not at all."""
     if not is_process_zero():
         return
-    target = run.directory / CHANGED_CONFIGURATION
-    draft = target.with_suffix(".draft")
-    draft.write_text(configuration.dump(), encoding="utf-8")
-    draft.replace(target)
+    write_whole(run.directory / CHANGED_CONFIGURATION, configuration.dump())
     run.upload_soon(CHANGED_CONFIGURATION)
 
 

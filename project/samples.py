@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning_modules.base import TaskModule
 from lightning_modules.causal_lm import CausalLM
 from lightning_modules.generation import GenerationConfig
+from project.durable import write_whole
 from project.errors import ConfigError
 from project.generating import TextModel, text_model
 from project.tracking.settings import SamplesConfig
@@ -87,9 +88,7 @@ class SampledText(Callback):
             return
         target = self.place.folder / GENERATED
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_suffix(".draft")
-        draft.write_text("\n".join(map(_shown, self._entries)), encoding="utf-8", newline="")
-        draft.replace(target)
+        write_whole(target, "\n".join(map(_shown, self._entries)))
         self.place.upload_soon(GENERATED)
 
 

@@ -1,6 +1,6 @@
 """Rows that were encoded once, kept on disk and mapped into memory."""
 
-from datamodules.cache.building import build_once, cache_folder, digest_of, file_digest, is_finished, sync_folder
+from datamodules.cache.building import build_once, cache_folder, digest_of, file_digest, is_finished
 from datamodules.cache.reading import TokenisedSplit, split_names
 from datamodules.cache.writing import CacheWriter, Cell
 
@@ -14,5 +14,4 @@ __all__ = [
     "file_digest",
     "is_finished",
     "split_names",
-    "sync_folder",
 ]

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from datamodules.cache.layout import FORMAT_VERSION, META
 from datamodules.cache.writing import CacheWriter, writing_to
+from project.durable import UNFINISHED, put_in_place
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def _build(folder: Path, build: Callable[[CacheWriter], None]) -> None:
-    unfinished = folder.with_name(folder.name + ".unfinished")
+    unfinished = folder.with_name(folder.name + UNFINISHED)
     with writing_to(folder):
         for leftover in (unfinished, folder):  # nobody else uses them: this process holds the lock
             if leftover.exists():
@@ -70,8 +71,7 @@ def _build(folder: Path, build: Callable[[CacheWriter], None]) -> None:
         build(writer)
         writer.close()
         with writing_to(folder):
-            unfinished.rename(folder)
-            sync_folder(folder.parent)
+            put_in_place(unfinished, folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
@@ -95,12 +95,3 @@ def _try_lock(stream: IO[str]) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the disk keep what was renamed in a folder: without this a power cut may undo it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.cache.layout import FORMAT_VERSION, META, OFFSET_DTYPE, Kind, offsets_file, values_file
+from project.durable import sync, write_whole
 from project.errors import ConfigError
 
 Cell = NDArray[np.integer[Any]] | int | str
@@ -48,10 +48,7 @@ class CacheWriter:
         splits = {name: writer.close() for name, writer in self._splits.items()}
         with writing_to(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / META).open("w", encoding="utf-8") as stream:
-                json.dump({"format_version": FORMAT_VERSION, "splits": splits}, stream, indent=1)
-                stream.flush()
-                os.fsync(stream.fileno())
+            write_whole(self.folder / META, json.dumps({"format_version": FORMAT_VERSION, "splits": splits}, indent=1))
 
     def _writer(self, split: str, first: Mapping[str, Cell]) -> "_SplitWriter":
         if split not in self._splits:
@@ -167,8 +164,7 @@ class _ColumnWriter:
         self._flush()
         with writing_to(self._folder):
             for path in (self._path, self._offsets_path) if self.kind != "integer" else (self._path,):
-                with path.open("ab") as stream:
-                    os.fsync(stream.fileno())
+                sync(path)
         digest = self._content.hexdigest() + self._lengths.hexdigest()
         return {"kind": self.kind, "dtype": self.dtype.str, "num_values": self.num_values, "digest": digest}
 

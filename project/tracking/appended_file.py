@@ -4,10 +4,12 @@ import io
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from project.durable import replacing
 
 log = logging.getLogger(__name__)
 
@@ -76,13 +78,25 @@ class AppendedFile:
             with suppress(OSError):  # of a disk that is full as well; the next call asks again
                 os.fsync(descriptor)
 
+    def rewrite(self, lines: Iterable[bytes]) -> None:
+        """Put other lines in the place of all that is here, in one step."""
+        with self._guard():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self.path) as stream:
+                stream.writelines(lines)
+            self._forget()
+
     def remove(self) -> None:
         with self._guard():
-            if self._descriptor is not None:
-                os.close(self._descriptor)
             self.path.unlink(missing_ok=True)
-            self._descriptor = None
-            self._waiting.clear()
+            self._forget()
+
+    def _forget(self) -> None:
+        """Let go of the file that had the name, and of what it did not take."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor = None
+        self._waiting.clear()
 
     def _begin(self) -> None:
         self._process = os.getpid()

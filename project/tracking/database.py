@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from datamodules.cache import sync_folder
+from project.durable import UNFINISHED, put_in_place
 
 
 def make_database(file: Path) -> None:
@@ -13,10 +13,9 @@ def make_database(file: Path) -> None:
     """
     from mlflow import MlflowClient
 
-    unfinished = file.with_name(f"{file.name}.unfinished")
+    unfinished = file.with_name(file.name + UNFINISHED)
     for left in file.parent.glob(f"{unfinished.name}*"):  # of a process that was killed here
         left.unlink()
     store = MlflowClient(f"sqlite:///{unfinished}")._tracking_client.store
     store.engine.dispose()  # closes the file, whose name is about to change
-    unfinished.replace(file)
-    sync_folder(file.parent)
+    put_in_place(unfinished, file)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from project.durable import write_whole
 from project.tracking.appended_file import AppendedFile
 
 log = logging.getLogger(__name__)
@@ -121,10 +122,8 @@ class Journal:
 
     def mark_sent(self, end: int) -> None:
         """Note that the store has the first `end` bytes. The note is whole or not there."""
-        draft = self._mark.with_suffix(".draft")
         try:
-            draft.write_text(str(end))
-            draft.replace(self._mark)
+            write_whole(self._mark, str(end), is_synced=False)
         except OSError:  # a full disk; without the note all is sent once more, which changes nothing
             self._unwritten_mark = end
         else:
@@ -135,13 +134,10 @@ class Journal:
         records: dict[tuple[int, int], dict[str, float]] = {}
         for point in points:
             records.setdefault((point.time, point.step), {})[point.key] = point.value
-        draft = self.path.with_suffix(".restored")
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as stream:
-            for (time, step), metrics in sorted(records.items()):
-                stream.write(_line({"time": time, "step": step, "metrics": metrics}))
-        self.remove()
-        draft.replace(self.path)
+        self._mark.unlink(missing_ok=True)  # it counts bytes of the lines that go
+        self._file.rewrite(
+            _line({"time": time, "step": step, "metrics": metrics}) for (time, step), metrics in sorted(records.items())
+        )
         self.mark_sent(self._file.size)
 
     def sync(self) -> None:

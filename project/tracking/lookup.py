@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from project.durable import put_in_place, sync
 from project.errors import ConfigError
 from project.tracking.folders import run_folders
 from project.tracking.settings import TrackingConfig
@@ -135,7 +136,9 @@ def run_artifact(client: "MlflowClient", run: "Run", name: str, *, is_fresh: boo
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # half a download must not pass for the file
-        Path(client.download_artifacts(run.info.run_id, name, folder)).replace(path)
+        downloaded = Path(client.download_artifacts(run.info.run_id, name, folder))
+        sync(downloaded)
+        put_in_place(downloaded, path)
     return path
 
 

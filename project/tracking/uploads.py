@@ -9,13 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from project.durable import UNFINISHED, write_whole
 from project.tracking.folders import RunFolders
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-UNFINISHED = (".unfinished", ".draft")
-"""Endings of files that are renamed when they are whole."""
 
 
 class Uploads:
@@ -68,7 +66,7 @@ class Uploads:
         folder = self._folders.artifacts
         if self._folders.is_store or not folder.is_dir():
             return []
-        files = [file for file in folder.rglob("*") if file.is_file() and file.suffix not in UNFINISHED]
+        files = [file for file in folder.rglob("*") if file.is_file() and file.suffix != UNFINISHED]
         paths = [file.relative_to(folder).as_posix() for file in files]
         return sorted(paths, key=lambda path: (path.startswith("checkpoints/"), path))
 
@@ -99,10 +97,8 @@ class Uploads:
         return self._uploaded
 
     def _note(self, known: dict[str, list[int]]) -> None:
-        draft = self._folders.uploaded.with_suffix(".draft")
         with suppress(OSError):  # a full disk; without the note a file is sent once more
-            draft.write_text(json.dumps(known))
-            draft.replace(self._folders.uploaded)
+            write_whole(self._folders.uploaded, json.dumps(known), is_synced=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._folders,)

@@ -2,11 +2,11 @@
 
 import json
 import logging
-import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from project.durable import write_whole
 from project.tracking.folders import RunFolders, state_folder
 from project.tracking.store import without_password
 
@@ -31,15 +31,14 @@ def note_waiting(run_id: str, uri: str, folders: RunFolders) -> None:
         OSError: the note cannot be written, and without it nobody would find the run's files again.
     """
     run = WaitingRun(run_id, without_password(uri), str(folders.journal))
-    draft = _file_of(run_id).with_suffix(".draft")
+    file = _file_of(run_id)
     try:
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(asdict(run)))
-        os.replace(draft, _file_of(run_id))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, json.dumps(asdict(run)))
     except OSError:
         if not folders.is_store:
             raise
-        log.debug("%s is not written: the store names the folder that the run's files are in", _file_of(run_id))
+        log.debug("%s is not written: the store names the folder that the run's files are in", file)
 
 
 def forget_waiting(run_id: str) -> None:

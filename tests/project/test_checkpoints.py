@@ -18,8 +18,8 @@ from project.checkpoints import (
     best_checkpoint,
     checkpoint_callbacks,
     place_checkpoints,
-    remove_unfinished,
 )
+from project.durable import remove_unfinished
 from project.last_checkpoint import LastCheckpoint
 from project.tracking.settings import CheckpointConfig
 from tests.tiny import Signs, fit, quiet_trainer

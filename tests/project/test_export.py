@@ -197,7 +197,7 @@ def test_a_full_disk_leaves_no_half_of_a_folder(
     model = stored(tmp_path)
     export(model, tmp_path / "out", "safetensors")
     before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
-    monkeypatch.setattr("project.exporting.sync_folder", fail)
+    monkeypatch.setattr("project.exporting.sync", fail)
     with pytest.raises(ConfigError, match=r"--output .*out: No space left on device\. Name a folder that may be"):
         export(model, tmp_path / "out", export_format, overwrite=True)  # type: ignore[arg-type]
     assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
