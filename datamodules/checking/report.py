@@ -1,12 +1,12 @@
 """A page of plain text about the data, for a terminal."""
 
 import textwrap
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from datamodules.checking.facts import SplitFacts, cut_shares, length_percentiles, repeats
 from datamodules.checking.findings import Finding, Remedies, find
+from project.tables import aligned
 
 _MAX_LINES = 39
 _MAX_LABELS = 10
@@ -28,9 +28,10 @@ class DataReport:
 
     def render(self) -> str:
         """Give fewer than 40 lines: the splits, their labels, and the findings, warnings first."""
-        lines = [*_aligned(self._split_table(), num_left=1), ""]
+        table = self._split_table()
+        lines = [*aligned(table, right=range(1, len(table[0]) - 1)), ""]
         if any(split.label_counts for split in self.splits):
-            lines += [*_aligned(self._label_table(), num_left=1), ""]
+            lines += [*aligned(self._label_table(), right=range(1, len(self.splits) + 1)), ""]
         num_left = len(self.findings)
         for finding in self.findings:
             wrapped = _wrapped(finding)
@@ -86,23 +87,3 @@ def _wrapped(finding: Finding) -> list[str]:
     return textwrap.wrap(
         f"{finding.severity:<9}{finding.message}", _MAX_WIDTH, subsequent_indent=" " * 9, break_on_hyphens=False
     )
-
-
-def _aligned(table: Sequence[Sequence[str]], num_left: int) -> list[str]:
-    """Pad columns to equal width: the first `num_left` and a last one of text to the left, numbers to the right."""
-    widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for row in table:
-        cells = [
-            cell + " " * (width - _width(cell))
-            if index < num_left or cell.startswith("  ")
-            else " " * (width - _width(cell)) + cell
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
-
-
-def _width(text: str) -> int:
-    """Columns that a text takes in a terminal, where Chinese characters take two."""
-    return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in text)

@@ -5,6 +5,7 @@ from typing import Any
 
 from project.configuration import parse
 from project.fitting import FinishedRun, fit
+from project.tables import aligned
 
 NUM_SHOWN = 10
 
@@ -49,12 +50,5 @@ def marked(predicted: str, target: str) -> str:
 def table(runs: dict[str, FinishedRun]) -> str:
     """The runs' metrics, one row each."""
     names = sorted({name for run in runs.values() for name in run.metrics})
-    widths = [max(len(name), 8) for name in names]
-    head = "  ".join(["run".ljust(10), *(name.rjust(width) for name, width in zip(names, widths, strict=True))])
-    rows = [
-        "  ".join(
-            [name.ljust(10), *(f"{run.metrics[key]:{width}.4f}" for key, width in zip(names, widths, strict=True))]
-        )
-        for name, run in runs.items()
-    ]
-    return "\n".join([head, *rows])
+    rows = [[name, *(f"{run.metrics[key]:.4f}" for key in names)] for name, run in runs.items()]
+    return "\n".join(aligned([["run".ljust(10), *names], *rows], right=range(1, len(names) + 1)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from project import catalogue
 from project.catalogue import Entry
 from project.errors import ConfigError
+from project.tables import aligned
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -39,10 +40,7 @@ def runs_listing(arguments: Sequence[str]) -> str:
         raise ConfigError(f"`lightrail list runs` takes --tracking.uri alone; found {' '.join(arguments)!r}.")
     client = open_store(store_uri(TrackingConfig(uri=given.get("--tracking.uri"))), create=False)
     close_dead_runs(client)
-    rows = [COLUMNS, *map(_row, last_runs(client, NUM_RUNS))]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(COLUMNS))]
-    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-    return "\n".join([*lines, ""])
+    return "\n".join([*aligned([COLUMNS, *map(_row, last_runs(client, NUM_RUNS))]), ""])
 
 
 def _row(found: "Run") -> tuple[str, ...]:

@@ -1,8 +1,7 @@
 """A comparison as Markdown whose tables also read well in a terminal."""
 
 import re
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from project.comparing.comparison import Comparison
 from project.comparing.entries import SHORT_ID
@@ -19,6 +18,7 @@ from project.comparing.words import (
     shown_interval,
     verdict,
 )
+from project.tables import markdown_table
 
 MAX_ANSWER_CHARACTERS = 40
 MEANS_SOMETHING = re.compile(r"([\\`*<>|\[\]]|(?<!\w)_|_(?!\w))")
@@ -49,21 +49,6 @@ def literal(text: str) -> str:
     return MEANS_SOMETHING.sub(r"\\\1", " ".join(text.split()))
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of texts that are Markdown already, its columns as wide as their widest cell."""
-    widths = [max(3, *(_width(row[column]) for row in [head, *rows])) for column in range(len(head))]
-    lines = [
-        [cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)] for row in [head, *rows]
-    ]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _width(text: str) -> int:
-    """Columns of a terminal: a Chinese character takes two."""
-    return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in text)
-
-
 def _values(comparison: Comparison) -> Iterator[str]:
     estimates = comparison.measured.estimates
     rows = []
@@ -73,7 +58,7 @@ def _values(comparison: Comparison) -> Iterator[str]:
         baseline = " (baseline)" if place == 0 else ""
         rows.append([f"{literal(comparison.label(place))}{baseline}", entry.run_id[:SHORT_ID], *cells])
     yield "## Values"
-    yield table(["run", "id", *(f"{name} {_better(comparison, name)}" for name in estimates)], rows)
+    yield markdown_table(["run", "id", *(f"{name} {_better(comparison, name)}" for name in estimates)], rows)
     if any(each.deviation is not None for own in estimates.values() for each in own):
         yield "Of several seeds: mean ± sample standard deviation over the seeds."
 
@@ -96,7 +81,7 @@ def _differences(comparison: Comparison) -> Iterator[str]:
         for own in comparison.measured.differences
     ]
     yield f"## Differences to {literal(comparison.label(0))}"
-    yield table(["metric", "run", "difference", "95 % interval", "p", "corrected p", "verdict"], rows)
+    yield markdown_table(["metric", "run", "difference", "95 % interval", "p", "corrected p", "verdict"], rows)
     yield comparison.method
 
 
@@ -107,7 +92,7 @@ def _examples(comparison: Comparison) -> Iterator[str]:
     inputs = ["input"] if comparison.examples[0].input is not None else []
     yield "## Examples on which they differ most"
     targets = ["target"] if comparison.examples[0].target is not None else []
-    yield table(["id", *inputs, *targets, *labels], [_example(example) for example in comparison.examples])
+    yield markdown_table(["id", *inputs, *targets, *labels], [_example(example) for example in comparison.examples])
     yield "In brackets: confidence; ✓ where the answer is the target." if targets else "Bits per character."
 
 
@@ -132,4 +117,4 @@ def _settings(comparison: Comparison) -> Iterator[str]:
         [literal(short_setting(name)), *(literal(short_value(name, value)) for value in values)]
         for name, values in comparison.settings.items()
     ]
-    yield table(["setting", *labels], rows)
+    yield markdown_table(["setting", *labels], rows)

@@ -6,7 +6,7 @@ import html
 import itertools
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from project.comparing.comparison import Comparison
@@ -27,6 +27,7 @@ from project.comparing.words import (
     shown_interval,
     verdict,
 )
+from project.tables import html_table
 
 CHINESE = re.compile(r"[\u3400-\u9fff]")
 ALIKE = 0.6
@@ -68,14 +69,6 @@ def _section(title: str, content: str) -> str:
     return f"<section>\n<h2>{_text(title)}</h2>\n{content}\n</section>"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
-    """A table of cells that are HTML already."""
-    heads = "".join(f"<th>{cell}</th>" for cell in head)
-    lines = "\n".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    table = f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{lines}\n</tbody>"
-    return f'<div class="wide"><table class="{kind}">{table}</table></div>'
-
-
 def _figure(comparison: Comparison) -> str:
     """The same picture for light and for dark; the style shows one of them."""
     light, dark = (_image(comparison, palette) for palette in (LIGHT, DARK))
@@ -108,7 +101,7 @@ def _values(comparison: Comparison) -> str:
     told = "With 95 % intervals; ↑ higher is better, ↓ lower is better."
     if any(each.deviation is not None for own in estimates.values() for each in own):
         told += " Of several seeds: mean ± sample standard deviation over the seeds."
-    return f'{_table(["run", *head], rows, "numbers")}\n<p class="told">{told}</p>'
+    return f'{html_table(["run", *head], rows, "numbers")}\n<p class="told">{told}</p>'
 
 
 def _differences(comparison: Comparison) -> str:
@@ -125,7 +118,7 @@ def _differences(comparison: Comparison) -> str:
         for own in comparison.measured.differences
     ]
     head = ["metric", "run", "difference", "95 % interval", "p", "corrected p", "verdict"]
-    return f'{_table(head, rows, "tests")}\n<p class="told">{_text(comparison.method)}</p>'
+    return f'{html_table(head, rows, "tests")}\n<p class="told">{_text(comparison.method)}</p>'
 
 
 def _kind(difference: Difference) -> str:
@@ -143,7 +136,7 @@ def _examples(comparison: Comparison) -> Iterator[str]:
     targets = ["target"] if comparison.examples[0].target is not None else []
     shown = "below each answer its confidence" if targets else "shown are bits per character"
     told = f'<p class="told">Those first whose losses are farthest apart; {shown}.</p>'
-    content = f"{_table(['id', *inputs, *targets, *labels], rows, 'examples')}\n{told}"
+    content = f"{html_table(['id', *inputs, *targets, *labels], rows, 'examples')}\n{told}"
     yield _section("Examples on which they differ most", content)
 
 
@@ -184,7 +177,7 @@ def _settings(comparison: Comparison) -> str:
         [f"<code>{_text(short_setting(name))}</code>", *(_text(short_value(name, value)) for value in values)]
         for name, values in comparison.settings.items()
     ]
-    return _table(["setting", *labels], rows)
+    return html_table(["setting", *labels], rows)
 
 
 def _notes(comparison: Comparison) -> Iterator[str]:

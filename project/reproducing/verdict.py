@@ -1,15 +1,14 @@
 """What a person is told of how equal two runs are."""
 
 from project.reproducing.outcome import History, MetricPair, Outcome, PredictionPair
+from project.tables import aligned
 
 HEAD = ("metric", "then", "now", "equal")
 
 
 def table(outcome: Outcome) -> str:
     """Return a line for each metric, with its last value then and now, and one for the predictions."""
-    rows = [HEAD, *map(_metric_row, outcome.metrics), _prediction_row(outcome.predictions)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(aligned([HEAD, *map(_metric_row, outcome.metrics), _prediction_row(outcome.predictions)]))
 
 
 def in_few_words(outcome: Outcome) -> str:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from project.comparing.markdown import literal, table
+from project.comparing.markdown import literal
+from project.tables import markdown_table
 from sweeps.confirming import Confirmation
 from sweeps.definition import Sweep
 from sweeps.outcomes import Outcome, counts_of, ranked
@@ -68,4 +69,4 @@ def _first_trials(outcomes: Sequence[Outcome], sweep: Sweep) -> str:
         [str(own.number), *value_cells(own, sweep), *(literal(cell) for cell in setting_cells(own, labels))]
         for own in order
     ]
-    return table(head, rows)
+    return markdown_table(head, rows)

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from project.comparing.style import STYLE
+from project.tables import html_table
 from sweeps.definition import Sweep
 from sweeps.outcomes import Outcome
 from sweeps.report.names import short_names
@@ -45,16 +46,11 @@ def _table(outcomes: Sequence[Outcome], best: Sequence[Outcome], sweep: Sweep) -
     labels = settings_of(outcomes, sweep)
     metrics = [metric.removeprefix("val/") for metric in sweep.config.metrics]
     head = ["trial", "state", *metrics, "last step", "seconds", *short_names(labels).values(), "failure"]
-    numbers = {own.number for own in best}
     rows = []
     for own in outcomes:
         step = "" if own.last_step is None else str(own.last_step)
         facts = [str(own.number), own.state, *value_cells(own, sweep), step, seconds_cell(own)]
-        kind = ' class="best"' if own.number in numbers else ""
-        rows.append(f"<tr{kind}>{_cells('td', [*facts, *setting_cells(own, labels), own.failure])}</tr>")
-    names = f"<thead><tr>{_cells('th', head)}</tr></thead>"
-    return f'<div class="wide"><table class="numbers">{names}\n<tbody>\n' + "\n".join(rows) + "\n</tbody></table></div>"
-
-
-def _cells(kind: str, texts: Sequence[str]) -> str:
-    return "".join(f"<{kind}>{html.escape(text)}</{kind}>" for text in texts)
+        rows.append([html.escape(text) for text in (*facts, *setting_cells(own, labels), own.failure)])
+    numbers = {own.number for own in best}
+    standing_out = [place for place, own in enumerate(outcomes) if own.number in numbers]
+    return html_table([html.escape(name) for name in head], rows, "numbers", best=standing_out)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import optuna
 
-from project.comparing.markdown import table
+from project.tables import markdown_table
 from sweeps.definition import Sweep
 from sweeps.outcomes import Outcome, best_outcomes, outcomes_of
 from sweeps.report.names import named, short_names
@@ -44,15 +44,15 @@ def _trials(outcomes: Sequence[Outcome], sweep: Sweep) -> str:
     head = ["trial", "state", *(metric.removeprefix("val/") for metric in sweep.config.metrics), "seconds"]
     rows = [[str(own.number), own.state, *value_cells(own, sweep), seconds_cell(own)] for own in outcomes]
     cells = [setting_cells(own, labels) for own in outcomes]
-    wide = table([*head, *names.values()], [row + own for row, own in zip(rows, cells, strict=True)])
+    wide = markdown_table([*head, *names.values()], [row + own for row, own in zip(rows, cells, strict=True)])
     if len(wide.partition("\n")[0]) <= WIDTH:
         return wide
-    left = WIDTH - len(table(head, rows).partition("\n")[0]) - 3
+    left = WIDTH - len(markdown_table(head, rows).partition("\n")[0]) - 3
     narrow = []
     for row, own in zip(rows, outcomes, strict=True):
         parts = textwrap.wrap(" ".join(named(own.settings, names)), max(NARROWEST, left)) or [""]
         narrow += [[*row, parts[0]], *([*[""] * len(row), part] for part in parts[1:])]
-    return table([*head, "settings"], narrow)
+    return markdown_table([*head, "settings"], narrow)
 
 
 def _best(best: Outcome, outcomes: Sequence[Outcome], sweep: Sweep) -> str:

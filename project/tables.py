@@ -1,0 +1,59 @@
+"""Tables of texts: for a terminal, as Markdown, as HTML."""
+
+import unicodedata
+from collections.abc import Collection, Sequence
+
+Row = Sequence[str]
+
+
+def width(text: str) -> int:
+    """Columns that a text takes in a terminal, where a Chinese character takes two.
+
+    >>> width("ab地点")
+    6
+    """
+    return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in text)
+
+
+def aligned(rows: Sequence[Row], right: Collection[int] = ()) -> list[str]:
+    """Lines of a table, the first row its head, with two blanks between columns.
+
+    Args:
+        right: numbers of the columns whose cells stand to the right, as numbers do.
+    """
+    return ["  ".join(cells).rstrip() for cells in _padded(rows, right)]
+
+
+def markdown_table(head: Row, rows: Sequence[Row]) -> str:
+    """A table of cells that are Markdown already, which reads well as it stands too."""
+    lines = _padded([head, *rows], least=3)
+    lines.insert(1, ["-" * width(cell) for cell in lines[0]])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def html_table(head: Row, rows: Sequence[Row], kind: str = "", best: Collection[int] = ()) -> str:
+    """A table of cells that are HTML already.
+
+    Args:
+        kind: the table's class, which decides how it looks.
+        best: numbers of the rows that stand out.
+    """
+    opened = ['<tr class="best">' if number in best else "<tr>" for number in range(len(rows))]
+    lines = "\n".join(f"{tag}{_html_cells('td', row)}</tr>" for tag, row in zip(opened, rows, strict=True))
+    content = f"<thead><tr>{_html_cells('th', head)}</tr></thead>\n<tbody>\n{lines}\n</tbody>"
+    return f'<div class="wide"><table class="{kind}">{content}</table></div>'
+
+
+def _html_cells(tag: str, cells: Row) -> str:
+    return "".join(f"<{tag}>{cell}</{tag}>" for cell in cells)
+
+
+def _padded(rows: Sequence[Row], right: Collection[int] = (), least: int = 0) -> list[list[str]]:
+    """Cells as wide as the widest of their column, and as `least`."""
+    widths = [max(least, *map(width, column)) for column in zip(*rows, strict=True)]
+    padded = []
+    for row in rows:
+        blanks = [" " * (own - width(cell)) for cell, own in zip(row, widths, strict=True)]
+        pairs = enumerate(zip(row, blanks, strict=True))
+        padded.append([blank + cell if place in right else cell + blank for place, (cell, blank) in pairs])
+    return padded
