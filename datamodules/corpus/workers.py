@@ -25,11 +25,6 @@ _tokenizer: LanguageTokenizer | None = None
 """In a worker: made once, not for every job."""
 
 
-def usable_cores() -> int:
-    """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def run_jobs(
     function: Callable[..., Result],
     jobs: Sequence[Job],
@@ -43,12 +38,14 @@ def run_jobs(
 
     Args:
         function: of a job, and of the tokenizer where there is one; importable by its name.
-        num_processes: at most; None: one for each core. One runs here.
+        num_processes: at most; None: one for each core it may use. One runs here.
         sizes: how much there is to do in each job, for the display.
         title: what is done, as in "encoding".
 
     Raises: ConfigError when a process is killed; and what `function` raises.
     """
+    from project.hardware import usable_cores  # here: PyTorch comes with it, and each worker imports this file
+
     count = min(num_processes or usable_cores(), len(jobs))
     with _Progress(title, sum(sizes)) as progress:
         here = ((number, _call(function, job, tokenizer)) for number, job in enumerate(jobs))

@@ -26,6 +26,7 @@ from datamodules.causal_lm import CausalLMData
 from datamodules.corpus import encoding, shards
 from datamodules.corpus.documents import Document, read_documents
 from datamodules.corpus.shards import CorpusReading, Shard, shards_of
+from datamodules.corpus.workers import run_jobs
 from datamodules.language_tokenizers import LanguageTokenizer
 from datamodules.reading import ReadingNotes
 from datamodules.splitting import split_of
@@ -233,6 +234,21 @@ def test_what_is_encoded_before_a_kill_is_kept(
     assert len(made) - num_made == len(finished) + num_made
     for split in SPLITS:
         assert data.rows(split).digest == undisturbed.rows(split).digest
+
+
+def test_a_container_with_one_core_encodes_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(file: Path, **_: object) -> str:
+        assert str(file) == "/sys/fs/cgroup/cpu.max"
+        return "100000 100000"
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(Path, "read_text", read)
+    found = run_jobs(_own_process, [1, 2, 3], None, num_processes=None, sizes=[1, 1, 1], title="counting")
+    assert set(found) == {os.getpid()}
+
+
+def _own_process(_: int) -> int:
+    return os.getpid()
 
 
 WAITING = """
