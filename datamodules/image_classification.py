@@ -21,6 +21,7 @@ from datamodules.reading.image_files import SUFFIXES, Channels, PictureForm, ima
 from datamodules.reading.lines import existing_file
 from datamodules.reading.sources import EMBEDDED_PREFIX
 from project.errors import ConfigError, DataError
+from project.nearest import first_names
 
 _LABELS_SETTING = {"train": "labels_path", "validation": "validation_labels_path", "test": "test_labels_path"}
 
@@ -143,10 +144,9 @@ class ImageClassificationData(DataModule):
         if label is None:
             return row
         if label not in facts["labels"]:
-            known = ", ".join(facts["labels"][:10]) + (", ..." if len(facts["labels"]) > 10 else "")
             raise DataError(
                 f"{example.file}:{example.line}: label {label!r} is none of those that the training split has "
-                f"({known}). Fix the label, or add pictures with it to the training data."
+                f"({first_names(facts['labels'])}). Fix the label, or add pictures with it to the training data."
             )
         return {**row, "label": facts["labels"].index(label)}
 

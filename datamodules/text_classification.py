@@ -21,6 +21,7 @@ from datamodules.sampling import SamplingConfig
 from datamodules.tokenizing import SEPARATOR, Tokenizer, load_tokenizer
 from datamodules.truncating import Layout, Truncation, lay_out
 from project.errors import ConfigError, DataError
+from project.nearest import first_names
 
 _BETWEEN = " ||| "
 """Between the texts of a pair, for people."""
@@ -242,10 +243,9 @@ class TextClassificationData(DataModule):
 
     def _label_number(self, label: str, example: Row, labels: list[str]) -> int:
         if label not in labels:
-            known = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
             raise DataError(
                 f"{example.file}:{example.line}: label {label!r} is none of the {len(labels)} that the training split "
-                f"has ({known}). Fix the label, or add rows with it to the training data."
+                f"has ({first_names(labels)}). Fix the label, or add rows with it to the training data."
             )
         return labels.index(label)
 

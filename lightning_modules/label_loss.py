@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from project.errors import ConfigError
+from project.nearest import first_names
 
 ClassWeights = Literal["none", "balanced"] | dict[str, float]
 
@@ -128,7 +129,7 @@ def _given(weights: Mapping[str, float] | str, labels: Sequence[str]) -> list[fl
     assert not isinstance(weights, str)
     unknown = sorted(weights.keys() - set(labels))
     if unknown:
-        known = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
+        known = first_names(labels)
         raise ConfigError(f"model.loss.class_weights: {unknown[0]!r} is none of the labels ({known}). Correct it.")
     for label, weight in weights.items():
         if not weight >= 0:

@@ -20,7 +20,7 @@ FORBIDDEN_IMPORTS = {
     "project": ("sweeps", "tests"),
     "sweeps": ("tests",),
 }
-ALLOWED_IMPORTS = ("project.durable", "project.errors", "project.hardware", "project.tables")
+ALLOWED_IMPORTS = ("project.durable", "project.errors", "project.hardware", "project.nearest", "project.tables")
 """What everybody may import."""
 MAY_PRINT = ("project/cli.py", "project/commands/")
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 45

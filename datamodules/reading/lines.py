@@ -1,7 +1,6 @@
 """The lines of a text file or of standard input: decoded, decompressed, and split at line feeds only."""
 
 import codecs
-import difflib
 import gzip
 import io
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from project.errors import ConfigError, DataError
+from project.nearest import nearest
 
 STANDARD_INPUT = "-"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -70,8 +70,8 @@ def _nearby(path: Path) -> str:
     if not path.parent.is_dir():
         return f"Its folder {path.parent} does not exist either (the working folder is {Path.cwd()})."
     names = [entry.name for entry in path.parent.iterdir()]
-    nearest = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5) or sorted(names)[:5]
-    return f"The folder {path.parent} holds: {', '.join(nearest) or 'nothing'}."
+    shown = nearest(path.name, names, most=3, least_alike=0.5) or sorted(names)[:5]
+    return f"The folder {path.parent} holds: {', '.join(shown) or 'nothing'}."
 
 
 @contextmanager

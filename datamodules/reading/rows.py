@@ -1,12 +1,12 @@
 """One record of a data set, the columns asked of it, and what its reader noticed on the way."""
 
-import difflib
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from project.errors import ConfigError, DataError
+from project.nearest import nearest
 
 Quoting = Literal["auto", "standard", "none"]
 Empty = Literal["refuse", "skip", "keep"]
@@ -100,14 +100,13 @@ class Columns:
 
     def _advice(self, name: str, found: list[str], hint: str) -> str:
         listing = ", ".join(repr(textwrap.shorten(column, 40, placeholder="...")) for column in found[:20]) or "none"
-        folded = {column.casefold(): column for column in found}
-        nearest = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+        near = nearest(name, found)
         setting = self._settings.get(name)
         if setting:
-            choice = f" Set {setting}={folded[nearest[0]] if nearest else 'NAME'}."
+            choice = f" Set {setting}={near[0] if near else 'NAME'}."
         else:
-            choice = f" Did you mean {folded[nearest[0]]!r}?" if nearest else ""
-        return f"Columns found: {listing}.{choice}{'' if nearest else hint}"
+            choice = f" Did you mean {near[0]!r}?" if near else ""
+        return f"Columns found: {listing}.{choice}{'' if near else hint}"
 
 
 def text_value(value: object, where: str, column: str) -> str | list[str]:

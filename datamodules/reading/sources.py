@@ -1,6 +1,5 @@
 """Where rows come from: the one function that every datamodule reads with."""
 
-import difflib
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from datamodules.reading.rows import (
 from datamodules.reading.tables import read_table
 from datamodules.reading.tagged_tokens import read_tagged_tokens
 from project.errors import DataError
+from project.nearest import nearest
 
 log = logging.getLogger(__name__)
 
@@ -124,10 +124,10 @@ def format_of(source: str) -> FileFormat:
         return "txt"
     if suffix in FORMATS:
         return FORMATS[suffix]
-    nearest = difflib.get_close_matches(suffix, FORMATS, n=1)
+    near = nearest(suffix, FORMATS)
     raise DataError(
         f"{source}: {f'the ending {suffix!r} says' if suffix else 'no ending says'} nothing of the format"
-        f"{f' (did you mean {nearest[0]}?)' if nearest else ''}. Rename the file to one of {', '.join(FORMATS)}, "
+        f"{f' (did you mean {near[0]}?)' if near else ''}. Rename the file to one of {', '.join(FORMATS)}, "
         f"or set data.reading.file_format (txt, csv, tsv, jsonl, parquet, conll, or labelled for lines of LABEL TEXT)."
     )
 

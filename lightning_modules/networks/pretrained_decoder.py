@@ -4,7 +4,6 @@ Shapes: B rows, T positions, N kept positions, V rows of the output matrix.
 """
 
 import copy
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from lightning_modules.networks.decoder import Decoder, DecoderConfig, TokenCach
 from lightning_modules.networks.loading import check_dropout, from_architecture, from_checkpoint, switch_checkpointing
 from lightning_modules.networks.probing import PackedArguments, is_causal, takes
 from project.errors import ConfigError
+from project.nearest import nearest
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig as Architecture
@@ -214,7 +214,7 @@ def _check_settings(model_type: str, settings: dict[str, Any]) -> None:
     if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise ConfigError(
             f"decoder.model_type: transformers has no causal language model called {model_type!r}. "
-            f"{_nearest(model_type, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)}"
+            f"{_advice(model_type, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)}"
         )
     defaults: Architecture = AutoConfig.for_model(model_type)
     known = {*defaults.to_dict(), *defaults.attribute_map}
@@ -222,9 +222,9 @@ def _check_settings(model_type: str, settings: dict[str, Any]) -> None:
         if name == "vocab_size":
             raise ConfigError("decoder.settings: vocab_size comes from the data's tokenizer. Leave it out.")
         if name not in known:
-            raise ConfigError(f"decoder.settings: {model_type} has no setting {name!r}. {_nearest(name, known)}")
+            raise ConfigError(f"decoder.settings: {model_type} has no setting {name!r}. {_advice(name, known)}")
 
 
-def _nearest(name: str, names: Iterable[str]) -> str:
-    found = difflib.get_close_matches(name, [*names], n=3, cutoff=0.5)
+def _advice(name: str, names: Iterable[str]) -> str:
+    found = nearest(name, names, most=3, least_alike=0.5)
     return f"Did you mean {' or '.join(found)}?" if found else "Look it up in the documentation of transformers."

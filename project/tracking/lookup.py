@@ -1,6 +1,5 @@
 """Finding a run again: by its id, and its checkpoint and configuration."""
 
-import difflib
 import re
 import tempfile
 from pathlib import Path
@@ -10,6 +9,7 @@ import yaml
 
 from project.durable import put_in_place, sync
 from project.errors import ConfigError
+from project.nearest import nearest
 from project.tracking.folders import run_folders
 from project.tracking.settings import TrackingConfig
 from project.tracking.store import open_store, store_uri
@@ -81,7 +81,7 @@ def find_run(client: "MlflowClient", run_id: str) -> "Run":
     begin_so = [run for run in recent if run.info.run_id.startswith(run_id)]
     if len(begin_so) == 1 and len(run_id) >= 4:
         return begin_so[0]
-    raise ConfigError(f"no run {run_id!r}. {_nearest(run_id, recent)}")
+    raise ConfigError(f"no run {run_id!r}. {_runs_to_choose(run_id, recent)}")
 
 
 def page_of(experiment_id: str, run_id: str = "") -> str:
@@ -110,11 +110,11 @@ def test_metrics(run: "Run") -> dict[str, float]:
     return {name: value for name, value in run.data.metrics.items() if name.startswith("test/")}
 
 
-def _nearest(run_id: str, recent: "list[Run]") -> str:
+def _runs_to_choose(run_id: str, recent: "list[Run]") -> str:
     if not recent:
         return "The store holds no runs."
     by_id = {run.info.run_id: run for run in recent}
-    near = difflib.get_close_matches(run_id, by_id, n=NUM_SHOWN, cutoff=0.6)
+    near = nearest(run_id, by_id, most=NUM_SHOWN)
     shown = [by_id[found] for found in near] or recent[:NUM_SHOWN]
     names = ", ".join(f"{run.info.run_id} ({run.info.run_name}, {run.info.status})" for run in shown)
     return f"{'Did you mean' if near else 'The last runs are'}: {names}{'?' if near else '.'}"
