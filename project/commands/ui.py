@@ -1,6 +1,5 @@
 """`lightrail ui`: open MLflow's own pages on the store that runs are recorded in."""
 
-import argparse
 import os
 import signal
 import socket
@@ -12,9 +11,9 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 from project.errors import ConfigError
+from project.option_parser import OptionParser
 from project.tracking.settings import TrackingConfig
 from project.tracking.store import open_store, sqlite_file, store_uri
 
@@ -35,21 +34,10 @@ def run(arguments: list[str]) -> int:
     return _serve(uri, options.port, pages)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Refuses in one line, as all of our commands do."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"lightrail ui: {message}. `lightrail ui --help` lists what there is.")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="lightrail ui", description="Open MLflow's pages on the recorded runs.", allow_abbrev=False)
-    parser.add_argument(
-        "--port", type=int, default=5000, help="port on this machine, 0 for any free one (default 5000)"
-    )
-    parser.add_argument(
-        "--tracking.uri", dest="uri", help="MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)"
-    )
+def _parser() -> OptionParser:
+    parser = OptionParser("ui")
+    parser.add_argument("--port", type=int, default=5000)
+    parser.add_argument("--tracking.uri", dest="uri")
     return parser
 
 
