@@ -6,7 +6,7 @@ writes B only where an entity follows another of its type directly; IOB2 writes 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -124,28 +124,6 @@ def _unreadable(tag: str, scheme: Scheme) -> str:
     if tag in ROLES[scheme]:
         return f"{tag} has no type ({expected} or O is expected)"
     return f"{tag!r} is no tag of the scheme {scheme} ({expected} or O is expected)"
-
-
-def write_tags(spans: Iterable[Span], num_tokens: int, scheme: Scheme) -> list[str]:
-    """Mark entities that do not overlap; the inverse of `read_tags`, but that IO cannot part neighbours of one type.
-
-    >>> write_tags([(0, 2, "PER"), (2, 3, "PER")], 4, "BMES")
-    ['B-PER', 'E-PER', 'S-PER', 'O']
-    """
-    letters = {role: letter for letter, role in ROLES[scheme].items()}
-    tags = [OUTSIDE] * num_tokens
-    last_end, last_type = -1, ""
-    for start, end, kind in sorted(spans):
-        inside = letters["inside"]
-        begin = letters.get("begin", inside)
-        if scheme == "IOB1" and (start, kind) != (last_end, last_type):
-            begin = inside
-        tags[start:end] = [f"{inside}-{kind}"] * (end - start)
-        tags[start] = f"{begin}-{kind}"
-        if "end" in letters:
-            tags[end - 1] = f"{letters['end'] if end - start > 1 else letters['single']}-{kind}"
-        last_end, last_type = end, kind
-    return tags
 
 
 class SchemeEvidence:

@@ -8,7 +8,7 @@ from lightning_modules.base import read_checkpoint
 from project.configuration import Configuration, parse
 from project.configuration.sources import options
 from project.errors import ConfigError
-from project.tracking.run import run_checkpoint
+from project.tracking.lookup import run_checkpoint
 from project.tracking.settings import TrackingConfig
 
 

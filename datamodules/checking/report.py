@@ -22,10 +22,6 @@ class DataReport:
     max_length: int | None = None
     unit: str = "tokens"
 
-    @property
-    def num_warnings(self) -> int:
-        return sum(finding.severity == "warning" for finding in self.findings)
-
     def render(self) -> str:
         """Give fewer than 40 lines: the splits, their labels, and the findings, warnings first."""
         table = self._split_table()

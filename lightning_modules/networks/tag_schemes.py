@@ -27,8 +27,6 @@ class TagScheme:
     """The tags of one scheme: 0 is O, then come the letters of the first type, of the second, and so on.
 
     >>> scheme = TagScheme("bioes", num_types=2)
-    >>> scheme.tags([(0, 2, 1), (3, 4, 0)], num_words=5)
-    [5, 7, 0, 4, 0]
     >>> list(scheme.spans([5, 7, 0, 4, 0]))
     [(0, 2, 1), (3, 4, 0)]
     """
@@ -57,16 +55,6 @@ class TagScheme:
             [[kind == other and letter in "BI" and after in "IE" for other, after in kinds] for kind, letter in kinds]
         )
         return TagRules(starts=opens, transitions=goes_on | (closes[:, None] & opens), ends=closes)
-
-    def tags(self, spans: Sequence[Span], num_words: int) -> list[int]:
-        """The tags of a sentence whose entities share no word."""
-        tags = [OUTSIDE] * num_words
-        for first, end, kind in spans:
-            tags[first] = self.tag("B", kind)
-            tags[first + 1 : end] = [self.tag("I", kind)] * (end - first - 1)
-            if "E" in self.letters:
-                tags[end - 1] = self.tag("S" if end - first == 1 else "E", kind)
-        return tags
 
     def spans(self, tags: Sequence[int]) -> Iterator[Span]:
         """The entities of a sequence that keeps the rules, from left to right."""

@@ -14,7 +14,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 INK, MUTED, FAINT, GRID = "#1f2933", "#6b7785", "#98a2ad", "#e6e9ed"
-BLUE, ORANGE, RED, GRAY = "#2f6fdb", "#e07b1f", "#c8372d", "#b8c0c8"
+BLUE, ORANGE, GRAY = "#2f6fdb", "#e07b1f", "#b8c0c8"
 BLUES = LinearSegmentedColormap.from_list("lightrail", ["#ffffff", "#d6e4fa", "#7ba7ee", "#1d4fa8"])
 DOTS_PER_INCH = 150
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from lightning_modules.metrics.label_scores import CalibrationError
-from project.tracking.drawing import BLUE, BLUES, FAINT, GRAY, INK, MUTED, ORANGE, RED, drawable, page, title
+from project.tracking.drawing import BLUE, BLUES, FAINT, GRAY, INK, MUTED, ORANGE, drawable, page, title
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
 """Metric name -> (step, value) pairs in the order of their steps."""
@@ -125,15 +125,12 @@ def seed_scores(scores: Mapping[str, Sequence[float]], seeds: Sequence[int], pat
             title(axes, name, f"{mean:.4f} ± {deviation:.4f}")
 
 
-def length_histogram(lengths: Sequence[int], path: Path, limit: int | None = None, unit: str = "tokens") -> None:
-    """Draw how long the examples are and, with `limit`, how many are longer and are cut there.
-
-    The axis ends where all but 0.5% of the examples do (and past the limit), so that one giant hides nothing.
-    """
+def length_histogram(lengths: Sequence[int], path: Path, unit: str = "tokens") -> None:
+    """Draw how long the examples are, on an axis that ends where all but 0.5% do, so that one giant hides nothing."""
     values = np.asarray(lengths)
     if not values.size:
         return
-    end = max(float(np.quantile(values, 0.995)), 1.15 * (limit or 0))
+    end = float(np.quantile(values, 0.995))
     step = max(1, round((end - values.min()) / 40))
     facts = f"{values.size:,} examples, median {np.median(values):g}, longest {values.max():,} {unit}"
     with page(path, 6.4, 3.6) as figure:
@@ -143,8 +140,6 @@ def length_histogram(lengths: Sequence[int], path: Path, limit: int | None = Non
         title(axes, "Length of the examples", facts)
         axes.set(xlabel=unit, ylabel="examples", xlim=(bins[0], bins[-1]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
-        if limit is not None:
-            _mark_limit(axes, limit, float((values > limit).mean()))
 
 
 def count_confusions(
@@ -206,21 +201,6 @@ def _label_cells(axes: Axes, names: list[str]) -> None:
     axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
     axes.grid(visible=True, which="minor", color="#eef1f4", linewidth=1)
     axes.tick_params(which="both", length=0, colors=INK)
-
-
-def _mark_limit(axes: Axes, limit: int, share_longer: float) -> None:
-    axes.axvline(limit + 0.5, color=RED, linewidth=1.2)
-    axes.annotate(
-        f"limit {limit:,}\n{share_longer:.1%} longer",
-        (limit + 0.5, 1),
-        (-5, -2),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        color=RED,
-        fontsize=8,
-    )
 
 
 def _confidence_bins(

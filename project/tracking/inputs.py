@@ -2,32 +2,20 @@
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput
 
-CONTEXTS = {"val": "validation"}
+    from datamodules.base import SplitSummary
+
 MOST_ATTEMPTS = 10
 MAX_DIGEST_CHARACTERS = 36
 """MLflow's limit. 36 hexadecimal digits of a content digest are 144 bits: two data sets do not share them."""
 
 
-class SplitSummary(Protocol):
-    """What a datamodule says of one split."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def num_rows(self) -> int: ...
-    @property
-    def digest(self) -> str: ...
-    @property
-    def source(self) -> str: ...
-
-
-def log_inputs(client: "MlflowClient", run_id: str, splits: Sequence[SplitSummary]) -> None:
+def log_inputs(client: "MlflowClient", run_id: str, splits: "Sequence[SplitSummary]") -> None:
     """Record the splits of a run.
 
     MLflow looks whether it knows a data set and then adds it: where runs on the same data begin at one moment, as
@@ -46,7 +34,7 @@ def log_inputs(client: "MlflowClient", run_id: str, splits: Sequence[SplitSummar
             break
 
 
-def dataset_inputs(splits: Sequence[SplitSummary]) -> "list[DatasetInput]":
+def dataset_inputs(splits: "Sequence[SplitSummary]") -> "list[DatasetInput]":
     """Return one MLflow data set per split, named by it, with the context tag train, validation or test."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -59,6 +47,6 @@ def dataset_inputs(splits: Sequence[SplitSummary]) -> "list[DatasetInput]":
             source=json.dumps({"uri": split.source}, ensure_ascii=False),
             profile=json.dumps({"num_rows": split.num_rows}),
         )
-        context = InputTag("mlflow.data.context", CONTEXTS.get(split.name, split.name))
+        context = InputTag("mlflow.data.context", split.name)
         inputs.append(DatasetInput(dataset, [context]))
     return inputs

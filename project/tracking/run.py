@@ -13,14 +13,14 @@ from project.errors import ConfigError
 from project.tracking.continuing import lock_run, prepare_to_continue
 from project.tracking.experiment import experiment_id
 from project.tracking.folders import RunFolders, run_folders
-from project.tracking.inputs import SplitSummary, log_inputs
+from project.tracking.inputs import log_inputs
 from project.tracking.journal import Ending
 from project.tracking.logger import MlflowLogger, is_process_zero
-from project.tracking.lookup import find_run, page_of, run_checkpoint, run_configuration
+from project.tracking.lookup import find_run, page_of
 from project.tracking.params import flatten
 from project.tracking.processes import RunLock, process_tag
 from project.tracking.provenance import code_tags, user_tags
-from project.tracking.recovery import clear, close_dead_runs, process_of, send_pending
+from project.tracking.recovery import clear, close_dead_runs, process_of
 from project.tracking.sender import milliseconds_now
 from project.tracking.settings import TrackingConfig
 from project.tracking.starting import check_tags, log_params, unseeded, write_first_files
@@ -31,7 +31,7 @@ from project.tracking.waiting import forget_waiting, note_waiting
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["TrackedRun", "continue_run", "run_checkpoint", "run_configuration", "send_pending", "start_run"]
+    from datamodules.base import SplitSummary
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def start_run(
     config: TrackingConfig,
     configuration: dict[str, Any],
     tags: dict[str, str],
-    inputs: Sequence[SplitSummary] = (),
+    inputs: "Sequence[SplitSummary]" = (),
 ) -> TrackedRun:
     """Start a run that holds params, tags, inputs, `config.yaml` and `environment/` before anything is trained.
 
@@ -206,7 +206,7 @@ def _record_first(
     run: TrackedRun,
     experiment: str,
     configuration: dict[str, Any],
-    inputs: Sequence[SplitSummary],
+    inputs: "Sequence[SplitSummary]",
 ) -> None:
     log_params(client, run.run_id, flatten(configuration))
     if inputs:

@@ -17,10 +17,10 @@ from datamodules.batching import Batch, BatchConfig
 from datamodules.entities import EntityData
 from datamodules.entity_batches import NO_TAG, number_tags
 from datamodules.reading import TaggedLines
-from datamodules.tag_schemes import write_tags
 from datamodules.units import Units, cut_text, join_units
 from project.errors import DataError, Refusal
 from tests.datamodules.test_embedded import installed
+from tests.datamodules.test_tag_schemes import write_tags
 
 TRAIN = """\
 江 B-PER

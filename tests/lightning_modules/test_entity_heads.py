@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -46,10 +47,22 @@ def flat_answers(num_words: int, first: int = 0) -> list[list[Span]]:
     return answers
 
 
+def tags_of(spans: Sequence[Span], num_words: int, scheme: TagScheme) -> list[int]:
+    """The tags of a sentence whose entities share no word."""
+    tags = [0] * num_words
+    for first, end, kind in spans:
+        tags[first] = scheme.tag("B", kind)
+        tags[first + 1 : end] = [scheme.tag("I", kind)] * (end - first - 1)
+        if "E" in scheme.letters:
+            tags[end - 1] = scheme.tag("S" if end - first == 1 else "E", kind)
+    return tags
+
+
 def bioes(spans: list[list[Span]]) -> Tensor:
     scheme = TagScheme("bioes", NUM_TYPES)
     rows = [
-        scheme.tags(own, length) + [-1] * (max(LENGTHS) - length) for own, length in zip(spans, LENGTHS, strict=True)
+        tags_of(own, length, scheme) + [-1] * (max(LENGTHS) - length)
+        for own, length in zip(spans, LENGTHS, strict=True)
     ]
     return torch.tensor(rows)
 
@@ -58,7 +71,7 @@ def enumerated(head: TagHead, scores: Tensor, mask: Tensor, number: int) -> list
     """Every answer for a sentence with its probability."""
     length = LENGTHS[number]
     answers = flat_answers(length)
-    tags = torch.tensor([head.scheme.tags(answer, length) for answer in answers])
+    tags = torch.tensor([tags_of(answer, length, head.scheme) for answer in answers])
     emissions = scores[number, :length].expand(len(answers), -1, -1)
     logs = head.crf.log_likelihood(emissions, tags, torch.ones_like(tags, dtype=torch.bool))
     return list(zip(answers, logs.exp().tolist(), strict=True))
@@ -102,7 +115,7 @@ def test_without_learned_transitions_it_is_the_softmax_over_legal_sequences() ->
     scores, spans = head(states).detach(), [[(0, 2, 1)], [], [(2, 3, 0)]]
     losses = head.losses(scores, {"tags": bioes(spans), "word_mask": mask})
     for number, (loss, length) in enumerate(zip(losses.tolist(), LENGTHS, strict=True)):
-        tags = head.scheme.tags(spans[number], length)
+        tags = tags_of(spans[number], length, head.scheme)
         by_hand = [-scores[number, place].log_softmax(-1)[tag] for place, tag in enumerate(tags)]
         assert loss == pytest.approx(float(sum(by_hand)), rel=1e-5)
 
@@ -112,9 +125,9 @@ def test_without_learned_transitions_it_is_the_softmax_over_legal_sequences() ->
 def test_tags_say_the_same_as_spans_in_either_scheme(name: Scheme, data: st.DataObject) -> None:
     spans = data.draw(st.sampled_from(flat_answers(4)))
     scheme = TagScheme(name, NUM_TYPES)
-    tags = scheme.tags(spans, 4)
+    tags = tags_of(spans, 4, scheme)
     assert list(scheme.spans(tags)) == spans
-    assert scheme.of_bioes()[torch.tensor(TagScheme("bioes", NUM_TYPES).tags(spans, 4))].tolist() == tags
+    assert scheme.of_bioes()[torch.tensor(tags_of(spans, 4, TagScheme("bioes", NUM_TYPES)))].tolist() == tags
     assert is_legal(scheme, tags)
 
 
@@ -122,7 +135,7 @@ def test_tags_say_the_same_as_spans_in_either_scheme(name: Scheme, data: st.Data
 def test_the_rules_allow_just_the_sequences_that_spell_entities(name: Scheme) -> None:
     scheme = TagScheme(name, NUM_TYPES)
     legal = [tags for tags in itertools.product(range(scheme.num_tags), repeat=3) if is_legal(scheme, list(tags))]
-    assert sorted(legal) == sorted(tuple(scheme.tags(answer, 3)) for answer in flat_answers(3))
+    assert sorted(legal) == sorted(tuple(tags_of(answer, 3, scheme)) for answer in flat_answers(3))
 
 
 def is_legal(scheme: TagScheme, tags: list[int]) -> bool:
@@ -209,7 +222,7 @@ def test_calibration_undoes_what_made_a_model_too_sure(config: Any) -> None:
     head.output.weight.data.mul_(0.3)
     scores = head(torch.randn(400, 4, WIDTH, generator=generator)).detach()
     answers = flat_answers(4)
-    paths = torch.tensor([head.scheme.tags(answer, 4) for answer in answers])
+    paths = torch.tensor([tags_of(answer, 4, head.scheme) for answer in answers])
     rows = []
     for own in scores:
         mask = torch.ones_like(paths, dtype=torch.bool)

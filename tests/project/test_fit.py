@@ -15,7 +15,7 @@ import yaml
 from sklearn.metrics import accuracy_score, f1_score
 
 from project.cli import main
-from project.tracking.run import run_checkpoint
+from project.tracking.lookup import run_checkpoint
 from project.tracking.settings import TrackingConfig
 from tests.lightning_modules.test_pinyin import SENTENCES
 from tests.project.running import (

@@ -8,7 +8,8 @@ from mlflow.store.artifact.artifact_repository_registry import _artifact_reposit
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from project.errors import ConfigError
-from project.tracking.run import TrackedRun, run_checkpoint, run_configuration, start_run
+from project.tracking.lookup import run_checkpoint, run_configuration
+from project.tracking.run import TrackedRun, start_run
 from project.tracking.settings import TrackingConfig
 
 CONFIGURATION = {"model": {"init_args": {"name": "中文", "lr": 1e-5}}}

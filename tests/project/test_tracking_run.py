@@ -6,7 +6,6 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from mlflow import MlflowClient
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from datamodules.base import SplitSummary
 from project.errors import ConfigError
 from project.tracking import starting
 from project.tracking.inputs import log_inputs
@@ -111,14 +111,6 @@ def test_a_section_with_keys_that_mlflow_refuses_is_one_json_value() -> None:
     assert flatten({"callbacks": [{"class_path": "X"}, 3]}) == {"callbacks.0.class_path": "X", "callbacks.1": "3"}
 
 
-@dataclass
-class Split:
-    name: str
-    num_rows: int
-    digest: str
-    source: str
-
-
 def test_runs_that_begin_at_one_moment_all_record_their_data(store: str, client: MlflowClient) -> None:
     runs = [start_run(TrackingConfig(uri=store), {}, {}).run_id for _ in range(6)]
     moment = threading.Barrier(len(runs))
@@ -126,7 +118,7 @@ def test_runs_that_begin_at_one_moment_all_record_their_data(store: str, client:
     def record(run_id: str) -> None:
         own = MlflowClient(store)
         moment.wait()
-        log_inputs(own, run_id, [Split("train", 10, "a" * 32, "data.csv")])
+        log_inputs(own, run_id, [SplitSummary("train", 10, "a" * 32, "data.csv")])
 
     with ThreadPoolExecutor(len(runs)) as executor:
         list(executor.map(record, runs))
@@ -134,14 +126,14 @@ def test_runs_that_begin_at_one_moment_all_record_their_data(store: str, client:
 
 
 def test_each_split_is_an_input_with_digest_source_and_rows(store: str, client: MlflowClient) -> None:
-    splits = [Split("train", 10, "a" * 64, "data/训练.csv"), Split("val", 2, "b" * 64, "hub/name")]
+    splits = [SplitSummary("train", 10, "a" * 64, "data/训练.csv"), SplitSummary("validation", 2, "b" * 64, "hub/name")]
     run = start_run(TrackingConfig(uri=store), {}, {}, splits)
     inputs = {item.dataset.name: item for item in client.get_run(run.run_id).inputs.dataset_inputs}
-    assert set(inputs) == {"train", "val"}
+    assert set(inputs) == {"train", "validation"}
     assert inputs["train"].dataset.digest == "a" * 36
     assert json.loads(inputs["train"].dataset.source) == {"uri": "data/训练.csv"}
     assert json.loads(inputs["train"].dataset.profile) == {"num_rows": 10}
-    assert [(tag.key, tag.value) for tag in inputs["val"].tags] == [("mlflow.data.context", "validation")]
+    assert [(tag.key, tag.value) for tag in inputs["validation"].tags] == [("mlflow.data.context", "validation")]
 
 
 def test_a_block_left_normally_is_finished_with_all_its_metrics(run: TrackedRun, client: MlflowClient) -> None:
