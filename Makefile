@@ -10,7 +10,8 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "lightrail needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[chinese,lora,dev]'
+	# --use-pep517: an older pip, as Debian's, builds seqeval with whatever setuptools the virtual environment has, and fails.
+	$(BIN)/python -m pip install --quiet --use-pep517 --constraint constraints.txt --editable '.[chinese,lora,dev]'
 	@touch $@
 
 demo: $(STAMP)
