@@ -3,7 +3,7 @@
     python -m tests.golden.make
 
 Run it on purpose only, in a clean working tree: what it replaces is the proof that older runs can still be read. Last
-run at commit (not run so far).
+run at commit 3b293b31c2f30b58d6550b3561eaf0f669e22fb8.
 """
 
 import json
