@@ -23,11 +23,11 @@ from typing import Any
 
 import torch
 
-import project.commands.fit
-import project.commands.resume  # noqa: F401 - all that an attempt needs is imported once, here
-import sweeps.preloaded  # noqa: F401 - what commands import late too
-from project.cli import main as lightrail
-from project.durable import UNFINISHED
+import lightrail.project.commands.fit
+import lightrail.project.commands.resume  # noqa: F401 - all that an attempt needs is imported once, here
+import lightrail.sweeps.trials.preloaded  # noqa: F401 - what commands import late too
+from lightrail.project.cli import main as lightrail
+from lightrail.project.basics.durable import UNFINISHED
 
 SETTINGS = [
     *("--config=text_classification", "--model.encoder.width=32", "--model.encoder.ngram_buckets=2048"),

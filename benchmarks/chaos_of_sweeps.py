@@ -24,12 +24,12 @@ import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from project.tracking.processes import owner_of
-from project.tracking.store import open_store, store_uri
-from sweeps.confirming import CONFIRM_TAG
-from sweeps.definition import Sweep, load
-from sweeps.outcomes import Outcome, outcomes_of
-from sweeps.study import PROCESS, RUN, open_storage
+from lightrail.project.tracking.processes import owner_of
+from lightrail.project.tracking.store import open_store, store_uri
+from lightrail.sweeps.search.confirming import CONFIRM_TAG
+from lightrail.sweeps.search.definition import Sweep, load
+from lightrail.sweeps.search.outcomes import Outcome, outcomes_of
+from lightrail.sweeps.search.study import PROCESS, RUN, open_storage
 
 VICTIMS = ("driver", "trials", "driver and trials")
 SECONDS_TO_END = 30

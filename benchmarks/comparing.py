@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from lightning_modules.metrics.scores import Columns, MacroF1, Score, ShareEqual, SumRatio, WeightedMean
-from project.comparing.measuring import SIGNIFICANCE, measure
+from lightrail.lightning_modules.metrics.scores import Columns, MacroF1, Score, ShareEqual, SumRatio, WeightedMean
+from lightrail.project.comparing.measuring import SIGNIFICANCE, measure
 
 LABELS = ("a", "b", "c", "d")
 FREQUENCIES = (0.5, 0.3, 0.15, 0.05)

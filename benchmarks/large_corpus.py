@@ -22,7 +22,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import psutil
 
-from datamodules.reading.lines import read_lines
+from lightrail.datamodules.reading.lines import read_lines
 
 STEPS = 20
 LINES_PER_PARAGRAPH = 20
@@ -120,10 +120,10 @@ def _command(text: Path, mark: Path, arguments: argparse.Namespace) -> list[str]
     decoder = "--model.decoder"
     return [
         "fit",
-        *("--model", "lightning_modules.causal_lm.CausalLM"),
-        *(decoder, "lightning_modules.networks.transformer_decoder.TransformerDecoderConfig"),
+        *("--model", "lightrail.lightning_modules.causal_lm.CausalLM"),
+        *(decoder, "lightrail.lightning_modules.networks.decoders.transformer_decoder.TransformerDecoderConfig"),
         *(f"{decoder}.width=64", f"{decoder}.depth=2", f"{decoder}.num_heads=2"),
-        *("--data", "datamodules.causal_lm.CausalLMData", f"--data.path={text}"),
+        *("--data", "lightrail.datamodules.causal_lm.CausalLMData", f"--data.path={text}"),
         *(f"--data.tokenizer={arguments.tokenizer}", f"--data.document={arguments.document}"),
         *(f"--data.encoding_processes={arguments.processes}", "--data.split.drop_repeats=false"),
         *("--data.split.validation_fraction=0.001", "--data.split.test_fraction=0.001"),

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from project.tracking.machine import hardware
+from lightrail.project.provenance.machine import hardware
 
 PACKAGES = ("torch", "lightning", "mlflow", "optuna", "transformers", "torchmetrics", "jsonargparse", "numpy", "pytest")
 PROGRAMS = ("git", "g++", "initdb", "nvidia-smi")

@@ -29,11 +29,11 @@ from transformers import (
     TrainingArguments,
 )
 
-from datamodules.reading import read_rows
-from project.build import build
-from project.configuration import parse
-from project.fitting import begin
-from project.hardware import set_threads
+from lightrail.datamodules.reading import read_rows
+from lightrail.project.running.build import build
+from lightrail.project.configuration import parse
+from lightrail.project.running.fitting import begin
+from lightrail.project.basics.hardware import set_threads
 
 MAX_LENGTH = 128
 BATCH_SIZE = 32

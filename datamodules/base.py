@@ -13,17 +13,17 @@ from typing import Any, Literal, NamedTuple, cast, final
 
 import lightning.pytorch as pl
 
-from datamodules.batching import Batch, BatchConfig, BatchLoader, BucketSampler, Draw, MeasuredRows
-from datamodules.cache import CacheWriter, TokenisedSplit, build_once, cache_folder, digest_of
-from datamodules.checking import DataReport, Remedies, SplitFacts, report_on
-from datamodules.encoded import ABOUT, About, empty_split, is_encoded_with, read_about
-from datamodules.encoded import Facts as Facts
-from datamodules.reading import Empty, FileFormat, Quoting, ReadingNotes, Row, read_rows
-from datamodules.sampling import LabelDraw, SamplingConfig
-from datamodules.source_digest import source_digest
-from datamodules.splitting import Deduplicator, split_of
-from datamodules.spooling import read_spool, write_spool
-from project.errors import DataError
+from lightrail.datamodules.batches.batching import Batch, BatchConfig, BatchLoader, BucketSampler, Draw, MeasuredRows
+from lightrail.datamodules.cache import CacheWriter, TokenisedSplit, build_once, cache_folder, digest_of
+from lightrail.datamodules.checking import DataReport, Remedies, SplitFacts, report_on
+from lightrail.datamodules.cache.encoded import ABOUT, About, empty_split, is_encoded_with, read_about
+from lightrail.datamodules.cache.encoded import Facts as Facts
+from lightrail.datamodules.reading import Empty, FileFormat, Quoting, ReadingNotes, Row, read_rows
+from lightrail.datamodules.batches.sampling import LabelDraw, SamplingConfig
+from lightrail.datamodules.reading.source_digest import source_digest
+from lightrail.datamodules.cache.splitting import Deduplicator, split_of
+from lightrail.datamodules.reading.spooling import read_spool, write_spool
+from lightrail.project.basics.errors import DataError
 
 log = logging.getLogger(__name__)
 

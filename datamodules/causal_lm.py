@@ -7,26 +7,22 @@ from typing import Any, final
 
 import numpy as np
 
-from datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
-from datamodules.batching import Batch, BatchConfig, Draw, MeasuredRows
-from datamodules.block_batches import collate_blocks
-from datamodules.blocks import BlockConfig, EvaluationPieces, training_blocks
-from datamodules.cache import CacheWriter, TokenisedSplit
-from datamodules.checking import SplitFacts
-from datamodules.corpus.building import CorpusBuilder, CorpusPlan
-from datamodules.corpus.encoding import Division, encode_document
-from datamodules.corpus.files import SourceConfig, sources_digest
-from datamodules.corpus.shards import CorpusReading, DocumentKind
-from datamodules.encoded import About, empty_split
-from datamodules.language_tokenizers import (
-    LanguageTokenizer,
-    characters_tokenizer,
-    load_language_tokenizer,
-    needs_texts,
-)
-from datamodules.reading import Row
-from datamodules.sampling import SourceDraw
-from project.errors import ConfigError, DataError
+from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
+from lightrail.datamodules.batches.batching import Batch, BatchConfig, Draw, MeasuredRows
+from lightrail.datamodules.batches.block_batches import collate_blocks
+from lightrail.datamodules.batches.blocks import BlockConfig, EvaluationPieces, training_blocks
+from lightrail.datamodules.cache import CacheWriter, TokenisedSplit
+from lightrail.datamodules.checking import SplitFacts
+from lightrail.datamodules.corpus.building import CorpusBuilder, CorpusPlan
+from lightrail.datamodules.corpus.encoding import Division, encode_document
+from lightrail.datamodules.corpus.files import SourceConfig, sources_digest
+from lightrail.datamodules.corpus.shards import CorpusReading, DocumentKind
+from lightrail.datamodules.cache.encoded import About, empty_split
+from lightrail.datamodules.tokens.numbering import LanguageTokenizer
+from lightrail.datamodules.tokens.learning import characters_tokenizer, load_language_tokenizer, needs_texts
+from lightrail.datamodules.reading import Row
+from lightrail.datamodules.batches.sampling import SourceDraw
+from lightrail.project.basics.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 

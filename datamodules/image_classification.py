@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
-from datamodules.batching import Batch, BatchConfig
-from datamodules.cache import digest_of, file_digest
-from datamodules.reading import ReadingNotes, Row, read_rows
-from datamodules.reading.idx import labels_beside, read_idx
-from datamodules.reading.image_files import SUFFIXES, Channels, PictureForm, image_files, read_image_files, resized
-from datamodules.reading.lines import existing_file
-from datamodules.reading.sources import EMBEDDED_PREFIX
-from project.errors import ConfigError, DataError
-from project.nearest import first_names
+from lightrail.datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
+from lightrail.datamodules.batches.batching import Batch, BatchConfig
+from lightrail.datamodules.cache import digest_of, file_digest
+from lightrail.datamodules.reading import ReadingNotes, Row, read_rows
+from lightrail.datamodules.reading.idx import labels_beside, read_idx
+from lightrail.datamodules.reading.image_files import SUFFIXES, Channels, PictureForm, image_files, read_image_files, resized
+from lightrail.datamodules.reading.lines import existing_file
+from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX
+from lightrail.project.basics.errors import ConfigError, DataError
+from lightrail.project.basics.did_you_mean import first_names
 
 _LABELS_SETTING = {"train": "labels_path", "validation": "validation_labels_path", "test": "test_labels_path"}
 

@@ -3,25 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, final
 
-from datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
-from datamodules.batching import Batch, BatchConfig, MeasuredRows
-from datamodules.block_batches import collate_blocks
-from datamodules.blocks import BlockConfig, EvaluationPieces, training_blocks
-from datamodules.cache import TokenisedSplit
-from datamodules.checking import Remedies
-from datamodules.dialogues import (
-    ASSISTANT,
-    DialogueEncoder,
-    Segment,
-    chat_segments,
-    check_template,
-    spoken,
-    template_segments,
-    turns_of,
-)
-from datamodules.language_tokenizers import LanguageTokenizer, load_language_tokenizer, needs_texts
-from datamodules.reading import Row
-from project.errors import ConfigError, DataError
+from lightrail.datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
+from lightrail.datamodules.batches.batching import Batch, BatchConfig, MeasuredRows
+from lightrail.datamodules.batches.block_batches import collate_blocks
+from lightrail.datamodules.batches.blocks import BlockConfig, EvaluationPieces, training_blocks
+from lightrail.datamodules.cache import TokenisedSplit
+from lightrail.datamodules.checking import Remedies
+from lightrail.datamodules.tokens.dialogues import ASSISTANT, DialogueEncoder, Segment, chat_segments, check_template, spoken, template_segments, turns_of
+from lightrail.datamodules.tokens.numbering import LanguageTokenizer
+from lightrail.datamodules.tokens.learning import load_language_tokenizer, needs_texts
+from lightrail.datamodules.reading import Row
+from lightrail.project.basics.errors import ConfigError, DataError
 
 
 @final

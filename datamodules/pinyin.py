@@ -8,11 +8,11 @@ from typing import Any, final
 
 import numpy as np
 
-from datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
-from datamodules.batching import Batch, BatchConfig
-from datamodules.collating import pad
-from datamodules.reading import Row
-from project.errors import ConfigError, DataError
+from lightrail.datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
+from lightrail.datamodules.batches.batching import Batch, BatchConfig
+from lightrail.datamodules.batches.collating import pad
+from lightrail.datamodules.reading import Row
+from lightrail.project.basics.errors import ConfigError, DataError
 
 HANZI = re.compile(r"[\u3400-\u9fff\U00020000-\U000323af]")
 SENTENCE = re.compile(r"[^。！？；!?;\n]+[。！？；!?;]*[”’」』）)]*")

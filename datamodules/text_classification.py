@@ -10,18 +10,18 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
-from datamodules.batching import Batch, BatchConfig
-from datamodules.cache import TokenisedSplit
-from datamodules.checking import Remedies
-from datamodules.collating import pad
-from datamodules.reading import Row
-from datamodules.reading.rows import text_value
-from datamodules.sampling import SamplingConfig
-from datamodules.tokenizing import SEPARATOR, Tokenizer, load_tokenizer
-from datamodules.truncating import Layout, Truncation, lay_out
-from project.errors import ConfigError, DataError
-from project.nearest import first_names
+from lightrail.datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
+from lightrail.datamodules.batches.batching import Batch, BatchConfig
+from lightrail.datamodules.cache import TokenisedSplit
+from lightrail.datamodules.checking import Remedies
+from lightrail.datamodules.batches.collating import pad
+from lightrail.datamodules.reading import Row
+from lightrail.datamodules.reading.rows import text_value
+from lightrail.datamodules.batches.sampling import SamplingConfig
+from lightrail.datamodules.tokens.tokenizing import SEPARATOR, Tokenizer, load_tokenizer
+from lightrail.datamodules.tokens.truncating import Layout, Truncation, lay_out
+from lightrail.project.basics.errors import ConfigError, DataError
+from lightrail.project.basics.did_you_mean import first_names
 
 _BETWEEN = " ||| "
 """Between the texts of a pair, for people."""

@@ -15,19 +15,12 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 from torchmetrics import MetricCollection
 
-from lightning_modules.metrics.mean_loss import MeanLoss
-from lightning_modules.metrics.scores import StoredScore
-from lightning_modules.networks.compiling import as_written, compile_networks
-from lightning_modules.optimization import (
-    OptimConfig,
-    build_optimizer,
-    build_schedule,
-    clip_gradients,
-    drop_frozen_gradients,
-    freeze,
-)
-from lightning_modules.plain import from_plain, to_plain
-from project.errors import ConfigError
+from lightrail.lightning_modules.metrics.mean_loss import MeanLoss
+from lightrail.lightning_modules.metrics.scores import StoredScore
+from lightrail.lightning_modules.compiling import as_written, compile_networks
+from lightrail.lightning_modules.optimization import OptimConfig, build_optimizer, build_schedule, clip_gradients, drop_frozen_gradients, freeze
+from lightrail.lightning_modules.plain import from_plain, to_plain
+from lightrail.project.basics.errors import ConfigError
 
 Batch = dict[str, Any]
 Stage = Literal["val", "test"]

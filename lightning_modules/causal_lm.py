@@ -14,15 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from lightning_modules.base import Batch, TaskModule
-from lightning_modules.metrics.language import LanguageMetrics, LossByPosition
-from lightning_modules.metrics.language_scores import BitsPerUnit, Perplexity
-from lightning_modules.metrics.scores import Score, SumRatio, WeightedMean
-from lightning_modules.networks.decoder import DecoderConfig
-from lightning_modules.networks.number_formats import at_least_float32
-from lightning_modules.networks.transformer_decoder import TransformerDecoderConfig
-from lightning_modules.optimization import OptimConfig
-from project.errors import ConfigError
+from lightrail.lightning_modules.base import Batch, TaskModule
+from lightrail.lightning_modules.metrics.language import LanguageMetrics, LossByPosition
+from lightrail.lightning_modules.metrics.language_scores import BitsPerUnit, Perplexity
+from lightrail.lightning_modules.metrics.scores import Score, SumRatio, WeightedMean
+from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig
+from lightrail.lightning_modules.networks.number_formats import at_least_float32
+from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
+from lightrail.lightning_modules.optimization import OptimConfig
+from lightrail.project.basics.errors import ConfigError
 
 NO_TARGET = -100
 """The label of a position after which nothing is to be predicted."""

@@ -9,17 +9,17 @@ from typing import Any, final
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from lightning_modules.base import Batch, TaskModule
-from lightning_modules.metrics.entities import EntityMetric
-from lightning_modules.metrics.entity_scores import Entity, entity_scores, written
-from lightning_modules.metrics.scores import Score, WeightedMean
-from lightning_modules.networks.encoder import EncoderConfig
-from lightning_modules.networks.entity_head import EntityHeadConfig
-from lightning_modules.networks.recurrent import LstmConfig
-from lightning_modules.networks.tag_head import CrfConfig
-from lightning_modules.networks.tag_schemes import Span
-from lightning_modules.networks.token_dropout import TokenDropout
-from lightning_modules.optimization import OptimConfig
+from lightrail.lightning_modules.base import Batch, TaskModule
+from lightrail.lightning_modules.metrics.entities import EntityMetric
+from lightrail.lightning_modules.metrics.entity_scores import Entity, entity_scores, written
+from lightrail.lightning_modules.metrics.scores import Score, WeightedMean
+from lightrail.lightning_modules.networks.encoders.encoder import EncoderConfig
+from lightrail.lightning_modules.networks.tagging.entity_head import EntityHeadConfig
+from lightrail.lightning_modules.networks.encoders.recurrent import LstmConfig
+from lightrail.lightning_modules.networks.tagging.tag_head import CrfConfig
+from lightrail.lightning_modules.networks.tagging.tag_schemes import Span
+from lightrail.lightning_modules.networks.encoders.token_dropout import TokenDropout
+from lightrail.lightning_modules.optimization import OptimConfig
 
 
 @final

@@ -1,6 +1,6 @@
 """Models outside of runs: a folder with weights as safetensors and, as JSON, all else that builds the task again.
 
-    from lightning_modules.exported import load_exported
+    from lightrail.lightning_modules.exported import load_exported
     model = load_exported("DIR")
 
 `lightrail export RUN_ID --output DIR` writes such a folder. Nothing in it is executed when it is read.
@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_modules.base import TaskModule
-from project.errors import ConfigError
+from lightrail.lightning_modules.base import TaskModule
+from lightrail.project.basics.errors import ConfigError
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "lightrail.json"
 """The two files of an exported model."""

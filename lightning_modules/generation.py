@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_modules.networks.compiling import as_written
-from lightning_modules.networks.decoder import Decoder
-from project.errors import ConfigError
+from lightrail.lightning_modules.compiling import as_written
+from lightrail.lightning_modules.networks.decoders.decoder import Decoder
+from lightrail.project.basics.errors import ConfigError
 
 log = logging.getLogger(__name__)
 

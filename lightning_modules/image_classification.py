@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from lightning_modules.base import Batch, TaskModule
-from lightning_modules.label_loss import LabelLossConfig
-from lightning_modules.metrics.scores import StoredScore
-from lightning_modules.networks.augmentation import Augmentation, AugmentConfig
-from lightning_modules.networks.images import ConvNetConfig, ImageEncoderConfig
-from lightning_modules.networks.label_head import LabelHead
-from lightning_modules.optimization import OptimConfig
+from lightrail.lightning_modules.base import Batch, TaskModule
+from lightrail.lightning_modules.label_loss import LabelLossConfig
+from lightrail.lightning_modules.metrics.scores import StoredScore
+from lightrail.lightning_modules.networks.augmentation import Augmentation, AugmentConfig
+from lightrail.lightning_modules.networks.images import ConvNetConfig, ImageEncoderConfig
+from lightrail.lightning_modules.label_head import LabelHead
+from lightrail.lightning_modules.optimization import OptimConfig
 
 
 @final

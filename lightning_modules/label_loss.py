@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from project.errors import ConfigError
-from project.nearest import first_names
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.did_you_mean import first_names
 
 ClassWeights = Literal["none", "balanced"] | dict[str, float]
 

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from lightning_modules.base import Batch, TaskModule
-from lightning_modules.metrics.scores import Score, ShareZero, SumRatio, WeightedMean
-from lightning_modules.metrics.sentence_errors import SentenceErrors, num_edits, only_hanzi
-from lightning_modules.networks.candidates import CandidateOutput
-from lightning_modules.networks.encoder import EncoderConfig
-from lightning_modules.networks.transformer import TransformerConfig
-from lightning_modules.optimization import OptimConfig
+from lightrail.lightning_modules.base import Batch, TaskModule
+from lightrail.lightning_modules.metrics.scores import Score, ShareZero, SumRatio, WeightedMean
+from lightrail.lightning_modules.metrics.sentence_errors import SentenceErrors, num_edits, only_hanzi
+from lightrail.lightning_modules.networks.candidates import CandidateOutput
+from lightrail.lightning_modules.networks.encoders.encoder import EncoderConfig
+from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
+from lightrail.lightning_modules.optimization import OptimConfig
 
 
 @dataclass(frozen=True)

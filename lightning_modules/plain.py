@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from project.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError
 
 DESCRIPTION = {"class_path", "init_args"}
 """Keys of a mapping that stands for a dataclass."""

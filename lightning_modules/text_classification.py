@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from lightning_modules.base import Batch, TaskModule
-from lightning_modules.label_loss import LabelLossConfig
-from lightning_modules.metrics.scores import StoredScore
-from lightning_modules.networks.encoder import EncoderConfig
-from lightning_modules.networks.label_head import LabelHead
-from lightning_modules.networks.pooling import PoolingName, build_pooling
-from lightning_modules.networks.token_dropout import TokenDropout
-from lightning_modules.networks.transformer import TransformerConfig
-from lightning_modules.optimization import OptimConfig
+from lightrail.lightning_modules.base import Batch, TaskModule
+from lightrail.lightning_modules.label_loss import LabelLossConfig
+from lightrail.lightning_modules.metrics.scores import StoredScore
+from lightrail.lightning_modules.networks.encoders.encoder import EncoderConfig
+from lightrail.lightning_modules.label_head import LabelHead
+from lightrail.lightning_modules.networks.encoders.pooling import PoolingName, build_pooling
+from lightrail.lightning_modules.networks.encoders.token_dropout import TokenDropout
+from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
+from lightrail.lightning_modules.optimization import OptimConfig
 
 
 @final

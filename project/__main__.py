@@ -1,6 +1,6 @@
 import sys
 
-from project.cli import main
+from lightrail.project.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-from project.errors import ConfigError, Refusal
-from project.logs import set_up_logging
-from project.nearest import did_you_mean
-from project.shown import Shown
+from lightrail.project.basics.errors import ConfigError, Refusal
+from lightrail.project.basics.logs import set_up_logging
+from lightrail.project.basics.did_you_mean import did_you_mean
+from lightrail.project.basics.shown import Shown
 
 SETTINGS_HELP = """
 settings:
@@ -90,7 +90,7 @@ RUN is a run's id or the beginning of it, of which the best weights are taken, o
 
 options:
   --output DIR              folder to write; it must be new or empty
-  --format F                safetensors (default): any task, for `load_exported("DIR")` of lightning_modules.exported;
+  --format F                safetensors (default): any task, for `load_exported("DIR")` of lightrail.lightning_modules.exported;
                             hf: a causal language model, for plain transformers
   --overwrite               replace an earlier export
   --allow_modules M,...     import these modules first, for a task or network of your own
@@ -231,7 +231,7 @@ def _run(arguments: list[str]) -> int:
     if "--help" in rest or "-h" in rest:
         raise Shown(_command_help(COMMANDS[name]))
     set_up_logging()
-    status: int = _imported(f"project.commands.{name}").run(rest)
+    status: int = _imported(f"lightrail.project.commands.{name}").run(rest)
     return status
 
 

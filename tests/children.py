@@ -17,9 +17,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from project.cli import main
-from sweeps.forked import begin_as_any_process
-from sweeps.processes import _CONTEXT, warm_up
+from lightrail.project.cli import main
+from lightrail.sweeps.trials.forked import begin_as_any_process
+from lightrail.sweeps.trials.process import _CONTEXT, warm_up
 
 SECONDS_TO_HANG = 600.0
 """No process of a test takes a tenth of this on the slowest machine seen: after it, one hangs."""
@@ -171,7 +171,7 @@ def _run(
     status: Any = 0
     try:
         if program is None:
-            import project.__main__ as command
+            import lightrail.project.__main__ as command
 
             sys.modules["__main__"] = command  # Lightning starts further processes as the first was started
             sys.argv = [str(command.__file__), *arguments]

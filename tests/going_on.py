@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from project.build import Experiment
-from project.checkpoints import place_checkpoints
-from project.last_checkpoint import LastCheckpoint
+from lightrail.project.running.build import Experiment
+from lightrail.project.training.checkpoints import place_checkpoints
+from lightrail.project.training.last_checkpoint import LastCheckpoint
 from tests.tiny import Curves
 
 EVERY_STEP = ["--tracking.checkpoint.every_minutes=0", "--trainer.log_every_n_steps=1"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from project.catalogue import ROOT, experiment_files
+from lightrail.project.basics.catalogue import ROOT, experiment_files
 
 PACKAGES = ("project", "lightning_modules", "datamodules", "sweeps")
 FOLDERS = (*PACKAGES, "tests", "benchmarks")
@@ -20,7 +20,7 @@ FORBIDDEN_IMPORTS = {
     "project": ("sweeps", "tests"),
     "sweeps": ("tests",),
 }
-ALLOWED_IMPORTS = ("project.durable", "project.errors", "project.hardware", "project.nearest", "project.tables")
+ALLOWED_IMPORTS = ("lightrail.project.basics.durable", "lightrail.project.basics.errors", "lightrail.project.basics.hardware", "lightrail.project.basics.did_you_mean", "lightrail.project.basics.tables")
 """What everybody may import."""
 MAY_PRINT = ("project/cli.py", "project/commands/")
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 45
@@ -106,9 +106,9 @@ RULES: dict[Rule, dict[str, list[str]]] = {
         ],
     },
     imports_go_one_way: {
-        "datamodules/x.py": ["import lightning_modules", "def f():\n    from project.build import build"],
+        "datamodules/x.py": ["import lightning_modules", "def f():\n    from lightrail.project.running.build import build"],
         "lightning_modules/x.py": [
-            "from datamodules.base import Batch",
+            "from lightrail.datamodules.base import Batch",
             "from project import build",
             "import sweeps.x",
         ],
@@ -129,10 +129,10 @@ RULES: dict[Rule, dict[str, list[str]]] = {
 
 KEPT = {
     "lightning_modules/base.py": "class TaskModule(LightningModule, ABC): ...\n@final\nclass A(TaskModule): ...",
-    "datamodules/x.py": "from project.errors import DataError\nfrom project import errors\nimport project.errors",
+    "datamodules/x.py": "from lightrail.project.basics.errors import DataError\nfrom project import errors\nimport lightrail.project.basics.errors",
     "project/commands/x.py": "print('x')\nimportlib.import_module('sweeps.drive')",
-    "sweeps/x.py": "from project.build import build\ndef f():\n    '''" + "\n" * 90 + "'''\n" + "    x = 1\n" * 45,
-    "project/__init__.py": '"""Text."""\nfrom project.build import build\n__all__ = ["build"]',
+    "sweeps/x.py": "from lightrail.project.running.build import build\ndef f():\n    '''" + "\n" * 90 + "'''\n" + "    x = 1\n" * 45,
+    "project/__init__.py": '"""Text."""\nfrom lightrail.project.running.build import build\n__all__ = ["build"]',
 }
 """Sources that keep every rule."""
 

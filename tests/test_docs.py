@@ -17,11 +17,11 @@ from uuid import uuid4
 
 import pytest
 
-from project.catalogue import ROOT, experiment_files
-from project.checkpoint_arguments import take_option
-from project.cli import COMMANDS, main
-from project.configuration import parse
-from sweeps.definition import load
+from lightrail.project.basics.catalogue import ROOT, experiment_files
+from lightrail.project.running.checkpoint_arguments import take_option
+from lightrail.project.cli import COMMANDS, main
+from lightrail.project.configuration import parse
+from lightrail.sweeps.search.definition import load
 from tests.lightning_modules.test_causal_lm import write_gpt2
 from tests.project.running import Outcome, lightrail
 from tests.project.test_resume import ALLOW

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from datamodules.batching import BatchConfig, BatchLoader, BucketSampler
-from lightning_modules.base import Batch, TaskModule
-from lightning_modules.metrics.scores import Score, ShareEqual, WeightedMean
-from lightning_modules.optimization import OptimConfig
+from lightrail.datamodules.batches.batching import BatchConfig, BatchLoader, BucketSampler
+from lightrail.lightning_modules.base import Batch, TaskModule
+from lightrail.lightning_modules.metrics.scores import Score, ShareEqual, WeightedMean
+from lightrail.lightning_modules.optimization import OptimConfig
 
 
 @final

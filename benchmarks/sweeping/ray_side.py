@@ -18,8 +18,8 @@ from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.sweeping.swept import STUDY_TAG
-from project.fitting import fit
-from sweeps.definition import Sweep, load
+from lightrail.project.running.fitting import fit
+from lightrail.sweeps.search.definition import Sweep, load
 
 
 class ReportToRay(Callback):

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import optuna
 
 from benchmarks.sweeping.swept import NO_PRUNER, Span, Workplace, idle_time
-from project.catalogue import ROOT
+from lightrail.project.basics.catalogue import ROOT
 
 WORKERS = 2
 OURS = "lightrail"

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.sweeping.swept import DIGITS, NO_PRUNER, RANDOM, Workplace
-from sweeps.definition import SAMPLER
+from lightrail.sweeps.search.definition import SAMPLER
 
 TARGET = 0.5
 Trials = Sequence[FrozenTrial]

@@ -15,7 +15,7 @@ import yaml
 from mlflow import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.definition import DEFINITIONS, Sweep, load
+from lightrail.sweeps.search.definition import DEFINITIONS, Sweep, load
 
 STUDY_TAG = "lightrail.parent_study"
 DIGITS: dict[str, Any] = yaml.safe_load((DEFINITIONS / "digits.yaml").read_text(encoding="utf-8"))

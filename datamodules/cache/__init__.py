@@ -1,8 +1,8 @@
 """Rows that were encoded once, kept on disk and mapped into memory."""
 
-from datamodules.cache.building import build_once, cache_folder, digest_of, file_digest, is_finished
-from datamodules.cache.reading import TokenisedSplit, split_names
-from datamodules.cache.writing import CacheWriter, Cell
+from lightrail.datamodules.cache.building import build_once, cache_folder, digest_of, file_digest, is_finished
+from lightrail.datamodules.cache.reading import TokenisedSplit, split_names
+from lightrail.datamodules.cache.writing import CacheWriter, Cell
 
 __all__ = [
     "CacheWriter",

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from datamodules.cache.layout import FORMAT_VERSION, META
-from datamodules.cache.writing import CacheWriter, writing_to
-from project.durable import UNFINISHED, put_in_place
+from lightrail.datamodules.cache.layout import FORMAT_VERSION, META
+from lightrail.datamodules.cache.writing import CacheWriter, writing_to
+from lightrail.project.basics.durable import UNFINISHED, put_in_place
 
 log = logging.getLogger(__name__)
 

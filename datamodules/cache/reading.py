@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.cache.layout import META, OFFSET_DTYPE, Kind, offsets_file, values_file
-from project.errors import ConfigError
+from lightrail.datamodules.cache.layout import META, OFFSET_DTYPE, Kind, offsets_file, values_file
+from lightrail.project.basics.errors import ConfigError
 
 
 class TokenisedSplit:

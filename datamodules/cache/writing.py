@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.cache.layout import FORMAT_VERSION, META, OFFSET_DTYPE, Kind, offsets_file, values_file
-from project.durable import sync, write_whole
-from project.errors import ConfigError
+from lightrail.datamodules.cache.layout import FORMAT_VERSION, META, OFFSET_DTYPE, Kind, offsets_file, values_file
+from lightrail.project.basics.durable import sync, write_whole
+from lightrail.project.basics.errors import ConfigError
 
 Cell = NDArray[np.integer[Any]] | int | str
 Rows = tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]] | None]

@@ -4,9 +4,9 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from datamodules.checking.facts import SplitFacts, cut_shares, length_percentiles, repeats
-from datamodules.checking.findings import Finding, Remedies, find
-from project.tables import aligned
+from lightrail.datamodules.checking.facts import SplitFacts, cut_shares, length_percentiles, repeats
+from lightrail.datamodules.checking.findings import Finding, Remedies, find
+from lightrail.project.basics.tables import aligned
 
 _MAX_LINES = 39
 _MAX_LABELS = 10

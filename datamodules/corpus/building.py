@@ -9,18 +9,18 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.cache import CacheWriter
-from datamodules.cache.writing import writing_to
-from datamodules.corpus.documents import read_documents
-from datamodules.corpus.encoding import Division, ShardJob, count_shard, encode_shard
-from datamodules.corpus.files import source_files
-from datamodules.corpus.joining import Encoded, Joined, add_notes, join_shards
-from datamodules.corpus.shards import CorpusReading, shards_of
-from datamodules.corpus.workers import run_jobs
-from datamodules.language_tokenizers import LanguageTokenizer
-from datamodules.language_tokenizers.numbering import NUM_CHARACTERS
-from datamodules.reading import ReadingNotes, Row
-from project.errors import DataError
+from lightrail.datamodules.cache import CacheWriter
+from lightrail.datamodules.cache.writing import writing_to
+from lightrail.datamodules.corpus.documents import read_documents
+from lightrail.datamodules.corpus.encoding import Division, ShardJob, count_shard, encode_shard
+from lightrail.datamodules.corpus.files import source_files
+from lightrail.datamodules.corpus.joining import Encoded, Joined, add_notes, join_shards
+from lightrail.datamodules.corpus.shards import CorpusReading, shards_of
+from lightrail.datamodules.corpus.workers import run_jobs
+from lightrail.datamodules.tokens.numbering import LanguageTokenizer
+from lightrail.datamodules.tokens.numbering import NUM_CHARACTERS
+from lightrail.datamodules.reading import ReadingNotes, Row
+from lightrail.project.basics.errors import DataError
 
 Result = TypeVar("Result")
 

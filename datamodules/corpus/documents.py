@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from datamodules.corpus.shards import CorpusReading, Shard
-from datamodules.reading import ReadingNotes
-from datamodules.reading.lines import undecodable
-from datamodules.reading.records import read_json_lines
-from datamodules.reading.rows import Columns, Row
-from project.errors import DataError
+from lightrail.datamodules.corpus.shards import CorpusReading, Shard
+from lightrail.datamodules.reading import ReadingNotes
+from lightrail.datamodules.reading.lines import undecodable
+from lightrail.datamodules.reading.records import read_json_lines
+from lightrail.datamodules.reading.rows import Columns, Row
+from lightrail.project.basics.errors import DataError
 
 CHARACTERS_PER_PIECE = 1_000_000
 """A document that is a whole file is read in pieces of about so many."""

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from datamodules.cache import digest_of
-from datamodules.reading import FileFormat
-from datamodules.reading.hub import PREFIX
-from datamodules.reading.lines import STANDARD_INPUT, existing_file
-from datamodules.reading.sources import EMBEDDED_PREFIX, FORMATS, format_of
-from datamodules.source_digest import source_digest
-from project.errors import DataError
+from lightrail.datamodules.cache import digest_of
+from lightrail.datamodules.reading import FileFormat
+from lightrail.datamodules.reading.hub import PREFIX
+from lightrail.datamodules.reading.lines import STANDARD_INPUT, existing_file
+from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX, FORMATS, format_of
+from lightrail.datamodules.reading.source_digest import source_digest
+from lightrail.project.basics.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.cache import CacheWriter, TokenisedSplit, split_names
-from datamodules.corpus.encoding import NOTES
-from datamodules.reading import ReadingNotes
+from lightrail.datamodules.cache import CacheWriter, TokenisedSplit, split_names
+from lightrail.datamodules.corpus.encoding import NOTES
+from lightrail.datamodules.reading import ReadingNotes
 
 
 class Encoded(NamedTuple):

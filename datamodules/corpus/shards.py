@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from datamodules.cache import file_digest
-from datamodules.corpus.files import file_format_of, is_file
-from datamodules.reading import Empty, FileFormat, Quoting, ReadingNotes, read_rows
-from datamodules.reading.lines import GZIP_MAGIC, STANDARD_INPUT, ZIP_MAGIC, is_bytewise, read_lines
-from project.errors import DataError
+from lightrail.datamodules.cache import file_digest
+from lightrail.datamodules.corpus.files import file_format_of, is_file
+from lightrail.datamodules.reading import Empty, FileFormat, Quoting, ReadingNotes, read_rows
+from lightrail.datamodules.reading.lines import GZIP_MAGIC, STANDARD_INPUT, ZIP_MAGIC, is_bytewise, read_lines
+from lightrail.project.basics.errors import DataError
 
 SHARD_BYTES = 8 * 2**20
 MOST_BYTES = 64 * 2**20

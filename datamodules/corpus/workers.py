@@ -12,8 +12,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, get_context, parent_process
 from typing import Any, TypeVar
 
-from datamodules.language_tokenizers import LanguageTokenizer
-from project.errors import ConfigError
+from lightrail.datamodules.tokens.numbering import LanguageTokenizer
+from lightrail.project.basics.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def run_jobs(
 
     Raises: ConfigError when a process is killed; and what `function` raises.
     """
-    from project.hardware import usable_cores  # here: PyTorch comes with it, and each worker imports this file
+    from lightrail.project.basics.hardware import usable_cores  # here: PyTorch comes with it, and each worker imports this file
 
     count = min(num_processes or usable_cores(), len(jobs))
     with _Progress(title, sum(sizes)) as progress:

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Iterable
 
-from datamodules.embedded import embedded_set
-from datamodules.reading import hub
-from datamodules.reading.lines import existing_file, read_lines
-from datamodules.reading.rows import FileFormat
-from datamodules.reading.sources import EMBEDDED_PREFIX
+from lightrail.datamodules.reading.embedded import embedded_set
+from lightrail.datamodules.reading import hub
+from lightrail.datamodules.reading.lines import existing_file, read_lines
+from lightrail.datamodules.reading.rows import FileFormat
+from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX
 
 
 def column_names(source: str, file_format: FileFormat, encoding: str = "utf-8") -> list[str]:

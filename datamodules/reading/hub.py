@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datamodules.reading.rows import Columns, Row
-from project.errors import DataError
+from lightrail.datamodules.reading.rows import Columns, Row
+from lightrail.project.basics.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -14,9 +14,9 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.reading.lines import open_bytes
-from datamodules.reading.rows import Row
-from project.errors import DataError
+from lightrail.datamodules.reading.lines import open_bytes
+from lightrail.datamodules.reading.rows import Row
+from lightrail.project.basics.errors import DataError
 
 _BYTES = 8
 """Third byte of a file whose values are bytes without a sign."""

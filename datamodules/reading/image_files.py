@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from datamodules.reading.rows import Row
-from project.errors import DataError
+from lightrail.datamodules.reading.rows import Row
+from lightrail.project.basics.errors import DataError
 
 log = logging.getLogger(__name__)
 

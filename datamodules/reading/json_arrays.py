@@ -5,8 +5,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from datamodules.reading.rows import Columns, Row
-from project.errors import DataError
+from lightrail.datamodules.reading.rows import Columns, Row
+from lightrail.project.basics.errors import DataError
 
 _BETWEEN = " \t\r\n,"
 

@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from datamodules.reading.lines import existing_file
-from datamodules.reading.rows import Columns, Row
-from project.errors import DataError
+from lightrail.datamodules.reading.lines import existing_file
+from lightrail.datamodules.reading.rows import Columns, Row
+from lightrail.project.basics.errors import DataError
 
 _ROWS_PER_BATCH = 1024
 _LABEL_MARK = "__label__"

@@ -4,24 +4,15 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from datamodules.reading import hub
-from datamodules.reading.json_arrays import begins_array, read_json_array
-from datamodules.reading.lines import STANDARD_INPUT, existing_file, read_lines
-from datamodules.reading.records import read_json_lines, read_labelled, read_parquet, read_text
-from datamodules.reading.rows import (
-    Columns,
-    Empty,
-    FileFormat,
-    Quoting,
-    ReadingNotes,
-    ReadingOptions,
-    Row,
-    TaggedLines,
-)
-from datamodules.reading.tables import read_table
-from datamodules.reading.tagged_tokens import read_tagged_tokens
-from project.errors import DataError
-from project.nearest import nearest
+from lightrail.datamodules.reading import hub
+from lightrail.datamodules.reading.json_arrays import begins_array, read_json_array
+from lightrail.datamodules.reading.lines import STANDARD_INPUT, existing_file, read_lines
+from lightrail.datamodules.reading.records import read_json_lines, read_labelled, read_parquet, read_text
+from lightrail.datamodules.reading.rows import Columns, Empty, FileFormat, Quoting, ReadingNotes, ReadingOptions, Row, TaggedLines
+from lightrail.datamodules.reading.tables import read_table
+from lightrail.datamodules.reading.tagged_tokens import read_tagged_tokens
+from lightrail.project.basics.errors import DataError
+from lightrail.project.basics.did_you_mean import nearest
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +79,7 @@ def _open_rows(source: str, options: ReadingOptions, notes: ReadingNotes) -> Ite
     if source.startswith(hub.PREFIX):
         return hub.read_hub(source, options.columns)
     if source.startswith(EMBEDDED_PREFIX):
-        from datamodules.embedded import read_embedded  # which itself reads with this package
+        from lightrail.datamodules.reading.embedded import read_embedded  # which itself reads with this package
 
         return read_embedded(source, options.columns)
     if source != STANDARD_INPUT:

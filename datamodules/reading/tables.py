@@ -3,8 +3,8 @@
 import csv
 from collections.abc import Iterator, Sequence
 
-from datamodules.reading.rows import ReadingNotes, ReadingOptions, Row
-from project.errors import DataError
+from lightrail.datamodules.reading.rows import ReadingNotes, ReadingOptions, Row
+from lightrail.project.basics.errors import DataError
 
 # An unclosed quote would take the rest of the file into memory; the csv module's own limit refuses real long texts.
 _MAX_FIELD_CHARACTERS = 16 * 2**20

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from datamodules.reading.rows import Columns, Row, TaggedLines
-from project.errors import ConfigError, DataError
+from lightrail.datamodules.reading.rows import Columns, Row, TaggedLines
+from lightrail.project.basics.errors import ConfigError, DataError
 
 _NAMED_SEPARATORS = {"tab": "\t", "space": " "}
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_modules.networks.temperature import best_temperature
+from lightrail.lightning_modules.metrics.temperature import best_temperature
 
 LEAST_POSITIVES = 5
 """A label that fewer examples have keeps its threshold: of so few any value could look best."""

@@ -13,8 +13,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_modules.metrics.scores import Columns, Score, Values
-from project.errors import DataError
+from lightrail.lightning_modules.metrics.scores import Columns, Score, Values
+from lightrail.project.basics.errors import DataError
 
 Entity: TypeAlias = tuple[int, int, str]
 Outcome = Literal["correct", "boundary", "type", "boundary_and_type", "missing", "spurious"]

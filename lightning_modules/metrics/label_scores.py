@@ -10,18 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_modules.metrics.ranking import MacroAuroc, MacroAveragePrecision
-from lightning_modules.metrics.scores import (
-    Columns,
-    LabelCounts,
-    MacroF1,
-    Score,
-    ShareEqual,
-    StoredScore,
-    Values,
-    WeightedMean,
-    mean_over_labels,
-)
+from lightrail.lightning_modules.metrics.ranking import MacroAuroc, MacroAveragePrecision
+from lightrail.lightning_modules.metrics.scores import Columns, LabelCounts, MacroF1, Score, ShareEqual, StoredScore, Values, WeightedMean, mean_over_labels
 
 SEPARATOR = "|"
 """Stands between the labels of a text that has several."""

@@ -10,9 +10,9 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from lightning_modules.metrics.label_scores import CalibrationError, label_scores
-from lightning_modules.metrics.ranking import LabelRanking
-from lightning_modules.metrics.scores import LabelCounts, ShareEqual, StoredScore, Values
+from lightrail.lightning_modules.metrics.label_scores import CalibrationError, label_scores
+from lightrail.lightning_modules.metrics.ranking import LabelRanking
+from lightrail.lightning_modules.metrics.scores import LabelCounts, ShareEqual, StoredScore, Values
 
 
 class LabelMetrics(Metric):

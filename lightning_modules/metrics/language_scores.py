@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_modules.metrics.scores import Columns, Score, Values
+from lightrail.lightning_modules.metrics.scores import Columns, Score, Values
 
 
 @dataclass(frozen=True, kw_only=True)

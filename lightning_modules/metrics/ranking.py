@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_modules.metrics.scores import Columns, StoredScore, Values, one_hot
+from lightrail.lightning_modules.metrics.scores import Columns, StoredScore, Values, one_hot
 
 
 def auroc(scores: Values, is_positive: NDArray[np.bool_]) -> float:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from project.errors import DataError
+from lightrail.project.basics.errors import DataError
 
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
 """The columns of stored predictions, [N] each."""

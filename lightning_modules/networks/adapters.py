@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from project.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

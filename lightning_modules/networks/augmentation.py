@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from project.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.networks.number_formats import at_least_float32
+from lightrail.lightning_modules.networks.number_formats import at_least_float32
 
 
 class CandidateOutput(nn.Module):

@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from project.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError
 
 
 class ImageEncoder(nn.Module, ABC):

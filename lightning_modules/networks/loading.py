@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from project.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig as Architecture

@@ -1,12 +1,12 @@
 """Optimizer, learning-rate schedule and freezing: the settings every task shares."""
 
-from lightning_modules.optimization.clipping import clip_gradients
-from lightning_modules.optimization.config import OptimConfig, ScheduleName
-from lightning_modules.optimization.freezing import drop_frozen_gradients, freeze
-from lightning_modules.optimization.groups import build_optimizer, parameter_groups
-from lightning_modules.optimization.layers import layer_numbers
-from lightning_modules.optimization.restoring import apply_settings
-from lightning_modules.optimization.schedules import Schedule, build_schedule, schedule_factor
+from lightrail.lightning_modules.optimization.clipping import clip_gradients
+from lightrail.lightning_modules.optimization.config import OptimConfig, ScheduleName
+from lightrail.lightning_modules.optimization.freezing import drop_frozen_gradients, freeze
+from lightrail.lightning_modules.optimization.groups import build_optimizer, parameter_groups
+from lightrail.lightning_modules.optimization.layers import layer_numbers
+from lightrail.lightning_modules.optimization.restoring import apply_settings
+from lightrail.lightning_modules.optimization.schedules import Schedule, build_schedule, schedule_factor
 
 __all__ = [
     "OptimConfig",

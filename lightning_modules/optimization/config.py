@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from project.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError
 
 ScheduleName = Literal["cosine", "linear", "constant", "plateau"]
 

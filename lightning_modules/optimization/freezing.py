@@ -5,7 +5,7 @@ import re
 from torch import nn
 from torch.optim import Optimizer
 
-from project.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError
 
 
 def freeze(module: nn.Module, patterns: list[str]) -> None:

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from lightning_modules.optimization.config import OptimConfig
-from lightning_modules.optimization.layers import layer_numbers
-from project.errors import ConfigError
+from lightrail.lightning_modules.optimization.config import OptimConfig
+from lightrail.lightning_modules.optimization.layers import layer_numbers
+from lightrail.project.basics.errors import ConfigError
 
 
 def build_optimizer(module: nn.Module, config: OptimConfig, *, is_fused: bool = True) -> Optimizer:

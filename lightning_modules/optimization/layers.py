@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from project.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError
 
 
 def layer_numbers(module: nn.Module) -> dict[str, int]:

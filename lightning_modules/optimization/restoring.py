@@ -3,9 +3,9 @@
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_modules.optimization.config import OptimConfig
-from lightning_modules.optimization.groups import build_optimizer
-from lightning_modules.optimization.schedules import Schedule
+from lightrail.lightning_modules.optimization.config import OptimConfig
+from lightrail.lightning_modules.optimization.groups import build_optimizer
+from lightrail.lightning_modules.optimization.schedules import Schedule
 
 
 def apply_settings(module: nn.Module, config: OptimConfig, optimizer: Optimizer, schedule: Schedule) -> None:

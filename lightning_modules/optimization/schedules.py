@@ -7,7 +7,7 @@ import torch
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from lightning_modules.optimization.config import OptimConfig, ScheduleName
+from lightrail.lightning_modules.optimization.config import OptimConfig, ScheduleName
 
 
 def schedule_factor(step: int, *, num_steps: int, warmup: int, name: ScheduleName, final: float = 0.0) -> float:

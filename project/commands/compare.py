@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from project.errors import ConfigError
-from project.option_parser import OptionParser
-from project.tracking.settings import TrackingConfig
-from project.tracking.store import check_folder, open_store, store_uri
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.option_parser import OptionParser
+from lightrail.project.tracking.settings import TrackingConfig
+from lightrail.project.tracking.store import check_folder, open_store, store_uri
 
 FORMATS = {".md": "markdown", ".html": "html", ".json": "json"}
 LEAST_RESAMPLES = 100
@@ -66,21 +66,21 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _compared(options: argparse.Namespace, chosen: str) -> str:
-    from project.comparing.comparison import compare
-    from project.comparing.entries import find_entry
+    from lightrail.project.comparing.comparison import compare
+    from lightrail.project.comparing.entries import find_entry
 
     uri = store_uri(TrackingConfig(uri=options.uri))
     client = open_store(uri, create=False)
     entries = [find_entry(client, named) for named in options.runs]
     comparison = compare(entries, uri, options.metric, options.resamples, options.num_examples)
     if chosen == "html":
-        from project.comparing.page import as_html
+        from lightrail.project.comparing.page import as_html
 
         return as_html(comparison)
     if chosen == "json":
-        from project.comparing.as_json import as_json
+        from lightrail.project.comparing.as_json import as_json
 
         return as_json(comparison)
-    from project.comparing.markdown import as_markdown
+    from lightrail.project.comparing.markdown import as_markdown
 
     return as_markdown(comparison)

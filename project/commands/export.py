@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from project.errors import ConfigError
-from project.option_parser import OptionParser
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.option_parser import OptionParser
 
 FORMATS = ("safetensors", "hf")
 
@@ -16,10 +16,10 @@ def run(arguments: list[str]) -> int:
         )
     if options.output is None:
         raise ConfigError("--output is required: the folder to write the model to.")
-    from project.configuration.classes import AllowedClasses
-    from project.exporting import check_target, export
-    from project.stored_model import stored_model
-    from project.tracking.settings import TrackingConfig
+    from lightrail.project.configuration.classes import AllowedClasses
+    from lightrail.project.models.exporting import check_target, export
+    from lightrail.project.models.stored_model import stored_model
+    from lightrail.project.tracking.settings import TrackingConfig
 
     target = Path(options.output).expanduser()
     check_target(target, overwrite=options.overwrite)

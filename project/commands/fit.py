@@ -1,13 +1,13 @@
 """`lightrail fit`: trains, tests the best checkpoint and closes the run; with `--seeds N` that many times."""
 
-from project.checkpoint_arguments import take_option
-from project.configuration import Configuration, parse
-from project.errors import ConfigError
-from project.fitting import FinishedRun, fit, last_line
-from project.resuming import find_interrupted, go_on, requeued_run
-from project.seeds import FinishedSeeds, fit_seeds, go_on_with_seeds
-from project.tracking.logger import is_process_zero
-from project.tracking.lookup import test_metrics
+from lightrail.project.running.checkpoint_arguments import take_option
+from lightrail.project.configuration import Configuration, parse
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.running.fitting import FinishedRun, fit, last_line
+from lightrail.project.running.resuming import find_interrupted, go_on, requeued_run
+from lightrail.project.running.seeds import FinishedSeeds, fit_seeds, go_on_with_seeds
+from lightrail.project.tracking.logger import is_process_zero
+from lightrail.project.tracking.lookup import test_metrics
 
 
 def run(arguments: list[str]) -> int:

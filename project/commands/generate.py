@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from project.errors import ConfigError
-from project.option_parser import OptionParser
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.option_parser import OptionParser
 
 if TYPE_CHECKING:
-    from lightning_modules.generation import GenerationConfig
-    from project.generating import TextModel
+    from lightrail.lightning_modules.generation import GenerationConfig
+    from lightrail.project.models.generating import TextModel
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +25,10 @@ def run(arguments: list[str]) -> int:
             f"lightrail generate takes one run or folder, found {len(options.model)}: lightrail generate RUN_ID "
             f"--prompt TEXT."
         )
-    from project.configuration.classes import AllowedClasses
-    from project.generating import load_text_model
-    from project.hardware import set_threads
-    from project.tracking.settings import TrackingConfig
+    from lightrail.project.configuration.classes import AllowedClasses
+    from lightrail.project.models.generating import load_text_model
+    from lightrail.project.basics.hardware import set_threads
+    from lightrail.project.tracking.settings import TrackingConfig
 
     config = _config(options)
     AllowedClasses(options.allow_modules.split(","))
@@ -65,7 +65,7 @@ def _parser() -> OptionParser:
 
 def _config(options: argparse.Namespace) -> "GenerationConfig":
     """Raises: ConfigError naming the option that is out of range."""
-    from lightning_modules.generation import GenerationConfig
+    from lightrail.lightning_modules.generation import GenerationConfig
 
     names = ("max_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed")
     config = GenerationConfig(**{name: getattr(options, name) for name in names})

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from project import catalogue
-from project.catalogue import Entry
-from project.errors import ConfigError
-from project.tables import aligned
+from lightrail.project.basics import catalogue
+from lightrail.project.basics.catalogue import Entry
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.tables import aligned
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -29,11 +29,11 @@ def run(arguments: Sequence[str]) -> int:
 
 def runs_listing(arguments: Sequence[str]) -> str:
     """The last runs of the store, the newest first. Those whose process is gone are closed before."""
-    from project.configuration.sources import options
-    from project.tracking.lookup import last_runs
-    from project.tracking.recovery import close_dead_runs
-    from project.tracking.settings import TrackingConfig
-    from project.tracking.store import open_store, store_uri
+    from lightrail.project.configuration.sources import options
+    from lightrail.project.tracking.lookup import last_runs
+    from lightrail.project.tracking.recovery import close_dead_runs
+    from lightrail.project.tracking.settings import TrackingConfig
+    from lightrail.project.tracking.store import open_store, store_uri
 
     given = dict(options(arguments))
     if given.keys() - {"--tracking.uri"}:

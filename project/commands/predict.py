@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from project.answer_files import check_output, show_answers, with_named_lists, write_answers
-from project.build import Experiment, build
-from project.checkpoint_arguments import parse_to_predict, take_option
-from project.errors import ConfigError
+from lightrail.project.models.answer_files import check_output, show_answers, with_named_lists, write_answers
+from lightrail.project.running.build import Experiment, build
+from lightrail.project.running.checkpoint_arguments import parse_to_predict, take_option
+from lightrail.project.basics.errors import ConfigError
 
 log = logging.getLogger(__name__)
 

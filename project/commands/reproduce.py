@@ -2,20 +2,20 @@
 
 import pyarrow.parquet
 
-from project.checkpoint_arguments import take_option
-from project.configuration import Configuration
-from project.configuration.sources import options
-from project.errors import ConfigError
-from project.fitting import fit
-from project.reproducing.advice import advice
-from project.reproducing.original import Original, find_original
-from project.reproducing.outcome import compare
-from project.reproducing.survey import configuration_of, survey
-from project.reproducing.verdict import in_few_words, table
-from project.tracking.logger import is_process_zero
-from project.tracking.recovery import close_dead_runs
-from project.tracking.settings import TrackingConfig
-from project.tracking.store import open_store, store_uri
+from lightrail.project.running.checkpoint_arguments import take_option
+from lightrail.project.configuration import Configuration
+from lightrail.project.configuration.sources import options
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.running.fitting import fit
+from lightrail.project.reproducing.advice import advice
+from lightrail.project.reproducing.original import Original, find_original
+from lightrail.project.reproducing.outcome import compare
+from lightrail.project.reproducing.survey import configuration_of, survey
+from lightrail.project.reproducing.verdict import in_few_words, table
+from lightrail.project.tracking.logger import is_process_zero
+from lightrail.project.tracking.recovery import close_dead_runs
+from lightrail.project.tracking.settings import TrackingConfig
+from lightrail.project.tracking.store import open_store, store_uri
 
 CHECK_ONLY = "--check_only"
 CHOICES = ("refuse", "continue")

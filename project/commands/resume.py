@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from lightning_modules.base import read_checkpoint
-from project.configuration import parse
-from project.configuration.sources import options
-from project.errors import ConfigError
-from project.fitting import FinishedRun
-from project.resuming import configuration_in_force, find_interrupted, go_on
-from project.seeds import FinishedSeeds, go_on_with_seeds
-from project.tracking.logger import is_process_zero
-from project.tracking.lookup import find_run
-from project.tracking.recovery import close_dead_runs
-from project.tracking.settings import TrackingConfig
-from project.tracking.store import open_store, store_uri
+from lightrail.lightning_modules.base import read_checkpoint
+from lightrail.project.configuration import parse
+from lightrail.project.configuration.sources import options
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.running.fitting import FinishedRun
+from lightrail.project.running.resuming import configuration_in_force, find_interrupted, go_on
+from lightrail.project.running.seeds import FinishedSeeds, go_on_with_seeds
+from lightrail.project.tracking.logger import is_process_zero
+from lightrail.project.tracking.lookup import find_run
+from lightrail.project.tracking.recovery import close_dead_runs
+from lightrail.project.tracking.settings import TrackingConfig
+from lightrail.project.tracking.store import open_store, store_uri
 
 OF_THIS_CALL = ("--tracking.", "--allow_modules")
 

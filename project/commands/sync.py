@@ -1,10 +1,10 @@
 """`lightrail sync`: sends what waits on this machine for a store that was away."""
 
-from project.checkpoint_arguments import take_option
-from project.errors import ConfigError
-from project.tracking.settings import TrackingConfig
-from project.tracking.store import open_store, store_uri, without_password
-from project.tracking.synchronizing import count_elsewhere, synchronize
+from lightrail.project.running.checkpoint_arguments import take_option
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.tracking.settings import TrackingConfig
+from lightrail.project.tracking.store import open_store, store_uri, without_password
+from lightrail.project.tracking.synchronizing import count_elsewhere, synchronize
 
 
 def run(arguments: list[str]) -> int:

@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from project.errors import ConfigError
-from project.option_parser import OptionParser
-from project.tracking.settings import TrackingConfig
-from project.tracking.store import open_store, sqlite_file, store_uri
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.option_parser import OptionParser
+from lightrail.project.tracking.settings import TrackingConfig
+from lightrail.project.tracking.store import open_store, sqlite_file, store_uri
 
 HOST = "127.0.0.1"
 START_SECONDS = 120
@@ -43,8 +43,8 @@ def _parser() -> OptionParser:
 
 def _pages(uri: str) -> dict[str, str]:
     """Return what is worth opening, and the part of an address that names its page; the last run comes last."""
-    from project.tracking.lookup import last_runs, page_of
-    from project.tracking.recovery import close_dead_runs
+    from lightrail.project.tracking.lookup import last_runs, page_of
+    from lightrail.project.tracking.recovery import close_dead_runs
 
     client = open_store(uri, create=False)
     close_dead_runs(client)

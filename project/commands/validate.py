@@ -1,10 +1,10 @@
 """`lightrail validate`: prints a checkpoint's metrics on the validation split; no run is made of it."""
 
-from project.build import build
-from project.checkpoint_arguments import parse_with_checkpoint
+from lightrail.project.running.build import build
+from lightrail.project.running.checkpoint_arguments import parse_with_checkpoint
 
 
-def run(arguments: list[str]) -> int:
+def validate(arguments: list[str]) -> int:
     configuration, checkpoint = parse_with_checkpoint(arguments)
     experiment = build(configuration, "validate", checkpoint)
     trainer = experiment.trainer

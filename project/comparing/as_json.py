@@ -5,7 +5,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from project.comparing.comparison import Comparison
+from lightrail.project.comparing.comparison import Comparison
 
 
 def as_json(comparison: Comparison) -> str:

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lightning_modules.metrics.language_scores import Perplexity
-from project.comparing.entries import Entry, ScoredRun
+from lightrail.lightning_modules.metrics.language_scores import Perplexity
+from lightrail.project.comparing.entries import Entry, ScoredRun
 
 UNITS = ("num_characters", "num_bytes")
 TARGETS = "num_targets"

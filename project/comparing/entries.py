@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet
 
-from lightning_modules.metrics.scores import Columns, StoredScore
-from project.comparing.stored_scores import stored_scores
-from project.errors import ConfigError
-from project.tracking.lookup import PREDICTIONS, children_of, find_run, run_artifact
+from lightrail.lightning_modules.metrics.scores import Columns, StoredScore
+from lightrail.project.models.stored_scores import stored_scores
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.tracking.lookup import PREDICTIONS, children_of, find_run, run_artifact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from project.comparing.entries import Entry, ScoredRun
+from lightrail.project.comparing.entries import Entry, ScoredRun
 
 ANSWER_COLUMNS = ("prediction", "target")
 

@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from project.comparing.comparison import Comparison
-from project.comparing.measuring import Difference
-from project.comparing.words import number, probability
-from project.tracking.drawing import drawable, page
+from lightrail.project.comparing.comparison import Comparison
+from lightrail.project.comparing.measuring import Difference
+from lightrail.project.comparing.words import number, probability
+from lightrail.project.figures.drawing import drawable, page
 
 MAX_NAME_CHARACTERS = 28
 WIDTH_INCHES = 8.6

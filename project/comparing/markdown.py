@@ -3,22 +3,11 @@
 import re
 from collections.abc import Iterator
 
-from project.comparing.comparison import Comparison
-from project.comparing.entries import SHORT_ID
-from project.comparing.examples import Example
-from project.comparing.words import (
-    about_answer,
-    cut,
-    headline,
-    number,
-    probability,
-    short_setting,
-    short_value,
-    shown_estimate,
-    shown_interval,
-    verdict,
-)
-from project.tables import markdown_table
+from lightrail.project.comparing.comparison import Comparison
+from lightrail.project.comparing.entries import SHORT_ID
+from lightrail.project.comparing.examples import Example
+from lightrail.project.comparing.words import about_answer, cut, headline, number, probability, short_setting, short_value, shown_estimate, shown_interval, verdict
+from lightrail.project.basics.tables import markdown_table
 
 MAX_ANSWER_CHARACTERS = 40
 MEANS_SOMETHING = re.compile(r"([\\`*<>|\[\]]|(?<!\w)_|_(?!\w))")

@@ -9,16 +9,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from lightning_modules.metrics.scores import Columns, Score, StoredScore, Values
-from project.comparing.resampling import bootstrap_sums, swapped_sums
-from project.comparing.significance import (
-    Spread,
-    holm,
-    mcnemar,
-    share_as_large,
-    student_interval,
-    student_p,
-)
+from lightrail.lightning_modules.metrics.scores import Columns, Score, StoredScore, Values
+from lightrail.project.comparing.resampling import bootstrap_sums, swapped_sums
+from lightrail.project.comparing.significance import Spread, holm, mcnemar, share_as_large, student_interval, student_p
 
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05

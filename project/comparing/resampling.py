@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_modules.metrics.scores import Values
+from lightrail.lightning_modules.metrics.scores import Values
 
 PART_NUMBERS = 4_000_000
 """Most numbers of one part of the draws: 32 MB."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from lightning_modules.metrics.scores import Values
+from lightrail.lightning_modules.metrics.scores import Values
 
 TIED = 1 - 1e-9
 """Share of the difference seen from which on another counts as equally large: sums are rounded."""

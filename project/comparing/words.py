@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable
 
-from project.comparing.comparison import Comparison
-from project.comparing.examples import Answer
-from project.comparing.measuring import Difference, Estimate
+from lightrail.project.comparing.comparison import Comparison
+from lightrail.project.comparing.examples import Answer
+from lightrail.project.comparing.measuring import Difference, Estimate
 
 MAX_CHARACTERS = 80
 """Of a text shown in a table."""

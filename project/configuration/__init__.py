@@ -1,3 +1,3 @@
-from project.configuration.configuration import Configuration, parse
+from lightrail.project.configuration.configuration import Configuration, parse
 
 __all__ = ["Configuration", "parse"]

@@ -3,19 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, get_origin
 
-from project.configuration.classes import import_class
-from project.configuration.leaves import read
-from project.configuration.parameters import (
-    TypeHint,
-    alternatives,
-    class_of_type,
-    has_structure,
-    is_fixed,
-    is_open,
-    item_type,
-    parameters_of,
-)
-from project.configuration.yaml_file import Value
+from lightrail.project.configuration.classes import import_class
+from lightrail.project.configuration.leaves import read
+from lightrail.project.configuration.parameters import TypeHint, alternatives, class_of_type, has_structure, is_fixed, is_open, item_type, parameters_of
+from lightrail.project.configuration.yaml_file import Value
 
 
 def build(target: type, values: Mapping[str, Value]) -> dict[str, Any]:

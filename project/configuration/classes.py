@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
-from project.catalogue import ROOT, Component, components, concrete_names
-from project.errors import ConfigError
-from project.nearest import did_you_mean
+from lightrail.project.basics.catalogue import ROOT, Component, components, concrete_names
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.did_you_mean import did_you_mean
 
 OWN_PACKAGES = ("lightning_modules", "datamodules", "sweeps")
 LIBRARIES = ("lightning", "torch", "torchmetrics", "optuna")

@@ -7,16 +7,16 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
-from project.configuration.building import build
-from project.configuration.checking import OWNED, Checker
-from project.configuration.classes import AllowedClasses, import_class
-from project.configuration.describing import describe
-from project.configuration.parameters import Parameter, parameters_of
-from project.configuration.sources import FLAGS, Draft, Text, find_config, nest, options
-from project.configuration.yaml_file import Value, write_text
-from project.errors import ConfigError
-from project.shown import Shown
-from project.tracking.settings import TrackingConfig
+from lightrail.project.configuration.building import build
+from lightrail.project.configuration.checking import OWNED, Checker
+from lightrail.project.configuration.classes import AllowedClasses, import_class
+from lightrail.project.configuration.describing import describe
+from lightrail.project.configuration.parameters import Parameter, parameters_of
+from lightrail.project.configuration.sources import FLAGS, Draft, Text, find_config, nest, options
+from lightrail.project.configuration.yaml_file import Value, write_text
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.shown import Shown
+from lightrail.project.tracking.settings import TrackingConfig
 
 SECTIONS = {
     "seed_everything": Parameter("seed_everything", int, 0, "Seed of every random number of a run but the data split."),

@@ -4,9 +4,9 @@ import json
 import textwrap
 from collections.abc import Iterator, Mapping
 
-from project.configuration.classes import import_class
-from project.configuration.parameters import Parameter, alternatives, in_plain_words, is_fixed, parameters_of
-from project.configuration.yaml_file import Value
+from lightrail.project.configuration.classes import import_class
+from lightrail.project.configuration.parameters import Parameter, alternatives, in_plain_words, is_fixed, parameters_of
+from lightrail.project.configuration.yaml_file import Value
 
 
 def describe(values: Mapping[str, Value], parameters: Mapping[str, Parameter], prefix: str = "--") -> Iterator[str]:

@@ -7,9 +7,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from project.configuration.parameters import TypeHint, alternatives, fits, in_plain_words
-from project.configuration.yaml_file import Value
-from project.errors import ConfigError
+from lightrail.project.configuration.parameters import TypeHint, alternatives, fits, in_plain_words
+from lightrail.project.configuration.yaml_file import Value
+from lightrail.project.basics.errors import ConfigError
 
 # A second barrier behind `AllowedClasses`: jsonargparse imports nothing that a value names, whatever its type.
 set_parsing_settings(

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_orig
 from jsonargparse._parameter_resolvers import get_signature_parameters
 from lightning.pytorch import Trainer
 
-from project.configuration.yaml_file import Value
+from lightrail.project.configuration.yaml_file import Value
 
 TypeHint: TypeAlias = Any
 """An annotation: a class, a union, `list[int]`, Any, ..."""

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from project.catalogue import experiment_files
-from project.configuration.yaml_file import Origin, SettingPath, Value, read_file, read_text
-from project.errors import ConfigError
-from project.nearest import did_you_mean
+from lightrail.project.basics.catalogue import experiment_files
+from lightrail.project.configuration.yaml_file import Origin, SettingPath, Value, read_file, read_text
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.did_you_mean import did_you_mean
 
 FLAGS = ("--print_config", "--help_all")
 """Options that take no value."""

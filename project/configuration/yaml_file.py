@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import yaml
 
-from project.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError
 
 Value: TypeAlias = Any
 """What YAML spells: None, bool, int, float, str, and lists and dicts with text keys of these."""

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from project.reproducing.original import Original
-from project.reproducing.setting_changes import without_changes
-from project.reproducing.stored_repository import StoredRepository
-from project.reproducing.survey import Survey
+from lightrail.project.reproducing.original import Original
+from lightrail.project.reproducing.setting_changes import without_changes
+from lightrail.project.reproducing.stored_repository import StoredRepository
+from lightrail.project.reproducing.survey import Survey
 
 
 def advice(original: Original, found: Survey, settings: Sequence[str]) -> str:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from project.reproducing.original import Original
-from project.reproducing.present_files import present_file
-from project.reproducing.stored_repository import StoredRepository, stored_repositories
-from project.tracking.code_files import digest_of_content
+from lightrail.project.reproducing.original import Original
+from lightrail.project.reproducing.present_files import present_file
+from lightrail.project.reproducing.stored_repository import StoredRepository, stored_repositories
+from lightrail.project.provenance.code_files import digest_of_content
 
 MAX_FILES, MAX_PLACES = 30, 5
 """Named in the report; the others are counted."""

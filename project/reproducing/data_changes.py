@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from datamodules.base import SplitSummary
-from project.reproducing.original import Original
+from lightrail.datamodules.base import SplitSummary
+from lightrail.project.reproducing.original import Original
 
 if TYPE_CHECKING:
     from mlflow.entities import Dataset

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from project.errors import ConfigError
-from project.tracking.lookup import PREDICTIONS, TRAININGS, children_of, find_run, run_artifact, run_text
-from project.tracking.store import open_store
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.tracking.lookup import PREDICTIONS, TRAININGS, children_of, find_run, run_artifact, run_text
+from lightrail.project.tracking.store import open_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

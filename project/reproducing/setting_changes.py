@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from project.changed_settings import changed_settings
-from project.configuration import Configuration
-from project.configuration.sources import options
-from project.reproducing.original import Original
+from lightrail.project.running.changed_settings import changed_settings
+from lightrail.project.configuration import Configuration
+from lightrail.project.configuration.sources import options
+from lightrail.project.reproducing.original import Original
 
 CHANGED_TAG = "lightrail.changed."
 SOURCES = ("data.init_args.path", "data.init_args.validation_path", "data.init_args.test_path")

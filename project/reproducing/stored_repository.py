@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from project.reproducing.original import Original
-from project.reproducing.present_files import present_file
-from project.tracking.repositories import Repository, git, repository_of
+from lightrail.project.reproducing.original import Original
+from lightrail.project.reproducing.present_files import present_file
+from lightrail.project.provenance.repositories import Repository, git, repository_of
 
 NUM_SHOWN = 3
 WILD = re.compile(r"[*?[\\]")

@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from project.build import build
-from project.configuration import Configuration, parse
-from project.configuration.sources import options
-from project.errors import DataError, Refusal
-from project.hardware import set_threads
-from project.reproducing.code_changes import CodeChanges, code_changes
-from project.reproducing.data_changes import data_changes
-from project.reproducing.differences import Differences
-from project.reproducing.hardware_changes import hardware_changes
-from project.reproducing.original import Original
-from project.reproducing.package_changes import PackageChanges, package_changes
-from project.reproducing.setting_changes import SettingChanges, setting_changes
-from project.tracking.machine import hardware
+from lightrail.project.running.build import build
+from lightrail.project.configuration import Configuration, parse
+from lightrail.project.configuration.sources import options
+from lightrail.project.basics.errors import DataError, Refusal
+from lightrail.project.basics.hardware import set_threads
+from lightrail.project.reproducing.code_changes import CodeChanges, code_changes
+from lightrail.project.reproducing.data_changes import data_changes
+from lightrail.project.reproducing.differences import Differences
+from lightrail.project.reproducing.hardware_changes import hardware_changes
+from lightrail.project.reproducing.original import Original
+from lightrail.project.reproducing.package_changes import PackageChanges, package_changes
+from lightrail.project.reproducing.setting_changes import SettingChanges, setting_changes
+from lightrail.project.provenance.machine import hardware
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What a person is told of how equal two runs are."""
 
-from project.reproducing.outcome import History, MetricPair, Outcome, PredictionPair
-from project.tables import aligned
+from lightrail.project.reproducing.outcome import History, MetricPair, Outcome, PredictionPair
+from lightrail.project.basics.tables import aligned
 
 HEAD = ("metric", "then", "now", "equal")
 

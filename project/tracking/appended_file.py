@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from project.durable import replacing
+from lightrail.project.basics.durable import replacing
 
 log = logging.getLogger(__name__)
 

@@ -3,13 +3,13 @@
 import time
 from typing import TYPE_CHECKING
 
-from project.errors import ConfigError
-from project.tracking.folders import RunFolders
-from project.tracking.journal import Journal, Point
-from project.tracking.lookup import run_artifact
-from project.tracking.processes import Owner, RunLock, process_tag
-from project.tracking.recovery import clear, process_of, send_pending
-from project.tracking.waiting import note_waiting
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.tracking.folders import RunFolders
+from lightrail.project.tracking.journal import Journal, Point
+from lightrail.project.tracking.lookup import run_artifact
+from lightrail.project.tracking.processes import Owner, RunLock, process_tag
+from lightrail.project.tracking.recovery import clear, process_of, send_pending
+from lightrail.project.tracking.waiting import note_waiting
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from project.durable import UNFINISHED, put_in_place
+from lightrail.project.basics.durable import UNFINISHED, put_in_place
 
 
 def make_database(file: Path) -> None:

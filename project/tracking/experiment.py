@@ -3,9 +3,9 @@
 import re
 from typing import TYPE_CHECKING
 
-from project.errors import ConfigError
-from project.tracking.folders import local_path
-from project.tracking.store import check_folder, sqlite_file
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.tracking.folders import local_path
+from lightrail.project.tracking.store import check_folder, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

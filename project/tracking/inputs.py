@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput
 
-    from datamodules.base import SplitSummary
+    from lightrail.datamodules.base import SplitSummary
 
 MOST_ATTEMPTS = 10
 MAX_DIGEST_CHARACTERS = 36

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from project.durable import write_whole
-from project.tracking.appended_file import AppendedFile
+from lightrail.project.basics.durable import write_whole
+from lightrail.project.tracking.appended_file import AppendedFile
 
 log = logging.getLogger(__name__)
 

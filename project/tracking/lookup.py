@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from project.durable import put_in_place, sync
-from project.errors import ConfigError
-from project.nearest import nearest
-from project.tracking.folders import run_folders
-from project.tracking.settings import TrackingConfig
-from project.tracking.store import open_store, store_uri
+from lightrail.project.basics.durable import put_in_place, sync
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.did_you_mean import nearest
+from lightrail.project.tracking.folders import run_folders
+from lightrail.project.tracking.settings import TrackingConfig
+from lightrail.project.tracking.store import open_store, store_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

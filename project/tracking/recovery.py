@@ -4,12 +4,12 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from project.tracking.folders import RunFolders, run_folders
-from project.tracking.journal import Ending, Journal
-from project.tracking.processes import PROCESS_TAG, Owner, RunLock, owner_of, this_machine
-from project.tracking.sender import MAX_POINTS, Sent, deliver, first_line, milliseconds_now
-from project.tracking.uploads import Uploads
-from project.tracking.waiting import forget_waiting
+from lightrail.project.tracking.folders import RunFolders, run_folders
+from lightrail.project.tracking.journal import Ending, Journal
+from lightrail.project.tracking.processes import PROCESS_TAG, Owner, RunLock, owner_of, this_machine
+from lightrail.project.tracking.sender import MAX_POINTS, Sent, deliver, first_line, milliseconds_now
+from lightrail.project.tracking.uploads import Uploads
+from lightrail.project.tracking.waiting import forget_waiting
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

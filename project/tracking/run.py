@@ -9,29 +9,29 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from project.errors import ConfigError
-from project.tracking.continuing import lock_run, prepare_to_continue
-from project.tracking.experiment import experiment_id
-from project.tracking.folders import RunFolders, run_folders
-from project.tracking.inputs import log_inputs
-from project.tracking.journal import Ending
-from project.tracking.logger import MlflowLogger, is_process_zero
-from project.tracking.lookup import find_run, page_of
-from project.tracking.params import flatten
-from project.tracking.processes import RunLock, process_tag
-from project.tracking.provenance import code_tags, user_tags
-from project.tracking.recovery import clear, close_dead_runs, process_of
-from project.tracking.sender import milliseconds_now
-from project.tracking.settings import TrackingConfig
-from project.tracking.starting import check_tags, log_params, unseeded, write_first_files
-from project.tracking.status import sigterm_raises, sigterm_waits, verdict
-from project.tracking.store import answering, check_folder, open_store, store_uri, without_password
-from project.tracking.waiting import forget_waiting, note_waiting
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.tracking.continuing import lock_run, prepare_to_continue
+from lightrail.project.tracking.experiment import experiment_id
+from lightrail.project.tracking.folders import RunFolders, run_folders
+from lightrail.project.tracking.inputs import log_inputs
+from lightrail.project.tracking.journal import Ending
+from lightrail.project.tracking.logger import MlflowLogger, is_process_zero
+from lightrail.project.tracking.lookup import find_run, page_of
+from lightrail.project.tracking.params import flatten
+from lightrail.project.tracking.processes import RunLock, process_tag
+from lightrail.project.provenance.recording import code_tags, user_tags
+from lightrail.project.tracking.recovery import clear, close_dead_runs, process_of
+from lightrail.project.tracking.sender import milliseconds_now
+from lightrail.project.tracking.settings import TrackingConfig
+from lightrail.project.tracking.starting import check_tags, log_params, unseeded, write_first_files
+from lightrail.project.tracking.status import sigterm_raises, sigterm_waits, verdict
+from lightrail.project.tracking.store import answering, check_folder, open_store, store_uri, without_password
+from lightrail.project.tracking.waiting import forget_waiting, note_waiting
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from datamodules.base import SplitSummary
+    from lightrail.datamodules.base import SplitSummary
 
 log = logging.getLogger(__name__)
 

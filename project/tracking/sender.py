@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from project.tracking.journal import Ending, Journal
-from project.tracking.store import without_password
-from project.tracking.uploads import Uploads
+from lightrail.project.tracking.journal import Ending, Journal
+from lightrail.project.tracking.store import without_password
+from lightrail.project.tracking.uploads import Uploads
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

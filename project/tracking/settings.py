@@ -5,7 +5,7 @@ Imports neither torch nor MLflow, so that `--help` stays fast.
 
 from dataclasses import dataclass, field
 
-from project.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from project.errors import ConfigError
-from project.tracking.provenance import write_environment
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.provenance.recording import write_environment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -8,7 +8,7 @@ from types import FrameType
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from project.tracking.sender import first_line
+from lightrail.project.tracking.sender import first_line
 
 
 class GivenUp(Exception):  # noqa: N818 - it ended as somebody wanted

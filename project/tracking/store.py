@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from project.errors import ConfigError
-from project.tracking.settings import TrackingConfig
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.tracking.settings import TrackingConfig
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -63,7 +63,7 @@ def open_store(uri: str, *, create: bool) -> "MlflowClient":
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    from project.tracking.database import make_database
+    from lightrail.project.tracking.database import make_database
 
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])  # for who imported it before us
     try:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from project.tracking.folders import local_path, run_folders, state_folder
-from project.tracking.journal import Journal
-from project.tracking.recovery import running_here, settle
-from project.tracking.sender import Sent, first_line
-from project.tracking.store import answering, without_password
-from project.tracking.waiting import waiting_runs
+from lightrail.project.tracking.folders import local_path, run_folders, state_folder
+from lightrail.project.tracking.journal import Journal
+from lightrail.project.tracking.recovery import running_here, settle
+from lightrail.project.tracking.sender import Sent, first_line
+from lightrail.project.tracking.store import answering, without_password
+from lightrail.project.tracking.waiting import waiting_runs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from project.durable import UNFINISHED, write_whole
-from project.tracking.folders import RunFolders
+from lightrail.project.basics.durable import UNFINISHED, write_whole
+from lightrail.project.tracking.folders import RunFolders
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -6,9 +6,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from project.durable import write_whole
-from project.tracking.folders import RunFolders, state_folder
-from project.tracking.store import without_password
+from lightrail.project.basics.durable import write_whole
+from lightrail.project.tracking.folders import RunFolders, state_folder
+from lightrail.project.tracking.store import without_password
 
 log = logging.getLogger(__name__)
 

@@ -1,3 +1,3 @@
-from sweeps.launching.launching import launch
+from lightrail.sweeps.launching.launching import launch
 
 __all__ = ["launch"]

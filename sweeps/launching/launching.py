@@ -4,11 +4,11 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from project.errors import ConfigError
-from sweeps.definition import Sweep
-from sweeps.launching.driver_process import DriverProcess
-from sweeps.launching.on_ray import run_on_ray
-from sweeps.launching.on_slurm import run_on_slurm
+from lightrail.project.basics.errors import ConfigError
+from lightrail.sweeps.search.definition import Sweep
+from lightrail.sweeps.launching.driver_process import DriverProcess
+from lightrail.sweeps.launching.on_ray import run_on_ray
+from lightrail.sweeps.launching.on_slurm import run_on_slurm
 
 log = logging.getLogger(__name__)
 

@@ -3,9 +3,9 @@
 import logging
 from typing import Any
 
-from project.errors import ConfigError
-from sweeps.definition import Sweep
-from sweeps.launching.driver_process import DriverProcess
+from lightrail.project.basics.errors import ConfigError
+from lightrail.sweeps.search.definition import Sweep
+from lightrail.sweeps.launching.driver_process import DriverProcess
 
 log = logging.getLogger(__name__)
 

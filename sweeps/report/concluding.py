@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 import optuna
 
-from project.tracking.run import TrackedRun
-from project.tracking.store import answering, open_store
-from sweeps.confirming import Confirmation, confirmation_of, write_confirmation
-from sweeps.definition import Sweep
-from sweeps.outcomes import Outcome, best_outcomes, figures_of, outcomes_of
-from sweeps.report.configurations import write_best
-from sweeps.report.description import description, lead_of
-from sweeps.report.page import report_page
-from sweeps.report.pictures import write_pictures
-from sweeps.report.registry import mark_best, register_best
-from sweeps.report.tables import write_csv
+from lightrail.project.tracking.run import TrackedRun
+from lightrail.project.tracking.store import answering, open_store
+from lightrail.sweeps.search.confirming import Confirmation, confirmation_of, write_confirmation
+from lightrail.sweeps.search.definition import Sweep
+from lightrail.sweeps.search.outcomes import Outcome, best_outcomes, figures_of, outcomes_of
+from lightrail.sweeps.report.configurations import write_best
+from lightrail.sweeps.report.description import description, lead_of
+from lightrail.sweeps.report.page import report_page
+from lightrail.sweeps.report.pictures import write_pictures
+from lightrail.sweeps.report.registry import mark_best, register_best
+from lightrail.sweeps.report.tables import write_csv
 
 log = logging.getLogger(__name__)
 

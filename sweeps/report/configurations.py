@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sweeps.definition import Sweep
-from sweeps.outcomes import Outcome, configuration_of
+from lightrail.sweeps.search.definition import Sweep
+from lightrail.sweeps.search.outcomes import Outcome, configuration_of
 
 
 def write_best(best: Sequence[Outcome], sweep: Sweep, folder: Path) -> list[str]:

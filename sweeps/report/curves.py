@@ -9,7 +9,7 @@ import optuna
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
-from project.tracking.drawing import BLUE, GRAY, INK, ORANGE, page, title
+from lightrail.project.figures.drawing import BLUE, GRAY, INK, ORANGE, page, title
 
 Kind = Literal["best", "complete", "pruned", "failed"]
 COLORS: dict[Kind, str] = {"failed": GRAY, "pruned": ORANGE, "complete": BLUE, "best": INK}

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from project.comparing.markdown import literal
-from project.tables import markdown_table
-from sweeps.confirming import Confirmation
-from sweeps.definition import Sweep
-from sweeps.outcomes import Outcome, counts_of, ranked
-from sweeps.report.names import named, short_names
-from sweeps.report.tables import setting_cells, settings_of, value_cells
+from lightrail.project.comparing.markdown import literal
+from lightrail.project.basics.tables import markdown_table
+from lightrail.sweeps.search.confirming import Confirmation
+from lightrail.sweeps.search.definition import Sweep
+from lightrail.sweeps.search.outcomes import Outcome, counts_of, ranked
+from lightrail.sweeps.report.names import named, short_names
+from lightrail.sweeps.report.tables import setting_cells, settings_of, value_cells
 
 NUM_SHOWN = 10
 """Trials in the table."""

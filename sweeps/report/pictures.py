@@ -16,11 +16,11 @@ import optuna
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
-from project.tracking.drawing import GRID
-from sweeps.definition import Sweep
-from sweeps.outcomes import Outcome
-from sweeps.report.curves import curves_of, curves_page, draw_curves
-from sweeps.report.redrawing import redrawn
+from lightrail.project.figures.drawing import GRID
+from lightrail.sweeps.search.definition import Sweep
+from lightrail.sweeps.search.outcomes import Outcome
+from lightrail.sweeps.report.curves import curves_of, curves_page, draw_curves
+from lightrail.sweeps.report.redrawing import redrawn
 
 log = logging.getLogger(__name__)
 

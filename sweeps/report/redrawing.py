@@ -7,10 +7,10 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeps.definition import Sweep
-from sweeps.outcomes import Outcome
-from sweeps.report.names import short_names
-from sweeps.study import REPORTS, is_finished
+from lightrail.sweeps.search.definition import Sweep
+from lightrail.sweeps.search.outcomes import Outcome
+from lightrail.sweeps.report.names import short_names
+from lightrail.sweeps.search.study import REPORTS, is_finished
 
 
 def redrawn(outcomes: Sequence[Outcome], sweep: Sweep) -> optuna.Study:

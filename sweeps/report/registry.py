@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
 
-from project.tracking.lookup import BEST_CHECKPOINT
-from sweeps.definition import Sweep
-from sweeps.driving import best_of
-from sweeps.outcomes import Outcome
-from sweeps.study import REPORTS
+from lightrail.project.tracking.lookup import BEST_CHECKPOINT
+from lightrail.sweeps.search.definition import Sweep
+from lightrail.sweeps.search.worker import best_of
+from lightrail.sweeps.search.outcomes import Outcome
+from lightrail.sweeps.search.study import REPORTS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import optuna
 
-from project.tables import markdown_table
-from sweeps.definition import Sweep
-from sweeps.outcomes import Outcome, best_outcomes, outcomes_of
-from sweeps.report.names import named, short_names
-from sweeps.report.tables import seconds_cell, setting_cells, settings_of, value_cells
+from lightrail.project.basics.tables import markdown_table
+from lightrail.sweeps.search.definition import Sweep
+from lightrail.sweeps.search.outcomes import Outcome, best_outcomes, outcomes_of
+from lightrail.sweeps.report.names import named, short_names
+from lightrail.sweeps.report.tables import seconds_cell, setting_cells, settings_of, value_cells
 
 WIDTH = 120
 """Columns of a terminal."""

@@ -4,9 +4,9 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from sweeps.definition import Sweep
-from sweeps.outcomes import Outcome
-from sweeps.report.names import short_value
+from lightrail.sweeps.search.definition import Sweep
+from lightrail.sweeps.search.outcomes import Outcome
+from lightrail.sweeps.report.names import short_value
 
 
 def write_csv(outcomes: Sequence[Outcome], sweep: Sweep, path: Path) -> None:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
-from datamodules.batching import BatchConfig, BatchLoader, BucketSampler, batch_bounds, length_buckets
-from project.errors import ConfigError
+from lightrail.datamodules.batches.batching import BatchConfig, BatchLoader, BucketSampler, batch_bounds, length_buckets
+from lightrail.project.basics.errors import ConfigError
 from tests.tiny import quiet_trainer
 
 WORLDS = (1, 2, 3, 5)

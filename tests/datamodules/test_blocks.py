@@ -12,18 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.batching import BatchConfig, BatchLoader, BucketSampler
-from datamodules.block_batches import collate_blocks
-from datamodules.blocks import (
-    NO_TARGET,
-    BlockConfig,
-    EvaluationPieces,
-    PackedBlocks,
-    SlidingBlocks,
-    training_blocks,
-)
-from datamodules.sampling import SourceDraw
-from project.errors import ConfigError
+from lightrail.datamodules.batches.batching import BatchConfig, BatchLoader, BucketSampler
+from lightrail.datamodules.batches.block_batches import collate_blocks
+from lightrail.datamodules.batches.blocks import NO_TARGET, BlockConfig, EvaluationPieces, PackedBlocks, SlidingBlocks, training_blocks
+from lightrail.datamodules.batches.sampling import SourceDraw
+from lightrail.project.basics.errors import ConfigError
 
 START, END = 0, 1
 

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.cache import CacheWriter, TokenisedSplit, build_once, cache_folder, digest_of, file_digest, split_names
-from datamodules.cache import writing as cache_writing
-from project.errors import ConfigError
+from lightrail.datamodules.cache import CacheWriter, TokenisedSplit, build_once, cache_folder, digest_of, file_digest, split_names
+from lightrail.datamodules.cache import writing as cache_writing
+from lightrail.project.basics.errors import ConfigError
 from tests.children import SECONDS_TO_HANG
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -214,7 +214,7 @@ def test_a_failed_build_leaves_no_cache_and_the_next_starts_over(tmp_path: Path)
 BUILDER = """
 import sys, time
 from pathlib import Path
-from datamodules.cache import TokenisedSplit, build_once
+from lightrail.datamodules.cache import TokenisedSplit, build_once
 
 def build(writer):
     with open(sys.argv[2], "a") as stream:

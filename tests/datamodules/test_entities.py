@@ -12,13 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.base import ReadingConfig
-from datamodules.batching import Batch, BatchConfig
-from datamodules.entities import EntityData
-from datamodules.entity_batches import NO_TAG, number_tags
-from datamodules.reading import TaggedLines
-from datamodules.units import Units, cut_text, join_units
-from project.errors import DataError, Refusal
+from lightrail.datamodules.base import ReadingConfig
+from lightrail.datamodules.batches.batching import Batch, BatchConfig
+from lightrail.datamodules.entities import EntityData
+from lightrail.datamodules.spans.entity_batches import NO_TAG, number_tags
+from lightrail.datamodules.reading import TaggedLines
+from lightrail.datamodules.tokens.units import Units, cut_text, join_units
+from lightrail.project.basics.errors import DataError, Refusal
 from tests.datamodules.test_embedded import installed
 from tests.datamodules.test_tag_schemes import write_tags
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from datamodules.entities import EntityData
-from datamodules.entity_batches import NO_TAG
-from project.errors import DataError
+from lightrail.datamodules.entities import EntityData
+from lightrail.datamodules.spans.entity_batches import NO_TAG
+from lightrail.project.basics.errors import DataError
 from tests.datamodules.test_entities import batch_of, entities_of, marked
 
 

@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from datamodules.base import SplitConfig
-from datamodules.image_classification import ImageClassificationData
-from datamodules.reading.image_files import PictureForm, read_image
-from datamodules.splitting import text_digest
-from project.errors import ConfigError, DataError
+from lightrail.datamodules.base import SplitConfig
+from lightrail.datamodules.image_classification import ImageClassificationData
+from lightrail.datamodules.reading.image_files import PictureForm, read_image
+from lightrail.datamodules.cache.splitting import text_digest
+from lightrail.project.basics.errors import ConfigError, DataError
 from tests.pictures import bars, write_folder, write_idx, write_labels
 
 IDX = "train-images-idx3-ubyte"

@@ -10,12 +10,12 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from datamodules.base import SplitConfig
-from datamodules.batching import BatchConfig
-from datamodules.blocks import NO_TARGET, BlockConfig
-from datamodules.instructions import InstructionData
-from datamodules.language_tokenizers import LanguageTokenizer
-from project.errors import ConfigError, DataError
+from lightrail.datamodules.base import SplitConfig
+from lightrail.datamodules.batches.batching import BatchConfig
+from lightrail.datamodules.batches.blocks import NO_TARGET, BlockConfig
+from lightrail.datamodules.instructions import InstructionData
+from lightrail.datamodules.tokens.numbering import LanguageTokenizer
+from lightrail.project.basics.errors import ConfigError, DataError
 
 CHAT_ML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from datamodules.base import ReadingConfig, SplitConfig
-from datamodules.batching import BatchConfig
-from datamodules.reading import read_rows
-from datamodules.text_classification import TextClassificationData
-from project.errors import ConfigError, DataError
+from lightrail.datamodules.base import ReadingConfig, SplitConfig
+from lightrail.datamodules.batches.batching import BatchConfig
+from lightrail.datamodules.reading import read_rows
+from lightrail.datamodules.text_classification import TextClassificationData
+from lightrail.project.basics.errors import ConfigError, DataError
 from tests.datamodules.test_text_classification_data import ready, write_tables
 from tests.datamodules.test_tokenizing import write_word_pieces
 

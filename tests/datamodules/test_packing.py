@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.packing import pack
+from lightrail.datamodules.batches.packing import pack
 
 cases = st.integers(1, 40).flatmap(
     lambda capacity: st.tuples(st.just(capacity), st.lists(st.integers(1, capacity), max_size=120).map(np.array))

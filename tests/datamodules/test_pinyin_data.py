@@ -9,19 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.base import SplitConfig
-from datamodules.pinyin import (
-    HANZI,
-    NOT_A_CANDIDATE,
-    NOT_A_TARGET,
-    PAD,
-    UNKNOWN,
-    PinyinData,
-    normalised,
-    read_aloud,
-)
-from datamodules.reading import Row
-from project.errors import ConfigError, DataError
+from lightrail.datamodules.base import SplitConfig
+from lightrail.datamodules.pinyin import HANZI, NOT_A_CANDIDATE, NOT_A_TARGET, PAD, UNKNOWN, PinyinData, normalised, read_aloud
+from lightrail.datamodules.reading import Row
+from lightrail.project.basics.errors import ConfigError, DataError
 
 needs_pypinyin = pytest.mark.skipif(find_spec("pypinyin") is None, reason="needs lightrail[chinese]")
 TRAIN = [("我是他，是的", "wo shi ta ， shi de"), ("她是", "ta shi"), ("你a？", "ni a ？"), ("他啊", "ta a")]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.reading import Row, TaggedLines, read_rows
-from project.errors import ConfigError, DataError
+from lightrail.datamodules.reading import Row, TaggedLines, read_rows
+from lightrail.project.basics.errors import ConfigError, DataError
 
 Write = Callable[[str | bytes], str]
 

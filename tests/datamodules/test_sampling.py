@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules.batching import BatchConfig, BatchLoader, BucketSampler
-from datamodules.sampling import LabelDraw, SamplingConfig
-from datamodules.text_classification import TextClassificationData
-from project.errors import ConfigError
+from lightrail.datamodules.batches.batching import BatchConfig, BatchLoader, BucketSampler
+from lightrail.datamodules.batches.sampling import LabelDraw, SamplingConfig
+from lightrail.datamodules.text_classification import TextClassificationData
+from lightrail.project.basics.errors import ConfigError
 from tests.datamodules.test_batching import CountedRows, collate, ids, many_lengths
 from tests.datamodules.test_text_classification_data import ready, write_tables
 

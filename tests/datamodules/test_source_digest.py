@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from datamodules.reading import FileFormat
-from datamodules.source_digest import source_digest
-from project.errors import ConfigError, DataError
+from lightrail.datamodules.reading import FileFormat
+from lightrail.datamodules.reading.source_digest import source_digest
+from lightrail.project.basics.errors import ConfigError, DataError
 
 
 def write(folder: Path, name: str, content: str = "a\nb\n") -> str:

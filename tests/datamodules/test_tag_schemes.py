@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.tag_schemes import ROLES, Scheme, SchemeEvidence, Span, read_tags, split_tag
+from lightrail.datamodules.spans.tag_schemes import ROLES, Scheme, SchemeEvidence, Span, read_tags, split_tag
 
 SCHEMES = list(ROLES)
 KINDS = ("PER", "ORG.NAM", "a-b_c")

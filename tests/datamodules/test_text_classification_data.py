@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from datamodules.base import ReadingConfig
-from datamodules.batching import BatchConfig
-from datamodules.text_classification import TextClassificationData
-from project.errors import ConfigError, DataError
+from lightrail.datamodules.base import ReadingConfig
+from lightrail.datamodules.batches.batching import BatchConfig
+from lightrail.datamodules.text_classification import TextClassificationData
+from lightrail.project.basics.errors import ConfigError, DataError
 from tests.datamodules.test_tokenizing import write_word_pieces
 
 TRAIN = [("good film", "pos"), ("a bad film", "neg"), ("good good", "pos"), ("bad", "neg")]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from datamodules.tokenizing import FIRST, PAD, UNKNOWN, load_tokenizer, vocabulary_of
-from datamodules.truncating import Frame
-from project.errors import ConfigError
+from lightrail.datamodules.tokens.tokenizing import FIRST, PAD, UNKNOWN, load_tokenizer, vocabulary_of
+from lightrail.datamodules.tokens.truncating import Frame
+from lightrail.project.basics.errors import ConfigError
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from datamodules.tokenizing import load_tokenizer
-from datamodules.truncating import Frame, Truncation, kept, lay_out, shared_room
-from project.errors import ConfigError
+from lightrail.datamodules.tokens.tokenizing import load_tokenizer
+from lightrail.datamodules.tokens.truncating import Frame, Truncation, kept, lay_out, shared_room
+from lightrail.project.basics.errors import ConfigError
 from tests.datamodules.test_tokenizing import write_word_pieces
 
 LONG = "low new lower newer lowest newest"

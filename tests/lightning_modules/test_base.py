@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_modules.base import TaskModule, read_checkpoint
-from lightning_modules.networks.transformer import TransformerConfig
-from lightning_modules.optimization import OptimConfig
-from lightning_modules.text_classification import TextClassifier
-from project.errors import ConfigError
+from lightrail.lightning_modules.base import TaskModule, read_checkpoint
+from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
+from lightrail.lightning_modules.optimization import OptimConfig
+from lightrail.lightning_modules.text_classification import TextClassifier
+from lightrail.project.basics.errors import ConfigError
 from tests.tiny import Curves, Points, Signs, fit, points_loader, quiet_trainer
 
 STILL = OptimConfig(optimizer="sgd", lr=1e-12, warmup_fraction=0)
@@ -88,7 +88,7 @@ def test_a_checkpoint_holds_nothing_that_must_be_trusted(tmp_path: Path) -> None
     trainer.strategy.connect(model)
     trainer.save_checkpoint(path)
     stored = torch.load(path, weights_only=True)
-    assert stored["task"] == "lightning_modules.text_classification.TextClassifier"
+    assert stored["task"] == "lightrail.lightning_modules.text_classification.TextClassifier"
     assert TextClassifier.load_from_checkpoint(path).hparams["encoder"].width == 8
 
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lightning_modules.base import Batch
-from lightning_modules.causal_lm import NO_TARGET, CausalLM
-from lightning_modules.networks.decoder import DecoderConfig
-from lightning_modules.networks.plain_decoder import PlainDecoderConfig
-from lightning_modules.networks.transformer_decoder import TransformerDecoderConfig
-from lightning_modules.optimization.layers import layer_numbers
-from project.errors import ConfigError
+from lightrail.lightning_modules.base import Batch
+from lightrail.lightning_modules.causal_lm import NO_TARGET, CausalLM
+from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig
+from lightrail.lightning_modules.networks.decoders.plain_decoder import PlainDecoderConfig
+from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
+from lightrail.lightning_modules.optimization.layers import layer_numbers
+from lightrail.project.basics.errors import ConfigError
 
 DOCUMENTS = [[0, 3, 4, 5, 1], [0, 5, 1], [0, 2, 2, 3, 4, 5, 4, 3, 1], [0, 1]]
 """Each from its start, 0, to its end, 1."""

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules.base import TaskModule
-from lightning_modules.networks.decoder import Decoder
-from lightning_modules.networks.encoder import Encoder
-from project.build import build
-from project.configuration import parse
+from lightrail.lightning_modules.base import TaskModule
+from lightrail.lightning_modules.networks.decoders.decoder import Decoder
+from lightrail.lightning_modules.networks.encoders.encoder import Encoder
+from lightrail.project.running.build import build
+from lightrail.project.configuration import parse
 from tests.lightning_modules.test_text_classification import write_texts
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what PyTorch itself does when it compiles

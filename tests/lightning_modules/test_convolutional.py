@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.networks.convolutional import TextCnnConfig, TextCnnEncoder
-from lightning_modules.networks.pooling import build_pooling
-from project.errors import ConfigError
+from lightrail.lightning_modules.networks.encoders.convolutional import TextCnnConfig, TextCnnEncoder
+from lightrail.lightning_modules.networks.encoders.pooling import build_pooling
+from lightrail.project.basics.errors import ConfigError
 
 ROWS = [[3, 4, 5, 6, 7, 8, 9], [10, 11], [12]]
 

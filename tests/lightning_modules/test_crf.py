@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.networks.crf import LinearChainCrf, TagRules
+from lightrail.lightning_modules.networks.tagging.crf import LinearChainCrf, TagRules
 
 LENGTHS = [4, 1, 3]
 NUM_TAGS = 3

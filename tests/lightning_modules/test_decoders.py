@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.networks.decoder import Decoder, DecoderConfig
-from lightning_modules.networks.documents import document_mask, document_positions
-from lightning_modules.networks.plain_decoder import PlainDecoderConfig
-from lightning_modules.networks.transformer_decoder import TransformerDecoderConfig
-from lightning_modules.plain import from_plain, to_plain
-from project.errors import ConfigError
+from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig
+from lightrail.lightning_modules.networks.decoders.documents import document_mask, document_positions
+from lightrail.lightning_modules.networks.decoders.plain_decoder import PlainDecoderConfig
+from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
+from lightrail.lightning_modules.plain import from_plain, to_plain
+from lightrail.project.basics.errors import ConfigError
 
 NUM_TOKENS = 11
 TINY = TransformerDecoderConfig(width=16, depth=2, num_heads=4, num_key_value_heads=2)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from project.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError
 from tests.contract import Contract, NetworkContract, TaskContract
 from tests.tiny_bert import write_tiny_bert
 

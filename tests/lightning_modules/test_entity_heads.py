@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_modules.metrics.calibration import fit_temperature
-from lightning_modules.networks.entity_head import EntityHead
-from lightning_modules.networks.span_head import SpanConfig, SpanHead
-from lightning_modules.networks.tag_head import CrfConfig, SoftmaxConfig, TagHead
-from lightning_modules.networks.tag_schemes import Scheme, Span, TagScheme
-from project.errors import ConfigError
+from lightrail.lightning_modules.metrics.calibration import fit_temperature
+from lightrail.lightning_modules.networks.tagging.entity_head import EntityHead
+from lightrail.lightning_modules.networks.tagging.span_head import SpanConfig, SpanHead
+from lightrail.lightning_modules.networks.tagging.tag_head import CrfConfig, SoftmaxConfig, TagHead
+from lightrail.lightning_modules.networks.tagging.tag_schemes import Scheme, Span, TagScheme
+from lightrail.project.basics.errors import ConfigError
 
 WIDTH, NUM_TYPES = 6, 2
 LENGTHS = [5, 1, 3]

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.generation import GenerationConfig, generate
-from lightning_modules.networks.decoder import Decoder, DecoderConfig
-from lightning_modules.networks.plain_decoder import PlainDecoderConfig
-from lightning_modules.networks.pretrained_decoder import ArchitectureConfig
-from lightning_modules.networks.transformer_decoder import TransformerDecoderConfig
-from project.errors import ConfigError
+from lightrail.lightning_modules.generation import GenerationConfig, generate
+from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig
+from lightrail.lightning_modules.networks.decoders.plain_decoder import PlainDecoderConfig
+from lightrail.lightning_modules.networks.decoders.pretrained_decoder import ArchitectureConfig
+from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
+from lightrail.project.basics.errors import ConfigError
 
 SHARES = [0.5, 0.25, 0.15, 0.1]
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.networks.augmentation import Augmentation, AugmentConfig
-from lightning_modules.networks.images import ConvNetConfig, ImageEncoderConfig, MlpConfig
-from project.errors import ConfigError
+from lightrail.lightning_modules.networks.augmentation import Augmentation, AugmentConfig
+from lightrail.lightning_modules.networks.images import ConvNetConfig, ImageEncoderConfig, MlpConfig
+from lightrail.project.basics.errors import ConfigError
 from tests.contract import NetworkContract, TaskContract
 from tests.pictures import write_idx
 

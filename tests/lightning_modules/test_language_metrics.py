@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.text import Perplexity as TheirPerplexity
 
-from lightning_modules.metrics.kinds import scores_from_json, scores_to_json
-from lightning_modules.metrics.language import LanguageMetrics, LossByPosition
-from lightning_modules.metrics.language_scores import BitsPerUnit, Perplexity
-from lightning_modules.metrics.scores import Score
+from lightrail.lightning_modules.metrics.kinds import scores_from_json, scores_to_json
+from lightrail.lightning_modules.metrics.language import LanguageMetrics, LossByPosition
+from lightrail.lightning_modules.metrics.language_scores import BitsPerUnit, Perplexity
+from lightrail.lightning_modules.metrics.scores import Score
 
 FLIP = math.log(2)
 """Nats of a coin."""

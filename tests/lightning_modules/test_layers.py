@@ -7,18 +7,11 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from lightning_modules.networks.encoder import Encoder
-from lightning_modules.networks.recurrent import LstmConfig
-from lightning_modules.networks.transformer import TransformerConfig
-from lightning_modules.optimization import (
-    OptimConfig,
-    build_optimizer,
-    drop_frozen_gradients,
-    freeze,
-    layer_numbers,
-    parameter_groups,
-)
-from project.errors import ConfigError
+from lightrail.lightning_modules.networks.encoders.encoder import Encoder
+from lightrail.lightning_modules.networks.encoders.recurrent import LstmConfig
+from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
+from lightrail.lightning_modules.optimization import OptimConfig, build_optimizer, drop_frozen_gradients, freeze, layer_numbers, parameter_groups
+from lightrail.project.basics.errors import ConfigError
 
 SIZES = {"vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
 SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.text import CharErrorRate
 
-from lightning_modules.metrics.mean_loss import MeanLoss
-from lightning_modules.metrics.sentence_errors import SentenceErrors, num_edits, only_hanzi
+from lightrail.lightning_modules.metrics.mean_loss import MeanLoss
+from lightrail.lightning_modules.metrics.sentence_errors import SentenceErrors, num_edits, only_hanzi
 
 hanzi = st.text(st.sampled_from("你好我们"), max_size=9)
 sentence_pairs = st.lists(st.tuples(hanzi, hanzi), min_size=1, max_size=8).filter(

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_modules.networks.attention import rotary_angles, rotate
-from lightning_modules.networks.candidates import CandidateOutput
-from lightning_modules.networks.ngrams import HashedNgrams
-from lightning_modules.networks.transformer import TransformerConfig, TransformerEncoder
-from project.errors import ConfigError
+from lightrail.lightning_modules.networks.attention import rotary_angles, rotate
+from lightrail.lightning_modules.networks.candidates import CandidateOutput
+from lightrail.lightning_modules.networks.encoders.ngrams import HashedNgrams
+from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig, TransformerEncoder
+from lightrail.project.basics.errors import ConfigError
 
 COUNTS = [(), (), (5, 3, 1), (7,), (), (2, 2), (9, 8, 7, 6, 1)]
 TOKENS = torch.tensor([6, 2, 3, 2, 6, 5, 6, 3])
@@ -231,7 +231,7 @@ def test_positions_are_told_apart() -> None:
 
 
 def test_without_rotation_a_block_is_the_layer_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightning_modules.networks.transformer.rotate", lambda heads, _: heads)
+    monkeypatch.setattr("lightrail.lightning_modules.networks.encoders.transformer.rotate", lambda heads, _: heads)
     network = encoder(ngram_orders=[], depth=1)
     reference = nn.TransformerEncoderLayer(
         16, 2, 64, dropout=0, activation=lambda x: F.gelu(x, approximate="tanh"), batch_first=True, norm_first=True

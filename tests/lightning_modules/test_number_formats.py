@@ -10,21 +10,21 @@ from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, 
 from torch import nn
 from torchmetrics import MeanMetric
 
-from lightning_modules.metrics.mean_loss import MeanLoss
-from lightning_modules.networks import number_formats
-from lightning_modules.networks.number_formats import at_least_float32, run_lstm
-from project.catalogue import ROOT
+from lightrail.lightning_modules.metrics.mean_loss import MeanLoss
+from lightrail.lightning_modules.networks import number_formats
+from lightrail.lightning_modules.networks.number_formats import at_least_float32, run_lstm
+from lightrail.project.basics.catalogue import ROOT
 from tests.tiny import Signs
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 """What makes a processor with more do as one with AVX2 does."""
 MIXED = """
 import torch
-from lightning_modules.networks.images import ConvNetConfig
-from lightning_modules.networks.number_formats import has_autocast_lstm
-from lightning_modules.networks.recurrent import LstmConfig
-from lightning_modules.networks.transformer import TransformerConfig
-from lightning_modules.networks.transformer_decoder import TransformerDecoderConfig
+from lightrail.lightning_modules.networks.images import ConvNetConfig
+from lightrail.lightning_modules.networks.number_formats import has_autocast_lstm
+from lightrail.lightning_modules.networks.encoders.recurrent import LstmConfig
+from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
+from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
 
 ids, words, pictures = torch.arange(1, 9).reshape(2, 4), list("abcdefghij"), torch.randn(2, 1, 8, 8)
 for network, inputs in [

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_modules.optimization import layer_numbers
-from project.build import build
-from project.changed_settings import changed_settings, refuse_fixed
-from project.configuration import parse
-from project.errors import ConfigError
+from lightrail.lightning_modules.optimization import layer_numbers
+from lightrail.project.running.build import build
+from lightrail.project.running.changed_settings import changed_settings, refuse_fixed
+from lightrail.project.configuration import parse
+from lightrail.project.basics.errors import ConfigError
 from tests.contract import processes
 from tests.going_on import BY_BATCHES, EVERY_STEP, Trained, check_every_state, train
 from tests.lightning_modules.test_text_classification import TestTextClassifierFromScratch as Classifier

@@ -10,11 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_modules.networks.pretrained import PretrainedConfig
-from lightning_modules.networks.transformer import TransformerConfig
-from lightning_modules.optimization import OptimConfig
-from lightning_modules.plain import from_plain, to_plain
-from project.errors import ConfigError
+from lightrail.lightning_modules.networks.encoders.pretrained import PretrainedConfig
+from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
+from lightrail.lightning_modules.optimization import OptimConfig
+from lightrail.lightning_modules.plain import from_plain, to_plain
+from lightrail.project.basics.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ plain_values = st.recursive(
 
 def test_settings_are_written_in_the_words_of_a_configuration() -> None:
     assert to_plain(TransformerConfig(width=16))["class_path"] == (
-        "lightning_modules.networks.transformer.TransformerConfig"
+        "lightrail.lightning_modules.networks.encoders.transformer.TransformerConfig"
     )
     assert to_plain({"optim": OptimConfig(lr=0.5)})["optim"]["init_args"]["lr"] == 0.5
     assert to_plain((1, (2, 3))) == [1, [2, 3]]
@@ -70,9 +70,9 @@ def test_plain_values_come_back_as_they_are_whatever_their_keys(value: Any) -> N
         "os.system",
         "subprocess.Popen",
         "builtins.exec",
-        "lightning_modules.base.TaskModule",
-        "lightning_modules.optimization.build_optimizer",
-        "lightning_modules.optimization.NoSuchConfig",
+        "lightrail.lightning_modules.base.TaskModule",
+        "lightrail.lightning_modules.optimization.build_optimizer",
+        "lightrail.lightning_modules.optimization.NoSuchConfig",
         "tests.not_imported.Config",
         "nothing",
     ],

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.networks.pooling import AttentionPooling, Pooling, PoolingName, build_pooling
+from lightrail.lightning_modules.networks.encoders.pooling import AttentionPooling, Pooling, PoolingName, build_pooling
 
 LENGTHS = [5, 1, 3, 5]
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lightning_modules.networks.adapters import LoraConfig
-from lightning_modules.networks.decoder import Decoder
-from lightning_modules.networks.pretrained_decoder import ArchitectureConfig, PretrainedDecoder, PretrainedDecoderConfig
-from lightning_modules.plain import from_plain, to_plain
-from project.errors import ConfigError
+from lightrail.lightning_modules.networks.adapters import LoraConfig
+from lightrail.lightning_modules.networks.decoders.decoder import Decoder
+from lightrail.lightning_modules.networks.decoders.pretrained_decoder import ArchitectureConfig, PretrainedDecoder, PretrainedDecoderConfig
+from lightrail.lightning_modules.plain import from_plain, to_plain
+from lightrail.project.basics.errors import ConfigError
 from tests.lightning_modules.test_decoders import DOCUMENTS, assert_close, packed, rows
 
 NUM_TOKENS = 11
@@ -89,7 +89,7 @@ def test_a_network_whose_positions_go_on_through_documents_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoder = built(written(tmp_path, "gpt2"))
-    going_on = "lightning_modules.networks.probing.document_positions"
+    going_on = "lightrail.lightning_modules.networks.decoders.probing.document_positions"
     monkeypatch.setattr(going_on, lambda ids: torch.arange(ids.shape[1]).expand_as(ids))
     with pytest.raises(ConfigError, match=r"decoder: gpt2 cannot read several documents"):
         decoder(*packed())

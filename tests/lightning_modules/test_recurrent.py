@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from lightning_modules.networks.embedding import reverse_each
-from lightning_modules.networks.recurrent import LstmConfig, LstmEncoder, LstmLayer
-from project.errors import ConfigError
+from lightrail.lightning_modules.networks.encoders.embedding import reverse_each
+from lightrail.lightning_modules.networks.encoders.recurrent import LstmConfig, LstmEncoder, LstmLayer
+from lightrail.project.basics.errors import ConfigError
 
 ROWS = [[5, 6], [3, 4, 5, 6, 7, 8], [9], [10, 11, 12]]
 

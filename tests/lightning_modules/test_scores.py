@@ -8,26 +8,11 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score
 from torchmetrics.classification import MulticlassF1Score
 
-from lightning_modules.metrics.kinds import KINDS, scores_from_json, scores_to_json
-from lightning_modules.metrics.label_scores import (
-    CalibrationError,
-    MacroPrecision,
-    MacroRecall,
-    Matthews,
-    MicroF1,
-    WeightedF1,
-)
-from lightning_modules.metrics.ranking import MacroAuroc, MacroAveragePrecision
-from lightning_modules.metrics.scores import (
-    Columns,
-    MacroF1,
-    Score,
-    ShareEqual,
-    ShareZero,
-    SumRatio,
-    WeightedMean,
-)
-from project.errors import ConfigError, DataError
+from lightrail.lightning_modules.metrics.kinds import KINDS, scores_from_json, scores_to_json
+from lightrail.lightning_modules.metrics.label_scores import CalibrationError, MacroPrecision, MacroRecall, Matthews, MicroF1, WeightedF1
+from lightrail.lightning_modules.metrics.ranking import MacroAuroc, MacroAveragePrecision
+from lightrail.lightning_modules.metrics.scores import Columns, MacroF1, Score, ShareEqual, ShareZero, SumRatio, WeightedMean
+from lightrail.project.basics.errors import ConfigError, DataError
 
 LABELS = ("a", "b", "c", "d")
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from lightning_modules.networks.encoder import UNKNOWN
-from lightning_modules.networks.token_dropout import TokenDropout
-from lightning_modules.text_classification import mean_over_windows
-from project.errors import ConfigError
+from lightrail.lightning_modules.networks.encoders.encoder import UNKNOWN
+from lightrail.lightning_modules.networks.encoders.token_dropout import TokenDropout
+from lightrail.lightning_modules.text_classification import mean_over_windows
+from lightrail.project.basics.errors import ConfigError
 
 IDS = torch.randint(2, 90, (200, 30), generator=torch.Generator().manual_seed(0))
 IS_TOKEN = torch.arange(30) < torch.randint(1, 31, (200, 1), generator=torch.Generator().manual_seed(1))

@@ -9,13 +9,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lightning_modules.networks.convolutional import TextCnnConfig
-from lightning_modules.networks.embedding import TokenEmbedding
-from lightning_modules.networks.recurrent import LstmConfig
-from lightning_modules.networks.vectors import VectorsConfig
-from lightning_modules.optimization import OptimConfig
-from lightning_modules.text_classification import TextClassifier
-from project.errors import ConfigError, DataError
+from lightrail.lightning_modules.networks.encoders.convolutional import TextCnnConfig
+from lightrail.lightning_modules.networks.encoders.embedding import TokenEmbedding
+from lightrail.lightning_modules.networks.encoders.recurrent import LstmConfig
+from lightrail.lightning_modules.networks.encoders.vectors import VectorsConfig
+from lightrail.lightning_modules.optimization import OptimConfig
+from lightrail.lightning_modules.text_classification import TextClassifier
+from lightrail.project.basics.errors import ConfigError, DataError
 
 VOCABULARY = ["the", "好", "new york", "cat"]
 ROWS = [[0, 0], [0, 0], [1, 2], [3, -4], [5e-1, 6], [0, 0]]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from project.tracking.store import open_store
+from lightrail.project.tracking.store import open_store
 
 if TYPE_CHECKING:
     from tests.project.running import Fitted
@@ -38,7 +38,7 @@ def store(store_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("LIGHTRAIL_RUN", "")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr("project.tracking.run.CLOSE_SECONDS", 5.0)
+    monkeypatch.setattr("lightrail.project.tracking.run.CLOSE_SECONDS", 5.0)
     return f"sqlite:///{file}"
 
 

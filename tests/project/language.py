@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 
-from datamodules.language_tokenizers import LanguageTokenizer, load_language_tokenizer
-from lightning_modules.base import TaskModule
-from lightning_modules.causal_lm import CausalLM
-from lightning_modules.networks.decoder import DecoderConfig
-from lightning_modules.networks.transformer_decoder import TransformerDecoderConfig
-from lightning_modules.plain import to_plain
+from lightrail.datamodules.tokens.numbering import LanguageTokenizer
+from lightrail.datamodules.tokens.learning import load_language_tokenizer
+from lightrail.lightning_modules.base import TaskModule
+from lightrail.lightning_modules.causal_lm import CausalLM
+from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig
+from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
+from lightrail.lightning_modules.plain import to_plain
 
 TEXTS = ["春天来了，花开了。", "to be or not to be", "🙂 ça va?"]
 TINY_DECODER = TransformerDecoderConfig(width=16, depth=1, num_heads=2)

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from mlflow import MlflowClient
 
-from project.cli import main
+from lightrail.project.cli import main
 from tests.lightning_modules.test_pinyin import TINY, write_sentences
 from tests.lightning_modules.test_text_classification import write_texts
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from project.commands import ui
+from lightrail.project.commands import ui
 
 
 class MlflowServer:

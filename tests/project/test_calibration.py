@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.base import TaskModule, read_checkpoint
-from lightning_modules.text_classification import TextClassifier
-from project import calibration
-from project.checkpoints import store_buffers
+from lightrail.lightning_modules.base import TaskModule, read_checkpoint
+from lightrail.lightning_modules.text_classification import TextClassifier
+from lightrail.project.running import calibration
+from lightrail.project.training.checkpoints import store_buffers
 from tests.children import Child
 from tests.lightning_modules.test_text_classification import write_texts
 from tests.project.running import FOUR_STEPS, QUIET, RecordedRun, lightrail, runs_in

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks.chaos import MOMENTS, differences
-from project.catalogue import ROOT
+from lightrail.project.basics.catalogue import ROOT
 from tests.lightning_modules.test_pinyin import TINY, write_sentences
 from tests.project.running import ALLOW, QUIET
 

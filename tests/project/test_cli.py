@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from project import cli, logs
-from project.errors import DataError
-from project.shown import Shown
+from lightrail.project import cli
+from lightrail.project.basics import logs
+from lightrail.project.basics.errors import DataError
+from lightrail.project.basics.shown import Shown
 
 HEAVY = {"torch", "lightning", "mlflow", "transformers", "datasets", "numpy", "jsonargparse", "rich"}
 
@@ -23,13 +24,13 @@ def output_of(*arguments: str) -> subprocess.CompletedProcess[str]:
 def command(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Stands for project/commands/fit.py."""
     module = SimpleNamespace(run=lambda arguments: len(arguments))
-    monkeypatch.setitem(sys.modules, "project.commands.fit", module)
+    monkeypatch.setitem(sys.modules, "lightrail.project.commands.fit", module)
     return module
 
 
 def test_help_and_list_import_nothing_heavy() -> None:
     probe = (
-        "import sys; from project.cli import main;"
+        "import sys; from lightrail.project.cli import main;"
         "statuses = [main([*words]) for words in (['--help'], ['fit', '--help'], ['list'], ['--version'])];"
         f"print(statuses, *sorted({HEAVY} & {{name.split('.')[0] for name in sys.modules}}))"
     )
@@ -117,17 +118,17 @@ def test_print_config_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_our_lines_and_their_warnings_are_shown() -> None:
     probe = """
 import logging
-from project.logs import set_up_logging
+from lightrail.project.basics.logs import set_up_logging
 set_up_logging()
 logging.getLogger("lightning.pytorch").setLevel(logging.INFO)  # as Lightning does when it is imported
-for name in ("project.build", "datamodules.base", "lightning.pytorch.tips", "alembic.runtime", "httpx"):
+for name in ("lightrail.project.running.build", "lightrail.datamodules.base", "lightning.pytorch.tips", "alembic.runtime", "httpx"):
     for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
         logging.getLogger(name).log(level, "%s %s", name, logging.getLevelName(level).lower())
 """
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout == ""
     shown = [line.split(" ", 2)[2] for line in done.stderr.splitlines()]
-    ours = [f"{name} {level}" for name in ("project.build", "datamodules.base") for level in ("info", *PROBLEMS)]
+    ours = [f"{name} {level}" for name in ("lightrail.project.running.build", "lightrail.datamodules.base") for level in ("info", *PROBLEMS)]
     theirs = [
         f"{name} {level}" for name in ("lightning.pytorch.tips", "alembic.runtime", "httpx") for level in PROBLEMS
     ]

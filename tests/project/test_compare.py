@@ -17,8 +17,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Param, RunTag
 from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
 
-from lightning_modules.metrics.scores import MacroF1, Score, ShareEqual, SumRatio, WeightedMean
-from project.comparing.stored_scores import with_scores
+from lightrail.lightning_modules.metrics.scores import MacroF1, Score, ShareEqual, SumRatio, WeightedMean
+from lightrail.project.models.stored_scores import with_scores
 from tests.project.running import Fitted, Outcome, RecordedRun, lightrail, runs_in
 from tests.project.test_tracking_lookup import FarAway
 
@@ -303,7 +303,7 @@ def test_options_may_stand_between_the_runs(made_up: MadeUp) -> None:
 
 def test_help_and_refusals_import_nothing_heavy() -> None:
     code = (
-        "import sys; from project.cli import main; status = main(['compare', 'one']);"
+        "import sys; from lightrail.project.cli import main; status = main(['compare', 'one']);"
         "sys.exit(status if not {'mlflow', 'torch', 'scipy', 'numpy'} & set(sys.modules) else 9)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

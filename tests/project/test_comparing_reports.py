@@ -15,15 +15,15 @@ import matplotlib.image
 import pyarrow as pa
 import pytest
 
-from lightning_modules.metrics.ranking import MacroAuroc
-from lightning_modules.metrics.scores import MacroF1, Score, ShareEqual, WeightedMean
-from project.comparing.as_json import as_json
-from project.comparing.comparison import Comparison, compare, different_settings
-from project.comparing.entries import Entry, ScoredRun
-from project.comparing.markdown import as_markdown
-from project.comparing.page import as_html
-from project.comparing.words import number, probability, short_setting, short_value
-from project.errors import ConfigError
+from lightrail.lightning_modules.metrics.ranking import MacroAuroc
+from lightrail.lightning_modules.metrics.scores import MacroF1, Score, ShareEqual, WeightedMean
+from lightrail.project.comparing.as_json import as_json
+from lightrail.project.comparing.comparison import Comparison, compare, different_settings
+from lightrail.project.comparing.entries import Entry, ScoredRun
+from lightrail.project.comparing.markdown import as_markdown
+from lightrail.project.comparing.page import as_html
+from lightrail.project.comparing.words import number, probability, short_setting, short_value
+from lightrail.project.basics.errors import ConfigError
 
 pytestmark = pytest.mark.pictures
 

@@ -8,11 +8,11 @@ import pytest
 from scipy import stats
 
 from benchmarks.comparing import MADE_WORSE, World, alarms
-from lightning_modules.metrics.scores import Columns, Score, ShareZero, SumRatio, Values, WeightedMean
-from project.comparing import resampling
-from project.comparing.measuring import Difference, measure
-from project.comparing.resampling import bootstrap_sums, swapped_sums
-from project.comparing.significance import Spread, holm, mcnemar, share_as_large, student_interval, student_p
+from lightrail.lightning_modules.metrics.scores import Columns, Score, ShareZero, SumRatio, Values, WeightedMean
+from lightrail.project.comparing import resampling
+from lightrail.project.comparing.measuring import Difference, measure
+from lightrail.project.comparing.resampling import bootstrap_sums, swapped_sums
+from lightrail.project.comparing.significance import Spread, holm, mcnemar, share_as_large, student_interval, student_p
 
 RATE: dict[str, Score] = {"rate": SumRatio(numerator="num_edits", denominator="num_hanzi", higher_is_better=False)}
 ZERO: dict[str, Score] = {"zero": ShareZero(column="num_edits")}

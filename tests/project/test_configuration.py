@@ -11,12 +11,12 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
-from project.catalogue import experiment_files
-from project.configuration import Configuration, parse
-from project.configuration.leaves import read
-from project.errors import ConfigError
-from project.shown import Shown
-from project.tracking.settings import TrackingConfig
+from lightrail.project.basics.catalogue import experiment_files
+from lightrail.project.configuration import Configuration, parse
+from lightrail.project.configuration.leaves import read
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.shown import Shown
+from lightrail.project.tracking.settings import TrackingConfig
 from tests.project.components import Lines, NamedConfig, Recorder, ScheduleConfig, StepConfig, Tagger, WideConfig
 
 ALLOW = ("--allow_modules", "tests.project.components")
@@ -182,9 +182,9 @@ def test_a_part_may_be_a_file_of_its_own(write: WriteYaml, tmp_path: Path) -> No
 
 def test_classes_are_found_by_bare_name_and_stored_by_path() -> None:
     values = parse(["--model", "TextClassifier", "--data", "TextClassificationData", "--data.path", "x.csv"]).values
-    assert values["model"]["class_path"] == "lightning_modules.text_classification.TextClassifier"
+    assert values["model"]["class_path"] == "lightrail.lightning_modules.text_classification.TextClassifier"
     assert values["model"]["init_args"]["encoder"]["class_path"].endswith("transformer.TransformerConfig")
-    assert values["data"]["class_path"] == "datamodules.text_classification.TextClassificationData"
+    assert values["data"]["class_path"] == "lightrail.datamodules.text_classification.TextClassificationData"
 
 
 def test_the_model_is_built_from_settings_and_facts() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from project.configuration import parse
-from project.errors import ConfigError
+from lightrail.project.configuration import parse
+from lightrail.project.basics.errors import ConfigError
 
 ALLOW = ("--allow_modules", "tests.project.components")
 CHOSEN = (*ALLOW, "--model", "Tagger", "--data", "Lines")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from project.durable import UNFINISHED, put_in_place, remove_unfinished, replacing, sync, write_whole
+from lightrail.project.basics.durable import UNFINISHED, put_in_place, remove_unfinished, replacing, sync, write_whole
 
 
 def test_a_text_takes_the_place_of_the_one_before_and_leaves_nothing_else(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from project.entity_report import count_outcomes, entity_confidences, type_rows, write_entities
-from project.marked_text import as_text, marked_sentence
+from lightrail.project.figures.entity_report import count_outcomes, entity_confidences, type_rows, write_entities
+from lightrail.project.figures.marked_text import as_text, marked_sentence
 
 pytestmark = pytest.mark.pictures
 

@@ -10,9 +10,9 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from lightning_modules.networks.pooling import build_pooling
-from lightning_modules.pinyin import PinyinTagger
-from lightning_modules.text_classification import TextClassifier
+from lightrail.lightning_modules.networks.encoders.pooling import build_pooling
+from lightrail.lightning_modules.pinyin import PinyinTagger
+from lightrail.lightning_modules.text_classification import TextClassifier
 from tests.lightning_modules.test_text_classification import TEXTS, write_texts
 from tests.project.running import Fitted, Outcome, RecordedRun, lightrail, runs_in
 

@@ -8,19 +8,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from datamodules.language_tokenizers import load_language_tokenizer
-from lightning_modules.causal_lm import CausalLM
-from lightning_modules.exported import load_exported, separate_weights
-from lightning_modules.networks.adapters import LoraConfig
-from lightning_modules.networks.decoder import DecoderConfig
-from lightning_modules.networks.plain_decoder import PlainDecoderConfig
-from lightning_modules.networks.pretrained_decoder import ArchitectureConfig, PretrainedDecoderConfig
-from lightning_modules.networks.transformer_decoder import TransformerDecoder, TransformerDecoderConfig
-from project.errors import ConfigError
-from project.exporting import export
-from project.model_card import model_card
-from project.stored_model import StoredModel, stored_model
-from project.tracking.settings import TrackingConfig
+from lightrail.datamodules.tokens.learning import load_language_tokenizer
+from lightrail.lightning_modules.causal_lm import CausalLM
+from lightrail.lightning_modules.exported import load_exported, separate_weights
+from lightrail.lightning_modules.networks.adapters import LoraConfig
+from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig
+from lightrail.lightning_modules.networks.decoders.plain_decoder import PlainDecoderConfig
+from lightrail.lightning_modules.networks.decoders.pretrained_decoder import ArchitectureConfig, PretrainedDecoderConfig
+from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoder, TransformerDecoderConfig
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.models.exporting import export
+from lightrail.project.models.model_card import model_card
+from lightrail.project.models.stored_model import StoredModel, stored_model
+from lightrail.project.tracking.settings import TrackingConfig
 from tests.project.language import TEXTS, TINY_DECODER, language_model, write_checkpoint
 from tests.project.running import Fitted, lightrail
 
@@ -197,7 +197,7 @@ def test_a_full_disk_leaves_no_half_of_a_folder(
     model = stored(tmp_path)
     export(model, tmp_path / "out", "safetensors")
     before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
-    monkeypatch.setattr("project.exporting.sync", fail)
+    monkeypatch.setattr("lightrail.project.models.exporting.sync", fail)
     with pytest.raises(ConfigError, match=r"--output .*out: No space left on device\. Name a folder that may be"):
         export(model, tmp_path / "out", export_format, overwrite=True)  # type: ignore[arg-type]
     assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
@@ -226,7 +226,7 @@ def test_what_cannot_be_put_in_place_leaves_the_earlier_export(tmp_path: Path, m
 
 def test_another_tokenizer_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = load_language_tokenizer("bytes")._of_transformers()
-    monkeypatch.setattr("datamodules.language_tokenizers.LanguageTokenizer._of_transformers", lambda _: other)
+    monkeypatch.setattr("lightrail.datamodules.tokens.numbering.LanguageTokenizer._of_transformers", lambda _: other)
     with pytest.raises(ConfigError, match=r"the tokenizer that transformers reads cuts .* Nothing was written"):
         export(stored(tmp_path), tmp_path / "out", "hf")
     assert not (tmp_path / "out").exists()

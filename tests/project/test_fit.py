@@ -14,9 +14,9 @@ import pytest
 import yaml
 from sklearn.metrics import accuracy_score, f1_score
 
-from project.cli import main
-from project.tracking.lookup import run_checkpoint
-from project.tracking.settings import TrackingConfig
+from lightrail.project.cli import main
+from lightrail.project.tracking.lookup import run_checkpoint
+from lightrail.project.tracking.settings import TrackingConfig
 from tests.lightning_modules.test_pinyin import SENTENCES
 from tests.project.running import (
     ALLOW,

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from datamodules.language_tokenizers import LanguageTokenizer, load_language_tokenizer
-from lightning_modules.generation import GenerationConfig
-from project.generating import text_model
+from lightrail.datamodules.tokens.numbering import LanguageTokenizer
+from lightrail.datamodules.tokens.learning import load_language_tokenizer
+from lightrail.lightning_modules.generation import GenerationConfig
+from lightrail.project.models.generating import text_model
 from tests.children import SECONDS_TO_HANG
 from tests.project.language import TEXTS, language_model, write_checkpoint
 from tests.project.running import Outcome, lightrail

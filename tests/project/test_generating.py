@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.language_tokenizers import LanguageTokenizer, load_language_tokenizer
-from lightning_modules.generation import GenerationConfig
-from project.errors import ConfigError
-from project.generating import GrowingText, TextModel, load_text_model, text_model
-from project.tracking.settings import TrackingConfig
+from lightrail.datamodules.tokens.numbering import LanguageTokenizer
+from lightrail.datamodules.tokens.learning import load_language_tokenizer
+from lightrail.lightning_modules.generation import GenerationConfig
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.models.generating import GrowingText, TextModel, load_text_model, text_model
+from lightrail.project.tracking.settings import TrackingConfig
 from tests.project.language import TEXTS, language_model, write_checkpoint
 from tests.tiny import Signs
 

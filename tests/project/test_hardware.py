@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from project.hardware import fastest_precision, set_threads, usable_accelerator, usable_cores
+from lightrail.project.basics.hardware import fastest_precision, set_threads, usable_accelerator, usable_cores
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, *, cuda: bool = False, bf16: bool = False, amx: bool = False) -> None:
@@ -76,7 +76,7 @@ def test_cores_are_those_granted(monkeypatch: pytest.MonkeyPatch, quota: str | N
 def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch, num_processes: int, expected: int) -> None:
     threads: list[int] = []
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("project.hardware.usable_cores", lambda: 6)
+    monkeypatch.setattr("lightrail.project.basics.hardware.usable_cores", lambda: 6)
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     set_threads(num_processes)
     assert threads == [expected]

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from datamodules.image_classification import ImageClassificationData
-from project.image_report import draw_worst_images
+from lightrail.datamodules.image_classification import ImageClassificationData
+from lightrail.project.figures.image_report import draw_worst_images
 from tests.pictures import bars, write_folder, write_idx
 
 pytestmark = pytest.mark.pictures

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from project.label_table import LabelRow, draw_label_rows, label_rows, write_label_rows
+from lightrail.project.figures.label_table import LabelRow, draw_label_rows, label_rows, write_label_rows
 
 pytestmark = pytest.mark.pictures
 

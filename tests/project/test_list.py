@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from project import catalogue
-from project.catalogue import Component, Entry, components
-from project.commands.list import listing, run
-from project.errors import ConfigError
-from project.tracking.run import start_run
-from project.tracking.settings import TrackingConfig
+from lightrail.project.basics import catalogue
+from lightrail.project.basics.catalogue import Component, Entry, components
+from lightrail.project.commands.list import listing, run
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.tracking.run import start_run
+from lightrail.project.tracking.settings import TrackingConfig
 from tests.project.running import lightrail
 
 
@@ -77,7 +77,7 @@ def test_components_know_the_module_they_are_imported_from(root: Path) -> None:
     (root / "datamodules/reading").mkdir()
     (root / "datamodules/reading/__init__.py").write_text("class Reader: pass")
     found = {component.name: component for component in components(root / "datamodules", root=root)}
-    assert found["Reader"].module == "datamodules.reading"
+    assert found["Reader"].module == "lightrail.datamodules.reading"
     assert found["Lines"] == Component("Lines", "datamodules.lines", ("DataModule",), "A line each.")
 
 

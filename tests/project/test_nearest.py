@@ -2,7 +2,7 @@
 
 import pytest
 
-from project.nearest import did_you_mean, first_names, nearest
+from lightrail.project.basics.did_you_mean import did_you_mean, first_names, nearest
 
 
 def test_the_nearest_come_first_and_case_does_not_count() -> None:

@@ -13,9 +13,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from mlflow import MlflowClient
 from torch import Tensor
 
-from project.cli import main
-from project.tracking.logger import MlflowLogger
-from project.tracking.waiting import waiting_runs
+from lightrail.project.cli import main
+from lightrail.project.tracking.logger import MlflowLogger
+from lightrail.project.tracking.waiting import waiting_runs
 from tests.children import SECONDS_TO_HANG
 from tests.lightning_modules.test_pinyin import TINY, write_sentences
 from tests.project.running import QUIET, Outcome, lightrail
@@ -45,7 +45,7 @@ def _impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(int(SECONDS_OF_A_REQUEST)))
-    monkeypatch.setattr("project.tracking.run.CLOSE_SECONDS", 3.0)
+    monkeypatch.setattr("lightrail.project.tracking.run.CLOSE_SECONDS", 3.0)
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from project.answer_files import check_output, flat, with_named_lists, write_answers
-from project.errors import ConfigError
+from lightrail.project.models.answer_files import check_output, flat, with_named_lists, write_answers
+from lightrail.project.basics.errors import ConfigError
 from tests.children import SECONDS_TO_HANG
 from tests.lightning_modules.test_entities import TEXTS as SENTENCES
 from tests.lightning_modules.test_entities import TINY as TINY_TAGGER

@@ -28,7 +28,7 @@ def note():
     pathlib.Path(os.environ.get("LOCAL_RANK", "0")).write_text(f"in a group: {torch.distributed.is_initialized()}")
 
 atexit.register(note)
-from project.cli import main
+from lightrail.project.cli import main
 
 sys.exit(main())
 """

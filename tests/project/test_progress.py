@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from lightning.pytorch import Callback
 
-from lightning_modules.base import TaskModule
-from lightning_modules.optimization import OptimConfig
-from project.progress import TrainingProgress
+from lightrail.lightning_modules.base import TaskModule
+from lightrail.lightning_modules.optimization import OptimConfig
+from lightrail.project.training.progress import TrainingProgress
 from tests.tiny import Signs, fit, points_loader
 
 
@@ -29,10 +29,10 @@ def lines(
 ) -> list[str]:
     """What is said of 6 steps of 4 points."""
     clock = Clock()
-    monkeypatch.setattr("project.progress.time", SimpleNamespace(monotonic=lambda: clock.seconds))
-    with caplog.at_level(logging.INFO, logger="project.progress"):
+    monkeypatch.setattr("lightrail.project.training.progress.time", SimpleNamespace(monotonic=lambda: clock.seconds))
+    with caplog.at_level(logging.INFO, logger="lightrail.project.training.progress"):
         fit(Signs(), callbacks=[clock, progress], enable_progress_bar=True, max_epochs=2, **arguments)
-    return [record.getMessage() for record in caplog.records if record.name == "project.progress"]
+    return [record.getMessage() for record in caplog.records if record.name == "lightrail.project.training.progress"]
 
 
 def plain() -> TrainingProgress:
@@ -69,7 +69,7 @@ def test_the_loss_is_read_no_more_often_than_shown(
         return 0.5
 
     monkeypatch.setattr(TaskModule, "recent_loss", property(read))
-    monkeypatch.setattr("project.progress.SECONDS_BETWEEN_LINES", 35)
+    monkeypatch.setattr("lightrail.project.training.progress.SECONDS_BETWEEN_LINES", 35)
     lines(monkeypatch, caplog, plain())
     assert len(reads) == 1  # of six steps in sixty seconds
 
@@ -82,11 +82,11 @@ def test_a_run_without_an_end_says_how_long_it_has_taken(
             trainer.should_stop = trainer.global_step == 4
 
     clock, endless = Clock(), OptimConfig(schedule="constant", warmup_fraction=0)
-    monkeypatch.setattr("project.progress.time", SimpleNamespace(monotonic=lambda: clock.seconds))
-    with caplog.at_level(logging.INFO, logger="project.progress"):
+    monkeypatch.setattr("lightrail.project.training.progress.time", SimpleNamespace(monotonic=lambda: clock.seconds))
+    with caplog.at_level(logging.INFO, logger="lightrail.project.training.progress"):
         callbacks = [clock, plain(), Stop()]
         fit(Signs(optim=endless), callbacks=callbacks, max_epochs=-1, enable_progress_bar=True)
-    said = [record.getMessage() for record in caplog.records if record.name == "project.progress"]
+    said = [record.getMessage() for record in caplog.records if record.name == "lightrail.project.training.progress"]
     assert said[0] == "training 6 parameters, steps: unlimited"
     assert said[1].startswith("step 2 of ?, loss ")
     assert said[1].endswith(", 20 s so far")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.batching import BatchConfig, BatchLoader, BucketSampler
-from lightning_modules.optimization import OptimConfig
-from project.build import Experiment
-from project.rehearsal import NUM_TIMED, Rehearsal, rehearse
+from lightrail.datamodules.batches.batching import BatchConfig, BatchLoader, BucketSampler
+from lightrail.lightning_modules.optimization import OptimConfig
+from lightrail.project.running.build import Experiment
+from lightrail.project.running.dry_run import NUM_TIMED, Rehearsal, rehearse
 from tests.tiny import Points, Signs, collate_points, quiet_trainer
 
 LENGTHS = np.array([3] * 8 + [10] * 4 + [100])
@@ -81,7 +81,7 @@ def test_the_number_of_steps_is_that_of_the_run(arguments: dict[str, Any], expec
 
 def test_a_step_takes_as_many_batches_as_are_accumulated(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([0.0, 6.0] * 2)  # two batches are timed, the middle one and the largest
-    monkeypatch.setattr("project.rehearsal.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr("lightrail.project.running.dry_run.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     assert rehearsed(max_steps=1).seconds_per_step == 3.0
     assert rehearsed(max_steps=1, accumulate_grad_batches=4).seconds_per_step == 12.0
     assert NUM_TIMED > 2

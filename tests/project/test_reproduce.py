@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from project.tracking import provenance
-from project.tracking.machine import hardware
+from lightrail.project.provenance import recording as provenance
+from lightrail.project.provenance.machine import hardware
 from tests.lightning_modules.test_text_classification import write_texts
 from tests.project.running import FOUR_STEPS, QUIET, Outcome, RecordedRun, lightrail, runs_in, same_weights
 
@@ -252,7 +252,7 @@ def test_other_hardware_is_a_difference_and_the_threads_of_then_can_be_had(
 ) -> None:
     here = hardware()
     there = {**here, "cpu": "abacus", "threads": 7, "OMP_NUM_THREADS": None}
-    monkeypatch.setattr("project.reproducing.survey.hardware", lambda: there)
+    monkeypatch.setattr("lightrail.project.reproducing.survey.hardware", lambda: there)
     outcome = made.refused()
     assert f"  processor: {here['cpu']} -> abacus\n" in outcome.out
     assert "  threads: 1 (OMP_NUM_THREADS 1) -> 7 (OMP_NUM_THREADS not set)\n" in outcome.out
@@ -277,7 +277,7 @@ def test_what_differs_is_told_also_when_it_cannot_even_be_built(made: Made, monk
     def fail(*_: object) -> None:
         raise TypeError("as asked")
 
-    monkeypatch.setattr("project.reproducing.survey.build", fail)
+    monkeypatch.setattr("lightrail.project.reproducing.survey.build", fail)
     with other(made.code, "days", "weeks"), pytest.raises(TypeError, match="as asked") as caught:
         made.reproduce()
     assert f"{MODULE}.py: line 6" in caught.value.__notes__[0]

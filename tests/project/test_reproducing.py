@@ -6,13 +6,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from project.catalogue import ROOT
-from project.reproducing.code_changes import changed_places
-from project.reproducing.hardware_changes import hardware_changes
-from project.reproducing.outcome import History, MetricPair, Outcome, PredictionPair, compare_predictions
-from project.reproducing.package_changes import needed_packages
-from project.reproducing.present_files import present_file
-from project.reproducing.verdict import in_few_words, table
+from lightrail.project.basics.catalogue import ROOT
+from lightrail.project.reproducing.code_changes import changed_places
+from lightrail.project.reproducing.hardware_changes import hardware_changes
+from lightrail.project.reproducing.outcome import History, MetricPair, Outcome, PredictionPair, compare_predictions
+from lightrail.project.reproducing.package_changes import needed_packages
+from lightrail.project.reproducing.present_files import present_file
+from lightrail.project.reproducing.verdict import in_few_words, table
 
 CURVE: History = [(1, 0.5), (2, 0.25), (3, math.nan)]
 SAME = PredictionPair(11, 0, {})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from project.cli import main
+from lightrail.project.cli import main
 from tests.project.running import Fitted, Outcome, RecordedRun, lightrail, runs_in, same_weights
 from tests.project.test_resume import ALLOW, EVERY_STEP
 

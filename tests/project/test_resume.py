@@ -14,7 +14,7 @@ import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from project.cli import main
+from lightrail.project.cli import main
 from tests.project.running import ALLOW as ALLOW_RUNNING
 from tests.project.running import Fitted, Outcome, RecordedRun, lightrail, runs_in, same_weights
 
@@ -104,7 +104,7 @@ def test_learning_curves_of_a_resumed_run_are_of_the_whole_run(
     interrupted: RecordedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: dict[str, list[tuple[int, float]]] = {}
-    monkeypatch.setattr("project.report.learning_curves", lambda series, _: drawn.update(series))
+    monkeypatch.setattr("lightrail.project.figures.run_figures.learning_curves", lambda series, _: drawn.update(series))
     resume(interrupted)
     assert [step for step, _ in drawn["train/loss"]] == [1, 2, 3, 4]
 

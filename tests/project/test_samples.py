@@ -11,16 +11,16 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
-from datamodules.batching import BatchConfig, BatchLoader, BucketSampler
-from datamodules.language_tokenizers import load_language_tokenizer
-from lightning_modules.causal_lm import CausalLM
-from lightning_modules.networks.transformer_decoder import TransformerDecoderConfig
-from project.checkpoints import checkpoint_callbacks, place_checkpoints
-from project.errors import ConfigError
-from project.generating import text_model
-from project.randomness import StepSeeds
-from project.samples import GENERATED, SampledText, generated_texts, place_samples, sampled_text
-from project.tracking.settings import CheckpointConfig, SamplesConfig
+from lightrail.datamodules.batches.batching import BatchConfig, BatchLoader, BucketSampler
+from lightrail.datamodules.tokens.learning import load_language_tokenizer
+from lightrail.lightning_modules.causal_lm import CausalLM
+from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
+from lightrail.project.training.checkpoints import checkpoint_callbacks, place_checkpoints
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.models.generating import text_model
+from lightrail.project.training.step_seeds import StepSeeds
+from lightrail.project.training.samples import GENERATED, SampledText, generated_texts, place_samples, sampled_text
+from lightrail.project.tracking.settings import CheckpointConfig, SamplesConfig
 from tests.project.language import TEXTS
 from tests.project.running import FOUR_STEPS, QUIET, RaiseAt, RecordedRun, lightrail
 from tests.tiny import Curves, Signs, quiet_trainer

@@ -9,10 +9,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
 
-from project.tracking.folders import state_folder
-from project.tracking.run import TrackedRun, start_run
-from project.tracking.settings import TrackingConfig
-from project.tracking.waiting import waiting_runs
+from lightrail.project.tracking.folders import state_folder
+from lightrail.project.tracking.run import TrackedRun, start_run
+from lightrail.project.tracking.settings import TrackingConfig
+from lightrail.project.tracking.waiting import waiting_runs
 from tests.children import Child
 from tests.project.running import lightrail
 from tests.project.test_tracking_journal import DIES_AFTER_LOGGING
@@ -30,7 +30,7 @@ def refuse(*_: object, **__: object) -> None:
 
 def end_while_the_store_is_away(run: TrackedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     """Log three metrics, a tag, a file and the end."""
-    monkeypatch.setattr("project.tracking.run.CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr("lightrail.project.tracking.run.CLOSE_SECONDS", 0.3)
     with monkeypatch.context() as away:
         for name in ("log_batch", "log_artifact", "set_terminated"):
             away.setattr(MlflowClient, name, refuse)
@@ -81,7 +81,7 @@ def test_the_end_of_a_run_waits_for_a_file_that_takes_long_to_send(
     store: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(_artifact_repository_registry._registry, "faraway", FarAway)
-    monkeypatch.setattr("project.tracking.run.CLOSE_SECONDS", 2.0)
+    monkeypatch.setattr("lightrail.project.tracking.run.CLOSE_SECONDS", 2.0)
     client.create_experiment("lightrail", artifact_location=f"faraway://{tmp_path}/remote")
     run = start_run(TrackingConfig(uri=store), {}, {})
     send = MlflowClient.log_artifact

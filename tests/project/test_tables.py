@@ -1,6 +1,6 @@
 """Columns stand below each other, whatever script the cells are in."""
 
-from project.tables import aligned, html_table, markdown_table, width
+from lightrail.project.basics.tables import aligned, html_table, markdown_table, width
 
 ROWS = [("name", "n"), ("地点", "12"), ("a", "")]
 

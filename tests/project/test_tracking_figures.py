@@ -7,15 +7,8 @@ import numpy as np
 import pytest
 from matplotlib import font_manager
 
-from project.tracking import drawing
-from project.tracking.figures import (
-    confusion_matrix,
-    count_confusions,
-    expected_calibration_error,
-    learning_curves,
-    length_histogram,
-    reliability_diagram,
-)
+from lightrail.project.figures import drawing
+from lightrail.project.figures.plots import confusion_matrix, count_confusions, expected_calibration_error, learning_curves, length_histogram, reliability_diagram
 
 pytestmark = pytest.mark.pictures
 

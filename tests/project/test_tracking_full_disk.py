@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from project.tracking.journal import Journal
+from lightrail.project.tracking.journal import Journal
 from tests.children import Child
 from tests.project.test_tracking_journal import StubServer
 
 FILLS_UP = """
 import logging, resource, sys
 from pathlib import Path
-from project.tracking.journal import Ending, Journal
+from lightrail.project.tracking.journal import Ending, Journal
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 journal = Journal(Path(sys.argv[1]))
@@ -37,8 +37,8 @@ print(journal.num_bytes_in_memory, journal.is_sent, journal.count_unsent())
 LOGS_ON_A_FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from project.tracking.folders import RunFolders
-from project.tracking.logger import MlflowLogger
+from lightrail.project.tracking.folders import RunFolders
+from lightrail.project.tracking.logger import MlflowLogger
 
 folder = Path(sys.argv[2])
 logger = MlflowLogger(sys.argv[1], "a" * 32, RunFolders(folder / "artifacts", folder / "metrics.jsonl", True), {})

@@ -8,19 +8,19 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
 
-from project.errors import ConfigError
-from project.tracking.journal import Ending, Journal
-from project.tracking.processes import PROCESS_TAG, RunLock, owner_of, process_tag
-from project.tracking.recovery import close_dead_runs, ran_here, send_pending
-from project.tracking.run import TrackedRun, continue_run, start_run
-from project.tracking.settings import TrackingConfig
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.tracking.journal import Ending, Journal
+from lightrail.project.tracking.processes import PROCESS_TAG, RunLock, owner_of, process_tag
+from lightrail.project.tracking.recovery import close_dead_runs, ran_here, send_pending
+from lightrail.project.tracking.run import TrackedRun, continue_run, start_run
+from lightrail.project.tracking.settings import TrackingConfig
 from tests.children import Child
 from tests.project.test_tracking_lookup import FarAway
 
 HOLDS_A_RUN = """
 import sys, time
-from project.tracking.run import start_run
-from project.tracking.settings import TrackingConfig
+from lightrail.project.tracking.run import start_run
+from lightrail.project.tracking.settings import TrackingConfig
 run = start_run(TrackingConfig(uri=sys.argv[1]), {"a": 1}, {})
 run.logger.log_metrics({"loss": 1.0}, step=1)
 print(run.run_id, flush=True)
@@ -29,7 +29,7 @@ time.sleep(600)
 TRIES_A_LOCK = """
 import sys
 from pathlib import Path
-from project.tracking.processes import RunLock
+from lightrail.project.tracking.processes import RunLock
 lock = RunLock(Path(sys.argv[1]))
 print(lock.acquire(), lock.holder())
 """
@@ -96,7 +96,7 @@ def test_a_run_that_another_process_is_closing_is_waited_for(
     run_id = other_process.first_line()
     other_process.close()
     holds_the_lock = (
-        "import sys, time; from pathlib import Path; from project.tracking.processes import RunLock\n"
+        "import sys, time; from pathlib import Path; from lightrail.project.tracking.processes import RunLock\n"
         "print(RunLock(Path(sys.argv[1])).acquire(), flush=True); time.sleep(0.5)"
     )
     lock = tmp_path / "mlruns" / "lightrail" / run_id / "run.lock"

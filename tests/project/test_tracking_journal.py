@@ -13,18 +13,18 @@ import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from project.tracking.folders import RunFolders
-from project.tracking.journal import Ending, Journal
-from project.tracking.logger import MlflowLogger
-from project.tracking.recovery import close_dead_runs, send_pending
-from project.tracking.run import start_run
-from project.tracking.sender import Sent
-from project.tracking.settings import TrackingConfig
+from lightrail.project.tracking.folders import RunFolders
+from lightrail.project.tracking.journal import Ending, Journal
+from lightrail.project.tracking.logger import MlflowLogger
+from lightrail.project.tracking.recovery import close_dead_runs, send_pending
+from lightrail.project.tracking.run import start_run
+from lightrail.project.tracking.sender import Sent
+from lightrail.project.tracking.settings import TrackingConfig
 from tests.children import SECONDS_TO_HANG, Child
 
 DIES_AFTER_LOGGING = """
 import os, sys
-from project.tracking.run import TrackingConfig, start_run
+from lightrail.project.tracking.run import TrackingConfig, start_run
 run = start_run(TrackingConfig(uri=sys.argv[1]), {}, {})
 run.logger.sender.close()  # nothing is sent in the background from here on
 for step in range(1500):
@@ -76,7 +76,7 @@ def test_points_sent_twice_are_stored_once(store: str) -> None:
 def test_a_store_that_is_gone_until_after_the_end_gets_metrics_and_status_later(
     store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("project.tracking.run.CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr("lightrail.project.tracking.run.CLOSE_SECONDS", 0.3)
     run = start_run(TrackingConfig(uri=store), {}, {})
     with monkeypatch.context() as broken:
         broken.setattr(MlflowClient, "log_batch", refuse)
@@ -186,7 +186,7 @@ def test_a_number_that_is_lost_with_its_device_keeps_nothing_else_back(
     def fail() -> float:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
-    monkeypatch.setattr("project.tracking.sender._read_later", lambda _: fail)
+    monkeypatch.setattr("lightrail.project.tracking.sender._read_later", lambda _: fail)
     run = start_run(TrackingConfig(uri=store), {}, {})
     with run.status():
         run.logger.log_metrics({"train/loss": torch.zeros((), device="meta")}, step=1)

@@ -7,10 +7,10 @@ from mlflow import MlflowClient
 from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
-from project.errors import ConfigError
-from project.tracking.lookup import run_checkpoint, run_configuration
-from project.tracking.run import TrackedRun, start_run
-from project.tracking.settings import TrackingConfig
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.tracking.lookup import run_checkpoint, run_configuration
+from lightrail.project.tracking.run import TrackedRun, start_run
+from lightrail.project.tracking.settings import TrackingConfig
 
 CONFIGURATION = {"model": {"init_args": {"name": "中文", "lr": 1e-5}}}
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from project.tracking import code_files, machine, provenance, repositories
-from project.tracking.local_imports import with_imports
+from lightrail.project.provenance import code_files, machine, recording as provenance, repositories
+from lightrail.project.provenance.local_imports import with_imports
 
 
 def git(folder: Path, *arguments: str) -> str:

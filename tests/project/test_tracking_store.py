@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from project.errors import ConfigError
-from project.tracking.run import start_run
-from project.tracking.settings import TrackingConfig
-from project.tracking.store import open_store
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.tracking.run import start_run
+from lightrail.project.tracking.settings import TrackingConfig
+from lightrail.project.tracking.store import open_store
 
 
 def test_a_process_killed_while_it_makes_the_database_spoils_nothing(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from project.tracking.folders import RunFolders
-from project.tracking.uploads import Uploads
+from lightrail.project.tracking.folders import RunFolders
+from lightrail.project.tracking.uploads import Uploads
 from tests.children import SECONDS_TO_HANG
 
 

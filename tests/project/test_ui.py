@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from project.commands import ui
-from project.errors import ConfigError
-from project.tracking.run import start_run
-from project.tracking.settings import TrackingConfig
+from lightrail.project.commands import ui
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.tracking.run import start_run
+from lightrail.project.tracking.settings import TrackingConfig
 from tests.children import SECONDS_TO_HANG
 
 STAND_IN = """

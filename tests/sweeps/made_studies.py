@@ -10,12 +10,12 @@ import yaml
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from project.configuration import parse
-from project.tracking.run import TrackedRun, start_run
-from project.tracking.settings import TrackingConfig
-from sweeps.definition import Sweep, load
-from sweeps.driving import TrialFailed
-from sweeps.study import FAILURE, REPORTS, RUNS, requeue
+from lightrail.project.configuration import parse
+from lightrail.project.tracking.run import TrackedRun, start_run
+from lightrail.project.tracking.settings import TrackingConfig
+from lightrail.sweeps.search.definition import Sweep, load
+from lightrail.sweeps.search.worker import TrialFailed
+from lightrail.sweeps.search.study import FAILURE, REPORTS, RUNS, requeue
 from tests.lightning_modules.test_pinyin import TINY, write_sentences
 
 ACCURACY, LOSS = "val/character_accuracy", "val/loss"

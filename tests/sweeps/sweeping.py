@@ -10,7 +10,7 @@ import psutil
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from project.configuration import parse
+from lightrail.project.configuration import parse
 from tests.children import Child
 from tests.lightning_modules.test_pinyin import TINY, write_sentences
 from tests.project.running import QUIET, Outcome, RecordedRun, lightrail, runs_in

@@ -10,12 +10,12 @@ import pytest
 import torch
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-from project.tracking.status import GivenUp
-from sweeps import trial
-from sweeps.causes import cause_in_others, forget_cause
-from sweeps.messages import Assignment, Failed
-from sweeps.reporting import Spoilt, TrialReporter
-from sweeps.trial import follow, lead
+from lightrail.project.tracking.status import GivenUp
+from lightrail.sweeps.trials import trial
+from lightrail.sweeps.trials.causes import cause_in_others, forget_cause
+from lightrail.sweeps.trials.messages import Assignment, Failed
+from lightrail.sweeps.trials.callback import Spoilt, TrialReporter
+from lightrail.sweeps.trials.trial import follow, lead
 from tests.tiny import Signs, quiet_trainer
 
 GONE = RuntimeError("[gloo] Connection closed by peer")

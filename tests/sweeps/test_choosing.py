@@ -7,9 +7,9 @@ import pytest
 from optuna.pruners import MedianPruner, NopPruner
 from optuna.samplers import TPESampler
 
-from project.errors import ConfigError
-from sweeps.choosing import build_pruner, build_sampler
-from sweeps.definition import SAMPLER
+from lightrail.project.basics.errors import ConfigError
+from lightrail.sweeps.search.samplers import build_pruner, build_sampler
+from lightrail.sweeps.search.definition import SAMPLER
 
 
 def test_a_class_is_named_in_short_or_in_full() -> None:

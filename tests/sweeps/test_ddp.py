@@ -10,8 +10,8 @@ import psutil
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from project.tracking.processes import owner_of
-from sweeps.study import KILLS, PROCESS, REPORTS, RUNS
+from lightrail.project.tracking.processes import owner_of
+from lightrail.sweeps.search.study import KILLS, PROCESS, REPORTS, RUNS
 from tests.children import SECONDS_TO_HANG, wait_for
 from tests.sweeps.sweeping import ALLOWED, TinySweep, processes_of
 

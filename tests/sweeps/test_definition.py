@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from project.errors import ConfigError
-from sweeps.choosing import build_pruner
-from sweeps.definition import definitions, load
-from sweeps.earlier_runs import setting
+from lightrail.project.basics.errors import ConfigError
+from lightrail.sweeps.search.samplers import build_pruner
+from lightrail.sweeps.search.definition import definitions, load
+from lightrail.sweeps.search.earlier_runs import setting
 from tests.sweeps.made_studies import SPACE, make_sweep
 
 

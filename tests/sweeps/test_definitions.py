@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from project.catalogue import experiment_files, sweep_files
-from sweeps.definition import Sweep, definitions, load
-from sweeps.learning import points_to_begin_with
-from sweeps.rehearsing import build_corners
+from lightrail.project.basics.catalogue import experiment_files, sweep_files
+from lightrail.sweeps.search.definition import Sweep, definitions, load
+from lightrail.sweeps.search.warm_start import points_to_begin_with
+from lightrail.sweeps.search.dry_run import build_corners
 from tests.lightning_modules.test_causal_lm import write_gpt2
 from tests.test_docs import FILES, OF_THE_CHECKPOINT, QUIET, SMALL_DATA, class_name
 

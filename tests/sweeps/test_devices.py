@@ -5,12 +5,12 @@ import os
 import pytest
 import torch
 
-from project.errors import ConfigError
-from sweeps import devices
-from sweeps.definition import ResourceConfig
-from sweeps.devices import shares, usable_gpus
-from sweeps.messages import Assignment
-from sweeps.trial import _prepare
+from lightrail.project.basics.errors import ConfigError
+from lightrail.sweeps.search import devices
+from lightrail.sweeps.search.definition import ResourceConfig
+from lightrail.sweeps.search.devices import shares, usable_gpus
+from lightrail.sweeps.trials.messages import Assignment
+from lightrail.sweeps.trials.trial import _prepare
 
 FOUR = ["0", "1", "2", "3"]
 

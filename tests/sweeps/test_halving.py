@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from project.configuration import Configuration
-from sweeps.halving import with_half_batches
+from lightrail.project.configuration import Configuration
+from lightrail.sweeps.trials.smaller_batches import with_half_batches
 
 
 def configuration(batch: dict[str, Any] | None, accumulation: int = 1) -> Configuration:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import optuna
 import pytest
 
-from project.tracking.processes import PROCESS_TAG, process_tag
-from project.tracking.store import open_store
-from sweeps.keeping import KEEPER, become_keeper, has_lost_its_keeper, keeping
-from sweeps.running import CONCLUDED
-from sweeps.sweep import Driver
+from lightrail.project.tracking.processes import PROCESS_TAG, process_tag
+from lightrail.project.tracking.store import open_store
+from lightrail.sweeps.search.keeping import KEEPER, become_keeper, has_lost_its_keeper, keeping
+from lightrail.sweeps.command import CONCLUDED
+from lightrail.sweeps.search.driver import Driver
 from tests.children import SECONDS_TO_HANG
 from tests.sweeps.sweeping import TinySweep
 

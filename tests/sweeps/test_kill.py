@@ -9,8 +9,8 @@ from functools import partial
 
 from optuna.trial import FrozenTrial, TrialState
 
-from project.tracking.processes import Owner, owner_of
-from sweeps.study import DRIVER, PROCESS, RUNS, finished
+from lightrail.project.tracking.processes import Owner, owner_of
+from lightrail.sweeps.search.study import DRIVER, PROCESS, RUNS, finished
 from tests.children import SECONDS_TO_HANG, wait_for
 from tests.project.running import Outcome, RecordedRun
 from tests.sweeps.sweeping import TinySweep

@@ -3,8 +3,8 @@
 import pytest
 from optuna.trial import FixedTrial
 
-from project.errors import ConfigError
-from sweeps.space import read_space
+from lightrail.project.basics.errors import ConfigError
+from lightrail.sweeps.search.space import read_space
 
 BRANCHES = {"lstm": {"model.depth": {"low": 1, "high": 2}}, "plain": {"model.depth": 3}}
 

@@ -5,7 +5,7 @@ import re
 import pytest
 from optuna.trial import TrialState
 
-from sweeps.study import FAILURE, HALVED, RUNS
+from lightrail.sweeps.search.study import FAILURE, HALVED, RUNS
 from tests.project.running import lightrail, runs_in
 from tests.sweeps.sweeping import ALLOWED, LR, TinySweep
 

@@ -1,0 +1,124 @@
+"""Entities that a record gives as character spans, in the forms annotation tools write, to spans of units."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from lightrail.datamodules.spans.tag_schemes import Span
+from lightrail.datamodules.tokens.units import Offsets
+from lightrail.project.basics.errors import DataError
+
+_KEYS = {"start": ("start", "start_offset", "start_idx"), "end": ("end", "end_offset", "end_idx")}
+_TYPE_KEYS = ("type", "label", "entity")
+_FORMS = '[{"start": 0, "end": 2, "type": "PER"}], [[0, 2, "PER"]] or {"PER": {"words": [[0, 2]]}}'
+
+
+class Marked(NamedTuple):
+    """An entity as it was annotated, by characters; the end is exclusive."""
+
+    start: int
+    end: int
+    kind: str
+    spelt: str | None
+    """The words that it should cover, where the annotation repeats them."""
+
+    def shown(self, text: str) -> str:
+        return f"{self.kind} {self.start}:{self.end} ({text[max(self.start, 0) : max(self.end, 0)]!r:.40})"
+
+
+def marked_entities(entities: Any, where: str, *, ends_inclusive: bool) -> list[Marked]:
+    """Read the annotation of one text.
+
+    Args:
+        entities: a list of objects with start, end and type (or label), of lists [start, end, type], or an object
+            from types to objects from words to lists of [start, end].
+        where: file and line, for messages.
+        ends_inclusive: the end is an entity's last character, rather than the one after it.
+
+    Raises: DataError when it is none of these.
+    """
+    items = _of_types(entities, where) if isinstance(entities, Mapping) else entities
+    if not isinstance(items, list):
+        raise DataError(f"{where}: entities are {str(entities)[:60]!r}. Write them as {_FORMS}.")
+    return [_marked(item, where, int(ends_inclusive)) for item in items]
+
+
+def _of_types(entities: Mapping[str, Any], where: str) -> list[Any]:
+    try:
+        return [
+            {"start": start, "end": end, "type": kind, "text": spelt}
+            for kind, words in entities.items()
+            for spelt, places in words.items()
+            for start, end in places
+        ]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(f"{where}: entities are {str(entities)[:60]!r}. Write them as {_FORMS}.") from error
+
+
+def _marked(item: Any, where: str, last: int) -> Marked:
+    start: Any
+    end: Any
+    spelt = None
+    if isinstance(item, Mapping):
+        start, end = (next((item[key] for key in keys if key in item), None) for keys in _KEYS.values())
+        kind, spelt = next((item[key] for key in _TYPE_KEYS if key in item), None), item.get("text")
+    else:
+        start, end, kind = item if isinstance(item, list | tuple) and len(item) == 3 else (None, None, None)
+    is_place = type(start) is int and type(end) is int  # a truth value is an int to isinstance
+    if not is_place or not isinstance(kind, str):
+        raise DataError(f"{where}: the entity {str(item)[:60]!r} is none. Write entities as {_FORMS}.")
+    if not kind or any(sign.isspace() for sign in kind):
+        raise DataError(f"{where}: {kind!r} names no type of entity. Give a name without white space.")
+    return Marked(start, end + last, kind, spelt if isinstance(spelt, str) else None)
+
+
+def unit_spans(marked: list[Marked], text: str, offsets: Offsets, where: str, *, has_nested: bool) -> list[Span]:
+    """Restate entities by the units they cover, sorted.
+
+    Raises: DataError when one is empty, out of the text, cuts a unit, is written twice, or overlaps another though
+        `has_nested` is False.
+    """
+    starts = {start: unit for unit, (start, _) in enumerate(offsets)}
+    ends = {end: unit + 1 for unit, (_, end) in enumerate(offsets)}
+    spans: dict[Span, Marked] = {}
+    for entity in marked:
+        for problem in _problems(entity, text, starts, ends):
+            raise DataError(f"{where}: entity {entity.shown(text)} {problem}")
+        span = starts[entity.start], ends[entity.end], entity.kind
+        if span in spans:
+            raise DataError(f"{where}: entity {entity.shown(text)} is written twice. Drop one.")
+        spans[span] = entity
+    ordered = sorted(spans)
+    for before, span in () if has_nested else _overlaps(ordered):
+        raise DataError(
+            f"{where}: entities {spans[before].shown(text)} and {spans[span].shown(text)} overlap. Correct them, or, "
+            f"if entities may stand inside others, set data.has_nested=true."
+        )
+    return ordered
+
+
+def _problems(entity: Marked, text: str, starts: Mapping[int, int], ends: Mapping[int, int]) -> Iterator[str]:
+    start, end = entity.start, entity.end
+    if start >= end:
+        yield "is empty. An end is the place after the last character; set data.ends_inclusive=true if it is not here."
+    if start < 0 or end > len(text):
+        yield f"is not inside the text, which has {len(text)} characters. Correct it."
+    if entity.spelt is not None and text[start:end] != entity.spelt:
+        yield (
+            f"is annotated as {entity.spelt!r:.40}. Correct it, or set data.ends_inclusive where the end is the last "
+            f"character rather than the one after it."
+        )
+    for border, place, known in (("begins", start, starts), ("ends", end, ends)):
+        if place not in known:
+            around = text[max(place - 8, 0) : place + 8]
+            yield (
+                f"{border} inside a unit or at white space ({around!r}). Correct it, or set data.units=characters if "
+                f"entities are parts of words."
+            )
+
+
+def _overlaps(ordered: list[Span]) -> Iterator[tuple[Span, Span]]:
+    last: Span | None = None
+    for span in ordered:
+        if last is not None and span[0] < last[1]:
+            yield last, span
+        last = span

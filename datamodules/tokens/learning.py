@@ -1,0 +1,176 @@
+"""Makes language tokenizers: learns them from texts, or takes over those of Hugging Face."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightrail.datamodules.tokens.numbering import FIRST_NUMBER, HALVES, NUM_BYTES, NUM_CHARACTERS, Kind, LanguageTokenizer, byte_alphabet, code_points
+from lightrail.datamodules.tokens.tokenizing import whole_characters
+from lightrail.project.basics.errors import ConfigError
+
+END = "<end>"
+"""Stands between documents: each begins and ends with it, where the tokenizer is not a Hugging Face one."""
+UNKNOWN = "\ufffd"
+_CHARACTERS_PER_COUNT = 2**20
+"""A count takes memory and time for every number that a character may have: not for each short text."""
+
+
+def needs_texts(name: str) -> bool:
+    """Whether a tokenizer of this name is learned from texts."""
+    return name in ("characters", "subwords")
+
+
+def load_language_tokenizer(
+    name: str, texts: Iterable[str] = (), *, max_vocabulary: int = 8192, min_count: int = 1
+) -> LanguageTokenizer:
+    """Give the tokenizer of a name, learned from texts where it is one that is learned.
+
+    Args:
+        name: `characters`, `bytes`, `subwords` (byte pairs, joined by frequency), a name on the hub, or a folder.
+        texts: of the training split; read where `needs_texts`.
+        max_vocabulary: V at most, for characters and subwords; these need 257 at least.
+        min_count: a character, or a pair of subwords, seen less often gets no number of its own.
+
+    Raises: ConfigError when the name stands for nothing, or the tokenizer has no token that ends a document.
+    """
+    if name == "characters":
+        return characters_tokenizer(count_characters(texts), max_vocabulary=max_vocabulary, min_count=min_count)
+    if name == "bytes":
+        return _bytes_tokenizer()
+    if name == "subwords":
+        return _subwords_tokenizer(texts, max_vocabulary, min_count)
+    return _pretrained_tokenizer(name)
+
+
+def count_characters(texts: Iterable[str]) -> NDArray[np.int64]:
+    """Count how often each character occurs, by its code point, [1114112]."""
+    counts = np.zeros(NUM_CHARACTERS, np.int64)
+    held: list[str] = []
+    num_held = 0
+    for text in texts:
+        held.append(text)
+        num_held += len(text)
+        if num_held >= _CHARACTERS_PER_COUNT:
+            _count("".join(held), counts)
+            held, num_held = [], 0
+    _count("".join(held), counts)
+    return counts
+
+
+def _count(text: str, counts: NDArray[np.int64]) -> None:
+    own = np.bincount(code_points(text))
+    counts[: len(own)] += own
+
+
+def characters_tokenizer(
+    counts: NDArray[np.int64], *, max_vocabulary: int = 8192, min_count: int = 1
+) -> LanguageTokenizer:
+    """Number the most frequent characters, ties by code point. Others are one token, which spells U+FFFD.
+
+    Args:
+        counts: of `count_characters`; those of parts of a corpus are added up.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    if max_vocabulary <= FIRST_NUMBER:
+        raise ConfigError(f"data.max_vocabulary is {max_vocabulary}. Give at least {FIRST_NUMBER + 1} for characters.")
+    counts = counts.copy()
+    counts[ord(UNKNOWN)] = counts[HALVES] = 0
+    seen = np.flatnonzero(counts >= max(1, min_count))
+    frequent = seen[np.argsort(-counts[seen], kind="stable")][: max_vocabulary - FIRST_NUMBER]
+    tokens = [END, UNKNOWN, *map(chr, frequent.tolist())]
+    backend = Tokenizer(models.WordLevel({token: number for number, token in enumerate(tokens)}, unk_token=UNKNOWN))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    backend.decoder = decoders.Fuse()
+    return LanguageTokenizer.from_facts(_own_facts("characters", backend, unk_token=UNKNOWN))
+
+
+def _bytes_tokenizer() -> LanguageTokenizer:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    tokens = [*byte_alphabet(), END]
+    backend = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    return LanguageTokenizer.from_facts(_own_facts("bytes", backend))
+
+
+def _subwords_tokenizer(texts: Iterable[str], max_vocabulary: int, min_count: int) -> LanguageTokenizer:
+    """Train byte pairs (Sennrich et al., 2016) within words, as GPT-2 cuts them (Radford et al., 2019).
+
+    The 256 bytes are numbered first and by their sign, so that the same counts of words give the same pairs however
+    the library happens to order them.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    if max_vocabulary <= NUM_BYTES:
+        raise ConfigError(
+            f"data.max_vocabulary is {max_vocabulary}. Give at least {NUM_BYTES + 1} for subwords: the bytes, and the "
+            f"end of a document."
+        )
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=max_vocabulary,
+        min_frequency=min_count,
+        special_tokens=[END],
+        initial_alphabet=byte_alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(map(whole_characters, texts), trainer)
+    return LanguageTokenizer.from_facts(_own_facts("subwords", backend))
+
+
+def _own_facts(kind: Kind, backend: Any, **special_tokens: str) -> dict[str, Any]:
+    end = backend.token_to_id(END)
+    return {
+        "kind": kind,
+        "size": backend.get_vocab_size(),
+        "start_id": end,
+        "end_id": end,
+        "json": backend.to_str(),
+        "chat_template": None,
+        "special_tokens": {"bos_token": END, "eos_token": END, **special_tokens},
+    }
+
+
+def _pretrained_tokenizer(name: str) -> LanguageTokenizer:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"data.tokenizer: {name!r} is neither characters nor bytes nor subwords nor a tokenizer that can be "
+            f"loaded: {str(error).splitlines()[0]}"
+        ) from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise ConfigError(f"data.tokenizer: {name!r} has no tokenizer.json. Choose a tokenizer that has one.")
+    end = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+    if end is None:
+        raise ConfigError(
+            f"data.tokenizer: {name!r} has no token that ends a text (eos_token). Choose one that has, or name it in "
+            f"its tokenizer_config.json."
+        )
+    first = tokenizer("a")["input_ids"][0]
+    facts = {
+        "kind": "pretrained",
+        "size": max(tokenizer.get_vocab().values()) + 1,
+        "start_id": first if first in (tokenizer.bos_token_id, tokenizer.cls_token_id) else end,
+        "end_id": end,
+        "json": tokenizer.backend_tokenizer.to_str(),
+        "chat_template": _chat_template(tokenizer.chat_template),
+        "special_tokens": {key: str(token) for key, token in tokenizer.special_tokens_map.items() if _is_one(token)},
+    }
+    return LanguageTokenizer.from_facts(facts)
+
+
+def _is_one(token: object) -> bool:
+    return not isinstance(token, list | dict)
+
+
+def _chat_template(template: str | Mapping[str, str] | None) -> str | None:
+    return template.get("default") if isinstance(template, Mapping) else template

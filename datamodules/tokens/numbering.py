@@ -1,0 +1,258 @@
+"""Texts to token numbers and back: characters, bytes, subwords trained here, or a Hugging Face tokenizer.
+
+Shapes: T tokens of a text, V tokens there are.
+"""
+
+import hashlib
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightrail.datamodules.tokens.tokenizing import whole_characters
+from lightrail.datamodules.tokens.units import WRITTEN_WITHOUT_SPACES
+from lightrail.project.basics.errors import ConfigError
+
+Ids = NDArray[np.int32]
+Kind = Literal["characters", "bytes", "subwords", "pretrained"]
+
+NUM_CHARACTERS = 0x110000
+HALVES = slice(0xD800, 0xE000)
+_END_NUMBER, _UNKNOWN_NUMBER, FIRST_NUMBER = 0, 1, 2
+NUM_BYTES = 256
+_BETWEEN_CHINESE = re.compile(f"(?<={WRITTEN_WITHOUT_SPACES}) (?={WRITTEN_WITHOUT_SPACES})")
+
+
+class CountedTokens(NamedTuple):
+    """A text's tokens, and how much of the text each of them spells."""
+
+    ids: Ids
+    """[T]"""
+    num_characters: NDArray[np.integer]
+    """Adds up to the characters of the text, [T]; uint8, wider where one token spells more."""
+    num_bytes: NDArray[np.integer]
+    """Adds up to the bytes of the text in UTF-8, [T]."""
+
+
+class LanguageTokenizer(ABC):
+    """Numbers the tokens of a text, with no token in front or behind, and spells a text out of numbers.
+
+    Halves of surrogate pairs, which JSON can hold and no file can, are read as U+FFFD.
+    """
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self._facts = dict(facts)
+        self.size: int = facts["size"]
+        """V."""
+        self.start_id: int = facts["start_id"]
+        """What a document begins with."""
+        self.end_id: int = facts["end_id"]
+        """What a document ends with."""
+        content = json.dumps(self._facts, sort_keys=True)
+        self.digest = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+        """Changes when a text would be numbered otherwise."""
+        self._transformers: Any = None
+
+    @staticmethod
+    def from_facts(facts: Mapping[str, Any]) -> "LanguageTokenizer":
+        """Make the tokenizer again whose `facts` these are."""
+        kinds: dict[str, type[LanguageTokenizer]] = {"characters": _Characters, "bytes": _Bytes, "subwords": _Subwords}
+        return kinds.get(facts["kind"], _Backend)(facts)
+
+    def facts(self) -> dict[str, Any]:
+        """Give all that makes the tokenizer again, as plain values."""
+        return dict(self._facts)
+
+    @abstractmethod
+    def encode(self, text: str) -> Ids:
+        """Number the tokens of a text, [T]."""
+
+    @abstractmethod
+    def encode_counted(self, text: str) -> CountedTokens:
+        """Number the tokens of a text and say what each of them spells."""
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
+        """Spell the text of token numbers; special tokens spell nothing."""
+
+    @property
+    def has_chat_template(self) -> bool:
+        return bool(self._facts["chat_template"])
+
+    def render_chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = False) -> str:
+        """Write the turns of a conversation as one text, by the tokenizer's chat template.
+
+        Args:
+            messages: each with a `role` and a `content`.
+            add_generation_prompt: whether the text goes on to where an answer begins.
+
+        Raises: ConfigError when the tokenizer has no chat template.
+        """
+        if not self.has_chat_template:
+            raise ConfigError("this tokenizer has no chat template. Choose one that has, or write data.template.")
+        text: str = self._of_transformers().apply_chat_template(
+            [dict(message) for message in messages], tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+        return text
+
+    def save(self, folder: Path | str) -> None:
+        """Write what `transformers.AutoTokenizer` loads; it then numbers texts as this tokenizer does."""
+        self._of_transformers().save_pretrained(str(folder))
+
+    def _of_transformers(self) -> Any:
+        if self._transformers is None:
+            from tokenizers import Tokenizer
+            from transformers import PreTrainedTokenizerFast
+
+            facts = self._facts
+            self._transformers = PreTrainedTokenizerFast(
+                tokenizer_object=Tokenizer.from_str(facts["json"]),
+                clean_up_tokenization_spaces=False,
+                # Our own numbering reads a text that says <end> letter by letter.
+                **({} if facts["kind"] == "pretrained" else {"split_special_tokens": True}),
+                **facts["special_tokens"],
+            )
+            self._transformers.chat_template = facts["chat_template"]
+        return self._transformers
+
+
+class _Characters(LanguageTokenizer):
+    """Looks each character up in a table of all there are."""
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        super().__init__(facts)
+        vocabulary: dict[str, int] = json.loads(facts["json"])["model"]["vocab"]
+        known = {ord(token): number for token, number in vocabulary.items() if len(token) == 1}
+        self._spelled = np.zeros(self.size, "<u4")
+        self._spelled[list(known.values())] = list(known)
+        self._number_of = np.full(NUM_CHARACTERS, _UNKNOWN_NUMBER, np.int32)
+        self._number_of[list(known)] = list(known.values())
+        self._number_of[HALVES] = _UNKNOWN_NUMBER
+
+    def encode(self, text: str) -> Ids:
+        return self._number_of[code_points(text)]
+
+    def encode_counted(self, text: str) -> CountedTokens:
+        points = code_points(text)
+        return CountedTokens(self._number_of[points], np.ones(len(points), np.uint8), _bytes_of(points))
+
+    def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
+        numbers = np.asarray(ids, np.int64)
+        spelled: bytes = self._spelled[numbers[numbers != _END_NUMBER]].tobytes()
+        return spelled.decode("utf-32-le")
+
+
+class _Bytes(LanguageTokenizer):
+    """A token's number is its byte in UTF-8."""
+
+    def encode(self, text: str) -> Ids:
+        return np.frombuffer(_utf8(text), np.uint8).astype(np.int32)
+
+    def encode_counted(self, text: str) -> CountedTokens:
+        values = np.frombuffer(_utf8(text), np.uint8)
+        return CountedTokens(values.astype(np.int32), _begins(values).astype(np.uint8), np.ones(len(values), np.uint8))
+
+    def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
+        numbers = np.asarray(ids, np.int64)
+        spelled: bytes = numbers[numbers < NUM_BYTES].astype(np.uint8).tobytes()
+        return spelled.decode("utf-8", "replace")
+
+
+class _Backend(LanguageTokenizer):
+    """Numbers with the tokenizers library."""
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        super().__init__(facts)
+        from tokenizers import Tokenizer
+
+        self._backend: Any = Tokenizer.from_str(facts["json"])
+        self._backend.no_truncation()  # some files ask for it
+        self._backend.no_padding()
+        # A decoder of word pieces writes a space between any two words, and to it each Chinese character is one.
+        self._joins_words = (json.loads(facts["json"]).get("decoder") or {}).get("type") == "WordPiece"
+
+    def encode(self, text: str) -> Ids:
+        return np.array(self._encoded(text).ids, np.int32)
+
+    def encode_counted(self, text: str) -> CountedTokens:
+        encoded, points = self._encoded(text), code_points(text)
+        ends = np.array([end for _, end in encoded.offsets], np.int64)
+        ends = np.maximum.accumulate(ends)  # tokens that are parts of one character all end with it
+        ends[-1:] = len(points)  # what a normalizer took away at the end, such as white space
+        num_bytes = np.concatenate([[0], np.cumsum(_bytes_of(points), dtype=np.int64)])  # of what comes before
+        ids = np.array(encoded.ids, np.int32)
+        return CountedTokens(ids, _narrow(np.diff(ends, prepend=0)), _narrow(np.diff(num_bytes[ends], prepend=0)))
+
+    def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
+        text = str(self._backend.decode(np.asarray(ids).tolist(), skip_special_tokens=True))
+        return _BETWEEN_CHINESE.sub("", text) if self._joins_words else text
+
+    def _encoded(self, text: str) -> Any:
+        return self._backend.encode(whole_characters(text), add_special_tokens=False)
+
+
+class _Subwords(_Backend):
+    """Byte pairs, joined: what a token spells follows from its number alone."""
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        super().__init__(facts)
+        self._backend.encode_special_tokens = True  # a text that says <end> is read letter by letter
+        spelled = [_bytes_spelled(self._backend.id_to_token(number)) for number in range(self.size)]
+        spelled[self.end_id] = b""
+        self._num_bytes = _narrow(np.array([len(token) for token in spelled]))
+        begins = [int(_begins(np.frombuffer(token, np.uint8)).sum()) for token in spelled]
+        self._num_characters = _narrow(np.array(begins))
+        self._spelled = spelled
+
+    def encode_counted(self, text: str) -> CountedTokens:
+        ids = self.encode(text)
+        return CountedTokens(ids, self._num_characters[ids], self._num_bytes[ids])
+
+    def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
+        return b"".join(self._spelled[number] for number in ids).decode("utf-8", "replace")
+
+
+def code_points(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def _bytes_of(points: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """How many bytes each character takes in UTF-8; a half of a pair takes three, as U+FFFD does."""
+    return np.searchsorted([0x80, 0x800, 0x10000], points, side="right").astype(np.uint8) + np.uint8(1)
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return whole_characters(text).encode()
+
+
+def _begins(values: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which bytes begin a character in UTF-8: those that go on with one are 10xxxxxx."""
+    return cast(NDArray[np.bool_], (values & 0xC0) != 0x80)
+
+
+def _narrow(counts: NDArray[np.integer]) -> NDArray[np.integer]:
+    return counts.astype(np.uint8 if counts.max(initial=0) <= np.iinfo(np.uint8).max else np.int64)
+
+
+def byte_alphabet() -> list[str]:
+    """Give the sign by which the tokenizers library writes each byte: itself where it can be seen, else one from U+0100
+    on.
+    """
+    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(value if value in visible else next(others)) for value in range(NUM_BYTES)]
+
+
+def _bytes_spelled(token: str) -> bytes:
+    return bytes(_BYTE_OF.get(sign, 0) for sign in token)
+
+
+_BYTE_OF = {sign: value for value, sign in enumerate(byte_alphabet())}

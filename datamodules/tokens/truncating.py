@@ -1,0 +1,104 @@
+"""Texts laid out for an encoder: cut to a length or divided into windows, special tokens around each.
+
+Shapes: P positions of all windows of a text.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightrail.datamodules.tokens.windows import window_starts
+from lightrail.project.basics.errors import ConfigError
+
+Truncation: TypeAlias = Literal["head", "tail", "head_tail", "windows"]
+
+_HEAD = 4
+"""One part in this many of a text cut to head_tail is its head: of 510 tokens 128, and 382 from its end.
+
+Source: Sun et al. (2019), "How to fine-tune BERT for text classification?", section 5.3.1.
+"""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The special tokens before, between and after the texts of an input, and the segment of every part."""
+
+    before: tuple[int, ...] = ()
+    between: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    segments: tuple[int, ...] = (0, 0, 0, 0, 0)
+    """Of `before`, the first text, `between`, the second text and `after`."""
+
+    def size(self, num_texts: int) -> int:
+        return len(self.before) + len(self.after) + len(self.between) * (num_texts - 1)
+
+    def join(self, texts: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
+        """Give token numbers and segments of one text, or of a pair."""
+        parts = [self.before, texts[0], self.between, texts[1], self.after] if len(texts) == 2 else []
+        parts = parts or [self.before, texts[0], (), (), self.after]
+        ids = [number for part in parts for number in part]
+        pairs = zip(self.segments, parts, strict=True)
+        return ids, [segment for segment, part in pairs for _ in part]
+
+
+class Layout(NamedTuple):
+    """An example as an encoder reads it."""
+
+    input_ids: NDArray[np.int32]
+    """One window after another, each of exactly the greatest length where there are several, [P]."""
+    segment_ids: NDArray[np.int32]
+    """0 in the first text of a pair, the tokenizer's number in the second, [P]."""
+    num_tokens: int
+    """Before anything is cut, special tokens included."""
+
+
+def lay_out(texts: Sequence[list[int]], frame: Frame, max_length: int, truncation: Truncation) -> Layout:
+    """Fit the token numbers of one text, or of a pair, into `max_length` positions, or one text into several windows.
+
+    Of a pair the longer text gives way first, as in the tokenizers of Hugging Face.
+
+    Raises: ConfigError when special tokens leave no room.
+    """
+    room = max_length - frame.size(len(texts))
+    if room < len(texts):
+        raise ConfigError(
+            f"data.max_length is {max_length}, and the tokenizer's special tokens alone take {max_length - room}. "
+            f"Give more."
+        )
+    if truncation == "windows":
+        (text,) = texts
+        windows = [[text[start : start + room]] for start in window_starts(len(text), room)]
+    else:
+        lengths = shared_room([len(text) for text in texts], room)
+        windows = [[kept(text, length, truncation) for text, length in zip(texts, lengths, strict=True)]]
+    framed = [frame.join(window) for window in windows]
+    ids = [number for window, _ in framed for number in window]
+    segments = [segment for _, window in framed for segment in window]
+    return Layout(np.array(ids, np.int32), np.array(segments, np.int32), sum(map(len, texts)) + frame.size(len(texts)))
+
+
+def kept(text: list[int], length: int, truncation: Truncation) -> list[int]:
+    """Cut a text to a length.
+
+    >>> kept(list(range(10)), 4, "head"), kept(list(range(10)), 4, "tail"), kept(list(range(10)), 4, "head_tail")
+    ([0, 1, 2, 3], [6, 7, 8, 9], [0, 7, 8, 9])
+    """
+    if len(text) <= length:
+        return text
+    num_first = {"head": length, "tail": 0, "head_tail": -(-length // _HEAD)}[truncation]
+    return text[:num_first] + text[len(text) - length + num_first :]
+
+
+def shared_room(lengths: Sequence[int], room: int) -> list[int]:
+    """Give each of one or two texts its share of `room`: the shorter one half at most, the longer one the rest.
+
+    >>> shared_room([3, 20], 10), shared_room([20, 30], 11), shared_room([20], 8)
+    ([3, 7], [5, 6], [8])
+    """
+    if len(lengths) == 1 or sum(lengths) <= room:
+        return [min(length, room) for length in lengths]
+    shorter = min(*lengths, room // 2)
+    return [shorter, room - shorter] if lengths[0] <= lengths[1] else [room - shorter, shorter]

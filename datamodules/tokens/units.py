@@ -1,0 +1,80 @@
+"""The units that carry tags: cut out of a text, or joined into one, with their places in it."""
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal, TypeAlias
+
+from lightrail.project.basics.errors import ConfigError
+
+Units = Literal["characters", "words"]
+Offsets: TypeAlias = list[tuple[int, int]]
+"""First character and end (exclusive) of each unit in its text."""
+
+_PATTERNS: dict[Units, re.Pattern[str]] = {"characters": re.compile(r"\S"), "words": re.compile(r"\w+|[^\w\s]")}
+WRITTEN_WITHOUT_SPACES = r"[\u2e80-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U000323af]"
+"""Pattern of Chinese, Japanese and full-width signs."""
+_WRITTEN_WITHOUT_SPACES = re.compile(WRITTEN_WITHOUT_SPACES)
+
+
+def cut_text(text: str, units: Units) -> Offsets:
+    """Give the places of a text's units; a text of white space alone is one unit.
+
+    Words are runs of letters and digits, and single other signs.
+
+    >>> cut_text("It's 5.", "words")
+    [(0, 2), (2, 3), (3, 4), (5, 6), (6, 7)]
+    """
+    return [match.span() for match in _PATTERNS[units].finditer(text)] or [(0, len(text))]
+
+
+def join_units(tokens: Sequence[str], units: Units) -> tuple[str, Offsets]:
+    """Write tokens as one text, and give their places in it; they are kept as they are.
+
+    Characters follow each other directly. Between words stands a space, unless one of the two neighbouring signs is
+    Chinese, Japanese or full-width.
+
+    >>> join_units(["see", "北京", "and", "Rome"], "words")
+    ('see北京and Rome', [(0, 3), (3, 5), (5, 8), (9, 13)])
+    """
+    parts, offsets, position = [tokens[0]], [(0, len(tokens[0]))], len(tokens[0])
+    for before, token in pairwise(tokens):
+        if units == "words" and not _WRITTEN_WITHOUT_SPACES.search(before[-1:] + token[:1]):
+            parts.append(" ")
+            position += 1
+        parts.append(token)
+        offsets.append((position, position + len(token)))
+        position += len(token)
+    return "".join(parts), offsets
+
+
+class UnitEvidence:
+    """Counts what shows that tokens are not the units a setting says they are."""
+
+    def __init__(self) -> None:
+        self.num_tokens = self.num_longer = self.num_with_digit = self.num_ideographs = 0
+
+    def add(self, tokens: Sequence[str]) -> None:
+        self.num_tokens += len(tokens)
+        longer = [token for token in tokens if len(token) > 1]
+        self.num_longer += len(longer)
+        self.num_with_digit += sum(token[-1] in "0123456789" for token in longer)
+        self.num_ideographs += sum(len(token) == 1 and token >= "\u3400" for token in tokens)
+
+    def check(self, where: str, units: Units) -> None:
+        """Raises: ConfigError where new texts would be cut otherwise than these tokens were."""
+        if units == "characters" and self.num_longer > self.num_tokens / 2:
+            share = (
+                f"{where}: {100 * self.num_longer / self.num_tokens:.0f} % of the tokens are longer than a character"
+            )
+            if self.num_with_digit > 0.9 * self.num_longer:
+                raise ConfigError(
+                    f"{share} and end in a digit, as where the place in a word is written behind each character. "
+                    f"Set data.tagged_lines.strip_position_digits=true."
+                )
+            raise ConfigError(f"{share}, and data.units is characters. Set data.units=words.")
+        if units == "words" and self.num_ideographs > self.num_tokens / 2:
+            raise ConfigError(
+                f"{where}: {100 * self.num_ideographs / self.num_tokens:.0f} % of the tokens are single Chinese "
+                f"characters, and data.units is words. Set data.units=characters."
+            )

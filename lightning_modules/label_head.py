@@ -1,0 +1,174 @@
+"""From vectors to labels: what every classifier is composed of, whatever it classifies.
+
+A task keeps one, and hands on to it:
+
+    forward   ->  head.passes(lambda: ...)              vectors [B, D] to logits
+    loss      ->  head.loss(logits, labels)             and the number of targets
+    update    ->  head.update(metrics, logits, labels)  with `MetricCollection([head.metrics()])` given to the base
+    decode    ->  head.decode(logits, labels or None)   the columns of the predictions but the input's own
+    scores    ->  head.scores()
+    calibration_rows, calibrate, per_label, column_labels  ->  the same names
+
+Shapes: B examples, D width, L labels, P passes through the network. Labels are [B] int64 or, where an example may have
+several, [B, L] of 0 and 1.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from lightrail.lightning_modules.label_loss import LabelLoss, LabelLossConfig
+from lightrail.lightning_modules.metrics.calibration import fit_temperature, fit_thresholds
+from lightrail.lightning_modules.metrics.label_scores import SEPARATOR, CalibrationError, label_scores
+from lightrail.lightning_modules.metrics.labels import LabelMetrics
+from lightrail.lightning_modules.metrics.scores import StoredScore
+from lightrail.lightning_modules.networks.number_formats import at_least_float32
+from lightrail.project.basics.errors import ConfigError
+
+
+class LabelHead(nn.Module):
+    """A linear layer, with its loss, its calibration, and its answers in words.
+
+    Args:
+        width: size of the vectors.
+        labels: their names.
+        label_counts: how often the training split has each.
+        has_many: whether an example may have several labels, or none.
+        dropout: share of a vector zeroed in training, in [0, 1).
+        loss: of training.
+    """
+
+    temperature: Tensor
+    """Divides the logits, []; 1 until calibrated."""
+    thresholds: Tensor
+    """Probability from which on a label is given, [L]; 0.5 until calibrated. Only where there may be several."""
+
+    def __init__(
+        self,
+        width: int,
+        labels: Sequence[str],
+        label_counts: Sequence[int],
+        *,
+        has_many: bool,
+        dropout: float,
+        loss: LabelLossConfig,
+    ) -> None:
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"model.dropout is {dropout}. Give a number in [0, 1).")
+        self.labels, self.has_many = list(labels), has_many
+        self.num_passes = 2 if loss.r_drop else 1
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(width, len(labels))
+        self.objective = LabelLoss(loss, labels, label_counts, has_many=has_many)
+        self.register_buffer("temperature", torch.ones(()))
+        if has_many:
+            self.register_buffer("thresholds", torch.full((len(labels),), 0.5))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        logits: Tensor = self.linear(self.dropout(vectors))
+        return at_least_float32(logits)  # [B, L]
+
+    def passes(self, vectors: Callable[[], Tensor]) -> Tensor:
+        """Compute the vectors, [B, D], and the logits: [B, L]; in training with R-Drop twice, [2, B, L]."""
+        if not self.training or self.num_passes == 1:
+            return self.forward(vectors())
+        return torch.stack([self.forward(vectors()) for _ in range(self.num_passes)])
+
+    def loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
+        """Give the mean loss, and how many examples it is a mean over."""
+        if self.training:
+            passes = logits if logits.ndim == 3 else logits[None]
+            return self.objective.training_loss(passes, labels).mean(), len(labels)
+        return self.losses(logits, labels).mean(), len(labels)
+
+    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Of each example, calibrated, [B]."""
+        losses: Tensor = self.objective(logits / self.temperature, labels)
+        return losses
+
+    def metrics(self) -> LabelMetrics:
+        return LabelMetrics(self.labels, has_many=self.has_many)
+
+    def scores(self) -> Mapping[str, StoredScore]:
+        return label_scores(self.labels, has_many=self.has_many)
+
+    def update(self, metrics: MetricCollection, logits: Tensor, labels: Tensor) -> None:
+        probabilities = self.probabilities(logits)
+        is_predicted = self.is_predicted(probabilities)
+        is_target = labels > 0 if self.has_many else F.one_hot(labels, len(self.labels)) > 0
+        metrics.update(probabilities, is_predicted, is_target, self.confidences(probabilities, is_predicted))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Calibrated, of each label, [B, L]."""
+        calibrated = logits / self.temperature
+        return calibrated.sigmoid() if self.has_many else calibrated.softmax(-1)
+
+    def is_predicted(self, probabilities: Tensor) -> Tensor:
+        """Whether each label is in the answer, [B, L] bool."""
+        if self.has_many:
+            return probabilities >= self.thresholds
+        return F.one_hot(probabilities.argmax(-1), len(self.labels)) > 0
+
+    def confidences(self, probabilities: Tensor, is_predicted: Tensor) -> Tensor:
+        """Probability that the whole answer is right, labels taken as independent where there are several, [B]."""
+        if self.has_many:
+            return torch.where(is_predicted, probabilities, 1 - probabilities).prod(-1)
+        return probabilities.amax(-1)
+
+    def decode(self, logits: Tensor, labels: Tensor | None) -> dict[str, Sequence[Any]]:
+        """The columns `prediction`, `score`, `probabilities` and, with labels, `target` and `loss`."""
+        probabilities = self.probabilities(logits)
+        is_predicted = self.is_predicted(probabilities)
+        columns: dict[str, Sequence[Any]] = {
+            "prediction": self._names(is_predicted),
+            "score": self.confidences(probabilities, is_predicted).tolist(),
+            "probabilities": probabilities.tolist(),
+        }
+        if labels is not None:
+            is_target = labels > 0 if self.has_many else F.one_hot(labels, len(self.labels)) > 0
+            columns |= {"target": self._names(is_target), "loss": self.losses(logits, labels).tolist()}
+        return columns
+
+    def column_labels(self) -> dict[str, Sequence[str]]:
+        return {"probabilities": self.labels}
+
+    def calibration_rows(self, logits: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Logits, [L], and label of each example."""
+        return list(zip(logits.cpu(), labels.cpu(), strict=True))
+
+    def calibrate(self, rows: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
+        """Fit the temperature and, where there may be several labels, then a threshold for each."""
+        logits, labels = (torch.stack(own) for own in zip(*rows, strict=True))
+        self.temperature.fill_(1.0)
+        if self.has_many:
+            self.thresholds.fill_(0.5)
+        before = self._calibration_error(logits, labels)
+        self.temperature.fill_(fit_temperature(logits, labels))
+        if self.has_many:
+            probabilities = self.probabilities(logits.to(self.temperature.device)).double().cpu().numpy()
+            self.thresholds.copy_(torch.tensor(fit_thresholds(probabilities, labels.numpy() > 0)))
+        return {
+            "calibration/temperature": float(self.temperature),
+            "calibration/ece_before": before,
+            "calibration/ece_after": self._calibration_error(logits, labels),
+        }
+
+    def per_label(self) -> dict[str, Sequence[float]]:
+        return {"threshold": self.thresholds.tolist()} if self.has_many else {}
+
+    def _calibration_error(self, logits: Tensor, labels: Tensor) -> float:
+        columns = self.decode(logits.to(self.temperature.device), labels.to(self.temperature.device))
+        return CalibrationError().of({name: np.array(columns[name]) for name in ("prediction", "target", "score")})
+
+    def _names(self, is_named: Tensor) -> list[str]:
+        """The labels of each row of [B, L], in the order of their names."""
+        return [
+            SEPARATOR.join(sorted(self.labels[number] for number, is_own in enumerate(row) if is_own))
+            for row in is_named.tolist()
+        ]

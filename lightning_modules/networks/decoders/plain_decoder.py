@@ -1,0 +1,121 @@
+"""The textbook's decoder: PyTorch's own Transformer layers under a causal mask, learned positions.
+
+Shapes: B rows, T positions, N kept positions, V tokens, D width, H heads.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig, TokenCache
+from lightrail.lightning_modules.networks.decoders.documents import document_mask, document_positions
+from lightrail.project.basics.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_SCALE = 0.02
+"""Standard deviation of fresh weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainDecoderConfig(DecoderConfig):
+    """PyTorch's Transformer layers under a causal mask, trained from scratch: GPT-2's architecture in any size."""
+
+    width: int = 256
+    """Size of a position's vector; a multiple of `num_heads`."""
+    depth: int = 4
+    """Number of layers, at least 1."""
+    num_heads: int = 4
+    """Attention heads."""
+    hidden_factor: int = 4
+    """Width of a layer's hidden layer, in widths."""
+    dropout: float = 0.0
+    """Share of embeddings, attention, hidden states and what each branch of a layer adds that is zeroed in training, in
+    [0, 1)."""
+    max_length: int = 1024
+    """Most tokens of a document: each of these positions has a vector of its own."""
+
+    def build(self, num_tokens: int) -> "PlainDecoder":
+        for name, is_valid, valid in (
+            ("num_heads", self.num_heads >= 1, "a number of at least 1"),
+            ("width", self.width >= 1 and self.width % max(self.num_heads, 1) == 0, f"a multiple of {self.num_heads}"),
+            ("depth", self.depth >= 1, "at least one layer"),
+            ("hidden_factor", self.hidden_factor >= 1, "a number of at least 1"),
+            ("dropout", 0 <= self.dropout < 1, "a number in [0, 1)"),
+            ("max_length", self.max_length >= 1, "a number of at least 1"),
+        ):
+            if not is_valid:
+                raise ConfigError(f"decoder.{name} is {getattr(self, name)}. Give {valid}.")
+        return PlainDecoder(num_tokens, self)
+
+
+class PlainDecoder(Decoder):
+    """Adds a token's vector and its position's, and passes them through `nn.TransformerEncoder`, causally masked."""
+
+    config: PlainDecoderConfig
+    max_length: int
+
+    def __init__(self, num_tokens: int, config: PlainDecoderConfig) -> None:
+        super().__init__()
+        self.config, self.num_tokens, self.max_length = config, num_tokens, config.max_length
+        self.tokens = nn.Embedding(num_tokens, config.width)
+        self.positions = nn.Embedding(config.max_length, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        layer = nn.TransformerEncoderLayer(
+            config.width,
+            config.num_heads,
+            config.hidden_factor * config.width,
+            config.dropout,
+            activation=F.gelu,
+            batch_first=True,
+            norm_first=True,
+        )
+        norm = nn.LayerNorm(config.width)
+        self.layers = nn.TransformerEncoder(layer, config.depth, norm, enable_nested_tensor=False)
+        self._start_weights()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        document_ids: Tensor | None = None,
+        *,
+        keep: Tensor | None = None,
+        cache: TokenCache | None = None,
+    ) -> Tensor:
+        num_new = input_ids.shape[1]
+        if cache is not None:
+            input_ids = cache.extend(input_ids)
+        self.check_length(input_ids, document_ids, num_read=0)
+        length = input_ids.shape[1]
+        if document_ids is None:
+            positions = torch.arange(length, device=input_ids.device)
+            is_hidden = positions > positions[:, None]  # [T, T]
+        else:
+            positions = document_positions(document_ids)
+            is_hidden = ~document_mask(document_ids).expand(-1, self.config.num_heads, -1, -1).flatten(0, 1)
+        states = self.dropout(self.tokens(input_ids) + self.positions(positions))  # [B, T, D]
+        states = self.layers(states, mask=is_hidden, is_causal=document_ids is None)[:, -num_new:]
+        return F.linear(states if keep is None else states[keep], self.tokens.weight)
+
+    def start_cache(self) -> TokenCache:
+        """PyTorch's layers give no keys and values: the cache holds the tokens, and all are computed again."""
+        return TokenCache()
+
+    def to_transformers(self) -> "PreTrainedModel":
+        from lightrail.lightning_modules.networks.decoders.exported_decoders import to_gpt2
+
+        return to_gpt2(self)
+
+    def _start_weights(self) -> None:
+        """As GPT-2 begins; `nn.TransformerEncoder` would begin with the same weights in each layer."""
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                is_added = name.endswith(("out_proj.weight", "linear2.weight"))
+                nn.init.normal_(parameter, std=_SCALE / math.sqrt(2 * self.config.depth) if is_added else _SCALE)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)

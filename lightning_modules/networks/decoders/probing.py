@@ -1,0 +1,112 @@
+"""What a causal language model of transformers does with several documents in a row is found out by trying.
+
+There are two ways to tell it: positions that start again at each document, from which most networks work out themselves
+who may see whom (their sliding windows included); and a mask. A network that takes neither is refused, for its scores
+would depend on what stands beside a document.
+"""
+
+import inspect
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lightrail.lightning_modules.networks.decoders.documents import document_mask, document_positions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_SEES = 1e-5
+"""Share of the largest score by which scores may change with what should not be seen. The sums are done in the same
+order each time: what is not seen changes nothing at all, but for networks that sort tokens by their experts."""
+_DIFFERS = 5e-3
+"""The same for one document packed and alone, which is computed in another order."""
+
+
+def takes(model: "PreTrainedModel", argument: str) -> bool:
+    """Whether `forward` has such an argument."""
+    return argument in inspect.signature(model.forward).parameters
+
+
+def is_causal(model: "PreTrainedModel") -> bool:
+    """Whether no position sees what follows it."""
+    ids = _tokens(model)
+    other = ids.clone()
+    other[:, 3:] = ids[:, 3:].flip(1)
+    with _undisturbed(model):
+        before, after = (_scores(model, tokens) for tokens in (ids, other))
+    return _distance(before[:, :3], after[:, :3]) <= _SEES
+
+
+class PackedArguments:
+    """The arguments by which a network keeps the documents of a row apart.
+
+    Raises: ValueError when there are none.
+    """
+
+    def __init__(self, model: "PreTrainedModel") -> None:
+        self.has_positions = takes(model, "position_ids")
+        self.lowest = None if model.config._attn_implementation == "sdpa" else torch.finfo(model.dtype).min
+        self.has_mask = False
+        if self.has_positions and self._keep_apart(model):
+            return
+        # A mask of ours takes the place of the network's own, and its window would be lost.
+        windows = ("sliding_window", "window_size", "attention_chunk_size")
+        self.has_mask = not any(getattr(model.config, name, None) for name in windows)
+        if not (self.has_mask and self._keep_apart(model)):
+            raise ValueError(model.config.model_type)
+
+    def __call__(self, document_ids: Tensor) -> dict[str, Tensor]:
+        arguments = {"position_ids": document_positions(document_ids)} if self.has_positions else {}
+        if self.has_mask:
+            is_seen = document_mask(document_ids)  # [B, 1, T, T]
+            lowest = self.lowest
+            arguments["attention_mask"] = is_seen if lowest is None else (~is_seen) * lowest
+        return arguments
+
+    def _keep_apart(self, model: "PreTrainedModel") -> bool:
+        ids = _tokens(model)
+        other = ids.clone()
+        other[:, :3] = ids[:, :3].flip(1)
+        numbers = torch.tensor([[0] * 3 + [1] * (ids.shape[1] - 3)], device=ids.device)
+        with _undisturbed(model):
+            try:
+                packed, beside = (_scores(model, tokens, **self(numbers))[:, 3:] for tokens in (ids, other))
+            except (ValueError, TypeError, RuntimeError):  # no argument of this form
+                return False
+            alone = _scores(model, ids[:, 3:])
+        rough = max(_DIFFERS, 8 * torch.finfo(model.dtype).eps)
+        return _distance(packed, beside) <= _SEES and _distance(packed, alone) <= rough
+
+
+def _tokens(model: "PreTrainedModel") -> Tensor:
+    """Six different tokens, [1, 6], none of them the last of the table, where padding often is."""
+    size: int = model.get_input_embeddings().num_embeddings
+    return torch.arange(1, 7, device=model.device)[None] * max(1, size // 7) % size
+
+
+def _scores(model: "PreTrainedModel", ids: Tensor, **arguments: Tensor) -> Tensor:
+    more: dict[str, Any] = {"use_cache": False} if takes(model, "use_cache") else {}
+    scores: Tensor = model(input_ids=ids, **arguments, **more).logits
+    return scores.float()
+
+
+def _distance(first: Tensor, second: Tensor) -> float:
+    distance = ((first - second).abs().amax() / first.abs().amax().clamp(min=1e-30)).item()
+    return math.inf if math.isnan(distance) else distance
+
+
+@contextmanager
+def _undisturbed(model: "PreTrainedModel") -> Iterator[None]:
+    """Try a network as it is in evaluation, in full precision, and leave it as it was."""
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

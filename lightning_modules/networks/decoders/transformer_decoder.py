@@ -1,0 +1,171 @@
+"""A Transformer decoder from scratch, as Llama is built: RMS norms, rotary positions, gated hidden layers, no biases.
+
+Shapes: B rows, T positions, N kept positions, V tokens, D width, H heads, K key/value heads, E = D / H.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightrail.lightning_modules.networks.attention import BlockCache, KeyValueCache, SelfAttention, rotary_angles, rotary_tables
+from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig
+from lightrail.lightning_modules.networks.decoders.documents import document_mask, document_positions
+from lightrail.project.basics.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+NORM_EPSILON = 1e-6
+_SCALE = 0.02
+"""Standard deviation of fresh weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerDecoderConfig(DecoderConfig):
+    """A Transformer decoder trained from scratch: Llama's architecture in any size."""
+
+    width: int = 256
+    """Size of a position's vector; a multiple of 2 x `num_heads`."""
+    depth: int = 4
+    """Number of blocks, at least 1."""
+    num_heads: int = 4
+    """Attention heads."""
+    num_key_value_heads: int | None = None
+    """Heads of keys and values, which divide `num_heads`: fewer make generation faster. null: as many."""
+    hidden_width: int | None = None
+    """Width of a block's gated hidden layer. null: 8/3 x `width`, which has as many weights as an ungated layer of 4 x
+    `width`, rounded to a multiple of 16."""
+    dropout: float = 0.0
+    """Share of embeddings and of what each branch of a block adds that is zeroed in training, in [0, 1)."""
+    rope_theta: float = 10000.0
+    """Base of the rotary positions' wavelengths, above 1; longer texts want a larger one."""
+    is_tied: bool = True
+    """Score tokens with the embedding's own weights rather than with a second table."""
+    max_length: int | None = None
+    """Most tokens of a document; more are refused. null: any number."""
+
+    def build(self, num_tokens: int) -> "TransformerDecoder":
+        for name, is_valid, valid in (
+            ("num_heads", self.num_heads >= 1, "a number of at least 1"),
+            ("width", self.width >= 1 and self.width % (2 * max(self.num_heads, 1)) == 0, self._widths()),
+            ("depth", self.depth >= 1, "at least one block"),
+            ("num_key_value_heads", self._has_groups(), f"a number that divides num_heads = {self.num_heads}, or null"),
+            ("hidden_width", self.hidden_width is None or self.hidden_width >= 1, "a number of at least 1, or null"),
+            ("dropout", 0 <= self.dropout < 1, "a number in [0, 1)"),
+            ("rope_theta", self.rope_theta > 1, "a number above 1"),
+            ("max_length", self.max_length is None or self.max_length >= 1, "a number of at least 1, or null"),
+        ):
+            if not is_valid:
+                raise ConfigError(f"decoder.{name} is {getattr(self, name)}. Give {valid}.")
+        return TransformerDecoder(num_tokens, self)
+
+    def hidden_size(self) -> int:
+        """Width of a block's hidden layer."""
+        return self.hidden_width or max(1, round(self.width / 6)) * 16
+
+    def _widths(self) -> str:
+        return f"a multiple of 2 x num_heads = {2 * self.num_heads}"
+
+    def _has_groups(self) -> bool:
+        asked = self.num_key_value_heads
+        return asked is None or (asked >= 1 and self.num_heads % asked == 0)
+
+
+class TransformerDecoder(Decoder):
+    """Embeds tokens, lets each position attend to itself and those before it, and scores what comes next."""
+
+    config: TransformerDecoderConfig
+
+    def __init__(self, num_tokens: int, config: TransformerDecoderConfig) -> None:
+        super().__init__()
+        self.config, self.num_tokens, self.max_length = config, num_tokens, config.max_length
+        self.head_width = config.width // config.num_heads
+        self.embedding = nn.Embedding(num_tokens, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.depth))
+        self.norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
+        self.output = None if config.is_tied else nn.Linear(config.width, num_tokens, bias=False)
+        self._start_weights()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        document_ids: Tensor | None = None,
+        *,
+        keep: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        num_read = 0 if cache is None else cache.length
+        self.check_length(input_ids, document_ids, num_read)
+        if document_ids is None:
+            positions = torch.arange(num_read, num_read + input_ids.shape[1], device=input_ids.device)  # [T]
+            mask = _mask_behind(num_read, positions)
+        else:
+            positions, mask = document_positions(document_ids), document_mask(document_ids)
+        tables = rotary_tables(rotary_angles(positions, self.head_width, self.config.rope_theta))
+        states = self.dropout(self.embedding(input_ids))  # [B, T, D]
+        for number, block in enumerate(self.blocks):
+            read = None if cache is None else cache.blocks[number]
+            states = block(states, tables, mask, mask is None and num_read == 0, read)
+        states = self.norm(states if keep is None else states[keep])
+        return F.linear(states, self.embedding.weight if self.output is None else self.output.weight)
+
+    def start_cache(self) -> KeyValueCache:
+        return KeyValueCache(self.config.depth)
+
+    def to_transformers(self) -> "PreTrainedModel":
+        from lightrail.lightning_modules.networks.decoders.exported_decoders import to_llama
+
+        return to_llama(self)
+
+    def _start_weights(self) -> None:
+        """As GPT-2 begins: what a block adds is smaller the more blocks add.
+
+        Source: A. Radford et al. (2019), "Language Models are Unsupervised Multitask Learners", section 2.3.
+        """
+        for name, weight in self.named_parameters():
+            if weight.ndim == 2:
+                is_added = name.endswith(("attention.out.weight", "hidden_out.weight"))
+                nn.init.normal_(weight, std=_SCALE / math.sqrt(2 * self.config.depth) if is_added else _SCALE)
+
+
+class DecoderBlock(nn.Module):
+    """Self-attention and a gated hidden layer, each on normed input and added to what came in.
+
+    Source of the gate: N. Shazeer (2020), "GLU Variants Improve Transformer".
+    """
+
+    def __init__(self, config: TransformerDecoderConfig) -> None:
+        super().__init__()
+        width, hidden = config.width, config.hidden_size()
+        self.attention_norm = nn.RMSNorm(width, eps=NORM_EPSILON)
+        self.attention = SelfAttention(width, config.num_heads, config.num_key_value_heads or config.num_heads)
+        self.hidden_norm = nn.RMSNorm(width, eps=NORM_EPSILON)
+        self.gate_and_hidden = nn.Linear(width, 2 * hidden, bias=False)
+        self.hidden_out = nn.Linear(hidden, width, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        states: Tensor,
+        tables: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        is_causal: bool,
+        cache: BlockCache | None,
+    ) -> Tensor:
+        attended = self.attention(self.attention_norm(states), tables, mask, is_causal, cache)
+        states = states + self.dropout(attended)
+        gate, hidden = self.gate_and_hidden(self.hidden_norm(states)).chunk(2, dim=-1)
+        out: Tensor = states + self.dropout(self.hidden_out(F.silu(gate) * hidden))
+        return out
+
+
+def _mask_behind(num_read: int, positions: Tensor) -> Tensor | None:
+    """What each new position sees of those read before and of the new ones, [T, S]; None where a mask says nothing."""
+    if num_read == 0 or len(positions) == 1:
+        return None
+    return torch.arange(num_read + len(positions), device=positions.device) <= positions[:, None]

@@ -1,0 +1,69 @@
+"""A convolutional network from scratch, with the input that all networks from scratch share.
+
+Shapes: B examples, T positions, E width of the embedded tokens, F filters of a width, D filters in all.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightrail.lightning_modules.networks.encoders.embedding import FromScratchConfig, TokenEmbedding
+from lightrail.lightning_modules.networks.encoders.encoder import Encoder
+from lightrail.project.basics.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextCnnConfig(FromScratchConfig):
+    """A convolutional network trained from scratch; with the pooling `max` it is the TextCNN."""
+
+    width: int = 192
+    """Size of an embedded token, which is what the filters read."""
+    filter_widths: list[int] = field(default_factory=lambda: [3, 4, 5])
+    """How many neighbouring tokens a filter reads, once for each kind of filter; at least 1 each."""
+    num_filters: int = 100
+    """Filters of each width, at least 1."""
+
+    def build(self, vocabulary: Sequence[str]) -> "TextCnnEncoder":
+        if not self.filter_widths or min(self.filter_widths) < 1 or self.num_filters < 1:
+            raise ConfigError(
+                f"encoder.filter_widths is {self.filter_widths} and encoder.num_filters {self.num_filters}. "
+                "Give at least one width, each of at least 1, and at least one filter."
+            )
+        return TextCnnEncoder(vocabulary, self)
+
+
+class TextCnnEncoder(Encoder):
+    """Embeds tokens, and gives each position what filters of several widths answer around it.
+
+    A filter of width W reads (W - 1) // 2 tokens before its position and W // 2 after it. Beyond the text it reads
+    zeros, in the batch's padding as well, so that a text has the same states whatever it is batched with, and one
+    token is enough.
+
+    Source: Y. Kim (2014), "Convolutional Neural Networks for Sentence Classification".
+    """
+
+    def __init__(self, vocabulary: Sequence[str], config: TextCnnConfig) -> None:
+        super().__init__()
+        self.embedding = TokenEmbedding(vocabulary, config)
+        self.width = len(config.filter_widths) * config.num_filters
+        self.filter_widths = list(config.filter_widths)
+        self.config = config.loaded(self.embedding.vector_size)
+        self.filters = nn.ModuleList(
+            nn.Conv1d(config.width, config.num_filters, width) for width in config.filter_widths
+        )
+
+    def forward(self, input_ids: Tensor, is_token: Tensor, segment_ids: Tensor | None = None) -> Tensor:
+        states = self.embedding(input_ids)  # [B, T, E]
+        embedded = states.masked_fill(~is_token[..., None], 0.0).transpose(1, 2)  # [B, E, T]
+        answers = [
+            filters(_padded(embedded, width)) for filters, width in zip(self.filters, self.filter_widths, strict=True)
+        ]  # [B, F, T] each
+        return torch.cat(answers, dim=1).relu().transpose(1, 2)  # [B, T, D]
+
+
+def _padded(states: Tensor, filter_width: int) -> Tensor:
+    """Put zeros around the text, so that there are as many answers as positions; torch's own `same` warns of copies."""
+    return F.pad(states, ((filter_width - 1) // 2, filter_width // 2))

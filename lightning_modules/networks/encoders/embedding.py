@@ -1,0 +1,95 @@
+"""The input of every network trained from scratch: tokens, hashed n-grams, and vectors trained elsewhere.
+
+Shapes: B examples, T positions, D width, V tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from lightrail.lightning_modules.networks.encoders.encoder import FIRST_TOKEN, EncoderConfig
+from lightrail.lightning_modules.networks.encoders.ngrams import HashedNgrams
+from lightrail.lightning_modules.networks.encoders.vectors import VectorsConfig
+from lightrail.project.basics.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromScratchConfig(EncoderConfig):
+    """What networks trained from scratch have in common: their input."""
+
+    width: int = 192
+    """Size of a position's vector."""
+    dropout: float = 0.1
+    """Share of activations zeroed in training, in [0, 1)."""
+    ngram_orders: list[int] = field(default_factory=list)
+    """Lengths of the token n-grams whose hashed embeddings are added at the input; each of the n-grams of that
+    length that contain a position counts. Empty: none."""
+    ngram_buckets: int = 65536
+    """Rows of each n-gram's hash table."""
+    ngram_width: int = 64
+    """Size of an n-gram's embedding before it is projected to `width`."""
+    ngram_dropout: float = 0.1
+    """Share of n-gram embeddings left out in training, in [0, 1)."""
+    vectors: VectorsConfig | None = None
+    """Vectors of tokens that were trained elsewhere, as where training begins."""
+
+    def check(self, vocabulary: Sequence[str]) -> None:
+        """Raises: ConfigError naming the setting that is out of range."""
+        if not vocabulary:
+            raise ConfigError(
+                "encoder: a network from scratch needs the tokens of the training split, and a pretrained tokenizer "
+                "has its own. Set data.tokenizer to characters, words or subwords, or choose PretrainedConfig."
+            )
+        if self.width < 1 or any(order < 2 for order in self.ngram_orders):
+            raise ConfigError(
+                f"encoder.width is {self.width} and encoder.ngram_orders {self.ngram_orders}. "
+                "Give a width of at least 1, and n-grams of at least 2."
+            )
+        for name, share in (("dropout", self.dropout), ("ngram_dropout", self.ngram_dropout)):
+            if not 0 <= share < 1:
+                raise ConfigError(f"encoder.{name} is {share}. Give a number in [0, 1).")
+
+    def loaded(self, size: int | None) -> Self:
+        """These settings once a checkpoint holds the vectors: their size is kept, their file is not asked for again."""
+        vectors = None if self.vectors is None else replace(self.vectors, path=None, size=size)
+        return replace(self, vectors=vectors)
+
+
+class TokenEmbedding(nn.Module):
+    """Gives each position the sum of what its token, its n-grams and its pretrained vector say: [B, T] to [B, T, D]."""
+
+    def __init__(self, vocabulary: Sequence[str], config: FromScratchConfig) -> None:
+        super().__init__()
+        config.check(vocabulary)
+        self.tokens = nn.Embedding(FIRST_TOKEN + len(vocabulary), config.width)
+        nn.init.normal_(self.tokens.weight, std=0.05)
+        self.ngrams = HashedNgrams(config) if config.ngram_orders else None
+        self.vectors = None if config.vectors is None else config.vectors.build(vocabulary)
+        self.vector_size = None if self.vectors is None else self.vectors.embedding_dim
+        self.projection = None if self.vector_size is None else nn.Linear(self.vector_size, config.width, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        states: Tensor = self.tokens(input_ids)  # [B, T, D]
+        if self.ngrams is not None:
+            states = states + self.ngrams(input_ids)
+        if self.vectors is not None and self.projection is not None:
+            states = states + self.projection(self.vectors(input_ids))
+        dropped: Tensor = self.dropout(states)
+        return dropped
+
+
+def reverse_each(states: Tensor, lengths: Tensor) -> Tensor:
+    """Turn round the first `lengths` positions of each example and leave its padding where it is.
+
+    Args:
+        states: [B, T, ...].
+        lengths: [B].
+    """
+    positions = torch.arange(states.shape[1], device=states.device)  # [T]
+    mirrored = lengths[:, None] - 1 - positions  # [B, T]
+    places = torch.where(mirrored >= 0, mirrored, positions)
+    return states.gather(1, places.view(*places.shape, *[1] * (states.ndim - 2)).expand_as(states))

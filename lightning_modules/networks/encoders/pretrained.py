@@ -1,0 +1,67 @@
+"""Any encoder of the Hugging Face hub, or a folder that transformers wrote."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from lightrail.lightning_modules.networks.adapters import LoraConfig, add_adapters
+from lightrail.lightning_modules.networks.encoders.encoder import Encoder, EncoderConfig
+from lightrail.lightning_modules.networks.loading import check_dropout, from_architecture, from_checkpoint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainedConfig(EncoderConfig):
+    """A pretrained encoder, fine-tuned as a whole or through adapters. Its tokenizer is named in the data section."""
+
+    checkpoint: str
+    """Name on the Hugging Face hub, or a folder."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; a commit makes the run reproducible."""
+    dropout: float | None = None
+    """Dropout of hidden states and attention, in [0, 1). null: as the checkpoint says."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters beside the pretrained weights, which stay as they are. null: train all weights."""
+    architecture: dict[str, Any] | None = None
+    """The network's own configuration, written into lightrail's checkpoints: with it the network is built without
+    the original files, and its weights come from the checkpoint. Leave it out."""
+
+    def build(self, vocabulary: Sequence[str]) -> "PretrainedEncoder":
+        check_dropout(self.dropout, "encoder")
+        return PretrainedEncoder(self)
+
+
+class PretrainedEncoder(Encoder):
+    """Wraps `transformers.AutoModel`."""
+
+    config: PretrainedConfig
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__()
+        model = self._load(config)
+        if getattr(model, "pooler", None) is not None:
+            model.pooler = None  # we pool ourselves; weights without a gradient would stop DDP
+        self.model = model.train()
+        self.width = int(model.config.hidden_size)
+        self.config = replace(config, architecture=model.config.to_diff_dict())
+        has_segments = "token_type_ids" in inspect.signature(model.forward).parameters
+        self.tells_segments_apart = has_segments and (getattr(model.config, "type_vocab_size", None) or 0) > 1
+        if config.lora is not None:
+            add_adapters(model, config.lora, section="encoder")
+
+    def forward(self, input_ids: Tensor, is_token: Tensor, segment_ids: Tensor | None = None) -> Tensor:
+        more = {"token_type_ids": segment_ids} if segment_ids is not None and self.tells_segments_apart else {}
+        states: Tensor = self.model(input_ids=input_ids, attention_mask=is_token.long(), **more).last_hidden_state
+        return states  # [B, T, D]
+
+    def _load(self, config: PretrainedConfig) -> "PreTrainedModel":
+        from transformers import AutoModel  # here: a network from scratch should not wait for it
+
+        if config.architecture:
+            return from_architecture(AutoModel, config.architecture)
+        return from_checkpoint(AutoModel, config.checkpoint, config.revision, config.dropout, section="encoder")

@@ -1,0 +1,169 @@
+"""Entities as tags of words: a linear-chain CRF, or a softmax for each word.
+
+Shapes: B sentences, W words, D width, K tags, S entities found.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from lightrail.lightning_modules.networks.tagging.crf import LinearChainCrf
+from lightrail.lightning_modules.networks.tagging.entity_head import EntityHead, EntityHeadConfig, FoundEntities
+from lightrail.lightning_modules.networks.number_formats import at_least_float32
+from lightrail.lightning_modules.networks.tagging.tag_schemes import Scheme, Span, TagScheme
+from lightrail.lightning_modules.metrics.temperature import best_temperature
+from lightrail.project.basics.errors import ConfigError
+
+SENTENCES_AT_ONCE = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrfConfig(EntityHeadConfig):
+    """Tags words with a linear-chain conditional random field, which learns what tag follows what."""
+
+    scheme: Scheme = "bioes"
+    """Letters of the tags: bioes marks ends and entities of one word, bio does not."""
+
+    def build(self, width: int, num_types: int, *, is_nested: bool) -> EntityHead:
+        _refuse_nesting(is_nested)
+        return TagHead(width, TagScheme(self.scheme, num_types), learns_transitions=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftmaxConfig(EntityHeadConfig):
+    """Learns the tag of each word by itself; the best sequence that the scheme allows is the answer."""
+
+    scheme: Scheme = "bioes"
+    """Letters of the tags: bioes marks ends and entities of one word, bio does not."""
+
+    def build(self, width: int, num_types: int, *, is_nested: bool) -> EntityHead:
+        _refuse_nesting(is_nested)
+        return TagHead(width, TagScheme(self.scheme, num_types), learns_transitions=False)
+
+
+class TagHead(EntityHead):
+    """Tags words, never against the scheme.
+
+    Answers and probabilities are those of a CRF. Without learned transitions it is the product of the words' softmax
+    over all sequences that the scheme allows, and is trained by cross-entropy word by word.
+    """
+
+    own_tags: Tensor
+
+    def __init__(self, width: int, scheme: TagScheme, *, learns_transitions: bool) -> None:
+        super().__init__()
+        self.scheme, self.learns_transitions = scheme, learns_transitions
+        self.output = nn.Linear(width, scheme.num_tags)
+        self.crf = LinearChainCrf(scheme.rules(), learns_transitions=learns_transitions)
+        self.register_buffer("own_tags", scheme.of_bioes(), persistent=False)
+
+    def forward(self, states: Tensor) -> Tensor:
+        emissions: Tensor = self.output(states)
+        return at_least_float32(emissions)  # [B, W, K]
+
+    def losses(self, scores: Tensor, batch: dict[str, Any]) -> Tensor:
+        tags, mask = self._tags(batch), batch["word_mask"]
+        if self.learns_transitions:
+            return -self.crf.log_likelihood(scores, tags, mask)
+        losses = F.cross_entropy((scores / self.crf.temperature).transpose(1, 2), tags, reduction="none")  # [B, W]
+        nats: Tensor = (losses * mask).sum(1)
+        return nats
+
+    def spans(self, scores: Tensor, mask: Tensor) -> list[list[Span]]:
+        return self._read(self.crf.decode(scores, mask), mask)
+
+    @torch.no_grad()
+    def found(self, scores: Tensor, mask: Tensor) -> list[FoundEntities]:
+        tags = self.crf.decode(scores, mask)
+        spans = self._read(tags, mask)
+        whole = self.crf.log_likelihood(scores, tags, mask).exp().clamp(max=1).tolist()
+        own = iter(self._probabilities(scores, tags, mask, spans).tolist())
+        return [
+            FoundEntities(entities, [next(own) for _ in entities], probability)
+            for entities, probability in zip(spans, whole, strict=True)
+        ]
+
+    def calibration_rows(self, scores: Tensor, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
+        lengths, tags = batch["word_mask"].sum(1).tolist(), self._tags(batch).cpu()
+        emissions = scores.detach().cpu()
+        return [
+            (emission[:length].clone(), own[:length].clone())
+            for emission, own, length in zip(emissions, tags, lengths, strict=True)
+        ]
+
+    @torch.no_grad()
+    def calibrate(self, rows: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
+        """Fit the temperature by the likelihood of whole sentences; 1 where every sentence is right, which certainty
+        would fit best.
+        """
+        batches = list(self._batches(rows))
+
+        def nats_per_sentence(temperature: float) -> float:
+            self.crf.temperature.fill_(temperature)
+            return -sum(float(self.crf.log_likelihood(*batch).double().sum()) for batch in batches) / len(rows)
+
+        is_right = all(
+            bool((self.crf.decode(emissions, mask) == tags * mask).all()) for emissions, tags, mask in batches
+        )
+        temperature = 1.0 if is_right else best_temperature(nats_per_sentence)
+        before, after = nats_per_sentence(1.0), nats_per_sentence(temperature)  # the last call sets the temperature
+        return {"temperature": temperature, "nats_per_sentence_before": before, "nats_per_sentence": after}
+
+    def _batches(self, rows: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        ordered, device = sorted(rows, key=lambda row: len(row[1])), self.crf.temperature.device
+        for start in range(0, len(ordered), SENTENCES_AT_ONCE):
+            emissions, tags = zip(*ordered[start : start + SENTENCES_AT_ONCE], strict=True)
+            padded = pad_sequence(list(tags), batch_first=True, padding_value=-1).to(device)
+            yield pad_sequence(list(emissions), batch_first=True).to(device), padded.clamp(min=0), padded >= 0
+
+    def _tags(self, batch: dict[str, Any]) -> Tensor:
+        """The scheme's own tags, O at padding, [B, W]."""
+        tags: Tensor = self.own_tags[batch["tags"].clamp(min=0)]
+        return tags
+
+    def _read(self, tags: Tensor, mask: Tensor) -> list[list[Span]]:
+        lengths = mask.sum(1).tolist()
+        return [list(self.scheme.spans(own[:length])) for own, length in zip(tags.tolist(), lengths, strict=True)]
+
+    def _probabilities(self, scores: Tensor, tags: Tensor, mask: Tensor, spans: list[list[Span]]) -> Tensor:
+        """Of each entity, sentence by sentence, [S]."""
+        places = [(number, *span, place % 2) for number, own in enumerate(spans) for place, span in enumerate(own)]
+        if not places:
+            return scores.new_zeros(0)
+        entities = torch.tensor(places, device=scores.device)  # [S, 5]
+        probabilities = self.crf.segment_probabilities(scores, tags, mask, entities[:, :3])
+        return (
+            probabilities
+            if "E" in self.scheme.letters
+            else self._without_longer(probabilities, scores, tags, mask, entities)
+        )
+
+    def _without_longer(
+        self, probabilities: Tensor, scores: Tensor, tags: Tensor, mask: Tensor, entities: Tensor
+    ) -> Tensor:
+        """Without E, an entity's tags also begin a longer one: take off the probability that the next word is I.
+
+        Of entities that touch, one's next word is the other's first, so every second one is looked at in turn.
+        """
+        has_next = entities[:, 2] < mask.sum(1)[entities[:, 0]]
+        for turn in (0, 1):
+            chosen = (has_next & (entities[:, 4] == turn)).nonzero()[:, 0]
+            number, first, end, kind, _ = entities[chosen].T
+            following = tags.clone()
+            following[number, end] = self.scheme.tag("I", 0) + len(self.scheme.letters) * kind
+            longer = self.crf.segment_probabilities(scores, following, mask, torch.stack([number, first, end + 1], 1))
+            probabilities = probabilities.index_add(0, chosen, -longer)
+        return probabilities.clamp(min=0)
+
+
+def _refuse_nesting(is_nested: bool) -> None:
+    if is_nested:
+        raise ConfigError(
+            "model.head tags words, and the data has entities that lie inside or across others, which tags cannot say. "
+            "Choose --model.head=SpanConfig."
+        )

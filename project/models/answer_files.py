@@ -1,0 +1,100 @@
+"""Answers of `lightrail predict` as people and programs read them: JSON lines, CSV or Parquet."""
+
+import io
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.csv
+import pyarrow.parquet
+
+from lightrail.project.basics.durable import replacing
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.tracking.store import check_folder
+
+ENDINGS = (".jsonl", ".csv", ".parquet")
+_ONE_OF = {"probabilities": "probability"}
+"""What one value of a record is called, for the columns of a table."""
+
+
+def check_output(output: Path, source: str) -> None:
+    """Refuse, before anything is computed, a file that cannot be written, or that holds what is to be answered.
+
+    Raises: ConfigError.
+    """
+    if output.suffix not in ENDINGS:
+        raise ConfigError(f"--output {output}: unknown format. End the name in .jsonl, .csv or .parquet.")
+    if output.is_dir():
+        raise ConfigError(f"--output {output} is a folder. Name a file in it.")
+    if output.exists() and Path(source).expanduser().exists() and output.samefile(Path(source).expanduser()):
+        raise ConfigError(f"--output {output} is data.path, which it would replace. Name another file.")
+    check_folder(output.absolute().parent, "--output")
+
+
+def with_named_lists(table: pa.Table, labels: Mapping[str, Sequence[str]]) -> pa.Table:
+    """Replace lists of numbers by records with a field for each label.
+
+    Args:
+        labels: what the numbers of a list stand for, by column; columns that the table lacks are passed over.
+    """
+    for column, names in labels.items():
+        if column in table.column_names:
+            lists = table[column].combine_chunks()
+            fields = [pa.compute.list_element(lists, number) for number in range(len(names))]
+            records = pa.StructArray.from_arrays(fields, names=list(names))
+            table = table.set_column(table.column_names.index(column), column, records)
+    return table
+
+
+def show_answers(table: pa.Table) -> None:
+    """Write JSON lines to standard output. Raises: BrokenPipeError when nobody reads them any more."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # as JSON is, whatever the terminal's language
+    sys.stdout.writelines(_json_lines(table))
+    sys.stdout.flush()
+
+
+def write_answers(table: pa.Table, output: Path) -> None:
+    """Write a file in the format of its ending, whole or not at all.
+
+    Raises: ConfigError when it cannot be written.
+    """
+    target = output.resolve()  # a link goes on leading to the file
+    try:
+        with replacing(target) as stream:
+            if output.suffix == ".parquet":
+                pyarrow.parquet.write_table(table, stream)
+            elif output.suffix == ".csv":
+                pyarrow.csv.write_csv(flat(table), stream)
+            else:
+                stream.writelines(line.encode() for line in _json_lines(table))
+    except OSError as error:
+        raise ConfigError(
+            f"--output {output}: {error.strerror or error}. Name a file in a folder that may be written."
+        ) from error
+
+
+def flat(table: pa.Table) -> pa.Table:
+    """A table that CSV can hold: a column such as `probability_LABEL` for each field of a record, and lists as JSON."""
+    columns: dict[str, pa.Array | pa.ChunkedArray] = {}
+    for field in table.schema:
+        if pa.types.is_struct(field.type):
+            name, parts = _ONE_OF.get(field.name, field.name), table[field.name].combine_chunks().flatten()
+            columns |= {f"{name}_{own.name}": part for own, part in zip(field.type, parts, strict=True)}
+        elif pa.types.is_nested(field.type):
+            columns[field.name] = pa.array([_json(value) for value in table[field.name].to_pylist()], pa.string())
+        else:
+            columns[field.name] = table[field.name]
+    return pa.table(columns)
+
+
+def _json_lines(table: pa.Table) -> Iterator[str]:
+    for batch in table.to_batches(max_chunksize=1024):
+        yield from (f"{_json(row)}\n" for row in batch.to_pylist())
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,114 @@
+"""Taking a trained model out of its run, as a folder that is written whole or not at all."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from lightrail.lightning_modules.base import TaskModule
+from lightrail.lightning_modules.exported import DESCRIPTION, WEIGHTS, describe_task, load_exported, restore_task, separate_weights
+from lightrail.project.basics.durable import UNFINISHED, sync
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.models.model_card import model_card
+from lightrail.project.models.stored_model import StoredModel
+from lightrail.project.tracking.store import check_folder
+from lightrail.project.models.transformers_export import write_transformers
+
+Format = Literal["safetensors", "hf"]
+
+
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """Refuse, before anything is computed, a folder that cannot be written or that holds something.
+
+    Raises: ConfigError. `overwrite` allows the folder of an earlier export, and no other.
+    """
+    if target.exists() and not target.is_dir():
+        raise ConfigError(f"--output {target} is a file. Name a folder.")
+    if target.is_dir() and any(target.iterdir()):
+        if not overwrite:
+            raise ConfigError(f"--output {target} holds files. Name a new folder, or add --overwrite.")
+        if not (target / DESCRIPTION).is_file():
+            raise ConfigError(
+                f"--output {target} holds files, but no {DESCRIPTION}: lightrail did not write it, and --overwrite "
+                f"will not remove it. Name a new folder."
+            )
+    check_folder(target.absolute().parent, "--output")
+
+
+def export(model: StoredModel, target: Path, export_format: Format, *, overwrite: bool = False) -> None:
+    """Write the model of a checkpoint to a folder, read it again from there, and compare.
+
+    Raises: ConfigError when the format cannot hold this task, the folder is refused, or what is read again differs.
+    """
+    check_target(target, overwrite=overwrite)
+    task = restore_task(model.checkpoint, model.name).eval()
+    with _written_whole(target, overwrite=overwrite) as folder:
+        if export_format == "hf":
+            write_transformers(task, folder)
+            described = json.dumps({"task": model.checkpoint["task"], "format": "hf"})
+            (folder / DESCRIPTION).write_text(described, encoding="utf-8")
+        else:
+            _write_task(model, task, folder)
+        card = model_card(model, target.name, is_for_transformers=export_format == "hf")
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _write_task(model: StoredModel, task: TaskModule, folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    weights, shared = separate_weights(task.state_dict())
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / DESCRIPTION).write_text(describe_task(model.checkpoint, shared), encoding="utf-8")
+    read = load_exported(folder).state_dict()
+    for name, expected in task.state_dict().items():
+        if not torch.equal(read[name].nan_to_num(), expected.nan_to_num()):
+            raise ConfigError(f"{folder / WEIGHTS}: {name} is not what was written. Is the disk sound? Export again.")
+
+
+@contextmanager
+def _written_whole(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give a folder beside `target` that takes its place when the block is left normally, and vanishes otherwise."""
+    place = target.resolve()  # a link goes on leading to the model
+    folder = place.with_name(f".{place.name}{UNFINISHED}-{os.getpid()}")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir()
+        yield folder
+        _finish(folder)
+        _put_in_place(folder, place, overwrite=overwrite)
+        sync(place.parent)
+    except OSError as error:
+        raise ConfigError(
+            f"--output {target}: {error.strerror or error}. Name a folder that may be written."
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put_in_place(folder: Path, place: Path, *, overwrite: bool) -> None:
+    if not (overwrite and place.is_dir()):
+        folder.rename(place)  # the system refuses it where a folder with files has come up meanwhile
+        return
+    replaced = place.with_name(f".{place.name}.replaced-{os.getpid()}")
+    place.rename(replaced)
+    try:
+        folder.rename(place)
+    except OSError:
+        replaced.rename(place)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _finish(folder: Path) -> None:
+    """Have all files readable alike, and on disk."""
+    mode = (folder / DESCRIPTION).stat().st_mode
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(mode)  # safetensors makes files that nobody else may read
+            sync(file)
+    sync(folder)

@@ -1,0 +1,68 @@
+"""The README.md of an exported model: what it is, how good, made of what, and the line that loads it."""
+
+import importlib.metadata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lightrail.project.models.stored_model import StoredModel
+
+LOAD_TRANSFORMERS = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{folder}")
+tokenizer = AutoTokenizer.from_pretrained("{folder}")"""
+LOAD_TASK = """\
+from lightrail.lightning_modules.exported import load_exported
+
+model = load_exported("{folder}")"""
+HEADER = """\
+---
+library_name: transformers
+pipeline_tag: text-generation
+---
+
+"""
+
+
+def model_card(model: StoredModel, folder: str, *, is_for_transformers: bool) -> str:
+    """Write the card of a model.
+
+    Args:
+        folder: name of the folder that it will lie in.
+    """
+    task = model.checkpoint["task"].rpartition(".")[2]
+    code = (LOAD_TRANSFORMERS if is_for_transformers else LOAD_TASK).format(folder=folder)
+    lines = [f"# {task} {model.run_name}".rstrip(), "", "```python", code, "```", *_metrics(model), "", *_origin(model)]
+    return (HEADER if is_for_transformers else "") + "\n".join([*lines, ""])
+
+
+def _metrics(model: StoredModel) -> Iterator[str]:
+    if model.metrics:
+        yield from ("", "| metric | value |", "|---|---|")
+        yield from (f"| {name} | {value:.6g} |" for name, value in sorted(model.metrics.items()))
+
+
+def _origin(model: StoredModel) -> Iterator[str]:
+    configuration = model.checkpoint["configuration"]
+    base = _setting(configuration["model"], "decoder", "encoder")
+    if base.get("checkpoint"):
+        yield f"- fine-tuned from {_public(base['checkpoint'])}"
+    digest = model.tags.get("lightrail.data_digest")
+    yield f"- data: {_public(configuration['data']['init_args'].get('path'))}{f', digest {digest}' if digest else ''}"
+    if model.run_id:
+        revision = model.tags.get("lightrail.git_sha")
+        yield f"- run {model.run_id}{f', code at {revision}' if revision else ''}"
+    yield f"- written by lightrail {importlib.metadata.version('lightrail')}, seed {configuration['seed_everything']}"
+
+
+def _setting(section: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The arguments of the first network that the section names."""
+    given = (section["init_args"].get(name) for name in names)
+    return next((dict(network.get("init_args") or {}) for network in given if isinstance(network, dict)), {})
+
+
+def _public(source: object) -> str:
+    """A hub name or `embedded:NAME` as it is; of a path the last part alone, since a card is published."""
+    text = str(source)
+    return Path(text).name if Path(text).is_absolute() or Path(text).exists() else text

@@ -1,0 +1,147 @@
+"""What a model answered for each example, as one table."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.csv
+import pyarrow.parquet
+import torch.distributed
+from lightning.pytorch import Callback
+
+from lightrail.lightning_modules.metrics.scores import StoredScore
+from lightrail.project.models.stored_scores import with_scores
+from lightrail.project.tracking.lookup import PREDICTIONS
+
+NUM_WORST = 100
+"""Examples shown in the run's samples."""
+PREDICTION = "prediction"
+"""The column that a language model lacks: it has a loss for each text, and no answer."""
+
+
+class PredictionTable(Callback):
+    """Collects the columns that test and predict steps return, from all processes, in the order of the examples.
+
+    After `trainer.test` or `trainer.predict`, `table` holds the rows on process zero, and is None on the others.
+    """
+
+    def __init__(self) -> None:
+        self.table: pa.Table | None = None
+        self._columns: dict[str, list[Any]] = defaultdict(list)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._columns.clear()
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._columns.clear()
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._add(outputs)
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._add(outputs)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.table = _gathered(self._columns, trainer)
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.table = _gathered(self._columns, trainer)
+
+    def _add(self, columns: Mapping[str, Sequence[Any]] | None) -> None:
+        for name, values in (columns or {}).items():
+            self._columns[name].extend(values)
+
+
+def _gathered(columns: dict[str, list[Any]], trainer: pl.Trainer) -> pa.Table | None:
+    parts: list[Any] = [dict(columns)]
+    if trainer.world_size > 1:
+        parts = [None] * trainer.world_size
+        torch.distributed.all_gather_object(parts, dict(columns))
+    if not trainer.is_global_zero:
+        return None
+    tables = [pa.table(_typed(part)) for part in parts if part]
+    return pa.concat_tables(tables).sort_by("id") if tables else None
+
+
+def _typed(columns: dict[str, list[Any]]) -> dict[str, pa.Array]:
+    return {name: _array(values, _TYPES.get(name)) for name, values in columns.items()}
+
+
+def _array(values: list[Any], kind: pa.DataType | None) -> pa.Array:
+    try:
+        return pa.array(values, kind)
+    except UnicodeEncodeError:
+        return pa.array(_encodable(values), kind)
+
+
+def _encodable(value: Any) -> Any:
+    """Replace halves of surrogate pairs, which JSON can hold and UTF-8 cannot, one character for one."""
+    if isinstance(value, str):
+        return re.sub("[\ud800-\udfff]", "\ufffd", value)
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    return {key: _encodable(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+_ENTITY = pa.struct(
+    {"start": pa.int64(), "end": pa.int64(), "type": pa.string(), "text": pa.string(), "score": pa.float32()}
+)
+_TYPES = {
+    "id": pa.int64(),
+    "score": pa.float32(),
+    "loss": pa.float32(),
+    "probabilities": pa.list_(pa.float32()),
+    "entities": pa.list_(_ENTITY),
+}
+
+
+def write_predictions(table: pa.Table, folder: Path, scores: Mapping[str, StoredScore], main_metric: str) -> None:
+    """Write `predictions/test.parquet`, and the worst mistakes as a table that the MLflow UI shows.
+
+    Where there are no answers these are the texts whose loss is highest, `samples/highest_losses.csv`.
+
+    Args:
+        scores: how each metric follows from the columns. Stored in the file, so that it can be compared without the
+            task that wrote it.
+        main_metric: the one of them that the model was chosen by.
+    """
+    for name in ("predictions", "samples"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    scored = with_scores(table, scores, main_metric)
+    pyarrow.parquet.write_table(scored, folder / PREDICTIONS)
+    flat = [field.name for field in table.schema if not pa.types.is_nested(field.type)]  # what CSV can hold
+    if PREDICTION in flat:
+        pyarrow.csv.write_csv(worst_mistakes(table.select(flat)), folder / "samples" / "worst_mistakes.csv")
+    else:
+        pyarrow.csv.write_csv(_highest_losses(table.select(flat)), folder / "samples" / "highest_losses.csv")
+
+
+def worst_mistakes(table: pa.Table) -> pa.Table:
+    """The wrong answers that cost most, the worst first."""
+    is_wrong = pa.compute.not_equal(table[PREDICTION], table["target"])
+    return _highest_losses(table.filter(is_wrong))
+
+
+def _highest_losses(table: pa.Table) -> pa.Table:
+    return table.sort_by([("loss", "descending")]).slice(0, NUM_WORST)

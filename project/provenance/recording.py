@@ -1,0 +1,129 @@
+"""What a run was made with: code, packages and hardware. Nothing here may fail a run: what is unknown is left out."""
+
+import getpass
+import json
+import logging
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lightrail.project.provenance.code_files import SourceFolder, source_folders
+from lightrail.project.provenance.machine import hardware
+from lightrail.project.provenance.repositories import Repository, repositories_of, repository_of
+from lightrail.project.tracking.sender import first_line
+
+log = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
+
+
+def code_tags() -> dict[str, str]:
+    """Return the tags that tell which code runs.
+
+    `lightrail.git_sha` is the commit of the working folder's repository, where there is none that of lightrail's own
+    source. When they are two, the latter is `lightrail.source_git_sha`.
+    """
+    tags = {"lightrail.version": _version()}
+    sources = _sources()
+    repositories = _repositories(sources)
+    if repositories:
+        tags["lightrail.git_sha"] = repositories[0].commit
+        tags["lightrail.git_dirty"] = str(any(repository.is_changed for repository in repositories)).lower()
+        tags["mlflow.source.git.commit"] = repositories[0].commit
+    own = repository_of(sources[0].folder) if repositories and sources else None
+    if own is not None and own.folder != repositories[0].folder:
+        tags["lightrail.source_git_sha"] = own.commit
+    return tags
+
+
+def user_tags() -> dict[str, str]:
+    """Return who and what MLflow shows as the origin of the run."""
+    tags = {"mlflow.source.name": "lightrail", "mlflow.source.type": "LOCAL"}
+    with suppress(OSError, KeyError):  # a container may have no name for its user
+        tags["mlflow.user"] = getpass.getuser()
+    return tags
+
+
+def write_environment(folder: Path) -> None:
+    """Write what the run is made with into `folder`.
+
+    That is `packages.txt`, `hardware.json`, `code.json` (each file of the code with its digest, see `_code`) and, for
+    each repository that differs from its commit, a patch: `git.diff`, then `git.2.diff` and so on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "packages.txt").write_text(_known("the packages", packages, ""))
+    _write_json(folder / "hardware.json", _known("the hardware", hardware, {}))
+    sources = _sources()
+    repositories = _repositories(sources)
+    patches: dict[Path, str] = {}
+    for repository in repositories:
+        if patch := _known("uncommitted changes", repository.patch, b""):
+            name = patches[repository.folder] = f"git.{len(patches) + 1}.diff" if patches else "git.diff"
+            (folder / name).write_bytes(patch)
+    _write_json(folder / "code.json", _known("the code's files", lambda: _code(sources, repositories, patches), {}))
+
+
+def packages() -> str:
+    """Return a line per installed package, `name==version`, under the Python version."""
+    described = [item.metadata for item in metadata.distributions()]  # `name` and `version` each parse it anew
+    found = {f"{item['Name']}=={item['Version']}" for item in described if item["Name"]}
+    lines = [f"# Python {platform.python_version()}", *sorted(found, key=str.lower)]
+    return "\n".join(lines) + "\n"
+
+
+def _sources() -> list[SourceFolder]:
+    nothing: list[SourceFolder] = []
+    return _known("the code's files", source_folders, nothing)
+
+
+def _repositories(sources: Sequence[SourceFolder]) -> list[Repository]:
+    """The working folder's repository first, then those of the code, each once."""
+    nothing: list[Repository] = []
+    return _known("git", lambda: repositories_of([Path.cwd(), *(source.folder for source in sources)]), nothing)
+
+
+def _code(
+    sources: Sequence[SourceFolder], repositories: Sequence[Repository], patches: Mapping[Path, str]
+) -> dict[str, Any]:
+    """What `code.json` holds: repositories with commit and patch, and the folders of the code with their files.
+
+    `repository` is the number of a folder's repository, None without one, and `inside` the way from there to it.
+    """
+    known = [repository.folder for repository in repositories]
+    folders = []
+    for source in sources:
+        number = next((number for number, folder in enumerate(known) if source.folder.is_relative_to(folder)), None)
+        inside = "." if number is None else str(source.folder.relative_to(known[number]))
+        place = {"folder": str(source.folder), "repository": number, "inside": inside}
+        folders.append({**place, "files": source.digests()})
+    return {
+        "working_folder": str(Path.cwd()),
+        "repositories": [
+            {"folder": str(item.folder), "commit": item.commit, "patch": patches.get(item.folder)}
+            for item in repositories
+        ],
+        "sources": folders,
+    }
+
+
+def _write_json(file: Path, values: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", errors="replace")
+
+
+def _known(what: str, find: Callable[[], Found], nothing: Found) -> Found:
+    """What `find` finds; `nothing`, with a warning, when it goes wrong: the run counts more than its description."""
+    try:
+        return find()
+    except Exception as error:
+        log.warning("%s cannot be recorded: %s", what, first_line(error))
+        return nothing
+
+
+def _version() -> str:
+    try:
+        return metadata.version("lightrail")
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,179 @@
+"""Builds everything a run needs from its configuration: every command comes through here, and every trial."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+
+from lightrail.datamodules.base import DataModule
+from lightrail.lightning_modules.base import TaskModule, read_checkpoint
+from lightrail.lightning_modules.optimization import parameter_groups
+from lightrail.lightning_modules.plain import from_plain
+from lightrail.project.training.checkpoints import DurableCheckpointIO, checkpoint_callbacks
+from lightrail.project.configuration import Configuration
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.hardware import fastest_precision, set_threads, usable_accelerator
+from lightrail.project.basics.logs import take_over_lightning
+from lightrail.project.basics.did_you_mean import did_you_mean
+from lightrail.project.models.predictions import PredictionTable
+from lightrail.project.training.process_group import leave_at_exit
+from lightrail.project.training.progress import TrainingProgress
+from lightrail.project.training.step_seeds import StepSeeds, seed_all
+from lightrail.project.training.samples import sampled_text
+from lightrail.project.training.system_metrics_folded import SystemMetrics
+from lightrail.project.training.system_metrics import Throughput
+
+Stage = Literal["fit", "validate", "test", "predict"]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The parts of a run, built and agreeing with each other."""
+
+    configuration: Configuration
+    data: DataModule
+    model: TaskModule
+    trainer: pl.Trainer
+    predictions: PredictionTable
+
+
+def build(configuration: Configuration, stage: Stage, checkpoint: Path | None = None) -> Experiment:
+    """Read the data, build the model for it, and the trainer. Nothing is written but the cache of the data.
+
+    Args:
+        checkpoint: take vocabulary, labels, architecture and weights from this file. What the configuration changes
+            against the one stored in it is what counts, as long as the weights fit.
+
+    Raises:
+        ConfigError, DataError: what was found, where, and how to fix it.
+    """
+    take_over_lightning()
+    leave_at_exit()
+    set_threads()
+    seed_all([configuration.seed])
+    configuration.tracking().checkpoint.check()
+    data = configuration.data()
+    if not isinstance(data, DataModule):
+        raise ConfigError(f"data: {type(data).__name__} is not derived from DataModule of lightrail.")
+    data.order_seed = configuration.seed
+    stored = read_checkpoint(checkpoint) if checkpoint else None
+    if stored is not None:
+        _check_task(configuration, stored, str(checkpoint))
+        data.adopt(_facts(stored))
+    trainer, predictions = _trainer(configuration)
+    data.setup(stage)
+    model = configuration.model(data.facts()) if stored is None else _restored(configuration, stored, str(checkpoint))
+    if not isinstance(model, TaskModule):
+        raise ConfigError(f"model: {type(model).__name__} is not derived from TaskModule of lightrail.")
+    if stage == "fit":
+        _check_training(model, trainer)
+        trainer.callbacks[:0] = sampled_text(model, configuration.tracking().samples)  # type: ignore[attr-defined]
+    if configuration.values["trainer"]["enable_checkpointing"] is not False:
+        kept = configuration.tracking().checkpoint
+        trainer.callbacks += checkpoint_callbacks(model, trainer.callbacks, kept)  # type: ignore[attr-defined]
+    return Experiment(configuration, data, model, trainer, predictions)
+
+
+def _check_task(configuration: Configuration, checkpoint: dict[str, Any], name: str) -> None:
+    for section in ("model", "data"):
+        given, stored = (
+            values[section]["class_path"].rpartition(".")[2]
+            for values in (configuration.values, checkpoint["configuration"])
+        )
+        if given != stored:
+            raise ConfigError(
+                f"{name} is a checkpoint of {stored}, and the configuration asks for {given}. "
+                "Use the configuration it was trained with, or no --config."
+            )
+
+
+def _check_training(model: TaskModule, trainer: pl.Trainer) -> None:
+    """Refuse now what Lightning would find out when the run has been started."""
+    if trainer.precision == "16-true":
+        raise ConfigError(
+            "trainer.precision is 16-true, which can only evaluate: the square of a gradient below 0.0002 is 0 in "
+            "float16, and the optimizer divides by it. Train with 16-mixed, bf16-mixed or bf16-true."
+        )
+    model.configure_model()
+    is_endless = trainer.max_epochs in (None, -1) and trainer.max_steps == -1
+    model.optim.check_end(math.inf if is_endless else trainer.max_steps)
+    model.optim.check_validation(trainer.limit_val_batches)
+    parameter_groups(model, model.optim)
+    known = model.validation_metrics()
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        monitor = getattr(callback, "monitor", None)
+        if monitor is not None and monitor not in known:
+            name = type(callback).__name__
+            raise ConfigError(f"trainer.callbacks: {name} has no metric {monitor!r}.{did_you_mean(monitor, known)}")
+
+
+def _facts(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    arguments = checkpoint[TaskModule.CHECKPOINT_HYPER_PARAMS_KEY]
+    return {name: arguments[name] for name in TaskModule.from_data if name in arguments}
+
+
+def _restored(configuration: Configuration, checkpoint: dict[str, Any], name: str) -> TaskModule:
+    """The task of a checkpoint with its weights, under the settings of the configuration."""
+    given, before = (values["model"]["init_args"] for values in (configuration.values, checkpoint["configuration"]))
+    arguments = from_plain(checkpoint[TaskModule.CHECKPOINT_HYPER_PARAMS_KEY])
+    unchanged = {key: value for key, value in arguments.items() if given.get(key) == before.get(key)}
+    model = configuration.model(unchanged)
+    try:
+        model.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        changed = ", ".join(f"model.{key}" for key in given if given[key] != before.get(key)) or "the data's settings"
+        raise ConfigError(
+            f"{name}: its weights do not fit this model, in which {changed} differs. Undo that."
+        ) from error
+    assert isinstance(model, TaskModule)
+    return model
+
+
+def _trainer(configuration: Configuration) -> tuple[pl.Trainer, PredictionTable]:
+    arguments = configuration.trainer_arguments()
+    predictions = PredictionTable()
+    given = arguments["callbacks"]
+    shows_progress = arguments["enable_progress_bar"] is not False
+    own = [StepSeeds(configuration.seed), Throughput(), SystemMetrics(), predictions]
+    if shows_progress and not any(isinstance(callback, ProgressBar) for callback in given):
+        own.append(TrainingProgress())
+    accelerator = usable_accelerator(str(arguments["accelerator"]))
+    arguments |= {
+        "accelerator": accelerator,
+        "callbacks": [*own, *given],
+        "plugins": [DurableCheckpointIO(configuration.values), *(arguments["plugins"] or [])],
+        "precision": arguments["precision"] or fastest_precision(accelerator),
+        "use_distributed_sampler": False,  # our batches are dealt to the processes already
+        "num_sanity_val_steps": arguments["num_sanity_val_steps"] or 0,
+        # Ours are added when the model is there; Lightning would add one that keeps the last under another name.
+        "enable_checkpointing": any(isinstance(callback, ModelCheckpoint) for callback in given),
+        "enable_model_summary": bool(arguments["enable_model_summary"]),
+        "enable_progress_bar": shows_progress,
+        "logger": False,  # set when the run has been started
+    }
+    _check_numbers(arguments)
+    try:
+        trainer = pl.Trainer(**arguments)
+    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+    return trainer, predictions
+
+
+def _check_numbers(arguments: dict[str, Any]) -> None:
+    """Refuse what Lightning takes and then fails at, or trains wrongly with."""
+    if arguments["max_epochs"] is None and arguments["max_steps"] == -1 and arguments["max_time"] is None:
+        raise ConfigError(
+            "how long to train is not said. Set trainer.max_steps, trainer.max_epochs or trainer.max_time."
+        )
+    if arguments["accumulate_grad_batches"] < 1:
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches is {arguments['accumulate_grad_batches']}. Give a number of at least 1."
+        )
+    if (arguments["gradient_clip_val"] or 0) < 0:
+        raise ConfigError(
+            f"trainer.gradient_clip_val is {arguments['gradient_clip_val']}. Give a number above 0, or null for none."
+        )

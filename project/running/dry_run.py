@@ -1,0 +1,115 @@
+"""What a run will take, measured on a few of its own steps."""
+
+import math
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.utilities import move_data_to_device
+
+from lightrail.lightning_modules.base import TaskModule
+from lightrail.lightning_modules.optimization import build_optimizer
+from lightrail.project.running.build import Experiment
+
+NUM_TIMED = 5
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """The figures of a run that has not begun."""
+
+    num_parameters: int
+    precision: str
+    longest: tuple[int, int]
+    """Examples and positions of the largest batch."""
+    peak_bytes: int
+    """Peak memory of the device, of the process on a CPU, after a step on the largest batch."""
+    batches_per_epoch: int
+    num_steps: float
+    seconds_per_step: float
+
+    def render(self) -> str:
+        examples, positions = self.longest
+        lines = [
+            f"model        {self.num_parameters / 1e6:.1f} M parameters, {self.precision}",
+            f"memory       {self.peak_bytes / 2**30:.2f} GiB at most: largest batch {examples} x {positions} positions",
+            f"epoch        {self.batches_per_epoch} batches",
+        ]
+        if math.isinf(self.num_steps):
+            return "\n".join([*lines, f"step         {self.seconds_per_step * 1000:.0f} ms; the run ends by time"])
+        minutes = self.num_steps * self.seconds_per_step / 60
+        steps = f"{self.num_steps:.0f} steps of about {self.seconds_per_step * 1000:.0f} ms"
+        return "\n".join([*lines, f"run          {steps}: {minutes:.1f} minutes, without validation"])
+
+
+def rehearse(experiment: Experiment) -> Rehearsal:
+    """Do one step on the largest batch, then time some of the middle; on the device and in the precision of the run."""
+    trainer, model = experiment.trainer, experiment.model
+    device = trainer.strategy.root_device
+    trainer.precision_plugin.convert_module(model).to(device).train()
+    loader = experiment.data.train_dataloader()
+    batches = loader.sampler.global_batches()
+    lengths = loader.sampler.buckets[batches.longest()]
+    by_size = np.argsort(batches.sizes() * lengths, kind="stable")
+    largest = int(by_size[-1])
+    middle = [batches[int(number)] for number in by_size[len(by_size) // 2 :][: NUM_TIMED - 1]]
+    step = _Step(experiment, device)
+    step(loader, batches[largest])
+    started = time.perf_counter()
+    for batch in middle:
+        step(loader, batch)
+    seconds = (time.perf_counter() - started) / len(middle) * trainer.accumulate_grad_batches
+    return Rehearsal(
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        precision=str(trainer.precision),
+        longest=(len(batches[largest]), int(lengths[largest])),
+        peak_bytes=_peak_bytes(device),
+        batches_per_epoch=_batches_per_epoch(trainer, len(loader)),
+        num_steps=_num_steps(trainer, len(loader)),
+        seconds_per_step=seconds,
+    )
+
+
+class _Step:
+    """One training step as the run will do it, without its logging."""
+
+    def __init__(self, experiment: Experiment, device: torch.device) -> None:
+        self.model: TaskModule = experiment.model
+        self.model.configure_model()
+        self.device = device
+        self.precision = experiment.trainer.precision_plugin
+        self.optimizer = build_optimizer(self.model, self.model.optim)
+
+    def __call__(self, loader: Any, batch: Any) -> None:
+        rows = [{**loader.rows.row(index), "id": index} for index in batch.tolist()]
+        moved = move_data_to_device(self.precision.convert_input(loader.collate(rows)), self.device)
+        with self.precision.forward_context():
+            loss, _ = self.model.loss(self.model(moved), moved)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _batches_per_epoch(trainer: pl.Trainer, num_batches: int) -> int:
+    limit = trainer.limit_train_batches
+    return min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
+
+
+def _num_steps(trainer: pl.Trainer, num_batches: int) -> float:
+    per_epoch = math.ceil(_batches_per_epoch(trainer, num_batches) / trainer.accumulate_grad_batches)
+    by_epochs = per_epoch * trainer.max_epochs if trainer.max_epochs not in (None, -1) else math.inf
+    return min(by_epochs, trainer.max_steps if trainer.max_steps != -1 else math.inf)
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,181 @@
+"""A run from its configuration to its last line: trained, tested and stored."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import pyarrow as pa
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import WeightAveraging
+
+from lightrail.lightning_modules.causal_lm import CausalLM
+from lightrail.project.running.build import Experiment, build
+from lightrail.project.running.calibration import calibrate
+from lightrail.project.training.checkpoints import best_checkpoint, place_checkpoints
+from lightrail.project.configuration import Configuration
+from lightrail.project.models.predictions import PREDICTION, write_predictions
+from lightrail.project.figures.run_figures import write_figures
+from lightrail.project.training.samples import place_samples
+from lightrail.project.training.stopping import slurm_job
+from lightrail.project.tracking.logger import is_process_zero
+from lightrail.project.tracking.run import TrackedRun, start_run
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What came out of a run."""
+
+    run_id: str
+    directory: Path
+    metrics: Mapping[str, float]
+    """`test/NAME` to value."""
+    predictions: pa.Table | None
+    """One row for each test example; None on all processes but the first."""
+
+    @property
+    def last_line(self) -> str:
+        return last_line(self.run_id, self.metrics)
+
+
+def last_line(run_id: str, metrics: Mapping[str, float]) -> str:
+    """What a command says last of a run that is finished."""
+    shown = " ".join(f"{name}={value:.4f}" for name, value in sorted(metrics.items()))
+    return f"run {run_id} finished: {shown}"
+
+
+def fit(
+    configuration: Configuration,
+    *,
+    tags: Mapping[str, str] = MappingProxyType({}),
+    callbacks: Sequence[Callback] = (),
+) -> FinishedRun:
+    """Train, keep the best and the last checkpoint, test the best, and close the run.
+
+    Args:
+        tags: further tags of the run; they count above those that every run has.
+        callbacks: called before those of the configuration.
+
+    Raises:
+        ConfigError, DataError: before the run exists; nothing is left behind.
+    """
+    experiment = build(configuration, "fit")
+    experiment.trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
+    run = begin(experiment, kind="fit", tags=tags)
+    with run.status():
+        return train_and_test(experiment, run, checkpoint=None)
+
+
+def train_and_test(experiment: Experiment, run: TrackedRun, checkpoint: Path | None) -> FinishedRun:
+    """Train from the beginning or from a checkpoint of this run to the end, and test the best weights."""
+    try:
+        return _train_and_test(experiment, run, checkpoint)
+    except BaseException:
+        if is_process_zero():
+            log.warning("run %s stops here. To go on with it: lightrail resume %s", run.run_id, run.run_id)
+        raise
+
+
+def _train_and_test(experiment: Experiment, run: TrackedRun, checkpoint: Path | None) -> FinishedRun:
+    experiment.trainer.fit(experiment.model, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=True)
+    best = _best(experiment)
+    for own in experiment.trainer.callbacks if best is None else ():  # type: ignore[attr-defined]
+        if isinstance(own, WeightAveraging):
+            own.on_train_end(experiment.trainer, experiment.model)  # left out when nothing was left to train
+    _forget_averaging(experiment)
+    if experiment.model.can_be_calibrated():
+        calibrate(experiment, best)
+        if best is not None:
+            run.upload_soon(f"checkpoints/{Path(best).name}")
+    return evaluate(experiment, run, checkpoint=best)
+
+
+def test(configuration: Configuration, checkpoint: Path) -> FinishedRun:
+    """Test a checkpoint, as a run of its own.
+
+    Raises:
+        ConfigError, DataError: before the run exists; nothing is left behind.
+    """
+    experiment = build(configuration, "test", checkpoint)
+    run = begin(experiment, kind="test")
+    with run.status():
+        return evaluate(experiment, run, checkpoint=None)
+
+
+def begin(experiment: Experiment, kind: str, tags: Mapping[str, str] = MappingProxyType({})) -> TrackedRun:
+    """Start the tracked run and have the trainer log and write to it."""
+    digests = {summary.name: summary.digest for summary in experiment.data.summaries()}
+    own = {
+        "lightrail.kind": kind,
+        "lightrail.task": type(experiment.model).__name__,
+        "lightrail.seed": str(experiment.configuration.seed),
+        "lightrail.data_digest": digests["train"],
+        "lightrail.test_digest": digests["test"],
+    }
+    configuration = experiment.configuration
+    if slurm_job():
+        own["lightrail.slurm_job"] = slurm_job()
+    inputs = experiment.data.summaries()
+    run = start_run(configuration.tracking(), configuration.values, {**own, **tags}, inputs)
+    attach(experiment, run)
+    log.info("run %s", run.run_id)
+    return run
+
+
+def attach(experiment: Experiment, run: TrackedRun) -> None:
+    """Have the trainer log to the run and write into its folder."""
+    trainer = experiment.trainer
+    trainer.logger = run.logger
+    # Under SLURM Lightning goes on from any checkpoint of its own that it finds there.
+    trainer._default_root_dir = str(run.directory)  # type: ignore[attr-defined]
+    place_checkpoints(trainer, run.directory / "checkpoints", run.run_id, run.upload_soon)
+    place_samples(trainer, run.directory, run.upload_soon)
+
+
+def evaluate(experiment: Experiment, run: TrackedRun, checkpoint: str | None) -> FinishedRun:
+    """Test, and store predictions and figures; the weights as they are, or those of a checkpoint."""
+    trainer = experiment.trainer
+    _forget_averaging(experiment)
+    trainer.test(experiment.model, datamodule=experiment.data, ckpt_path=checkpoint, verbose=False, weights_only=True)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+    table = experiment.predictions.table
+    if table is not None:
+        main_metric = experiment.model.monitor.removeprefix("val/")
+        write_predictions(table, run.directory, experiment.model.scores(), main_metric)
+        write_figures(experiment.data, experiment.model, table, run.logger.journal.series(), run.directory)
+        run.set_tags({"mlflow.note.content": _description(experiment, run, metrics, table)})
+    return FinishedRun(run.run_id, run.directory, metrics, table)
+
+
+def _forget_averaging(experiment: Experiment) -> None:
+    """In an evaluation WeightAveraging would put the weights of the last step in the place of the averaged ones."""
+    trainer = experiment.trainer
+    trainer.callbacks = [own for own in trainer.callbacks if not isinstance(own, WeightAveraging)]  # type: ignore[attr-defined]
+
+
+def _description(experiment: Experiment, run: TrackedRun, metrics: Mapping[str, float], table: pa.Table) -> str:
+    """What the run's page says first, in Markdown."""
+    figures = ", ".join(f"{name} **{value:.4f}**" for name, value in sorted(metrics.items()))
+    sizes = ", ".join(f"{summary.num_rows:,} {summary.name}" for summary in experiment.data.summaries())
+    worst = "worst mistakes" if PREDICTION in table.column_names else "texts with the highest loss"
+    command = f"predict --ckpt_path runs:/{run.run_id} --data.path FILE"
+    if isinstance(experiment.model, CausalLM):
+        command = f"generate {run.run_id} --prompt TEXT"
+    return (
+        f"{figures}\n\n"
+        f"{type(experiment.model).__name__} on `{experiment.data.path}` ({sizes}). "
+        f"Pictures are in the artifacts under `figures`, the {worst} under `samples`.\n\n"
+        f"`lightrail {command}`"
+    )
+
+
+def _best(experiment: Experiment) -> str | None:
+    """The best checkpoint; None, for the weights as they are, when none was kept."""
+    callback = best_checkpoint(experiment.trainer.callbacks)  # type: ignore[attr-defined]
+    if callback is None or not callback.best_model_path:
+        log.warning("the last weights are tested: no validation took place, or trainer.enable_checkpointing is false")
+        return None
+    return callback.best_model_path

@@ -1,0 +1,189 @@
+"""Going on with a run that ended early: in the same MLflow run, to the weights it would have had."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from lightning.pytorch import Callback
+
+from lightrail.lightning_modules.base import read_checkpoint
+from lightrail.project.running.build import Experiment, build
+from lightrail.project.running.changed_settings import ApplyChanges, change_tags, changed_settings, refuse_fixed
+from lightrail.project.training.checkpoints import LAST
+from lightrail.project.configuration import Configuration
+from lightrail.project.basics.durable import remove_unfinished, write_whole
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.running.fitting import FinishedRun, attach, train_and_test
+from lightrail.project.training.last_checkpoint import LastCheckpoint
+from lightrail.project.training.stopping import slurm_job
+from lightrail.project.tracking.continuing import already_finished
+from lightrail.project.tracking.logger import is_process_zero
+from lightrail.project.tracking.lookup import TRAININGS, run_artifact, run_text, test_metrics
+from lightrail.project.tracking.params import flatten
+from lightrail.project.tracking.recovery import ran_here
+from lightrail.project.tracking.run import TrackedRun, continue_run
+from lightrail.project.tracking.store import open_store, store_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+log = logging.getLogger(__name__)
+
+CHANGED_CONFIGURATION = "config.resumed.yaml"
+"""The complete configuration in force since a setting was changed; `config.yaml` stays the one of the start."""
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """What an earlier process left of a run."""
+
+    run: "Run"
+    configuration: dict[str, Any]
+    """In force when it ended."""
+    checkpoint: Path | None
+    """None: it ended before the first one, and begins again."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """Of the content of each split."""
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        return dict(self.run.data.tags)
+
+
+def find_interrupted(client: "MlflowClient", run: "Run") -> Interrupted:
+    """Read what a run left from its store.
+
+    Raises:
+        ConfigError: lightrail did not train this run, it is finished, or its files are gone.
+    """
+    run_id, kind = run.info.run_id, run.data.tags.get("lightrail.kind", "none of lightrail")
+    if run.info.status == "FINISHED":
+        raise ConfigError(already_finished(client, run))
+    if kind not in TRAININGS:
+        raise ConfigError(f"run {run_id} is of the kind {kind!r}: only a training can go on. Start it anew.")
+    is_fresh = not ran_here(run)
+    checkpoint = run_artifact(client, run, f"checkpoints/{LAST}", is_fresh=is_fresh)
+    for item in client.list_artifacts(run_id, "checkpoints"):  # where the last one takes the best to be
+        if not item.path.endswith(f"/{LAST}"):
+            run_artifact(client, run, item.path, is_fresh=is_fresh)
+    return Interrupted(
+        run=run,
+        configuration=configuration_in_force(client, run),
+        checkpoint=checkpoint,
+        digests={item.dataset.name: item.dataset.digest for item in run.inputs.dataset_inputs},
+    )
+
+
+def has_begun(client: "MlflowClient", run: "Run") -> bool:
+    """Whether a run came as far as its configuration; one that was killed before holds nothing to go on with."""
+    return run_text(client, run, "config.yaml") is not None
+
+
+def configuration_in_force(client: "MlflowClient", run: "Run") -> dict[str, Any]:
+    """Return the complete configuration of a run, as it was last resumed with.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    changed = run_text(client, run, CHANGED_CONFIGURATION, is_fresh=not ran_here(run))
+    text = changed or run_text(client, run, "config.yaml")
+    if text is None:
+        raise ConfigError(
+            f"run {run.info.run_id} has no config.yaml: it was ended while it began, or its files are gone. "
+            f"Start it anew."
+        )
+    configuration: dict[str, Any] = yaml.safe_load(text)
+    return configuration
+
+
+def go_on(
+    before: Interrupted, configuration: Configuration, *, callbacks: Sequence[Callback] = (), force: bool = False
+) -> FinishedRun:
+    """Train to the end from the last checkpoint, and test, in the same MLflow run.
+
+    Args:
+        configuration: the run's own, or with settings changed on purpose: each is recorded as a tag.
+        callbacks: called before those of the configuration.
+        force: go on although another machine may still be at it.
+
+    Raises:
+        ConfigError: the run is finished or still running, its data has changed, or a setting cannot change any more.
+            The run is then as it was.
+    """
+    changes = changed_settings(before.configuration, configuration.values)
+    refuse_fixed(changes)
+    if changes and test_metrics(before.run):
+        raise ConfigError(
+            f"run {before.run.info.run_id} has been tested already: {', '.join(changes)} cannot change any more. "
+            f"Go on without changes, or start a new run."
+        )
+    experiment, stored = _rebuilt(before, configuration)
+    experiment.trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
+    step = stored.get("global_step", 0)
+    run = continue_run(before.run.info.run_id, configuration.tracking(), force=force)
+    with run.status():
+        attach(experiment, run)
+        remove_unfinished(run.directory / "checkpoints")
+        if changes:
+            run.set_tags(change_tags(changes, before.tags, step))
+            _write_changed_configuration(run, configuration)
+        log.info("run %s goes on at step %d", run.run_id, step)
+        return train_and_test(experiment, run, before.checkpoint)
+
+
+def _rebuilt(before: Interrupted, configuration: Configuration) -> tuple[Experiment, dict[str, Any]]:
+    """Build what was being trained, and read the checkpoint it goes on from; {} when there is none yet."""
+    experiment = build(configuration, "fit", before.checkpoint)
+    _check_data(before, experiment)
+    if before.checkpoint is None:
+        return experiment, {}
+    stored = read_checkpoint(before.checkpoint)
+    for state in stored["loops"]["fit_loop"]["state_dict"].get("combined_loader", []):
+        experiment.data.train_dataloader().load_state_dict(state)  # refuses other batches now, and not when it trains
+    # Not against what the run was resumed with before: that may have ended before its first checkpoint.
+    if changed_settings(stored["configuration"], configuration.values):
+        callbacks = experiment.trainer.callbacks  # type: ignore[attr-defined]
+        place = next((n for n, own in enumerate(callbacks, start=1) if isinstance(own, LastCheckpoint)), 0)
+        callbacks.insert(place, ApplyChanges())
+    return experiment, stored
+
+
+def _check_data(before: Interrupted, experiment: Experiment) -> None:
+    for summary in experiment.data.summaries():
+        digest = before.digests.get(summary.name, summary.digest)
+        if not summary.digest.startswith(digest):
+            raise ConfigError(
+                f"the {summary.name} split is not what it was when run {before.run.info.run_id} began: its content "
+                f"({summary.source}) has the digest {summary.digest}, and had {digest}. Restore the data, or start "
+                f"a new run."
+            )
+
+
+def _write_changed_configuration(run: TrackedRun, configuration: Configuration) -> None:
+    """Keep the configuration now in force beside the one of the start, written whole or not at all."""
+    if not is_process_zero():
+        return
+    write_whole(run.directory / CHANGED_CONFIGURATION, configuration.dump())
+    run.upload_soon(CHANGED_CONFIGURATION)
+
+
+def requeued_run(configuration: Configuration, kind: str) -> "tuple[MlflowClient, Run] | None":
+    """Return the run with this configuration that the same SLURM job began before it was queued again.
+
+    Of several the one to go on with, or, when all are finished, the last; with the client of its store.
+    """
+    if not slurm_job() or os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+        return None
+    client = open_store(store_uri(configuration.tracking()), create=True)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    condition = f"tags.`lightrail.slurm_job` = '{slurm_job()}' AND tags.`lightrail.kind` = '{kind}'"
+    params = flatten(configuration.values)
+    runs = client.search_runs(experiments, condition, order_by=["attributes.start_time ASC"])
+    same = [run for run in runs if run.data.params == params and has_begun(client, run)]
+    found = next((run for run in same if run.info.status != "FINISHED"), same[-1] if same else None)
+    return None if found is None else (client, found)

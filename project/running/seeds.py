@@ -1,0 +1,120 @@
+"""The same configuration with several seeds, as one parent run that tells mean and standard deviation."""
+
+import csv
+import logging
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lightrail.project.configuration import Configuration
+from lightrail.project.configuration.configuration import LARGEST_SEED
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.running.fitting import fit, last_line
+from lightrail.project.running.resuming import find_interrupted, go_on, has_begun
+from lightrail.project.training.stopping import slurm_job
+from lightrail.project.figures.plots import seed_scores
+from lightrail.project.tracking.logger import is_process_zero
+from lightrail.project.tracking.lookup import children_of, test_metrics
+from lightrail.project.tracking.run import TrackedRun, continue_run, start_run
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """One run of a group."""
+
+    run_id: str
+    metrics: Mapping[str, float]
+    """`test/NAME` to value."""
+
+
+@dataclass(frozen=True)
+class FinishedSeeds:
+    """What came out of a group of runs."""
+
+    run_id: str
+    metrics: Mapping[str, float]
+    """`test/NAME` to its mean over the seeds, and `test/NAME_sd` to its sample standard deviation."""
+
+    @property
+    def last_line(self) -> str:
+        return last_line(self.run_id, self.metrics)
+
+
+def fit_seeds(configuration: Configuration, number: int) -> FinishedSeeds:
+    """Train and test with `number` seeds, the configuration's and those that follow it, one after the other.
+
+    Raises:
+        ConfigError, DataError: nothing was trained.
+    """
+    seeds = range(configuration.seed, configuration.seed + number)
+    if number < 2 or seeds[-1] > LARGEST_SEED:
+        raise ConfigError(f"--seeds {number}: give a number of at least 2, and seeds up to {LARGEST_SEED}.")
+    tags = {"lightrail.kind": "seeds", "lightrail.seeds": " ".join(map(str, seeds))}
+    if slurm_job():
+        tags["lightrail.slurm_job"] = slurm_job()
+    parent = start_run(configuration.tracking(), configuration.values, tags)
+    log.info("run %s holds those of the seeds %s", parent.run_id, tags["lightrail.seeds"])
+    with parent.status():
+        results = {seed: _begin(parent, configuration, seed) for seed in seeds}
+        return _conclude(parent, results)
+
+
+def go_on_with_seeds(client: "MlflowClient", run: "Run", configuration: Configuration, *, force: bool) -> FinishedSeeds:
+    """Finish a group: what is finished stays, what was interrupted goes on, what is missing begins.
+
+    Raises:
+        ConfigError: the group or one of its runs is still running, or cannot go on.
+    """
+    children = [child for child in children_of(client, run) if has_begun(client, child)]
+    before = {int(child.data.tags["lightrail.seed"]): child for child in children}
+    parent = continue_run(run.info.run_id, configuration.tracking(), force=force)
+    results = {}
+    with parent.status():
+        for seed in map(int, run.data.tags["lightrail.seeds"].split()):
+            child = before.get(seed)
+            if child is None:
+                results[seed] = _begin(parent, configuration, seed)
+            elif child.info.status == "FINISHED":
+                results[seed] = SeedResult(child.info.run_id, test_metrics(child))
+            else:
+                finished = go_on(find_interrupted(client, child), configuration.of_seed(seed), force=force)
+                results[seed] = SeedResult(finished.run_id, finished.metrics)
+        return _conclude(parent, results)
+
+
+def summary(results: Mapping[int, SeedResult]) -> dict[str, float]:
+    """Mean and sample standard deviation (n - 1) of each metric over the seeds."""
+    names = sorted(set.intersection(*(set(result.metrics) for result in results.values())))
+    figures: dict[str, float] = {}
+    for name in names:
+        values = [result.metrics[name] for result in results.values()]
+        figures[name], figures[f"{name}_sd"] = statistics.fmean(values), statistics.stdev(values)
+    return figures
+
+
+def _begin(parent: TrackedRun, configuration: Configuration, seed: int) -> SeedResult:
+    finished = fit(configuration.of_seed(seed), tags={"mlflow.parentRunId": parent.run_id})
+    return SeedResult(finished.run_id, finished.metrics)
+
+
+def _conclude(parent: TrackedRun, results: Mapping[int, SeedResult]) -> FinishedSeeds:
+    """Record in the parent what its runs amount to."""
+    figures = summary(results)
+    if is_process_zero():
+        parent.logger.log_metrics(figures, step=0)
+        with (parent.directory / "seeds.csv").open("w", encoding="utf-8", newline="") as stream:
+            names = [name for name in figures if not name.endswith("_sd")]
+            table = csv.writer(stream)
+            table.writerow(["seed", "run_id", *names])
+            for seed, result in results.items():
+                table.writerow([seed, result.run_id, *(result.metrics[name] for name in names)])
+        scores = {name: [result.metrics[name] for result in results.values()] for name in names}
+        seed_scores(scores, list(results), parent.directory / "figures" / "seeds.png")
+    return FinishedSeeds(parent.run_id, figures)

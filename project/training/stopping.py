@@ -1,0 +1,87 @@
+"""Stopping where nothing is lost: what a signal asks of training, and what is raised when it can be done."""
+
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from lightrail.project.tracking.logger import is_process_zero
+from lightrail.project.tracking.status import Terminated
+
+log = logging.getLogger(__name__)
+
+STOPPING = (
+    "\nlightrail: {}: stopping after this step, and the validation that is due, with a checkpoint. "
+    "Once more to stop at once, without one.\n"
+)
+SECONDS_OF_ONE_SIGNAL = 1.0
+"""Supervisors deliver one request twice (to the process and to its group); later than this it is a second request."""
+
+
+class StopRequest:
+    """Between `listen` and `ignore`, notes the first SIGINT or SIGTERM, and raises at once on the second.
+
+    Under SLURM the warning signal SIGUSR1 (`sbatch --signal=USR1@90`) is noted as well: the job is queued again.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        """The signal that was received, 0 for none."""
+        self._since = 0.0
+        self._process = 0
+        self._previous: dict[int, Any] = {}
+
+    def listen(self) -> None:
+        """Take over the signals of this process; only the main thread can."""
+        self.number, self._process = 0, os.getpid()
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._note) for number in _listened()}
+
+    def ignore(self) -> None:
+        """Give the signals back to who had them."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # a worker of a loader that was forked this moment: its batches are needed for the step
+        if not self.number:
+            self.number, self._since = number, time.monotonic()
+            if is_process_zero():
+                # Not logged: the signal may have come in the middle of a log line.
+                os.write(2, STOPPING.format(signal.Signals(number).name).encode())
+        elif time.monotonic() - self._since > SECONDS_OF_ONE_SIGNAL:
+            raise exception_for(number)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_previous": {}}
+
+
+def exception_for(number: int) -> BaseException:
+    """Return what a process raises that `number` tells to stop."""
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated()
+
+
+def queue_again() -> None:
+    """Ask SLURM to start this job once more when it has ended."""
+    job = slurm_job()
+    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    if done.returncode:
+        log.warning("scontrol requeue %s failed: %s", job, done.stderr.strip())
+    else:
+        log.info("SLURM job %s is queued again and goes on with this run", job)
+
+
+def slurm_job() -> str:
+    """Return the id of the SLURM job that this process belongs to, as scontrol takes it; "" outside of one."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID", "")
+
+
+def _listened() -> list[int]:
+    return [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if slurm_job() else [])]

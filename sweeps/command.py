@@ -1,0 +1,160 @@
+"""`lightrail sweep` from its arguments to its last line."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import optuna
+from optuna.storages import RDBStorage
+
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.tracking.run import TrackedRun, continue_run, start_run
+from lightrail.sweeps.search.samplers import build_pruner, build_sampler
+from lightrail.sweeps.search.confirming import confirm
+from lightrail.sweeps.search.definition import Sweep, load
+from lightrail.sweeps.search.devices import shares, usable_gpus
+from lightrail.sweeps.search.keeping import become_keeper, has_lost_its_keeper, keeping
+from lightrail.sweeps.launching import launch
+from lightrail.sweeps.search.warm_start import enqueue, warm_start
+from lightrail.sweeps.trials.process import warm_up
+from lightrail.sweeps.search.progress import Progress
+from lightrail.sweeps.search.dry_run import rehearse
+from lightrail.sweeps.report import conclude, status_table
+from lightrail.sweeps.search.study import RUN, finished, open_storage, open_study
+from lightrail.sweeps.search.driver import Driver
+from lightrail.sweeps.search.locks import Turn
+
+log = logging.getLogger(__name__)
+
+DEFINITION, BASE = "sweep.yaml", "config.yaml"
+"""Files of the study's run: the sweep, and what its trials begin with."""
+CONCLUDED = "concluded"
+"""Attribute of a study: how many finished trials the report in its run is about."""
+
+
+def run_sweep(arguments: Sequence[str]) -> str:
+    """Train until the study holds as many trials as were asked for; give the command's last line.
+
+    A study that exists is gone on with. One that another process works on is joined, and left to it at the end, unless
+    that one has died.
+
+    Raises:
+        ConfigError, DataError: before the first trial.
+        KeyboardInterrupt, Terminated: a signal stopped it; the same command goes on.
+    """
+    with _each_said_once("lightrail.project.configuration.checking"):  # a configuration is made for every trial
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> str:
+    warm_up()
+    sweep = load(arguments)
+    build_sampler(sweep.config.sampler, 0, 0)
+    build_pruner(sweep.config.pruner)
+    rehearse(sweep)
+    if sweep.config.launcher != "local":
+        return launch(sweep, arguments)
+    devices, threads = shares(sweep.config.resources, usable_gpus())
+    storage = open_storage(sweep)
+    study, run_id, parent = _open(sweep, storage)
+    with TemporaryDirectory(prefix="lightrail-sweep-", ignore_cleanup_errors=True) as folder:
+        driver = Driver(sweep, storage, run_id, devices, threads, Path(folder), Progress(sweep, parent))
+        return _train(study, driver, run_id, parent)
+
+
+@contextmanager
+def _each_said_once(logger: str) -> Iterator[None]:
+    said: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        is_known = record.getMessage() in said
+        said.add(record.getMessage())
+        return not is_known
+
+    logging.getLogger(logger).addFilter(is_new)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).removeFilter(is_new)
+
+
+def _train(study: optuna.Study, driver: Driver, run_id: str, parent: TrackedRun | None) -> str:
+    sweep = driver.sweep
+    if parent is None:
+        driver.run()
+        parent = _take_over(study, driver.storage, sweep)
+    if parent is None:
+        done = len(finished(study))
+        return f"sweep {run_id} goes on: {done} of {sweep.config.n_trials} trials; who began it will conclude it"
+    with parent.status(), keeping(study, sweep.config.heartbeat_seconds):
+        driver.run()
+        with driver.stopping_on_signals():
+            trainers = [worker.train_again for worker in driver.workers]
+            confirm(study, sweep, run_id, trainers, driver.is_stopping)
+        last_line = conclude(study, sweep, parent)
+        study.set_user_attr(CONCLUDED, len(finished(study)))
+        return last_line
+
+
+def show_status(arguments: Sequence[str]) -> str:
+    """Give a table of the study as it is.
+
+    Raises: ConfigError when there is no such study.
+    """
+    sweep = load(arguments)
+    storage = open_storage(sweep)
+    if sweep.name not in optuna.get_all_study_names(storage):
+        raise ConfigError(f"{sweep.config.storage} holds no study {sweep.name!r}. Begin it: the same without --status.")
+    return status_table(optuna.load_study(study_name=sweep.name, storage=storage), sweep)
+
+
+def _open(sweep: Sweep, storage: RDBStorage) -> tuple[optuna.Study, str, TrackedRun | None]:
+    """Open study and MLflow run, or begin them. The run is None where another process has it."""
+    with Turn(storage, sweep.name).taken():
+        study = open_study(sweep, storage)
+        enqueue(study, sweep)
+        warm_start(study, storage, sweep)
+        if RUN not in study.user_attrs:
+            parent: TrackedRun | None = _begin(study, sweep)
+        else:
+            parent = _go_on(study, sweep, force=has_lost_its_keeper(study, sweep.config.heartbeat_seconds))
+    return study, study.user_attrs[RUN], parent
+
+
+def _begin(study: optuna.Study, sweep: Sweep) -> TrackedRun:
+    configuration = sweep.configuration({}).named(sweep.name)
+    tags = {"lightrail.kind": "sweep", "lightrail.study": sweep.name}
+    parent = start_run(configuration.tracking(), configuration.values, tags)
+    study.set_user_attr(RUN, parent.run_id)
+    log.info("run %s is that of the study %s", parent.run_id, sweep.name)
+    return _kept(study, sweep, parent)
+
+
+def _go_on(study: optuna.Study, sweep: Sweep, *, force: bool) -> TrackedRun | None:
+    run_id = study.user_attrs[RUN]
+    try:
+        parent = continue_run(run_id, sweep.configuration({}).tracking(), force=force, reopen=True)
+    except ConfigError as error:
+        log.info("the study %s is joined: %s", sweep.name, error)
+        return None
+    log.info("the study %s goes on; run %s", sweep.name, run_id)
+    return _kept(study, sweep, parent)
+
+
+def _kept(study: optuna.Study, sweep: Sweep, parent: TrackedRun) -> TrackedRun:
+    """The study's run, which this process now keeps."""
+    become_keeper(study)
+    (parent.directory / DEFINITION).write_text(sweep.dump(BASE), encoding="utf-8")
+    parent.upload_soon(DEFINITION)
+    return parent
+
+
+def _take_over(study: optuna.Study, storage: RDBStorage, sweep: Sweep) -> TrackedRun | None:
+    """The study's run, where nobody keeps it any more."""
+    with Turn(storage, sweep.name).taken():
+        is_concluded = study.user_attrs.get(CONCLUDED) == len(finished(study))
+        if is_concluded or not has_lost_its_keeper(study, sweep.config.heartbeat_seconds):
+            return None
+        return _go_on(study, sweep, force=True)

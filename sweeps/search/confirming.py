@@ -1,0 +1,276 @@
+"""Evidence for a winner: the best configurations trained again with fresh seeds, and compared seed by seed.
+
+The best of many trials is partly the luckiest. What is trained here was not chosen by what it gives, so that its mean
+is an honest one; and seeds are the same ones for all, so that differences are taken in pairs.
+"""
+
+import csv
+import logging
+import queue
+import statistics
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import optuna
+
+from lightrail.project.comparing.significance import Spread, student_interval
+from lightrail.project.configuration import Configuration
+from lightrail.project.configuration.configuration import LARGEST_SEED
+from lightrail.sweeps.search.definition import Sweep
+from lightrail.sweeps.search.worker import Interrupted, Reports, TrialFailed, best_of
+from lightrail.sweeps.search.outcomes import Outcome, configuration_of, outcomes_of, ranked
+
+log = logging.getLogger(__name__)
+
+CONFIDENCE = 0.95
+MOST_ATTEMPTS = 3
+"""How often a training begins or goes on whose process is ended from outside."""
+CONFIRMED = "confirm"
+"""Beginning of the attributes of a study that hold one training each: `confirm:TRIAL:SEED`."""
+CONFIRM_TAG = "lightrail.confirm"
+"""Of the run of such a training."""
+
+
+class Train(Protocol):
+    """Trains once on devices of its own, from the beginning or from the last checkpoint of an earlier attempt."""
+
+    def __call__(
+        self,
+        configuration: Configuration,
+        *,
+        name: str,
+        tags: Mapping[str, str],
+        run_id: str | None,
+        began: Callable[[str], None],
+    ) -> Reports:
+        """Give the validations.
+
+        Args:
+            name: under which MLflow shows the run.
+            run_id: the run to go on with.
+            began: told the run's id as soon as there is one.
+
+        Raises: TrialFailed when the training itself fails; Interrupted when it was told to stop.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better the first of the confirmed trials is than another: the mean over the seeds, and its interval."""
+
+    other: int
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def is_shown(self) -> bool:
+        return self.low > 0
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What came of it."""
+
+    metric: str
+    values: Mapping[int, Mapping[int, float]]
+    """Trial to seed to value, the trial with the best mean first."""
+    differences: Sequence[Difference]
+    """Of the first trial to each other one."""
+    failures: Mapping[int, str]
+    """Trial to the reason for which it has no values."""
+
+    @property
+    def order(self) -> list[int]:
+        return list(self.values)
+
+    @property
+    def winner(self) -> int | None:
+        """The trial that is better than every other one beyond doubt; None for a tie, and for one that was alone."""
+        is_shown = bool(self.differences) and all(own.is_shown for own in self.differences)
+        return self.order[0] if is_shown else None
+
+    def mean(self, trial: int) -> float:
+        return statistics.fmean(self.values[trial].values())
+
+    def deviation(self, trial: int) -> float:
+        """Sample standard deviation over the seeds."""
+        return statistics.stdev(self.values[trial].values())
+
+    @property
+    def verdict(self) -> str:
+        """In one sentence what was found and what it rests on."""
+        if not self.values:
+            return f"No winner: none of the best trials could be trained again.{self._failed}"
+        first = self.order[0]
+        seeds = len(self.values[first])
+        measured = f"{self.metric} {self.mean(first):.4f} ± {self.deviation(first):.4f} over {seeds} fresh seeds"
+        if not self.differences:
+            return f"Trial {first} has {measured}; nothing was trained again to compare it with.{self._failed}"
+        closest = min(self.differences, key=lambda own: own.low)
+        told = (
+            f"it is better than trial {closest.other} by {closest.mean:.4f} in the mean, "
+            f"95 % interval [{closest.low:.4f}, {closest.high:.4f}]"
+        )
+        if self.winner is not None:
+            return f"Trial {first} is the winner: {measured}; {told}.{self._failed}"
+        tied = ", ".join(str(own.other) for own in self.differences if not own.is_shown)
+        return f"No winner: trial {first} ties with {tied}. It has {measured}; {told}.{self._failed}"
+
+    @property
+    def _failed(self) -> str:
+        return "".join(f" But trial {own} could not be trained again: {why}." for own, why in self.failures.items())
+
+
+def confirm(
+    study: optuna.Study, sweep: Sweep, parent: str, trainers: Sequence[Train], is_stopping: threading.Event
+) -> None:
+    """Train the best configurations again with fresh seeds, as many at a time as there are trainers.
+
+    What is trained already is not trained again, and what was interrupted goes on.
+
+    Args:
+        parent: MLflow run of the study.
+        is_stopping: set when the trainers are told to stop.
+
+    Raises: Interrupted when a training was.
+    """
+    idle: queue.SimpleQueue[Train] = queue.SimpleQueue()
+    for trainer in trainers:
+        idle.put(trainer)
+
+    def train(outcome: Outcome, seed: int) -> None:
+        if is_stopping.is_set():
+            return
+        own = idle.get()
+        try:
+            _train(study, sweep, parent, own, is_stopping, outcome, seed)
+        finally:
+            idle.put(own)
+
+    jobs = [(outcome, seed) for seed in fresh_seeds(sweep) for outcome in contenders(study, sweep)]
+    waiting = [(outcome, seed) for outcome, seed in jobs if not _is_done(study, outcome.number, seed)]
+    if waiting:
+        log.info("%d trainings with fresh seeds confirm the best trials", len(waiting))
+    with ThreadPoolExecutor(len(trainers)) as executor:
+        futures = [executor.submit(train, outcome, seed) for outcome, seed in waiting]
+        wait(futures, return_when=FIRST_EXCEPTION)
+        executor.shutdown(cancel_futures=True)
+    for future in futures:
+        if not future.cancelled():
+            future.result()
+
+
+def confirmation_of(study: optuna.Study, sweep: Sweep) -> Confirmation | None:
+    """Give what the trainings with fresh seeds show; None before all of them are done."""
+    seeds = fresh_seeds(sweep)
+    numbers = [own.number for own in contenders(study, sweep)]
+    if not numbers or not all(_is_done(study, number, seed) for number in numbers for seed in seeds):
+        return None
+    stored = {number: {seed: study.user_attrs[_key(number, seed)] for seed in seeds} for number in numbers}
+    failures = {
+        number: next(one["failure"] for one in own.values() if "failure" in one)
+        for number, own in stored.items()
+        if any("failure" in one for one in own.values())
+    }
+    values = {
+        number: {seed: float(one["values"][0]) for seed, one in own.items()}
+        for number, own in stored.items()
+        if number not in failures
+    }
+    return compare(sweep.config.metrics[0], sweep.config.directions[0] == "maximize", values, failures)
+
+
+def compare(
+    metric: str, higher_is_better: bool, values: Mapping[int, Mapping[int, float]], failures: Mapping[int, str]
+) -> Confirmation:
+    """Order trials by their mean, and compare the first with each other one, seed by seed, by Student's paired t.
+
+    Args:
+        values: trial to seed to value, the same seeds of all, at least two.
+    """
+    sign = 1 if higher_is_better else -1
+    order = sorted(values, key=lambda number: -sign * statistics.fmean(values[number].values()))
+    differences = []
+    for other in order[1:]:
+        pairs = [sign * (value - values[other][seed]) for seed, value in values[order[0]].items()]
+        mean, spread = statistics.fmean(pairs), Spread(statistics.variance(pairs) / len(pairs), len(pairs) - 1)
+        differences.append(Difference(other, mean, *student_interval(mean, [spread], CONFIDENCE)))
+    return Confirmation(metric, {number: values[number] for number in order}, differences, failures)
+
+
+def write_confirmation(confirmation: Confirmation, path: Path) -> None:
+    """Write a row for each training."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["trial", "seed", confirmation.metric])
+        for trial, values in confirmation.values.items():
+            table.writerows([trial, seed, value] for seed, value in values.items())
+
+
+def contenders(study: optuna.Study, sweep: Sweep) -> list[Outcome]:
+    """Give the trials that are to be confirmed, the best first."""
+    return ranked(outcomes_of(study, sweep), sweep)[: sweep.config.confirm.top]
+
+
+def fresh_seeds(sweep: Sweep) -> list[int]:
+    """Give seeds that no trial has: those that follow the trials' own."""
+    first = sweep.seeds[-1] + 1
+    return [(first + place) % (LARGEST_SEED + 1) for place in range(sweep.config.confirm.seeds)]
+
+
+def _train(
+    study: optuna.Study,
+    sweep: Sweep,
+    parent: str,
+    train: Train,
+    is_stopping: threading.Event,
+    outcome: Outcome,
+    seed: int,
+) -> None:
+    """Train once, going on when the process is ended from outside, and keep what came of it."""
+    key = _key(outcome.number, seed)
+    state = {"run": study.user_attrs.get(key, {}).get("run")}
+
+    def began(run_id: str) -> None:
+        state["run"] = run_id
+        study.set_user_attr(key, dict(state))
+
+    configuration = configuration_of(outcome, sweep, seed)
+    name, tags = f"trial {outcome.number} confirm seed {seed}", _tags(sweep, parent, outcome.number)
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        try:
+            values = best_of(train(configuration, name=name, tags=tags, run_id=state["run"], began=began), sweep)
+        except (TrialFailed, Interrupted) as error:
+            if is_stopping.is_set():
+                raise
+            log.warning("%s, attempt %d: %s", name, attempt, error)
+            if isinstance(error, Interrupted) and attempt < MOST_ATTEMPTS:
+                continue
+            study.set_user_attr(key, {**state, "failure": str(error)})
+        else:
+            log.info("%s: %s=%.4f", name, sweep.config.metrics[0], values[0])
+            study.set_user_attr(key, {**state, "values": values})
+        return
+
+
+def _tags(sweep: Sweep, parent: str, number: int) -> dict[str, str]:
+    return {
+        "mlflow.parentRunId": parent,
+        "lightrail.parent_study": sweep.name,
+        "lightrail.trial": str(number),
+        CONFIRM_TAG: "true",
+    }
+
+
+def _is_done(study: optuna.Study, number: int, seed: int) -> bool:
+    return not {"values", "failure"}.isdisjoint(study.user_attrs.get(_key(number, seed), {}))
+
+
+def _key(number: int, seed: int) -> str:
+    return f"{CONFIRMED}:{number}:{seed}"

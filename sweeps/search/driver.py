@@ -1,0 +1,145 @@
+"""The workers of a sweep on this machine: trials are trained until the study holds as many as were asked for."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
+
+from lightrail.project.training.stopping import exception_for
+from lightrail.sweeps.search.samplers import build_pruner, build_sampler
+from lightrail.sweeps.search.definition import Sweep
+from lightrail.sweeps.search.worker import Interrupted, TrialFailed, Worker
+from lightrail.sweeps.search.progress import Progress
+from lightrail.sweeps.search.study import end_orphans, finished, is_finished, num_taken, origin, restore_interrupted
+from lightrail.sweeps.search.locks import Turn
+
+log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LOOKS = 1.0
+"""How often a worker that is left no trial looks whether one comes back from a process that has died."""
+
+
+class Driver:
+    """Has the trials of a study trained on this machine.
+
+    Args:
+        parent: MLflow run of the study.
+        devices: GPUs of each worker, empty on a CPU.
+        threads: of each process.
+        folder: for what trials write to their standard output and error.
+        progress: told of every trial that ends.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        storage: RDBStorage,
+        parent: str,
+        devices: Sequence[list[str]],
+        threads: int,
+        folder: Path,
+        progress: Progress,
+    ) -> None:
+        self.sweep, self.storage, self.progress = sweep, storage, progress
+        self.is_stopping = threading.Event()
+        self.turn = Turn(storage, sweep.name)
+        self._signal = 0
+        self.workers = [Worker(sweep, parent, own, threads, folder, self.is_stopping) for own in devices]
+        minutes = sweep.config.timeout_minutes
+        self._ends_at = float("inf") if minutes is None else time.monotonic() + 60 * minutes
+
+    def run(self) -> None:
+        """Train until the study is full or the time is over.
+
+        Raises: KeyboardInterrupt or Terminated when a signal stopped it; trials in progress have written their
+            checkpoints then, and wait in the study.
+        """
+        with self.stopping_on_signals(), ThreadPoolExecutor(len(self.workers)) as executor:
+            for future in [executor.submit(self._work, worker) for worker in self.workers]:
+                future.result()
+
+    @contextmanager
+    def stopping_on_signals(self) -> Iterator[None]:
+        """The first SIGINT or SIGTERM lets trials write their checkpoints; a second ends them at once.
+
+        Raises: KeyboardInterrupt or Terminated at the end of the block, when there was one.
+        """
+
+        def stop(number: int, _frame: FrameType | None) -> None:
+            if self._signal:
+                signal.signal(number, signal.SIG_DFL)
+            else:
+                os.write(2, b"\nlightrail: stopping; trials in progress write their checkpoints. Once more: at once.\n")
+            self._signal = number
+            self._stop()
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            if self._signal:
+                raise exception_for(self._signal)  # whatever else was raised came of it
+
+    def _stop(self) -> None:
+        self.is_stopping.set()
+        for worker in self.workers:
+            worker.stop()
+
+    def _work(self, worker: Worker) -> None:
+        study = optuna.load_study(study_name=self.sweep.name, storage=self.storage)
+        study.pruner = build_pruner(self.sweep.config.pruner)
+        try:
+            while not self.is_stopping.is_set() and time.monotonic() < self._ends_at:
+                if self._train_one(study, worker):
+                    continue
+                if len(finished(study)) >= self.sweep.config.n_trials:
+                    return
+                self.is_stopping.wait(SECONDS_BETWEEN_LOOKS)
+        except BaseException:
+            self._stop()
+            raise
+
+    def _train_one(self, study: optuna.Study, worker: Worker) -> bool:
+        """Train a trial, and say True, if the study wants another one besides those in progress anywhere."""
+        end_orphans(study)
+        with self.turn.taken() as end_turn:
+            restore_interrupted(study)
+            if num_taken(study) >= self.sweep.config.n_trials or self.is_stopping.is_set():
+                return False
+            study.sampler = build_sampler(self.sweep.config.sampler, self._seed(study), self.sweep.config.seed)
+            try:
+                study.optimize(
+                    lambda trial: worker.objective(trial, end_turn),
+                    n_trials=1,
+                    catch=(TrialFailed, Interrupted),
+                    callbacks=[self._ended],
+                )
+            except UpdateFinishedTrialError:
+                log.warning("a trial was taken over by another machine: for too long its heartbeat was not seen")
+        return True
+
+    def _seed(self, study: optuna.Study) -> int:
+        """The next trial's own seed of the sampler: no machine, worker or launch says again what another has said.
+
+        Trials that were interrupted count once.
+        """
+        number = sum(origin(trial) == trial.number for trial in study.get_trials(deepcopy=False))
+        return int(np.random.SeedSequence((self.sweep.config.seed, number)).generate_state(1)[0])
+
+    def _ended(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        if is_finished(trial):
+            self.progress.ended(study, trial)

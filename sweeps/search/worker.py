@@ -1,0 +1,277 @@
+"""One worker of a sweep: has trials trained on its devices, and tells Optuna what comes of them."""
+
+import logging
+import statistics
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from lightrail.project.configuration import Configuration
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.tracking.processes import PROCESS_TAG, Owner, process_tag
+from lightrail.project.tracking.store import open_store, store_uri
+from lightrail.sweeps.search.definition import Sweep
+from lightrail.sweeps.trials.smaller_batches import HALVED_TAG, with_half_batches
+from lightrail.sweeps.trials.messages import Assignment, Failed, Finished, Report, Started
+from lightrail.sweeps.trials.process import TrialProcess
+from lightrail.sweeps.search.space import Settings
+from lightrail.sweeps.search.study import DRIVER, FAILURE, HALVED, KILLS, PROCESS, REPORTS, RUNS, origin, requeue
+
+log = logging.getLogger(__name__)
+
+MOST_KILLS = 3
+"""How often a trial goes on whose process was ended from outside; it may be what the machine ran out of memory for."""
+Reports = dict[str, dict[str, float]]
+"""Step, as a text for JSON's sake, to each metric that trials are judged by."""
+
+
+class TrialFailed(Exception):  # noqa: N818 - the trial's fault, and no error of the sweep
+    """A trial that counts as failed."""
+
+
+class Interrupted(Exception):  # noqa: N818 - as asked
+    """The trial's process was ended; the trial waits in the study to be gone on with."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run that a trial, or the confirmation of one, needs.
+
+    `run_id` and `has_begun` are those of an `Assignment`.
+    """
+
+    name: str
+    configuration: Configuration
+    tags: dict[str, str]
+    run_id: str | None = None
+    has_begun: bool = False
+
+
+@dataclass
+class Worker:
+    """Trains one trial after the other on devices of its own."""
+
+    sweep: Sweep
+    parent: str
+    """MLflow run of the study."""
+    devices: list[str]
+    threads: int
+    folder: Path
+    """For what trials write to their standard output and error."""
+    is_stopping: threading.Event
+    process: TrialProcess | None = field(default=None, init=False)
+
+    def objective(self, trial: optuna.Trial, end_turn: Callable[[], None]) -> float | list[float]:
+        """Train a trial with each seed; give the mean of each metric over them.
+
+        Args:
+            end_turn: called when the study knows who trains the trial, and with which settings.
+
+        Raises: optuna.TrialPruned, TrialFailed, Interrupted.
+        """
+        trial.set_user_attr(DRIVER, process_tag()[PROCESS_TAG])
+        settings = self.sweep.space.suggest(trial)
+        end_turn()
+        values: list[list[float]] = []
+        for place, seed in enumerate(self.sweep.seeds):
+            reports = self._train(trial, settings, seed)
+            values.append(best_of(reports, self.sweep))
+            if self.sweep.compares_seeds and len(values[-1]) == 1:
+                self._report(trial, values[-1][0], place)
+                if trial.should_prune() and place + 1 < len(self.sweep.seeds):
+                    raise optuna.TrialPruned(f"after {place + 1} seeds")
+        means = [statistics.fmean(own) for own in zip(*values, strict=True)]
+        return means[0] if len(means) == 1 else means
+
+    def stop(self) -> None:
+        """Have the training in progress stop at its next step, with a checkpoint."""
+        if self.process is not None:
+            self.process.stop()
+
+    def train_again(
+        self,
+        configuration: Configuration,
+        *,
+        name: str,
+        tags: Mapping[str, str],
+        run_id: str | None,
+        began: Callable[[str], None],
+    ) -> Reports:
+        """Train a configuration that no trial of the study is, or go on with it; give its validations.
+
+        Args:
+            name: under which MLflow shows the run.
+            run_id: the run to go on with.
+            began: told the run's id as soon as there is one.
+
+        Raises: TrialFailed, Interrupted.
+        """
+        runs, reports = [run_id], Reports()
+
+        def started(own: str) -> None:
+            runs.append(own)
+            began(own)
+
+        def reported(report: Report) -> bool:
+            reports[str(report.step)] = report.values
+            return True
+
+        training = Training(name, configuration, dict(tags), run_id, has_begun=True)
+        outcome, _ = self.train_once(training, began=lambda _: None, started=started, reported=reported)
+        if isinstance(outcome, Failed):
+            raise (Interrupted if outcome.kind in ("killed", "interrupted") else TrialFailed)(outcome.reason)
+        assert runs[-1] is not None, "it has finished"
+        return {**self._recorded(configuration, runs[-1]), **reports}
+
+    def _recorded(self, configuration: Configuration, run_id: str) -> Reports:
+        """The validations that MLflow knows of a run: also those of a process before this one."""
+        client = open_store(store_uri(configuration.tracking()), create=False)
+        points: dict[str, dict[int, float]] = {
+            name: {point.step: point.value for point in client.get_metric_history(run_id, name)}
+            for name in self.sweep.config.metrics
+        }
+        steps = set.intersection(*(set(own) for own in points.values()))
+        return {str(step): {name: own[step] for name, own in points.items()} for step in sorted(steps)}
+
+    def train_once(
+        self,
+        training: Training,
+        *,
+        began: Callable[[Owner], None],
+        started: Callable[[str], None],
+        reported: Callable[[Report], bool],
+    ) -> tuple[Finished | Failed, str]:
+        """Have a process train and test one run, or go on with it.
+
+        Args:
+            began: told of the process.
+            started: told the MLflow run.
+            reported: told of each validation; says whether to go on.
+
+        Returns: how it ended, and what it wrote last.
+        """
+        process = self.process = TrialProcess(self._assignment(training), self.sweep.config.resources.devices)
+        try:
+            began(process.owner)
+            if self.is_stopping.is_set():
+                process.stop()
+            for message in process.messages():
+                if isinstance(message, Started):
+                    started(message.run_id)
+                elif isinstance(message, Report):
+                    process.answer(reported(message))
+                else:
+                    return message, process.last_lines()
+        finally:
+            self.process = None
+            process.close()
+        raise AssertionError("a process says how it ended")
+
+    def _assignment(self, training: Training) -> Assignment:
+        return Assignment(
+            values=training.configuration.named(training.name).values,
+            run_id=training.run_id,
+            has_begun=training.has_begun,
+            tags={"mlflow.parentRunId": self.parent, "lightrail.parent_study": self.sweep.name, **training.tags},
+            metrics=self.sweep.config.metrics,
+            log=str(self.folder / f"{training.name.replace(' ', '_')}.log"),
+            devices=self.devices,
+            threads=self.threads,
+        )
+
+    def _train(self, trial: optuna.Trial, settings: Settings, seed: int) -> Reports:
+        """Train to the end, if need be with smaller batches."""
+        while True:
+            training = self._training(trial, settings, seed)
+            outcome, log_end = self.train_once(
+                training,
+                began=lambda owner: trial.set_user_attr(PROCESS, owner.tag),
+                started=lambda run_id: _keep(trial, RUNS, seed, run_id),
+                reported=lambda report: self._goes_on(trial, seed, report),
+            )
+            reports: Reports = trial.user_attrs.get(REPORTS, {}).get(str(seed), {})
+            if isinstance(outcome, Finished) and reports:
+                return reports
+            if isinstance(outcome, Finished):
+                outcome = Failed("no validation took place: validate more often, or train longer", "error")
+            if not self._may_begin_again(trial, training, outcome):
+                raise self._ended(trial, outcome, log_end)
+            log.warning("trial %d: out of memory; it begins again with half of a batch", origin(_frozen(trial)))
+            _keep(trial, RUNS, seed, None)
+            _keep(trial, REPORTS, seed, {})
+            trial.set_user_attr(HALVED, True)
+
+    def _training(self, trial: optuna.Trial, settings: Settings, seed: int) -> Training:
+        frozen = _frozen(trial)
+        number, attributes = origin(frozen), trial.user_attrs
+        configuration = self._configuration(trial, settings, seed)
+        tags = {"lightrail.trial": str(number)}
+        if attributes.get(HALVED, False):
+            configuration, tags[HALVED_TAG] = with_half_batches(configuration), "true"
+        return Training(
+            name=f"trial {number}" if len(self.sweep.seeds) == 1 else f"trial {number} seed {seed}",
+            configuration=configuration,
+            tags=tags,
+            run_id=attributes.get(RUNS, {}).get(str(seed)),
+            has_begun=bool(requeue.retry_history(frozen)),
+        )
+
+    def _configuration(self, trial: optuna.Trial, settings: Settings, seed: int) -> Configuration:
+        try:
+            return self.sweep.configuration(settings, seed)
+        except ConfigError as error:  # of a combination that is no corner of the space
+            raise self._ended(trial, Failed(f"ConfigError: {error}", "error"), "") from error
+
+    def _goes_on(self, trial: optuna.Trial, seed: int, report: Report) -> bool:
+        """Keep what a trial reports, and say whether it is worth going on with."""
+        own = trial.user_attrs.get(REPORTS, {}).get(str(seed), {})
+        _keep(trial, REPORTS, seed, {**own, str(report.step): report.values})
+        if self.sweep.compares_seeds or len(self.sweep.config.metrics) > 1:
+            return True  # Optuna prunes by one number a step
+        self._report(trial, report.values[self.sweep.config.metrics[0]], report.step)
+        return not trial.should_prune()
+
+    def _report(self, trial: optuna.Trial, value: float, step: int) -> None:
+        if step not in _frozen(trial).intermediate_values:  # what goes on repeats the steps after its checkpoint
+            trial.report(value, step)
+
+    def _may_begin_again(self, trial: optuna.Trial, training: Training, outcome: Failed) -> bool:
+        """Whether less in a batch may help."""
+        if outcome.kind != "memory" or self.is_stopping.is_set() or trial.user_attrs.get(HALVED, False):
+            return False
+        return with_half_batches(training.configuration) != training.configuration
+
+    def _ended(self, trial: optuna.Trial, outcome: Failed, log_end: str) -> Exception:
+        """The exception that tells Optuna how a trial ended."""
+        if outcome.kind == "pruned":
+            return optuna.TrialPruned(outcome.reason)
+        if outcome.kind in ("killed", "interrupted"):
+            if self.is_stopping.is_set():
+                return Interrupted(outcome.reason)
+            kills = trial.user_attrs.get(KILLS, 0) + 1
+            trial.set_user_attr(KILLS, kills)
+            if kills <= MOST_KILLS:
+                return Interrupted(outcome.reason)
+        trial.set_user_attr(FAILURE, {"reason": outcome.reason, "log": log_end})
+        return TrialFailed(outcome.reason)
+
+
+def best_of(reports: Reports, sweep: Sweep) -> list[float]:
+    """Give the metrics at the validation that was best by the first of them."""
+    sign = 1 if sweep.config.directions[0] == "maximize" else -1
+    first = sweep.config.metrics[0]
+    best = max(reports.values(), key=lambda values: sign * values[first])
+    return [best[name] for name in sweep.config.metrics]
+
+
+def _frozen(trial: optuna.Trial) -> FrozenTrial:
+    return trial.study.get_trials(deepcopy=False)[trial.number]
+
+
+def _keep(trial: optuna.Trial, attribute: str, seed: int, value: object) -> None:
+    """Set what an attribute holds for a seed."""
+    trial.set_user_attr(attribute, {**trial.user_attrs.get(attribute, {}), str(seed): value})

@@ -1,0 +1,152 @@
+"""The processes of trials: begun on devices of their own, heard, and ended together with all that they started."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lightrail.project.tracking.processes import Owner
+from lightrail.sweeps.trials.causes import cause_in_others, forget_cause
+from lightrail.sweeps.trials.forked import answer, lead
+from lightrail.sweeps.trials.messages import Assignment, Failed, Finished, Message
+
+SECONDS_TO_STOP = 60.0
+"""How long a trial may take to write its checkpoint."""
+PRELOADED = ["lightrail.sweeps.trials.preloaded"]
+_CONTEXT = multiprocessing.get_context("forkserver")
+_NUM_LAST_LINES = 20
+_SECONDS_BETWEEN_LOOKS = 0.05
+
+
+def warm_up() -> None:
+    """Start the process that trials are forked from; it imports everything while the driver does other things."""
+    from multiprocessing import forkserver
+
+    _CONTEXT.set_forkserver_preload(PRELOADED)
+    forkserver.ensure_running()
+
+
+class TrialProcess:
+    """The driver's end of a trial's process.
+
+    Args:
+        num_processes: of the trial. Lightning starts further ones with the command line of the first, which then has
+            to be a command; a single one is forked, which is faster.
+    """
+
+    def __init__(self, assignment: Assignment, num_processes: int) -> None:
+        self.log = Path(assignment.log)
+        self._connection, theirs = _CONTEXT.Pipe()
+        self._lifeline, their_lifeline = _CONTEXT.Pipe()
+        forget_cause(assignment.log)
+        start = _fork if num_processes == 1 else _command
+        self._process = start(assignment, theirs, their_lifeline)
+        self.owner = _owner(self._process.pid)
+        theirs.close()
+        their_lifeline.close()
+
+    def messages(self) -> Iterator[Message]:
+        """Give what the process says; last, how it ended."""
+        while True:
+            try:
+                message: Message = self._connection.recv()
+            except (EOFError, OSError):
+                message = cause_in_others(str(self.log)) or Failed("its process was ended from outside", "killed")
+            yield message
+            if isinstance(message, Finished | Failed):
+                return
+
+    def answer(self, goes_on: bool) -> None:
+        with suppress(OSError):  # it died meanwhile, which the next message tells
+            self._connection.send(goes_on)
+
+    def stop(self) -> None:
+        """Ask it to end at its next step, with a checkpoint."""
+        if self.owner.lives:
+            os.kill(self.owner.number, signal.SIGTERM)
+
+    def close(self) -> None:
+        """Wait for its end, and end whatever it leaves behind."""
+        self._lifeline.close()
+        deadline = time.monotonic() + SECONDS_TO_STOP
+        if isinstance(self._process, subprocess.Popen):
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(SECONDS_TO_STOP)
+        else:
+            self._process.join(deadline - time.monotonic())
+        _kill_group(self.owner.number)
+        self._connection.close()
+        self._process.wait() if isinstance(self._process, subprocess.Popen) else self._process.join()
+
+    def last_lines(self) -> str:
+        """What it wrote last."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.log.exists() else []
+        return "\n".join(lines[-_NUM_LAST_LINES:])
+
+
+def end_group(process: Owner, seconds: float) -> None:
+    """Wait for a trial's process that another driver began to end by itself; then kill it with what it started."""
+    deadline = time.monotonic() + seconds
+    while process.lives and time.monotonic() < deadline:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    if process.lives:
+        _kill_group(process.number)
+    while process.lives:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def _owner(number: int | None) -> Owner:
+    assert number is not None, "it was started"
+    try:
+        return Owner.of(psutil.Process(number))
+    except psutil.NoSuchProcess:  # it has ended already
+        return Owner.of(psutil.Process())._replace(number=number)
+
+
+def _kill_group(number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(number, signal.SIGKILL)  # a trial leads a group of its own
+
+
+def _fork(assignment: Assignment, connection: Connection, lifeline: Connection) -> ForkServerProcess:
+    process = _CONTEXT.Process(target=lead, args=(dict(os.environ), assignment, connection, lifeline))
+    process.start()
+    return process
+
+
+def _command(assignment: Assignment, connection: Connection, lifeline: Connection) -> "subprocess.Popen[bytes]":
+    file = Path(assignment.log).with_suffix(".json")
+    file.write_text(json.dumps(asdict(assignment)), encoding="utf-8")
+    descriptors = (connection.fileno(), lifeline.fileno())
+    command = [sys.executable, "-m", "lightrail.sweeps.trials.trial", str(file), *map(str, descriptors)]
+    return subprocess.Popen(command, pass_fds=descriptors)
+
+
+def call_forked(function: Callable[..., str], *arguments: Any) -> str:
+    """Call a function in a process forked from the one that has imported everything; give what it returns.
+
+    Raises: RuntimeError when the process ends without an answer.
+    """
+    connection, theirs = _CONTEXT.Pipe()
+    process = _CONTEXT.Process(target=answer, args=(dict(os.environ), theirs, function, arguments))
+    process.start()
+    theirs.close()
+    try:
+        return str(connection.recv())
+    except EOFError as error:
+        raise RuntimeError("a process that was to check the sweep ended without an answer") from error
+    finally:
+        process.join()
+        connection.close()
