@@ -24,6 +24,7 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/deptry project datamodules lightning_modules sweeps
 
 machine: $(STAMP)
 	$(BIN)/python -m benchmarks.machine

@@ -24,10 +24,10 @@ from typing import Any
 import torch
 
 import lightrail.project.commands.fit
-import lightrail.project.commands.resume  # noqa: F401 - all that an attempt needs is imported once, here
+import lightrail.project.commands.resume
 import lightrail.sweeps.trials.preloaded  # noqa: F401 - what commands import late too
-from lightrail.project.cli import main as lightrail
 from lightrail.project.basics.durable import UNFINISHED
+from lightrail.project.cli import main as run_command
 
 SETTINGS = [
     *("--config=text_classification", "--model.encoder.width=32", "--model.encoder.ngram_buckets=2048"),
@@ -103,7 +103,7 @@ def _fork(command: list[str], folder: Path, prepare: Callable[[], None]) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         prepare()
-        status = lightrail(command)
+        status = run_command(command)
     except SystemExit as leave:
         status = leave.code if isinstance(leave.code, int) else 1
     except BaseException:

@@ -107,7 +107,7 @@ def _faults_of(outcome: Outcome, runs: Mapping[str, Run], client: MlflowClient) 
 
 
 def _start(arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-m", "project", "sweep", *arguments])
+    return subprocess.Popen([sys.executable, "-m", "lightrail", "sweep", *arguments])
 
 
 def _study(sweep: Sweep) -> optuna.Study:

@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from lightrail.project.running.build import build
-from lightrail.project.configuration import parse
-from lightrail.project.running.fitting import begin
 from lightrail.project.basics.hardware import set_threads
+from lightrail.project.configuration import parse
+from lightrail.project.running.build import build
+from lightrail.project.running.fitting import begin
 
 LAYERS, HEADS, WIDTH, BLOCK, BATCH = 4, 4, 128, 64, 12
 LR, FINAL_LR, WARMUP, BETAS, DECAY = 1e-3, 1e-4, 100, (0.9, 0.99), 0.1

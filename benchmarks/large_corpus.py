@@ -107,7 +107,7 @@ def _fit(text: Path, folder: Path, arguments: argparse.Namespace) -> Fit:
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
     }
     launched = time.time()
-    process = subprocess.Popen([sys.executable, "-m", "project", *_command(text, mark, arguments)], env=environment)
+    process = subprocess.Popen([sys.executable, "-m", "lightrail", *_command(text, mark, arguments)], env=environment)
     memory = _Memory(process.pid, mark)
     if process.wait():
         sys.exit(f"lightrail fit ended with status {process.returncode}")

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from lightrail.project.provenance.machine import hardware
+from lightrail.project.provenance.recording import hardware
 
 PACKAGES = ("torch", "lightning", "mlflow", "optuna", "transformers", "torchmetrics", "jsonargparse", "numpy", "pytest")
 PROGRAMS = ("git", "g++", "initdb", "nvidia-smi")

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from lightrail.project.basics.logs import set_up_logging
 from lightrail.project.configuration import parse
 from lightrail.project.running.fitting import FinishedRun, fit
-from lightrail.project.basics.logs import set_up_logging
 
 SETTINGS = Path(__file__).parent / "published"
 MSRA_TRAINING_SENTENCES = 50_658

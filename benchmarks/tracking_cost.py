@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightrail.project.basics.hardware import fastest_precision, set_threads, usable_accelerator
-from lightrail.project.training.system_metrics_folded import SystemMetrics
 from lightrail.project.tracking.run import start_run
 from lightrail.project.tracking.settings import TrackingConfig
+from lightrail.project.training.system_metrics import SystemMetrics
 
 WIDTH, DEPTH, NUM_HEADS, VOCABULARY = 256, 6, 8, 4000
 BATCH_SIZE, NUM_TOKENS = 16, 64

@@ -30,10 +30,10 @@ from transformers import (
 )
 
 from lightrail.datamodules.reading import read_rows
-from lightrail.project.running.build import build
-from lightrail.project.configuration import parse
-from lightrail.project.running.fitting import begin
 from lightrail.project.basics.hardware import set_threads
+from lightrail.project.configuration import parse
+from lightrail.project.running.build import build
+from lightrail.project.running.fitting import begin
 
 MAX_LENGTH = 128
 BATCH_SIZE = 32

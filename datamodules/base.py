@@ -14,15 +14,14 @@ from typing import Any, Literal, NamedTuple, cast, final
 import lightning.pytorch as pl
 
 from lightrail.datamodules.batches.batching import Batch, BatchConfig, BatchLoader, BucketSampler, Draw, MeasuredRows
-from lightrail.datamodules.cache import CacheWriter, TokenisedSplit, build_once, cache_folder, digest_of
-from lightrail.datamodules.checking import DataReport, Remedies, SplitFacts, report_on
-from lightrail.datamodules.cache.encoded import ABOUT, About, empty_split, is_encoded_with, read_about
-from lightrail.datamodules.cache.encoded import Facts as Facts
-from lightrail.datamodules.reading import Empty, FileFormat, Quoting, ReadingNotes, Row, read_rows
 from lightrail.datamodules.batches.sampling import LabelDraw, SamplingConfig
-from lightrail.datamodules.reading.source_digest import source_digest
+from lightrail.datamodules.cache import CacheWriter, TokenisedSplit, build_once, cache_folder, digest_of
+from lightrail.datamodules.cache.building import ABOUT, About, empty_split, is_encoded_with, read_about
+from lightrail.datamodules.cache.building import Facts as Facts
 from lightrail.datamodules.cache.splitting import Deduplicator, split_of
-from lightrail.datamodules.reading.spooling import read_spool, write_spool
+from lightrail.datamodules.checking import DataReport, Remedies, SplitFacts, report_on
+from lightrail.datamodules.reading import Empty, FileFormat, Quoting, ReadingNotes, Row, read_rows
+from lightrail.datamodules.reading.sources import read_spool, source_digest, write_spool
 from lightrail.project.basics.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -324,7 +323,8 @@ class DataModule(pl.LightningDataModule, ABC):
             return build_once(temporary / "predict", lambda writer: self._encode_all({"predict": self.path}, writer))
         sources = {"train": self.path, "validation": self.validation_path, "test": self.test_path}
         content = {name: source and self.digest(source, cast(Split, name)) for name, source in sources.items()}
-        made_by = f"{type(self).__module__}.{type(self).__qualname__}"
+        # As it was called in version 0.1.0, whose caches are used on.
+        made_by = f"{type(self).__module__}.{type(self).__qualname__}".removeprefix("lightrail.")
         shape = {"class": made_by, "split": asdict(self.split), "reading": asdict(self.reading)}
         key = [content, shape, dict(self.settings())]
         folder = cache_folder() / digest_of([*key, None])

@@ -11,17 +11,17 @@ from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, 
 from lightrail.datamodules.batches.batching import Batch, BatchConfig, Draw, MeasuredRows
 from lightrail.datamodules.batches.block_batches import collate_blocks
 from lightrail.datamodules.batches.blocks import BlockConfig, EvaluationPieces, training_blocks
+from lightrail.datamodules.batches.sampling import SourceDraw
 from lightrail.datamodules.cache import CacheWriter, TokenisedSplit
+from lightrail.datamodules.cache.building import About, empty_split
 from lightrail.datamodules.checking import SplitFacts
 from lightrail.datamodules.corpus.building import CorpusBuilder, CorpusPlan
 from lightrail.datamodules.corpus.encoding import Division, encode_document
 from lightrail.datamodules.corpus.files import SourceConfig, sources_digest
 from lightrail.datamodules.corpus.shards import CorpusReading, DocumentKind
-from lightrail.datamodules.cache.encoded import About, empty_split
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
-from lightrail.datamodules.tokens.learning import characters_tokenizer, load_language_tokenizer, needs_texts
 from lightrail.datamodules.reading import Row
-from lightrail.datamodules.batches.sampling import SourceDraw
+from lightrail.datamodules.tokens.learning import characters_tokenizer, load_language_tokenizer, needs_texts
+from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.project.basics.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)

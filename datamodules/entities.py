@@ -8,22 +8,21 @@ from typing import Any, Literal, NamedTuple, final
 
 import numpy as np
 
-from lightrail.datamodules.spans.aligning import UnitEncoder, UnitNumbers, load_unit_encoder
 from lightrail.datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
 from lightrail.datamodules.batches.batching import Batch, BatchConfig
-from lightrail.datamodules.spans.entity_batches import collate_entities
-from lightrail.datamodules.spans.entity_records import marked_entities, unit_spans
 from lightrail.datamodules.reading import FileFormat, ReadingNotes, Row, TaggedLines, read_rows
 from lightrail.datamodules.reading.column_names import column_names
 from lightrail.datamodules.reading.hub import PREFIX
 from lightrail.datamodules.reading.lines import STANDARD_INPUT
-from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX, format_of
-from lightrail.datamodules.reading.source_digest import source_digest
+from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX, format_of, source_digest
+from lightrail.datamodules.spans.aligning import UnitEncoder, UnitNumbers, load_unit_encoder
+from lightrail.datamodules.spans.entity_batches import collate_entities
+from lightrail.datamodules.spans.entity_records import marked_entities, unit_spans
 from lightrail.datamodules.spans.tag_schemes import ROLES, Fault, Scheme, SchemeEvidence, Span, read_tags, split_tag
 from lightrail.datamodules.tokens.tokenizing import vocabulary_of
 from lightrail.datamodules.tokens.units import Offsets, UnitEvidence, Units, cut_text, join_units
-from lightrail.project.basics.errors import ConfigError, DataError
 from lightrail.project.basics.did_you_mean import first_names
+from lightrail.project.basics.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 

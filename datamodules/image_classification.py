@@ -17,11 +17,18 @@ from lightrail.datamodules.batches.batching import Batch, BatchConfig
 from lightrail.datamodules.cache import digest_of, file_digest
 from lightrail.datamodules.reading import ReadingNotes, Row, read_rows
 from lightrail.datamodules.reading.idx import labels_beside, read_idx
-from lightrail.datamodules.reading.image_files import SUFFIXES, Channels, PictureForm, image_files, read_image_files, resized
+from lightrail.datamodules.reading.image_files import (
+    SUFFIXES,
+    Channels,
+    PictureForm,
+    image_files,
+    read_image_files,
+    resized,
+)
 from lightrail.datamodules.reading.lines import existing_file
 from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX
-from lightrail.project.basics.errors import ConfigError, DataError
 from lightrail.project.basics.did_you_mean import first_names
+from lightrail.project.basics.errors import ConfigError, DataError
 
 _LABELS_SETTING = {"train": "labels_path", "validation": "validation_labels_path", "test": "test_labels_path"}
 

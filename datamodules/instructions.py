@@ -9,10 +9,19 @@ from lightrail.datamodules.batches.block_batches import collate_blocks
 from lightrail.datamodules.batches.blocks import BlockConfig, EvaluationPieces, training_blocks
 from lightrail.datamodules.cache import TokenisedSplit
 from lightrail.datamodules.checking import Remedies
-from lightrail.datamodules.tokens.dialogues import ASSISTANT, DialogueEncoder, Segment, chat_segments, check_template, spoken, template_segments, turns_of
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
-from lightrail.datamodules.tokens.learning import load_language_tokenizer, needs_texts
 from lightrail.datamodules.reading import Row
+from lightrail.datamodules.tokens.dialogues import (
+    ASSISTANT,
+    DialogueEncoder,
+    Segment,
+    chat_segments,
+    check_template,
+    spoken,
+    template_segments,
+    turns_of,
+)
+from lightrail.datamodules.tokens.learning import load_language_tokenizer, needs_texts
+from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.project.basics.errors import ConfigError, DataError
 
 

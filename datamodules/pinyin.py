@@ -9,8 +9,7 @@ from typing import Any, final
 import numpy as np
 
 from lightrail.datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
-from lightrail.datamodules.batches.batching import Batch, BatchConfig
-from lightrail.datamodules.batches.collating import pad
+from lightrail.datamodules.batches.batching import Batch, BatchConfig, pad
 from lightrail.datamodules.reading import Row
 from lightrail.project.basics.errors import ConfigError, DataError
 

@@ -11,17 +11,16 @@ import numpy as np
 import torch
 
 from lightrail.datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
-from lightrail.datamodules.batches.batching import Batch, BatchConfig
+from lightrail.datamodules.batches.batching import Batch, BatchConfig, pad
+from lightrail.datamodules.batches.sampling import SamplingConfig
 from lightrail.datamodules.cache import TokenisedSplit
 from lightrail.datamodules.checking import Remedies
-from lightrail.datamodules.batches.collating import pad
 from lightrail.datamodules.reading import Row
 from lightrail.datamodules.reading.rows import text_value
-from lightrail.datamodules.batches.sampling import SamplingConfig
 from lightrail.datamodules.tokens.tokenizing import SEPARATOR, Tokenizer, load_tokenizer
 from lightrail.datamodules.tokens.truncating import Layout, Truncation, lay_out
-from lightrail.project.basics.errors import ConfigError, DataError
 from lightrail.project.basics.did_you_mean import first_names
+from lightrail.project.basics.errors import ConfigError, DataError
 
 _BETWEEN = " ||| "
 """Between the texts of a pair, for people."""

@@ -3,7 +3,8 @@
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, final
 
@@ -11,16 +12,42 @@ import lightning.pytorch as pl
 import torch
 import torch.distributed
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
-from torch.nn.modules.batchnorm import _NormBase
+from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from lightrail.lightning_modules.metrics.mean_loss import MeanLoss
 from lightrail.lightning_modules.metrics.scores import StoredScore
-from lightrail.lightning_modules.compiling import as_written, compile_networks
-from lightrail.lightning_modules.optimization import OptimConfig, build_optimizer, build_schedule, clip_gradients, drop_frozen_gradients, freeze
+from lightrail.lightning_modules.networks.decoders.decoder import Decoder
+from lightrail.lightning_modules.networks.encoders.encoder import Encoder
+from lightrail.lightning_modules.optimization import (
+    OptimConfig,
+    build_optimizer,
+    build_schedule,
+    clip_gradients,
+    drop_frozen_gradients,
+    freeze,
+)
 from lightrail.lightning_modules.plain import from_plain, to_plain
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.private_names import is_compiled, norms_with_statistics
+from lightrail.project.basics.renamed import with_current_paths
+
+
+def compile_networks(parts: Iterable[nn.Module]) -> None:
+    """Have those networks compiled whose settings ask for it; names of weights stay as they are."""
+    for network in filter(_is_compiled, parts):
+        if not is_compiled(network):
+            network.compile()
+
+
+def as_written(parts: Iterable[nn.Module]) -> AbstractContextManager[object]:
+    """A context in which nothing that was compiled is used."""
+    return torch.compiler.set_stance("force_eager") if any(map(_is_compiled, parts)) else nullcontext()
+
+
+def _is_compiled(part: nn.Module) -> bool:
+    return isinstance(part, Encoder | Decoder) and part.config.is_compiled
+
 
 Batch = dict[str, Any]
 Stage = Literal["val", "test"]
@@ -137,8 +164,9 @@ class TaskModule(pl.LightningModule, ABC):
         hundred batches, and what was calibrated would not be what is tested. Statistics of a batch norm go with its
         weights, without which PyTorch refuses them.
         """
+        norms = norms_with_statistics()
         converted = {id(tensor) for own in self.parameters() for tensor in (own, own.grad)}
-        converted |= {id(own) for part in self.modules() if isinstance(part, _NormBase) for own in part.buffers()}
+        converted |= {id(own) for part in self.modules() if isinstance(part, norms) for own in part.buffers()}
 
         def apply(tensor: Tensor) -> Tensor:
             changed = fn(tensor)
@@ -347,4 +375,5 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
         ) from error
     if not isinstance(checkpoint, dict) or "task" not in checkpoint:
         raise ConfigError(f"{path} is not a checkpoint of a lightrail task. Name one that `lightrail fit` wrote.")
-    return checkpoint
+    restated: dict[str, Any] = with_current_paths(checkpoint)
+    return restated

@@ -19,8 +19,8 @@ from lightrail.lightning_modules.metrics.language import LanguageMetrics, LossBy
 from lightrail.lightning_modules.metrics.language_scores import BitsPerUnit, Perplexity
 from lightrail.lightning_modules.metrics.scores import Score, SumRatio, WeightedMean
 from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig
-from lightrail.lightning_modules.networks.number_formats import at_least_float32
 from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
+from lightrail.lightning_modules.networks.number_formats import at_least_float32
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.project.basics.errors import ConfigError
 

@@ -13,12 +13,12 @@ from lightrail.lightning_modules.base import Batch, TaskModule
 from lightrail.lightning_modules.metrics.entities import EntityMetric
 from lightrail.lightning_modules.metrics.entity_scores import Entity, entity_scores, written
 from lightrail.lightning_modules.metrics.scores import Score, WeightedMean
+from lightrail.lightning_modules.networks.encoders.embedding import TokenDropout
 from lightrail.lightning_modules.networks.encoders.encoder import EncoderConfig
-from lightrail.lightning_modules.networks.tagging.entity_head import EntityHeadConfig
 from lightrail.lightning_modules.networks.encoders.recurrent import LstmConfig
+from lightrail.lightning_modules.networks.tagging.entity_head import EntityHeadConfig
 from lightrail.lightning_modules.networks.tagging.tag_head import CrfConfig
 from lightrail.lightning_modules.networks.tagging.tag_schemes import Span
-from lightrail.lightning_modules.networks.encoders.token_dropout import TokenDropout
 from lightrail.lightning_modules.optimization import OptimConfig
 
 

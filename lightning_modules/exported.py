@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.renamed import with_current_paths
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "lightrail.json"
 """The two files of an exported model."""
@@ -57,7 +58,8 @@ def read_description(folder: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(description, dict) or not {"task", "hyper_parameters", "shared"} <= description.keys():
         raise ConfigError(f"{file} describes no task. Export the model again with --format safetensors.")
-    return description
+    restated: dict[str, Any] = with_current_paths(description)
+    return restated
 
 
 def restore_task(checkpoint: Mapping[str, Any], name: str) -> TaskModule:
@@ -109,7 +111,7 @@ def separate_weights(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], di
 
 def _task_class(path: str, name: str) -> type[TaskModule]:
     module, _, task = path.rpartition(".")
-    if module.startswith("lightning_modules."):
+    if module.startswith("lightrail.lightning_modules."):
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:

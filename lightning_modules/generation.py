@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightrail.lightning_modules.compiling import as_written
+from lightrail.lightning_modules.base import as_written
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder
 from lightrail.project.basics.errors import ConfigError
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lightrail.lightning_modules.base import Batch, TaskModule
+from lightrail.lightning_modules.label_head import LabelHead
 from lightrail.lightning_modules.label_loss import LabelLossConfig
 from lightrail.lightning_modules.metrics.scores import StoredScore
 from lightrail.lightning_modules.networks.augmentation import Augmentation, AugmentConfig
 from lightrail.lightning_modules.networks.images import ConvNetConfig, ImageEncoderConfig
-from lightrail.lightning_modules.label_head import LabelHead
 from lightrail.lightning_modules.optimization import OptimConfig
 
 

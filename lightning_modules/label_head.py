@@ -24,8 +24,7 @@ from torchmetrics import MetricCollection
 
 from lightrail.lightning_modules.label_loss import LabelLoss, LabelLossConfig
 from lightrail.lightning_modules.metrics.calibration import fit_temperature, fit_thresholds
-from lightrail.lightning_modules.metrics.label_scores import SEPARATOR, CalibrationError, label_scores
-from lightrail.lightning_modules.metrics.labels import LabelMetrics
+from lightrail.lightning_modules.metrics.label_scores import SEPARATOR, CalibrationError, LabelMetrics, label_scores
 from lightrail.lightning_modules.metrics.scores import StoredScore
 from lightrail.lightning_modules.networks.number_formats import at_least_float32
 from lightrail.project.basics.errors import ConfigError

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.did_you_mean import first_names
+from lightrail.project.basics.errors import ConfigError
 
 ClassWeights = Literal["none", "balanced"] | dict[str, float]
 

@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.renamed import current_path
 
 DESCRIPTION = {"class_path", "init_args"}
 """Keys of a mapping that stands for a dataclass."""
@@ -38,8 +39,8 @@ def from_plain(value: Any) -> Any:
 
 
 def _dataclass(class_path: str) -> Any:
-    module_name, _, name = class_path.rpartition(".")
-    if module_name.startswith("lightning_modules."):
+    module_name, _, name = current_path(class_path).rpartition(".")
+    if module_name.startswith("lightrail.lightning_modules."):
         importlib.import_module(module_name)
     found = getattr(sys.modules.get(module_name), name, None)
     if not (isinstance(found, type) and is_dataclass(found)):

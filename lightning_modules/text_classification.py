@@ -11,12 +11,12 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lightrail.lightning_modules.base import Batch, TaskModule
+from lightrail.lightning_modules.label_head import LabelHead
 from lightrail.lightning_modules.label_loss import LabelLossConfig
 from lightrail.lightning_modules.metrics.scores import StoredScore
+from lightrail.lightning_modules.networks.encoders.embedding import TokenDropout
 from lightrail.lightning_modules.networks.encoders.encoder import EncoderConfig
-from lightrail.lightning_modules.label_head import LabelHead
 from lightrail.lightning_modules.networks.encoders.pooling import PoolingName, build_pooling
-from lightrail.lightning_modules.networks.encoders.token_dropout import TokenDropout
 from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
 from lightrail.lightning_modules.optimization import OptimConfig
 

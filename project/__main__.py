@@ -1,3 +1,5 @@
+"""`python -m project`, in a checkout: the command line."""
+
 import sys
 
 from lightrail.project.cli import main

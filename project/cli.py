@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-from lightrail.project.basics.errors import ConfigError, Refusal
-from lightrail.project.basics.logs import set_up_logging
 from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.basics.shown import Shown
+from lightrail.project.basics.errors import ConfigError, Refusal, Shown
+from lightrail.project.basics.logs import set_up_logging
 
 SETTINGS_HELP = """
 settings:
@@ -90,7 +89,7 @@ RUN is a run's id or the beginning of it, of which the best weights are taken, o
 
 options:
   --output DIR              folder to write; it must be new or empty
-  --format F                safetensors (default): any task, for `load_exported("DIR")` of lightrail.lightning_modules.exported;
+  --format F                safetensors (default): any task, for `load_exported("DIR")` in Python;
                             hf: a causal language model, for plain transformers
   --overwrite               replace an earlier export
   --allow_modules M,...     import these modules first, for a task or network of your own
@@ -121,11 +120,13 @@ OUTPUT_HELP = """\
 
 @dataclass(frozen=True)
 class Command:
-    """A command of ours, in project/commands/NAME.py."""
+    """A command of ours, a function in `project/commands/`."""
 
     summary: str
     usage: str
     details: str = ""
+    place: str | None = None
+    """Module and function among `commands`; left out: `NAME.run`."""
 
 
 COMMANDS = {
@@ -134,7 +135,10 @@ COMMANDS = {
         "lightrail list [runs [--tracking.uri URI]]",
     ),
     "check": Command(
-        "look at data and configuration, train nothing", "lightrail check --config C [settings]", SETTINGS_HELP
+        "look at data and configuration, train nothing",
+        "lightrail check --config C [settings]",
+        SETTINGS_HELP,
+        place="fit.check",
     ),
     "fit": Command(
         "train, test the best, close the run",
@@ -158,11 +162,13 @@ COMMANDS = {
         "score a checkpoint on the validation data",
         "lightrail validate --ckpt_path P [--config C] [settings]",
         CHECKPOINT_HELP + SETTINGS_HELP,
+        place="predict.validate",
     ),
     "test": Command(
         "score a checkpoint on the test data",
         "lightrail test --ckpt_path P [--config C] [settings]",
         CHECKPOINT_HELP + SETTINGS_HELP,
+        place="predict.test_checkpoint",
     ),
     "predict": Command(
         "write a checkpoint's predictions",
@@ -231,7 +237,8 @@ def _run(arguments: list[str]) -> int:
     if "--help" in rest or "-h" in rest:
         raise Shown(_command_help(COMMANDS[name]))
     set_up_logging()
-    status: int = _imported(f"lightrail.project.commands.{name}").run(rest)
+    module, _, function = (COMMANDS[name].place or f"{name}.run").rpartition(".")
+    status: int = getattr(_imported(f"lightrail.project.commands.{module}"), function)(rest)
     return status
 
 

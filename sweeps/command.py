@@ -11,20 +11,19 @@ from optuna.storages import RDBStorage
 
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.tracking.run import TrackedRun, continue_run, start_run
-from lightrail.sweeps.search.samplers import build_pruner, build_sampler
+from lightrail.sweeps.launching import launch
+from lightrail.sweeps.report import conclude, status_table
 from lightrail.sweeps.search.confirming import confirm
 from lightrail.sweeps.search.definition import Sweep, load
 from lightrail.sweeps.search.devices import shares, usable_gpus
-from lightrail.sweeps.search.keeping import become_keeper, has_lost_its_keeper, keeping
-from lightrail.sweeps.launching import launch
+from lightrail.sweeps.search.driver import Driver
+from lightrail.sweeps.search.dry_run import rehearse
+from lightrail.sweeps.search.locks import Turn, become_keeper, has_lost_its_keeper, keeping
+from lightrail.sweeps.search.outcomes import Progress
+from lightrail.sweeps.search.samplers import build_pruner, build_sampler
+from lightrail.sweeps.search.study import RUN, finished, open_storage, open_study
 from lightrail.sweeps.search.warm_start import enqueue, warm_start
 from lightrail.sweeps.trials.process import warm_up
-from lightrail.sweeps.search.progress import Progress
-from lightrail.sweeps.search.dry_run import rehearse
-from lightrail.sweeps.report import conclude, status_table
-from lightrail.sweeps.search.study import RUN, finished, open_storage, open_study
-from lightrail.sweeps.search.driver import Driver
-from lightrail.sweeps.search.locks import Turn
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from lightrail.project.basics.catalogue import ROOT
 from lightrail.project.cli import main
 from lightrail.sweeps.trials.forked import begin_as_any_process
 from lightrail.sweeps.trials.process import _CONTEXT, warm_up
@@ -47,7 +48,8 @@ class Child:
         starts_session: bool = False,
     ) -> None:
         warm_up()
-        environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))  # for what it starts in turn
+        environment = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": path}
         self._outputs = [_Output(), _Output()]
         theirs = [output.begin() for output in self._outputs]
         task = (environment, str(folder or Path.cwd()), theirs, starts_session, program, [*map(str, arguments)])

@@ -14,6 +14,8 @@ from PIL import Image
 
 from tests.children import ALIVE
 
+OPEN_FILES, MAX_OPEN_FILES = Path("/proc/self/fd"), 200
+
 gc.disable()  # till all is imported: there is nothing to collect
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # also where a fixture of a whole file trains, before any fixture of a test
@@ -59,8 +61,12 @@ def _own_world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 @pytest.fixture(autouse=True)
-def _no_process_left() -> Iterator[None]:
-    """A test that fails leaves no process to the next one."""
+def _nothing_left() -> Iterator[None]:
+    """A test that fails leaves no process to the next one; and no test leaves the files of its experiments, of which an
+    ordinary user may have a thousand open: they would wait for the garbage collector.
+    """
     yield
     for child in list(ALIVE):
         child.close()
+    if OPEN_FILES.is_dir() and len(list(OPEN_FILES.iterdir())) > MAX_OPEN_FILES:
+        gc.collect()

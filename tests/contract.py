@@ -18,13 +18,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightrail.datamodules.batches.batching import Batch
 from lightrail.lightning_modules.base import TaskModule, read_checkpoint
 from lightrail.lightning_modules.exported import load_exported
-from lightrail.project.running.build import Experiment, build
-from lightrail.project.training.checkpoints import place_checkpoints
-from lightrail.project.models.stored_scores import stored_scores
 from lightrail.project.configuration import parse
 from lightrail.project.models.exporting import export
-from lightrail.project.models.predictions import write_predictions
+from lightrail.project.models.predictions import stored_scores, write_predictions
 from lightrail.project.models.stored_model import StoredModel
+from lightrail.project.running.build import Experiment, build
+from lightrail.project.training.checkpoints import place_checkpoints
 from tests.going_on import BY_BATCHES, BY_EPOCHS, EVERY_STEP, check_every_state
 
 WITHOUT_VALIDATION = ["--trainer.limit_val_batches=0"]

@@ -10,8 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightrail.project.running.build import Experiment
-from lightrail.project.training.checkpoints import place_checkpoints
-from lightrail.project.training.last_checkpoint import LastCheckpoint
+from lightrail.project.training.checkpoints import LastCheckpoint, place_checkpoints
 from tests.tiny import Curves
 
 EVERY_STEP = ["--tracking.checkpoint.every_minutes=0", "--trainer.log_every_n_steps=1"]

@@ -1,9 +1,11 @@
 """The house rules a program can check. Each rule is a function that names what breaks it, and is seen to find it."""
 
 import ast
+import graphlib
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,14 +16,14 @@ from lightrail.project.basics.catalogue import ROOT, experiment_files
 PACKAGES = ("project", "lightning_modules", "datamodules", "sweeps")
 FOLDERS = (*PACKAGES, "tests", "benchmarks")
 SINGLE_AXIS = ("TaskModule", "DataModule")
-FORBIDDEN_IMPORTS = {
-    "datamodules": ("lightning_modules", "project", "sweeps", "tests"),
-    "lightning_modules": ("datamodules", "project", "sweeps", "tests"),
-    "project": ("sweeps", "tests"),
-    "sweeps": ("tests",),
+MAY_IMPORT = {
+    "project/basics": (),
+    "datamodules": ("datamodules", "project.basics"),
+    "lightning_modules": ("lightning_modules", "project.basics"),
+    "project": ("project", "datamodules", "lightning_modules"),
+    "sweeps": PACKAGES,
 }
-ALLOWED_IMPORTS = ("lightrail.project.basics.durable", "lightrail.project.basics.errors", "lightrail.project.basics.hardware", "lightrail.project.basics.did_you_mean", "lightrail.project.basics.tables")
-"""What everybody may import."""
+"""Which parts of `lightrail` the files of a folder may import; the first folder that a file is in counts."""
 MAY_PRINT = ("project/cli.py", "project/commands/")
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 45
 MACHINE_SPECIFIC = re.compile(
@@ -43,11 +45,14 @@ def tasks_and_data_are_final_and_one_level_deep(file: Path, tree: ast.Module) ->
 
 
 def imports_go_one_way(file: Path, tree: ast.Module) -> Iterator[str]:
-    forbidden = FORBIDDEN_IMPORTS.get(file.parts[0], ())
+    allowed = next((own for folder, own in MAY_IMPORT.items() if file.as_posix().startswith(f"{folder}/")), None)
+    if allowed is None:
+        return
+    may = (*(f"lightrail.{name}." for name in (*allowed, *([] if file.parts[1] != "basics" else ["project.basics"]))),)
     for node in ast.walk(tree):
         for name in imported_names(node):
-            is_allowed = f"{name}.".startswith(tuple(f"{allowed}." for allowed in ALLOWED_IMPORTS))
-            if name.split(".")[0] in forbidden and not is_allowed:
+            is_ours = name.split(".")[0] in ("lightrail", "tests", "benchmarks")
+            if is_ours and not f"{name}.".startswith(may):
                 yield f"{file}:{node.lineno}: must not import {name}"  # type: ignore[attr-defined]
 
 
@@ -106,15 +111,22 @@ RULES: dict[Rule, dict[str, list[str]]] = {
         ],
     },
     imports_go_one_way: {
-        "datamodules/x.py": ["import lightning_modules", "def f():\n    from lightrail.project.running.build import build"],
+        "datamodules/x.py": [
+            "import lightrail.lightning_modules",
+            "def f():\n    from lightrail.project.running import build",
+        ],
         "lightning_modules/x.py": [
             "from lightrail.datamodules.base import Batch",
-            "from project import build",
-            "import sweeps.x",
+            "from lightrail.project import cli",
+            "import lightrail.sweeps.x",
         ],
-        "project/x.py": ["import sweeps", "from tests import contract"],
+        "lightning_modules/networks/x.py": [
+            "from lightrail.project.basics_of_others import x",
+            "import lightrail.project",
+        ],
+        "project/x.py": ["import lightrail.sweeps", "from tests import contract"],
+        "project/basics/x.py": ["from lightrail.project.running import build", "import lightrail.datamodules"],
         "sweeps/x.py": ["from tests.contract import TaskContract"],
-        "lightning_modules/networks/x.py": ["from project.errors_of_others import x", "import project"],
     },
     files_are_named_after_what_they_do: {"project/utils.py": [""], "datamodules/reading/helpers.py": ["x = 1"]},
     files_are_short: {"project/x.py": ["\n" * 400 + "x = 1"]},
@@ -129,9 +141,13 @@ RULES: dict[Rule, dict[str, list[str]]] = {
 
 KEPT = {
     "lightning_modules/base.py": "class TaskModule(LightningModule, ABC): ...\n@final\nclass A(TaskModule): ...",
-    "datamodules/x.py": "from lightrail.project.basics.errors import DataError\nfrom project import errors\nimport lightrail.project.basics.errors",
-    "project/commands/x.py": "print('x')\nimportlib.import_module('sweeps.drive')",
-    "sweeps/x.py": "from lightrail.project.running.build import build\ndef f():\n    '''" + "\n" * 90 + "'''\n" + "    x = 1\n" * 45,
+    "datamodules/x.py": "from lightrail.project.basics.errors import DataError\nimport lightrail.project.basics.errors",
+    "project/basics/x.py": "from lightrail.project.basics.errors import ConfigError",
+    "project/commands/x.py": "print('x')\nimportlib.import_module('lightrail.sweeps.drive')",
+    "sweeps/x.py": "from lightrail.project.running.build import build\ndef f():\n    '''"
+    + "\n" * 90
+    + "'''\n"
+    + "    x = 1\n" * 45,
     "project/__init__.py": '"""Text."""\nfrom lightrail.project.running.build import build\n__all__ = ["build"]',
 }
 """Sources that keep every rule."""
@@ -156,6 +172,82 @@ def test_the_rule_is_seen_to_find_what_breaks_it(rule: Rule) -> None:
             assert len(list(rule(Path(file), ast.parse(source)))) == 1, (file, source)
     for file, source in KEPT.items():
         assert list(rule(Path(file), ast.parse(source))) == []
+
+
+Graph = dict[str, set[str]]
+MAX_FILES_OF_A_FOLDER = 12
+
+
+def import_graph(sources: Mapping[str, str]) -> Graph:
+    """Which file imports which, anywhere in its text but for types alone.
+
+    Args:
+        sources: texts by path, `project/cli.py`.
+    """
+    modules = {
+        f"lightrail.{path.removesuffix('.py').removesuffix('/__init__').replace('/', '.')}": path for path in sources
+    }
+    graph: Graph = {}
+    for path, text in sources.items():
+        tree = ast.parse(text)
+        conditions = (node for node in ast.walk(tree) if isinstance(node, ast.If))
+        for_types = {
+            id(own) for node in conditions if "TYPE_CHECKING" in ast.unparse(node.test) for own in ast.walk(node)
+        }
+        names = [name for node in ast.walk(tree) if id(node) not in for_types for name in imported_names(node)]
+        found = (modules.get(name) or modules.get(name.rpartition(".")[0]) for name in names)
+        graph[path] = {other for other in found if other is not None} - {path}
+    return graph
+
+
+def folders_of(graph: Graph) -> Graph:
+    """The same between folders; what a package offers of its own files is no import of another folder."""
+    folders: Graph = {}
+    for path, others in graph.items():
+        own = path.rpartition("/")[0]
+        folders.setdefault(own, set()).update({other.rpartition("/")[0] for other in others} - {own})
+    return folders
+
+
+def circle(graph: Graph) -> list[str]:
+    """One circle of a graph; [] when it has none."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def package_sources() -> dict[str, str]:
+    files = (file for file in source_files() if file.parts[0] in PACKAGES)
+    return {file.as_posix(): (ROOT / file).read_text("utf-8") for file in files}
+
+
+def test_no_files_and_no_folders_import_each_other_in_a_circle() -> None:
+    graph = import_graph(package_sources())
+    assert sum(map(len, graph.values())) > 500
+    assert circle(graph) == []
+    assert circle(folders_of(graph)) == []
+
+
+def test_a_circle_is_found() -> None:
+    files = {
+        "project/a/x.py": "from lightrail.project.b import y",
+        "project/b/y.py": "import os",
+        "project/b/__init__.py": "",
+    }
+    assert circle(import_graph(files)) == circle(folders_of(import_graph(files))) == []
+    files["project/b/z.py"] = "def f():\n    from lightrail.project.a.x import f"
+    assert circle(import_graph(files)) == []
+    assert sorted(set(circle(folders_of(import_graph(files))))) == ["project/a", "project/b"]
+    files["project/b/y.py"] = "import lightrail.project.a.x"
+    assert sorted(set(circle(import_graph(files)))) == ["project/a/x.py", "project/b/y.py"]
+
+
+def test_no_folder_shows_more_files_than_one_can_look_at() -> None:
+    modules = [path for path in package_sources() if not path.endswith("__init__.py")]
+    sizes = Counter(path.rpartition("/")[0] for path in modules)
+    assert {folder: number for folder, number in sizes.items() if number > MAX_FILES_OF_A_FOLDER} == {}
 
 
 def test_every_shipped_experiment_is_yaml_that_says_what_it_is() -> None:

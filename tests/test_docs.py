@@ -18,9 +18,9 @@ from uuid import uuid4
 import pytest
 
 from lightrail.project.basics.catalogue import ROOT, experiment_files
-from lightrail.project.running.checkpoint_arguments import take_option
 from lightrail.project.cli import COMMANDS, main
 from lightrail.project.configuration import parse
+from lightrail.project.configuration.sources import take_option
 from lightrail.sweeps.search.definition import load
 from tests.lightning_modules.test_causal_lm import write_gpt2
 from tests.project.running import Outcome, lightrail
@@ -213,7 +213,7 @@ def interrupted_run() -> str:
 
 def run_apart(*arguments: str) -> Outcome:
     """For what starts the command anew in further processes: pytest must not be what is started."""
-    done = subprocess.run([sys.executable, "-m", "project", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "lightrail", *arguments], capture_output=True, text=True, check=False)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
@@ -303,7 +303,7 @@ def extras() -> set[str]:
 
 
 def test_contributing_is_short() -> None:
-    assert len((ROOT / "CONTRIBUTING.md").read_text("utf-8").splitlines()) < 60
+    assert len((ROOT / "CONTRIBUTING.md").read_text("utf-8").splitlines()) < 80
 
 
 def test_the_readme_names_every_experiment() -> None:

@@ -17,11 +17,11 @@ import yaml
 from optuna.trial import TrialState
 
 from lightrail.lightning_modules.exported import load_exported
-from lightrail.project.running.build import build
 from lightrail.project.basics.catalogue import experiment_files, sweep_files
 from lightrail.project.configuration import parse
+from lightrail.project.running.build import build
 from lightrail.sweeps.search.definition import load
-from lightrail.sweeps.search.earlier_runs import earlier_runs
+from lightrail.sweeps.search.warm_start import earlier_runs
 from tests.contract import decoded
 from tests.golden.unpacking import unpack
 from tests.golden.write import COMMAND, EXPERIMENTS, PARAMETERS, SWEEPS, experiment_text, sweep_text, tiny_data

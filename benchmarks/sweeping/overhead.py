@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.sweeping.swept import NO_PRUNER, RANDOM, Swept, Workplace
-from lightrail.project.running.build import build
 from lightrail.project.configuration import Configuration
+from lightrail.project.running.build import build
 from lightrail.project.running.fitting import fit
 
 SETTING, VALUE = "model.optim.lr", 3e-3

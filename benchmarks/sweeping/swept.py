@@ -15,10 +15,11 @@ import yaml
 from mlflow import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 
-from lightrail.sweeps.search.definition import DEFINITIONS, Sweep, load
+from lightrail.project.basics.catalogue import sweep_files
+from lightrail.sweeps.search.definition import Sweep, load
 
 STUDY_TAG = "lightrail.parent_study"
-DIGITS: dict[str, Any] = yaml.safe_load((DEFINITIONS / "digits.yaml").read_text(encoding="utf-8"))
+DIGITS: dict[str, Any] = yaml.safe_load(sweep_files()["digits"].read_text(encoding="utf-8"))
 """The shipped definition."""
 NO_PRUNER = "optuna.pruners.NopPruner"
 RANDOM = "optuna.samplers.RandomSampler"
@@ -99,7 +100,7 @@ class Workplace:
 
         Raises: RuntimeError with what it said, when it fails or one of its trials does.
         """
-        command = self.call(["-m", "project", "sweep", "--config", str(file)], self.folder)
+        command = self.call(["-m", "lightrail", "sweep", "--config", str(file)], self.folder)
         trials = optuna.load_study(study_name=file.stem, storage=self.storage).get_trials(deepcopy=False)
         failed = [trial.number for trial in trials if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED)]
         if failed:

@@ -290,3 +290,11 @@ class BatchLoader:
             )
         # Written after the last batch, a new epoch begins.
         self._resume_at = state["epoch"], state["batches_seen"] % len(self.sampler)
+
+
+def pad(rows: Sequence[np.ndarray], value: int) -> torch.Tensor:
+    """Lay rows of different lengths side by side in an int64 tensor, [B, longest], filled up with `value`."""
+    padded = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
+    for row, values in zip(padded, rows, strict=True):
+        row[: len(values)] = values
+    return torch.from_numpy(padded)

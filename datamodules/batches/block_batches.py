@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lightrail.datamodules.batches.batching import Batch
+from lightrail.datamodules.batches.batching import Batch, pad
 from lightrail.datamodules.batches.blocks import NO_TARGET
-from lightrail.datamodules.batches.collating import pad
 
 PADDING = 0
 """Stands behind the last token of a row, where nothing looks at it: any number does."""

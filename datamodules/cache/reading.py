@@ -4,13 +4,26 @@ import json
 import mmap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightrail.datamodules.cache.layout import META, OFFSET_DTYPE, Kind, offsets_file, values_file
 from lightrail.project.basics.errors import ConfigError
+
+FORMAT_VERSION = 1
+META = "meta.json"
+OFFSET_DTYPE = np.dtype("<i8")
+
+Kind = Literal["integer", "integers", "text"]
+
+
+def values_file(folder: Path, split: str, column: str) -> Path:
+    return folder / split / f"{column}.bin"
+
+
+def offsets_file(folder: Path, split: str, column: str) -> Path:
+    return folder / split / f"{column}.offsets"
 
 
 class TokenisedSplit:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightrail.datamodules.cache.layout import FORMAT_VERSION, META, OFFSET_DTYPE, Kind, offsets_file, values_file
+from lightrail.datamodules.cache.reading import FORMAT_VERSION, META, OFFSET_DTYPE, Kind, offsets_file, values_file
 from lightrail.project.basics.durable import sync, write_whole
 from lightrail.project.basics.errors import ConfigError
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightrail.datamodules.reading.rows import ReadingNotes
 from lightrail.datamodules.cache.splitting import text_digest
+from lightrail.datamodules.reading.rows import ReadingNotes
 
 Pairs = NDArray[np.int64]
 """Rows that belong together, as (row, row) indices, [P, 2]."""

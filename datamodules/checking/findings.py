@@ -5,7 +5,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lightrail.datamodules.checking.facts import Pairs, SplitFacts, conflicts, cut_shares, imbalance, length_percentiles, repeats, shared, shared_conflicts
+from lightrail.datamodules.checking.facts import (
+    Pairs,
+    SplitFacts,
+    conflicts,
+    cut_shares,
+    imbalance,
+    length_percentiles,
+    repeats,
+    shared,
+    shared_conflicts,
+)
 
 _FEW_ROWS_OF_A_LABEL = 8
 _FEW_ROWS_TO_EVALUATE = 200

@@ -17,9 +17,8 @@ from lightrail.datamodules.corpus.files import source_files
 from lightrail.datamodules.corpus.joining import Encoded, Joined, add_notes, join_shards
 from lightrail.datamodules.corpus.shards import CorpusReading, shards_of
 from lightrail.datamodules.corpus.workers import run_jobs
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
-from lightrail.datamodules.tokens.numbering import NUM_CHARACTERS
 from lightrail.datamodules.reading import ReadingNotes, Row
+from lightrail.datamodules.tokens.numbering import NUM_CHARACTERS, LanguageTokenizer
 from lightrail.project.basics.errors import DataError
 
 Result = TypeVar("Result")

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightrail.datamodules.cache import CacheWriter, build_once
+from lightrail.datamodules.cache.splitting import split_of, text_digest
 from lightrail.datamodules.corpus.documents import Document, last_line_before, read_documents
 from lightrail.datamodules.corpus.shards import CorpusReading, Shard
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
-from lightrail.datamodules.tokens.learning import count_characters
 from lightrail.datamodules.reading import ReadingNotes
-from lightrail.datamodules.cache.splitting import split_of, text_digest
+from lightrail.datamodules.tokens.learning import count_characters
+from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 
 NOTES = "notes.json"
 """What was noticed in reading a shard, in its folder."""

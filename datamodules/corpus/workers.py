@@ -44,7 +44,9 @@ def run_jobs(
 
     Raises: ConfigError when a process is killed; and what `function` raises.
     """
-    from lightrail.project.basics.hardware import usable_cores  # here: PyTorch comes with it, and each worker imports this file
+    from lightrail.project.basics.hardware import (
+        usable_cores,  # here: PyTorch comes with it, and each worker imports this file
+    )
 
     count = min(num_processes or usable_cores(), len(jobs))
     with _Progress(title, sum(sizes)) as progress:

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Iterable
 
-from lightrail.datamodules.reading.embedded import embedded_set
 from lightrail.datamodules.reading import hub
+from lightrail.datamodules.reading.embedded import embedded_set
 from lightrail.datamodules.reading.lines import existing_file, read_lines
 from lightrail.datamodules.reading.rows import FileFormat
 from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX

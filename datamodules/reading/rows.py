@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lightrail.project.basics.errors import ConfigError, DataError
 from lightrail.project.basics.did_you_mean import nearest
+from lightrail.project.basics.errors import ConfigError, DataError
 
 Quoting = Literal["auto", "standard", "none"]
 Empty = Literal["refuse", "skip", "keep"]

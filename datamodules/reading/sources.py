@@ -1,18 +1,39 @@
 """Where rows come from: the one function that every datamodule reads with."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
+from lightrail.datamodules.cache import digest_of, file_digest
 from lightrail.datamodules.reading import hub
-from lightrail.datamodules.reading.json_arrays import begins_array, read_json_array
+from lightrail.datamodules.reading.embedded import embedded_file, embedded_set
+from lightrail.datamodules.reading.hub import PREFIX, load_hub
 from lightrail.datamodules.reading.lines import STANDARD_INPUT, existing_file, read_lines
-from lightrail.datamodules.reading.records import read_json_lines, read_labelled, read_parquet, read_text
-from lightrail.datamodules.reading.rows import Columns, Empty, FileFormat, Quoting, ReadingNotes, ReadingOptions, Row, TaggedLines
+from lightrail.datamodules.reading.records import (
+    begins_array,
+    read_json_array,
+    read_json_lines,
+    read_labelled,
+    read_parquet,
+    read_text,
+)
+from lightrail.datamodules.reading.rows import (
+    Columns,
+    Empty,
+    FileFormat,
+    Quoting,
+    ReadingNotes,
+    ReadingOptions,
+    Row,
+    TaggedLines,
+)
 from lightrail.datamodules.reading.tables import read_table
 from lightrail.datamodules.reading.tagged_tokens import read_tagged_tokens
-from lightrail.project.basics.errors import DataError
 from lightrail.project.basics.did_you_mean import nearest
+from lightrail.project.basics.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -158,3 +179,39 @@ def _blank_column(row: Row, structured: frozenset[str]) -> str | None:
         if not value or (isinstance(value, str) and value.isspace()):
             return name
     return None
+
+
+def source_digest(source: str, file_format: FileFormat = "auto") -> str:
+    """Digest the content and the format of a file, or the content of an embedded set or a Hugging Face data set.
+
+    Raises: DataError when there is no such source, or its format is not known.
+    """
+    if source.startswith(EMBEDDED_PREFIX):
+        return digest_of([source, [file_digest(embedded_file(path)) for path in embedded_set(source).files]])
+    if source.startswith(PREFIX):
+        return digest_of([source, [file_digest(file["filename"]) for file in load_hub(source).cache_files]])
+    path = existing_file(source)
+    return digest_of([file_digest(path), format_of(source) if file_format == "auto" else file_format])
+
+
+def write_spool(
+    assigned: Iterator[tuple[str, Row]], names: Sequence[str], spool: IO[str]
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Write each example with its split; give each split's number of examples and the digest of its content."""
+    counts = dict.fromkeys(names, 0)
+    contents = {name: hashlib.blake2b(digest_size=16) for name in names}
+    for name, example in assigned:
+        values = json.dumps(example.values, ensure_ascii=False)
+        counts[name] += 1
+        contents[name].update(values.encode("utf-8", "surrogatepass"))
+        spool.write(f"{name}\t{values}\t{example.line}\t{example.file}\n")
+    return counts, {name: content.hexdigest() for name, content in contents.items()}
+
+
+def read_spool(spool: IO[str], split: str) -> Iterator[Row]:
+    """Give the examples of one split in the order in which they were written."""
+    spool.seek(0)
+    for entry in spool:
+        name, values, line, file = entry.rstrip("\n").split("\t", 3)  # JSON writes a tab inside a text as \\t
+        if name == split:
+            yield Row(json.loads(values), file, int(line))

@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightrail.datamodules.batches.batching import Batch
-from lightrail.datamodules.batches.collating import pad
+from lightrail.datamodules.batches.batching import Batch, pad
 
 NO_TAG = -1
 """At padding."""

@@ -6,7 +6,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightrail.datamodules.tokens.numbering import FIRST_NUMBER, HALVES, NUM_BYTES, NUM_CHARACTERS, Kind, LanguageTokenizer, byte_alphabet, code_points
+from lightrail.datamodules.tokens.numbering import (
+    FIRST_NUMBER,
+    HALVES,
+    NUM_BYTES,
+    NUM_CHARACTERS,
+    Kind,
+    LanguageTokenizer,
+    byte_alphabet,
+    code_points,
+)
 from lightrail.datamodules.tokens.tokenizing import whole_characters
 from lightrail.project.basics.errors import ConfigError
 

@@ -3,13 +3,29 @@
 Shapes: N examples, L labels.
 """
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from lightrail.lightning_modules.metrics.temperature import best_temperature
+LOWEST, HIGHEST = 0.1, 10.0
+
+
+def best_temperature(loss: Callable[[float], float]) -> float:
+    """The temperature at which a loss is smallest, between `LOWEST` and `HIGHEST`; scores are divided by it.
+
+    >>> round(best_temperature(lambda temperature: (temperature - 2) ** 2), 3)
+    2.0
+    """
+    bounds = (math.log(LOWEST), math.log(HIGHEST))
+    search = minimize_scalar(lambda exponent: loss(math.exp(exponent)), bounds=bounds, options={"xatol": 1e-4})
+    return math.exp(float(search.x))
+
 
 LEAST_POSITIVES = 5
 """A label that fewer examples have keeps its threshold: of so few any value could look best."""

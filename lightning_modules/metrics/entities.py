@@ -7,7 +7,17 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightrail.lightning_modules.metrics.entity_scores import ERRORS, MICRO, Entity, counts_by_type, error_counts, error_metric, f1, macro_f1, metric_names
+from lightrail.lightning_modules.metrics.entity_scores import (
+    ERRORS,
+    MICRO,
+    Entity,
+    counts_by_type,
+    error_counts,
+    error_metric,
+    f1,
+    macro_f1,
+    metric_names,
+)
 
 
 class EntityMetric(Metric):

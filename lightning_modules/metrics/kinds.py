@@ -6,10 +6,24 @@ from dataclasses import asdict
 from typing import Any
 
 from lightrail.lightning_modules.metrics.entity_scores import EntityErrors, EntityScore
-from lightrail.lightning_modules.metrics.label_scores import CalibrationError, MacroPrecision, MacroRecall, Matthews, MicroF1, WeightedF1
+from lightrail.lightning_modules.metrics.label_scores import (
+    CalibrationError,
+    MacroPrecision,
+    MacroRecall,
+    Matthews,
+    MicroF1,
+    WeightedF1,
+)
 from lightrail.lightning_modules.metrics.language_scores import BitsPerUnit, Perplexity
 from lightrail.lightning_modules.metrics.ranking import MacroAuroc, MacroAveragePrecision
-from lightrail.lightning_modules.metrics.scores import MacroF1, ShareEqual, ShareZero, StoredScore, SumRatio, WeightedMean
+from lightrail.lightning_modules.metrics.scores import (
+    MacroF1,
+    ShareEqual,
+    ShareZero,
+    StoredScore,
+    SumRatio,
+    WeightedMean,
+)
 from lightrail.project.basics.errors import ConfigError
 
 KINDS: Mapping[str, type[StoredScore]] = {

@@ -1,11 +1,15 @@
 """Optimizer, learning-rate schedule and freezing: the settings every task shares."""
 
-from lightrail.lightning_modules.optimization.clipping import clip_gradients
 from lightrail.lightning_modules.optimization.config import OptimConfig, ScheduleName
-from lightrail.lightning_modules.optimization.freezing import drop_frozen_gradients, freeze
-from lightrail.lightning_modules.optimization.groups import build_optimizer, parameter_groups
+from lightrail.lightning_modules.optimization.groups import (
+    apply_settings,
+    build_optimizer,
+    clip_gradients,
+    drop_frozen_gradients,
+    freeze,
+    parameter_groups,
+)
 from lightrail.lightning_modules.optimization.layers import layer_numbers
-from lightrail.lightning_modules.optimization.restoring import apply_settings
 from lightrail.lightning_modules.optimization.schedules import Schedule, build_schedule, schedule_factor
 
 __all__ = [

@@ -1,5 +1,6 @@
 """The optimizer, and how its settings differ from parameter to parameter."""
 
+import re
 from collections import defaultdict
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from lightrail.lightning_modules.optimization.config import OptimConfig
 from lightrail.lightning_modules.optimization.layers import layer_numbers
+from lightrail.lightning_modules.optimization.schedules import Schedule
 from lightrail.project.basics.errors import ConfigError
 
 
@@ -79,3 +81,62 @@ def shrink(optimizer: Optimizer) -> None:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     parameter.copy_(F.softshrink(parameter, group["lr"] * group["l1"]))
+
+
+def clip_gradients(module: nn.Module, limit: float | None, algorithm: str | None) -> None:
+    """Clip in place by total norm, or by value. Lightning's own clipping refuses fused optimizers under autocast."""
+    if limit:
+        parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
+        if algorithm == "value":
+            torch.nn.utils.clip_grad_value_(parameters, limit)
+        else:
+            torch.nn.utils.clip_grad_norm_(parameters, limit)
+
+
+def apply_settings(module: nn.Module, config: OptimConfig, optimizer: Optimizer, schedule: Schedule) -> None:
+    """Give a restored optimizer and its schedule the settings of `config`, which a checkpoint's would hide.
+
+    The schedule stays at its step and goes on from there along the curve of its own settings.
+    """
+    for restored, wanted in zip(optimizer.param_groups, build_optimizer(module, config).param_groups, strict=True):
+        restored.update({name: value for name, value in wanted.items() if name not in ("params", "fused")})
+    schedule.base_lrs = [group["lr"] for group in optimizer.param_groups]
+    for group, peak in zip(optimizer.param_groups, schedule.base_lrs, strict=True):
+        group["initial_lr"] = peak
+    schedule.set_rates()
+
+
+def freeze(module: nn.Module, patterns: list[str]) -> None:
+    """Exclude parameters from training by name.
+
+    Raises: ConfigError when a pattern is broken, matches nothing, or when nothing is left to train.
+    """
+    names = [name for name, _ in module.named_parameters()]
+    for pattern in patterns:
+        try:
+            matches = [name for name in names if re.match(pattern, name)]
+        except re.error as error:
+            raise ConfigError(f"model.optim.freeze: {pattern!r} is not a regular expression: {error}.") from error
+        if not matches:
+            raise ConfigError(f"model.optim.freeze: {pattern!r} matches no parameter. Names begin like {names[:5]}.")
+        for name in matches:
+            module.get_parameter(name).requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise ConfigError("model.optim.freeze leaves no parameter to train. Drop a pattern.")
+
+
+def drop_frozen_gradients(optimizer: Optimizer, step: int, steps_per_layer: float) -> None:
+    """Leave out of the next update the layers whose turn has not come: neither weights nor moments change.
+
+    They keep taking gradients until here: DDP stops when a parameter gets none on one process.
+
+    Args:
+        step: optimizer steps done.
+        steps_per_layer: how many after a layer the one below it begins to be trained.
+
+    Source: J. Howard, S. Ruder (2018), "Universal Language Model Fine-tuning for Text Classification", section 3.3.
+    """
+    for group in optimizer.param_groups:
+        if step < group["layers_above"] * steps_per_layer:
+            for parameter in group["params"]:
+                parameter.grad = None

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-"""The folder that holds `lightning_modules`, `datamodules`, `project` and `sweeps`."""
+ROOT = Path(__file__).resolve().parents[2]
+"""The folder that holds `lightning_modules`, `datamodules`, `project` and `sweeps`: of a checkout or of the package."""
+FOLDERS = ("project", "datamodules", "lightning_modules", "sweeps")
+"""Imported as parts of the package `lightrail`."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ def data_modules(root: Path = ROOT) -> list[Entry]:
 
 
 def embedded_sets(root: Path = ROOT) -> list[Entry]:
-    """The keys of the dict literal EMBEDDED in datamodules/embedded.py, each with its description."""
-    file = root / "datamodules" / "embedded.py"
+    """The keys of the dict literal EMBEDDED in datamodules/reading/embedded.py, each with its description."""
+    file = root / "datamodules" / "reading" / "embedded.py"
     if not file.is_file():
         return []
     for node in ast.parse(file.read_text("utf-8")).body:
@@ -75,7 +77,7 @@ def components(folder: Path, pattern: str = "**/*.py", root: Path = ROOT) -> Ite
     """Every class at the top level of the files of `folder`."""
     for file in sorted(folder.glob(pattern)):
         parts = file.relative_to(root).with_suffix("").parts
-        module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        module = ".".join(["lightrail", *(parts[:-1] if parts[-1] == "__init__" else parts)])
         for node in ast.parse(file.read_text("utf-8")).body:
             if isinstance(node, ast.ClassDef):
                 yield Component(node.name, module, tuple(map(_name, node.bases)), _first_line(ast.get_docstring(node)))

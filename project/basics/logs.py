@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 
-OWN_PACKAGES = ("project", "datamodules", "lightning_modules", "sweeps")
+OWN_PACKAGE = "lightrail"
 
 
 def set_up_logging() -> None:
@@ -13,8 +13,7 @@ def set_up_logging() -> None:
     handler = _handler()
     handler.addFilter(_is_wanted)
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    for name in OWN_PACKAGES:
-        logging.getLogger(name).setLevel(logging.INFO if _is_first_process() else logging.WARNING)
+    logging.getLogger(OWN_PACKAGE).setLevel(logging.INFO if _is_first_process() else logging.WARNING)
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # MLflow has a handler of its own
     # Lightning 2.6 on torch 2.13; nothing a user could do about it.
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec", category=FutureWarning)
@@ -53,7 +52,7 @@ def _handler() -> logging.Handler:
 
 def _is_wanted(record: logging.LogRecord) -> bool:
     """Levels alone do not do: Lightning sets its own to INFO when imported, and tells tips and advertisements there."""
-    return record.levelno >= logging.WARNING or record.name.split(".")[0] in OWN_PACKAGES
+    return record.levelno >= logging.WARNING or record.name.split(".")[0] == OWN_PACKAGE
 
 
 def _is_first_process() -> bool:

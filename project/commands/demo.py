@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from lightrail.project.basics.tables import aligned
 from lightrail.project.configuration import parse
 from lightrail.project.running.fitting import FinishedRun, fit
-from lightrail.project.basics.tables import aligned
 
 NUM_SHOWN = 10
 

@@ -1,8 +1,10 @@
 """`lightrail fit`: trains, tests the best checkpoint and closes the run; with `--seeds N` that many times."""
 
-from lightrail.project.running.checkpoint_arguments import take_option
-from lightrail.project.configuration import Configuration, parse
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.configuration import Configuration, parse
+from lightrail.project.configuration.sources import take_option
+from lightrail.project.running.build import build
+from lightrail.project.running.dry_run import rehearse
 from lightrail.project.running.fitting import FinishedRun, fit, last_line
 from lightrail.project.running.resuming import find_interrupted, go_on, requeued_run
 from lightrail.project.running.seeds import FinishedSeeds, fit_seeds, go_on_with_seeds
@@ -38,3 +40,10 @@ def _gone_on(configuration: Configuration, kind: str) -> str | None:
     else:
         finished = go_on(find_interrupted(client, earlier), configuration, force=True)
     return finished.last_line
+
+
+def check(arguments: list[str]) -> int:
+    experiment = build(parse(arguments), "fit")
+    print(experiment.data.report().render())
+    print(rehearse(experiment).render())
+    return 0

@@ -25,9 +25,9 @@ def run(arguments: list[str]) -> int:
             f"lightrail generate takes one run or folder, found {len(options.model)}: lightrail generate RUN_ID "
             f"--prompt TEXT."
         )
+    from lightrail.project.basics.hardware import set_threads
     from lightrail.project.configuration.classes import AllowedClasses
     from lightrail.project.models.generating import load_text_model
-    from lightrail.project.basics.hardware import set_threads
     from lightrail.project.tracking.settings import TrackingConfig
 
     config = _config(options)

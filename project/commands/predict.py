@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.configuration.sources import take_option
 from lightrail.project.models.answer_files import check_output, show_answers, with_named_lists, write_answers
 from lightrail.project.running.build import Experiment, build
-from lightrail.project.running.checkpoint_arguments import parse_to_predict, take_option
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.running.checkpoint_arguments import parse_to_predict, parse_with_checkpoint
+from lightrail.project.running.fitting import test
 
 log = logging.getLogger(__name__)
 
@@ -54,3 +56,21 @@ def _answers(experiment: Experiment, *, is_typed: bool) -> pa.Table | None:
     log.info("answered %d in %.1f s", len(table), time.monotonic() - started)
     lines = pa.array(data.dataset("predict").values("line")[table["id"].to_numpy()], pa.int64())
     return with_named_lists(table.add_column(1, "line", lines), experiment.model.column_labels())
+
+
+def validate(arguments: list[str]) -> int:
+    configuration, checkpoint = parse_with_checkpoint(arguments)
+    experiment = build(configuration, "validate", checkpoint)
+    trainer = experiment.trainer
+    trainer.validate(experiment.model, datamodule=experiment.data, verbose=False)
+    if trainer.is_global_zero:
+        for name, value in sorted(trainer.callback_metrics.items()):
+            print(f"{name} {float(value):.6f}")
+    return 0
+
+
+def test_checkpoint(arguments: list[str]) -> int:
+    finished = test(*parse_with_checkpoint(arguments))
+    if finished.predictions is not None:
+        print(finished.last_line)
+    return 0

@@ -2,16 +2,14 @@
 
 import pyarrow.parquet
 
-from lightrail.project.running.checkpoint_arguments import take_option
-from lightrail.project.configuration import Configuration
-from lightrail.project.configuration.sources import options
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.running.fitting import fit
+from lightrail.project.configuration import Configuration
+from lightrail.project.configuration.sources import options, take_option
 from lightrail.project.reproducing.advice import advice
 from lightrail.project.reproducing.original import Original, find_original
-from lightrail.project.reproducing.outcome import compare
+from lightrail.project.reproducing.outcome import compare, in_few_words, table
 from lightrail.project.reproducing.survey import configuration_of, survey
-from lightrail.project.reproducing.verdict import in_few_words, table
+from lightrail.project.running.fitting import fit
 from lightrail.project.tracking.logger import is_process_zero
 from lightrail.project.tracking.recovery import close_dead_runs
 from lightrail.project.tracking.settings import TrackingConfig

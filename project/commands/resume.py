@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from lightrail.lightning_modules.base import read_checkpoint
+from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import parse
 from lightrail.project.configuration.sources import options
-from lightrail.project.basics.errors import ConfigError
 from lightrail.project.running.fitting import FinishedRun
 from lightrail.project.running.resuming import configuration_in_force, find_interrupted, go_on
 from lightrail.project.running.seeds import FinishedSeeds, go_on_with_seeds

@@ -1,10 +1,10 @@
 """`lightrail sync`: sends what waits on this machine for a store that was away."""
 
-from lightrail.project.running.checkpoint_arguments import take_option
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, without_password
+from lightrail.project.configuration.sources import take_option
+from lightrail.project.tracking.recovery import count_elsewhere, synchronize
 from lightrail.project.tracking.settings import TrackingConfig
-from lightrail.project.tracking.store import open_store, store_uri, without_password
-from lightrail.project.tracking.synchronizing import count_elsewhere, synchronize
+from lightrail.project.tracking.store import open_store, store_uri
 
 
 def run(arguments: list[str]) -> int:

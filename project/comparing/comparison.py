@@ -6,13 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lightrail.lightning_modules.metrics.scores import Score, StoredScore
+from lightrail.project.basics.did_you_mean import did_you_mean
+from lightrail.project.basics.errors import ConfigError, without_password
 from lightrail.project.comparing.common_texts import with_common_texts
 from lightrail.project.comparing.entries import SHORT_ID, Entry, check_comparable, check_same_examples
 from lightrail.project.comparing.examples import Example, most_different
-from lightrail.project.comparing.measuring import CONFIDENCE, LEAST_SWAPS, NUM_RESAMPLES, SIGNIFICANCE, Measured, Test, measure
-from lightrail.project.basics.errors import ConfigError
-from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.tracking.store import without_password
+from lightrail.project.comparing.measuring import (
+    CONFIDENCE,
+    LEAST_SWAPS,
+    NUM_RESAMPLES,
+    SIGNIFICANCE,
+    Measured,
+    Test,
+    measure,
+)
 
 NUM_EXAMPLES = 10
 NOT_OF_THE_EXPERIMENT = "tracking."

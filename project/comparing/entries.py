@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from lightrail.lightning_modules.metrics.scores import Columns, StoredScore
-from lightrail.project.models.stored_scores import stored_scores
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.models.predictions import stored_scores
 from lightrail.project.tracking.lookup import PREDICTIONS, children_of, find_run, run_artifact
 
 if TYPE_CHECKING:

@@ -3,11 +3,22 @@
 import re
 from collections.abc import Iterator
 
+from lightrail.project.basics.tables import markdown_table
 from lightrail.project.comparing.comparison import Comparison
 from lightrail.project.comparing.entries import SHORT_ID
 from lightrail.project.comparing.examples import Example
-from lightrail.project.comparing.words import about_answer, cut, headline, number, probability, short_setting, short_value, shown_estimate, shown_interval, verdict
-from lightrail.project.basics.tables import markdown_table
+from lightrail.project.comparing.words import (
+    about_answer,
+    cut,
+    headline,
+    number,
+    probability,
+    short_setting,
+    short_value,
+    shown_estimate,
+    shown_interval,
+    verdict,
+)
 
 MAX_ANSWER_CHARACTERS = 40
 MEANS_SOMETHING = re.compile(r"([\\`*<>|\[\]]|(?<!\w)_|_(?!\w))")

@@ -9,14 +9,25 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from lightrail.project.basics.tables import html_table
 from lightrail.project.comparing.comparison import Comparison
 from lightrail.project.comparing.entries import SHORT_ID
 from lightrail.project.comparing.examples import Answer, Example
 from lightrail.project.comparing.forest import DARK, LIGHT, Palette, forest_plot
 from lightrail.project.comparing.measuring import Difference
+from lightrail.project.comparing.words import (
+    about_answer,
+    cut,
+    headline,
+    number,
+    probability,
+    short_setting,
+    short_value,
+    shown_estimate,
+    shown_interval,
+    verdict,
+)
 from lightrail.project.figures.style import STYLE
-from lightrail.project.comparing.words import about_answer, cut, headline, number, probability, short_setting, short_value, shown_estimate, shown_interval, verdict
-from lightrail.project.basics.tables import html_table
 
 CHINESE = re.compile(r"[\u3400-\u9fff]")
 ALIKE = 0.6

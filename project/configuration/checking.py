@@ -6,13 +6,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lightrail.project.basics.did_you_mean import did_you_mean
+from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration.classes import AllowedClasses, import_path
-from lightrail.project.configuration.leaves import read
-from lightrail.project.configuration.parameters import REQUIRED, Parameter, alternatives, class_of_type, fits, has_structure, in_plain_words, is_callable, is_fixed, is_open, item_type, parameters_of, plain_default
+from lightrail.project.configuration.parameters import (
+    REQUIRED,
+    Parameter,
+    alternatives,
+    class_of_type,
+    fits,
+    has_structure,
+    in_plain_words,
+    is_callable,
+    is_fixed,
+    is_open,
+    item_type,
+    parameters_of,
+    plain_default,
+    read,
+)
 from lightrail.project.configuration.sources import SPEC_KEYS, Draft, Text, as_spec
 from lightrail.project.configuration.yaml_file import SettingPath, Value, read_text
-from lightrail.project.basics.errors import ConfigError
-from lightrail.project.basics.did_you_mean import did_you_mean
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 from lightrail.project.basics.catalogue import ROOT, Component, components, concrete_names
-from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.did_you_mean import did_you_mean
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.renamed import current_path
 
-OWN_PACKAGES = ("lightning_modules", "datamodules", "sweeps")
+OWN_FOLDERS = ("lightning_modules", "datamodules", "sweeps")
+OWN_PACKAGES = tuple(f"lightrail.{folder}" for folder in OWN_FOLDERS)
 LIBRARIES = ("lightning", "torch", "torchmetrics", "optuna")
 ENVIRONMENT_VARIABLE = "LIGHTRAIL_ALLOW_MODULES"
 
@@ -46,6 +48,7 @@ class AllowedClasses:
         Raises:
             ConfigError: there is no such class, it is not allowed, or it is of another kind.
         """
+        name = self._today(name)
         found = self._by_path(name, bases, setting) if "." in name else self._by_name(name, bases, setting)
         if not issubclass(found, bases):
             kinds = " or ".join(f"a {base.__name__}" for base in bases)
@@ -56,7 +59,11 @@ class AllowedClasses:
 
     def knows(self, name: str, bases: Bases) -> bool:
         """Whether `name` is meant as a class: it leads into an allowed package, or is the bare name of a class."""
-        return self._is_allowed(name) if "." in name else any(self._named(name, bases))
+        return self._is_allowed(self._today(name)) if "." in name else any(self._named(name, bases))
+
+    def _today(self, name: str) -> str:
+        """A name of version 0.1.0 as it is now, unless a person allowed a module of that name."""
+        return name if name.startswith(tuple(f"{module}." for module in self.modules)) else current_path(name)
 
     def _by_path(self, name: str, bases: Bases, setting: str) -> type:
         if not self._is_allowed(name):
@@ -136,7 +143,7 @@ def _attribute(path: str, setting: str) -> object:
 
 @functools.cache
 def _own_components() -> tuple[Component, ...]:
-    return tuple(component for package in OWN_PACKAGES for component in components(ROOT / package))
+    return tuple(component for folder in OWN_FOLDERS for component in components(ROOT / folder))
 
 
 def _own_names(bases: Bases) -> set[str]:

@@ -2,21 +2,61 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_origin
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
-from lightrail.project.configuration.building import build
+from lightrail.project.basics.errors import ConfigError, Shown
 from lightrail.project.configuration.checking import OWNED, Checker
 from lightrail.project.configuration.classes import AllowedClasses, import_class
 from lightrail.project.configuration.describing import describe
-from lightrail.project.configuration.parameters import Parameter, parameters_of
+from lightrail.project.configuration.parameters import (
+    Parameter,
+    TypeHint,
+    alternatives,
+    class_of_type,
+    has_structure,
+    is_fixed,
+    is_open,
+    item_type,
+    parameters_of,
+    read,
+)
 from lightrail.project.configuration.sources import FLAGS, Draft, Text, find_config, nest, options
 from lightrail.project.configuration.yaml_file import Value, write_text
-from lightrail.project.basics.errors import ConfigError
-from lightrail.project.basics.shown import Shown
 from lightrail.project.tracking.settings import TrackingConfig
+
+
+def build(target: type, values: Mapping[str, Value]) -> dict[str, Any]:
+    """Arguments for `target`, in which nested dataclasses and classes are built."""
+    parameters = parameters_of(target)
+    return {name: _built(value, parameters[name].annotation) for name, value in values.items()}
+
+
+def _built(value: Value, annotation: TypeHint) -> Any:
+    members = alternatives(annotation)
+    if isinstance(value, str) and any(map(class_of_type, members)):
+        return import_class(value)
+    if isinstance(value, dict):
+        for fixed in filter(is_fixed, members):
+            return fixed(**build(fixed, value))
+        if "class_path" in value and any(map(is_open, members)):
+            target = import_class(value["class_path"])
+            return target(**build(target, value["init_args"]))
+    if isinstance(value, dict | list) and has_structure(annotation):
+        return _built_items(value, annotation)
+    return read(value, annotation)[0]
+
+
+def _built_items(value: dict[str, Value] | list[Value], annotation: TypeHint) -> object:
+    if isinstance(value, dict):
+        return {key: _built(item, item_type(annotation, dict)) for key, item in value.items()}
+    items = [_built(item, item_type(annotation, list, index)) for index, item in enumerate(value)]
+    origins = (get_origin(member) or member for member in alternatives(annotation))
+    container = next((origin for origin in origins if origin in (list, tuple, set, frozenset)), list)
+    return container(items)
+
 
 SECTIONS = {
     "seed_everything": Parameter("seed_everything", int, 0, "Seed of every random number of a run but the data split."),

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lightrail.project.basics.catalogue import experiment_files
-from lightrail.project.configuration.yaml_file import Origin, SettingPath, Value, read_file, read_text
-from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.did_you_mean import did_you_mean
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.configuration.yaml_file import Origin, SettingPath, Value, read_file, read_text
 
 FLAGS = ("--print_config", "--help_all")
 """Options that take no value."""
@@ -166,3 +166,14 @@ def _as_list(value: Value) -> list[Value]:
     if isinstance(value, Text) and isinstance(items := read_text(value), list):
         return items
     return list(value) if isinstance(value, list) else [] if value is None else [value]
+
+
+def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[str]]:
+    """Take `name VALUE` or `name=VALUE` out of the arguments; the last one counts."""
+    value, rest = None, []
+    for option, text in options(arguments):
+        if option == name:
+            value = text
+        else:
+            rest.append(f"{option}={text}" if text else option)
+    return value, rest

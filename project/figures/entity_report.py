@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from lightrail.lightning_modules.metrics.entity_scores import Outcome, counts_by_type, f1, outcomes, precision, read, recall
+from lightrail.lightning_modules.metrics.entity_scores import (
+    Outcome,
+    counts_by_type,
+    f1,
+    outcomes,
+    precision,
+    read,
+    recall,
+)
 from lightrail.project.figures.label_table import LabelRow, draw_label_rows, write_label_rows
 from lightrail.project.figures.marked_text import MarkedSentence, as_page, as_text, marked_sentence
 from lightrail.project.figures.plots import reliability_diagram

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from lightrail.datamodules.base import DataModule
-from lightrail.project.models.predictions import worst_mistakes
 from lightrail.project.figures.drawing import INK, MUTED, drawable, page
+from lightrail.project.models.predictions import worst_mistakes
 
 NUM_SHOWN = 36
 NUM_COLUMNS = 6

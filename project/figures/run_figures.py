@@ -10,9 +10,15 @@ from lightrail.lightning_modules.metrics.label_scores import SEPARATOR
 from lightrail.project.figures.entity_report import write_entities
 from lightrail.project.figures.image_report import draw_worst_images
 from lightrail.project.figures.label_table import draw_label_rows, label_rows, write_label_rows
-from lightrail.project.figures.language_report import draw_loss_by_position
+from lightrail.project.figures.plots import (
+    Series,
+    confusion_matrix,
+    draw_loss_by_position,
+    learning_curves,
+    length_histogram,
+    reliability_diagram,
+)
 from lightrail.project.models.predictions import PREDICTION
-from lightrail.project.figures.plots import Series, confusion_matrix, learning_curves, length_histogram, reliability_diagram
 
 PROBABILITIES = "probabilities"
 """The column that only classification has: the probability of each label."""

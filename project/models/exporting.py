@@ -11,13 +11,20 @@ from typing import Literal
 import torch
 
 from lightrail.lightning_modules.base import TaskModule
-from lightrail.lightning_modules.exported import DESCRIPTION, WEIGHTS, describe_task, load_exported, restore_task, separate_weights
+from lightrail.lightning_modules.exported import (
+    DESCRIPTION,
+    WEIGHTS,
+    describe_task,
+    load_exported,
+    restore_task,
+    separate_weights,
+)
 from lightrail.project.basics.durable import UNFINISHED, sync
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.models.model_card import model_card
 from lightrail.project.models.stored_model import StoredModel
-from lightrail.project.tracking.store import check_folder
 from lightrail.project.models.transformers_export import write_transformers
+from lightrail.project.tracking.store import check_folder
 
 Format = Literal["safetensors", "hf"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.datamodules.tokens.learning import load_language_tokenizer
+from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.lightning_modules.base import TaskModule, read_checkpoint
 from lightrail.lightning_modules.causal_lm import CausalLM
 from lightrail.lightning_modules.exported import load_exported, restore_task

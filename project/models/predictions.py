@@ -14,9 +14,26 @@ import pyarrow.parquet
 import torch.distributed
 from lightning.pytorch import Callback
 
+from lightrail.lightning_modules.metrics.kinds import scores_from_json, scores_to_json
 from lightrail.lightning_modules.metrics.scores import StoredScore
-from lightrail.project.models.stored_scores import with_scores
 from lightrail.project.tracking.lookup import PREDICTIONS
+
+SCORES, MAIN_METRIC = b"lightrail.scores", b"lightrail.main_metric"
+"""Keys of the table's metadata."""
+
+
+def with_scores(table: pa.Table, scores: Mapping[str, StoredScore], main_metric: str) -> pa.Table:
+    """The table, with how each metric follows from its columns, and the name of the one the model was chosen by."""
+    return table.replace_schema_metadata({SCORES: scores_to_json(scores), MAIN_METRIC: main_metric})
+
+
+def stored_scores(table: pa.Table) -> tuple[dict[str, StoredScore], str] | None:
+    """What `with_scores` was given; None for a table without scores."""
+    metadata = table.schema.metadata or {}
+    if SCORES not in metadata:
+        return None
+    return scores_from_json(metadata[SCORES].decode()), metadata[MAIN_METRIC].decode()
+
 
 NUM_WORST = 100
 """Examples shown in the run's samples."""

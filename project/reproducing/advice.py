@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightrail.project.reproducing.original import Original
-from lightrail.project.reproducing.setting_changes import without_changes
 from lightrail.project.reproducing.stored_repository import StoredRepository
-from lightrail.project.reproducing.survey import Survey
+from lightrail.project.reproducing.survey import Survey, without_changes
 
 
 def advice(original: Original, found: Survey, settings: Sequence[str]) -> str:
@@ -61,7 +60,7 @@ def _package_steps(found: Survey) -> list[str]:
 def _program(original: Original, found: Survey) -> list[str]:
     """`lightrail` with as many threads as then, and with the code of then in front of what is in this folder."""
     variables = _variables(original, found)
-    program = [sys.executable, "-m", "project"] if "PYTHONPATH" in variables else ["lightrail"]
+    program = [sys.executable, "-m", "lightrail"] if "PYTHONPATH" in variables else ["lightrail"]
     return [*(["env"] if variables else []), *(f"{name}={value}" for name, value in variables.items()), *program]
 
 

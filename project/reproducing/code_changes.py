@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightrail.project.reproducing.original import Original
-from lightrail.project.reproducing.present_files import present_file
-from lightrail.project.reproducing.stored_repository import StoredRepository, stored_repositories
 from lightrail.project.provenance.code_files import digest_of_content
+from lightrail.project.reproducing.original import Original
+from lightrail.project.reproducing.stored_repository import StoredRepository, present_files, stored_repositories
 
 MAX_FILES, MAX_PLACES = 30, 5
 """Named in the report; the others are counted."""
@@ -73,8 +72,8 @@ def changed_places(then: bytes, now: bytes) -> list[int]:
 
 def _changed_files(sources: Sequence[Mapping[str, Any]]) -> Iterator[ChangedFile]:
     for source in sources:
-        for name, digest in source["files"].items():
-            now = present_file(name)
+        for name, now in present_files(source):
+            digest = source["files"][name]
             if now is None or digest_of_content(now.read_bytes()) != digest:
                 yield ChangedFile(name, source["repository"], _path(source, name), digest, now)
 

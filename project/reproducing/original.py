@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.renamed import with_current_paths
 from lightrail.project.tracking.lookup import PREDICTIONS, TRAININGS, children_of, find_run, run_artifact, run_text
 from lightrail.project.tracking.store import open_store
 
@@ -76,7 +77,7 @@ def find_original(run_id: str, store: str) -> Original:
     if text is None or predictions is None:
         lacking = "config.yaml" if text is None else PREDICTIONS
         raise ConfigError(f"run {run_id} has no {lacking} any more: its files are gone, and it cannot be made again.")
-    return Original(client, run, store, yaml.safe_load(text), predictions)
+    return Original(client, run, store, with_current_paths(yaml.safe_load(text)), predictions)
 
 
 def _check_kind(client: "MlflowClient", run: "Run") -> None:

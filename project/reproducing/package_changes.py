@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from packaging.requirements import Requirement
 
-from lightrail.project.reproducing.original import Original
 from lightrail.project.provenance.recording import packages
+from lightrail.project.reproducing.original import Original
 
 OWN = "lightrail"
 NOT_COUNTED_EXTRA = "dev"

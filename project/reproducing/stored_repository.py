@@ -1,16 +1,51 @@
 """A git repository as a run recorded it: its commit and what was not committed, found again in one that is here."""
 
+import importlib.util
 import re
 import tempfile
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-from lightrail.project.reproducing.original import Original
-from lightrail.project.reproducing.present_files import present_file
+from lightrail.project.basics.catalogue import ROOT
 from lightrail.project.provenance.repositories import Repository, git, repository_of
+from lightrail.project.reproducing.original import Original
 
+
+def present_files(source: Mapping[str, Any]) -> Iterator[tuple[str, Path | None]]:
+    """Give the name of each file of a source, and what is imported in its place now; None when nothing is."""
+    is_ours = OWN_FILE in source["files"]
+    for name in source["files"]:
+        own = ROOT / name
+        yield name, (own if own.is_file() else None) if is_ours else present_file(name)
+
+
+def present_file(name: str) -> Path | None:
+    """Return the file that would be imported for `package/module.py` of a user, without importing it."""
+    top, *inner = Path(name).parts
+    spec = _spec(top.removesuffix(".py"))
+    if spec is None:
+        return None
+    if inner:
+        candidates = [Path(folder, *inner) for folder in spec.submodule_search_locations or ()]
+    else:
+        candidates = [Path(spec.origin)] if spec.origin else []
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def _spec(package: str) -> ModuleSpec | None:
+    """Where a package is; also in the working folder, from which modules that are allowed are imported."""
+    try:
+        found = importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # ValueError: it is in memory, and does not tell where it is from
+        found = None
+    return found or PathFinder.find_spec(package, [str(Path.cwd())])
+
+
+OWN_FILE = "project/cli.py"
+"""Only lightrail's own source has it: names there are relative to what holds the four folders."""
 NUM_SHOWN = 3
 WILD = re.compile(r"[*?[\\]")
 SECTION = re.compile(rb"^diff --git a/(.*) b/.*$", re.MULTILINE)
@@ -87,7 +122,7 @@ def stored_repositories(original: Original, record: Mapping[str, Any]) -> list[S
 
 
 def _present_folders(sources: Sequence[Mapping[str, Any]]) -> list[Path]:
-    files = (present_file(name) for source in sources for name in source["files"])
+    files = (file for source in sources for _, file in present_files(source))
     return [file.parent for file in files if file is not None][:1]
 
 

@@ -1,22 +1,92 @@
 """Looking at everything a run was made with, before it is made again."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from lightrail.project.running.build import build
-from lightrail.project.configuration import Configuration, parse
-from lightrail.project.configuration.sources import options
+from lightrail.datamodules.base import SplitSummary
 from lightrail.project.basics.errors import DataError, Refusal
 from lightrail.project.basics.hardware import set_threads
+from lightrail.project.configuration import Configuration, parse
+from lightrail.project.configuration.sources import options
+from lightrail.project.provenance.recording import hardware
 from lightrail.project.reproducing.code_changes import CodeChanges, code_changes
-from lightrail.project.reproducing.data_changes import data_changes
 from lightrail.project.reproducing.differences import Differences
 from lightrail.project.reproducing.hardware_changes import hardware_changes
 from lightrail.project.reproducing.original import Original
 from lightrail.project.reproducing.package_changes import PackageChanges, package_changes
-from lightrail.project.reproducing.setting_changes import SettingChanges, setting_changes
-from lightrail.project.provenance.machine import hardware
+from lightrail.project.running.build import build
+from lightrail.project.running.resuming import changed_settings
+
+if TYPE_CHECKING:
+    from mlflow.entities import Dataset
+
+
+CHANGED_TAG = "lightrail.changed."
+SOURCES = ("data.init_args.path", "data.init_args.validation_path", "data.init_args.test_path")
+"""What they name is compared by its content."""
+APPEARANCE = ("trainer.enable_progress_bar", "trainer.enable_model_summary")
+
+
+@dataclass(frozen=True)
+class SettingChanges:
+    """Lines that tell each change."""
+
+    given: list[str] = field(default_factory=list)
+    """On the command line."""
+    resumed: list[str] = field(default_factory=list)
+    """When the run was resumed: it has not one configuration, and cannot be made again as it was."""
+    notes: list[str] = field(default_factory=list)
+    """On the command line too, of settings that move no number."""
+
+
+def setting_changes(original: Original, own: Configuration, now: Configuration) -> SettingChanges:
+    """Tell what the command line changes in the run's own configuration, and what a resume changed in the run."""
+    changes = changed_settings(own.values, now.values)
+    words = {name: f"{name.replace('.init_args', '')}: {old} -> {new}" for name, (old, new) in changes.items()}
+    notes = [words.pop(name) for name in (*SOURCES, *APPEARANCE) if name in words]
+    resumed = [
+        f"{tag.removeprefix(CHANGED_TAG).replace('.init_args', '')} was changed when the run was resumed: {change}"
+        for tag, change in sorted(original.tags.items())
+        if tag.startswith(CHANGED_TAG)
+    ]
+    return SettingChanges([*words.values()], resumed, notes)
+
+
+def without_changes(settings: Sequence[str]) -> list[str]:
+    """Leave out the arguments that may change what is trained."""
+    harmless = {name.replace(".init_args", "") for name in (*SOURCES, *APPEARANCE)} | {"allow_modules"}
+    kept = []
+    for option, text in options(settings):
+        name = option.removeprefix("--").replace(".init_args", "")
+        if name in harmless or name.startswith("tracking."):
+            kept.append(f"{option}={text}")
+    return kept
+
+
+NUM_DIGITS = 10
+"""Of a digest, shown."""
+
+
+def data_changes(original: Original, summaries: Sequence[SplitSummary]) -> list[str]:
+    """Compare the content of each split, whatever its file is called, with what the run recorded."""
+    then = {item.dataset.name: item.dataset for item in original.run.inputs.dataset_inputs}
+    return [
+        f"{now.name} ({now.source}): {_then(then.get(now.name))} -> {_in_words(now.num_rows, now.digest)}"
+        for now in summaries
+        if now.name not in then or not now.digest.startswith(then[now.name].digest)
+    ]
+
+
+def _then(dataset: "Dataset | None") -> str:
+    if dataset is None:
+        return "not recorded"
+    return _in_words(json.loads(dataset.profile)["num_rows"], dataset.digest)
+
+
+def _in_words(num_rows: int, digest: str) -> str:
+    return f"{num_rows} rows, digest {digest[:NUM_DIGITS]}"
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,17 @@ from lightrail.datamodules.base import DataModule
 from lightrail.lightning_modules.base import TaskModule, read_checkpoint
 from lightrail.lightning_modules.optimization import parameter_groups
 from lightrail.lightning_modules.plain import from_plain
-from lightrail.project.training.checkpoints import DurableCheckpointIO, checkpoint_callbacks
-from lightrail.project.configuration import Configuration
+from lightrail.project.basics.did_you_mean import did_you_mean
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.hardware import fastest_precision, set_threads, usable_accelerator
 from lightrail.project.basics.logs import take_over_lightning
-from lightrail.project.basics.did_you_mean import did_you_mean
+from lightrail.project.configuration import Configuration
 from lightrail.project.models.predictions import PredictionTable
-from lightrail.project.training.process_group import leave_at_exit
+from lightrail.project.training.checkpoints import DurableCheckpointIO, StepSeeds, checkpoint_callbacks, seed_all
 from lightrail.project.training.progress import TrainingProgress
-from lightrail.project.training.step_seeds import StepSeeds, seed_all
 from lightrail.project.training.samples import sampled_text
-from lightrail.project.training.system_metrics_folded import SystemMetrics
-from lightrail.project.training.system_metrics import Throughput
+from lightrail.project.training.stopping import leave_at_exit
+from lightrail.project.training.system_metrics import SystemMetrics, Throughput
 
 Stage = Literal["fit", "validate", "test", "predict"]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from lightrail.lightning_modules.base import read_checkpoint
-from lightrail.project.configuration import Configuration, parse
-from lightrail.project.configuration.sources import options
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.configuration import Configuration, parse
+from lightrail.project.configuration.sources import options, take_option
 from lightrail.project.tracking.lookup import run_checkpoint
 from lightrail.project.tracking.settings import TrackingConfig
 
@@ -58,14 +58,3 @@ def _reading_of(saved: dict[str, Any], given: Mapping[str, str]) -> dict[str, An
 
 def _absolute(path: str) -> Path:
     return Path(path).expanduser().resolve()
-
-
-def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[str]]:
-    """Take `name VALUE` or `name=VALUE` out of the arguments; the last one counts."""
-    value, rest = None, []
-    for option, text in options(arguments):
-        if option == name:
-            value = text
-        else:
-            rest.append(f"{option}={text}" if text else option)
-    return value, rest

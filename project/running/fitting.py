@@ -5,24 +5,88 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
+import lightning.pytorch as pl
 import pyarrow as pa
+import torch.distributed
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import WeightAveraging
 
+from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.causal_lm import CausalLM
-from lightrail.project.running.build import Experiment, build
-from lightrail.project.running.calibration import calibrate
-from lightrail.project.training.checkpoints import best_checkpoint, place_checkpoints
+from lightrail.project.basics.private_names import set_default_root
 from lightrail.project.configuration import Configuration
-from lightrail.project.models.predictions import PREDICTION, write_predictions
 from lightrail.project.figures.run_figures import write_figures
-from lightrail.project.training.samples import place_samples
-from lightrail.project.training.stopping import slurm_job
+from lightrail.project.models.predictions import PREDICTION, write_predictions
+from lightrail.project.running.build import Experiment, build
 from lightrail.project.tracking.logger import is_process_zero
 from lightrail.project.tracking.run import TrackedRun, start_run
+from lightrail.project.training.checkpoints import best_checkpoint, place_checkpoints, store_buffers
+from lightrail.project.training.samples import place_samples
+from lightrail.project.training.stopping import slurm_job
 
 log = logging.getLogger(__name__)
+
+
+def calibrate(experiment: Experiment, checkpoint: str | None) -> None:
+    """Calibrate the weights of a checkpoint, and write the outcome into that file; None: the weights as they are.
+
+    Done again, as after a kill in the middle, it ends the same. Without a validation split nothing happens.
+    """
+    trainer, model = experiment.trainer, experiment.model
+    calibration = _Calibration(checkpoint)
+    trainer.callbacks.append(calibration)  # type: ignore[attr-defined]
+    model.is_calibrating = True
+    try:
+        trainer.validate(model, datamodule=experiment.data, ckpt_path=checkpoint, verbose=False, weights_only=True)
+    finally:
+        model.is_calibrating = False
+        trainer.callbacks.remove(calibration)  # type: ignore[attr-defined]
+
+
+class _Calibration(Callback):
+    """Gathers the rows of a validation from all processes; at its end all calibrate alike, and the first one writes."""
+
+    def __init__(self, checkpoint: str | None) -> None:
+        self.checkpoint = checkpoint
+        self.rows: dict[int, Any] = {}
+        """By the number of the example."""
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if outputs is not None:
+            self.rows.update(zip(outputs["id"], outputs["row"], strict=True))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, TaskModule)
+        rows = self._all_rows(trainer)
+        if not rows:
+            return
+        figures = pl_module.calibrate(rows)
+        if trainer.is_global_zero and self.checkpoint is not None:
+            store_buffers(pl_module, Path(self.checkpoint))
+        trainer.strategy.barrier("calibrated")
+        if trainer.logger is not None:
+            trainer.logger.log_metrics(dict(figures), step=0)
+        if trainer.is_global_zero:
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+            log.info("calibrated on %d validation examples: %s", len(rows), shown)
+
+    def _all_rows(self, trainer: pl.Trainer) -> list[Any]:
+        parts: list[dict[int, Any]] = [self.rows]
+        if trainer.world_size > 1:
+            parts = [{} for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(parts, self.rows)
+        merged = {number: row for part in parts for number, row in part.items()}
+        return [merged[number] for number in sorted(merged)]
 
 
 @dataclass(frozen=True)
@@ -130,7 +194,7 @@ def attach(experiment: Experiment, run: TrackedRun) -> None:
     trainer = experiment.trainer
     trainer.logger = run.logger
     # Under SLURM Lightning goes on from any checkpoint of its own that it finds there.
-    trainer._default_root_dir = str(run.directory)  # type: ignore[attr-defined]
+    set_default_root(trainer, run.directory)
     place_checkpoints(trainer, run.directory / "checkpoints", run.run_id, run.upload_soon)
     place_samples(trainer, run.directory, run.upload_soon)
 

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import Configuration
 from lightrail.project.configuration.configuration import LARGEST_SEED
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.figures.plots import seed_scores
 from lightrail.project.running.fitting import fit, last_line
 from lightrail.project.running.resuming import find_interrupted, go_on, has_begun
-from lightrail.project.training.stopping import slurm_job
-from lightrail.project.figures.plots import seed_scores
 from lightrail.project.tracking.logger import is_process_zero
 from lightrail.project.tracking.lookup import children_of, test_metrics
 from lightrail.project.tracking.run import TrackedRun, continue_run, start_run
+from lightrail.project.training.stopping import slurm_job
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -1,15 +1,14 @@
 """Whether a run may go on here, and what its store and this machine's disk must say before it does."""
 
-import time
 from typing import TYPE_CHECKING
 
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.tracking.folders import RunFolders
+from lightrail.project.basics.private_names import tracking_store
 from lightrail.project.tracking.journal import Journal, Point
 from lightrail.project.tracking.lookup import run_artifact
-from lightrail.project.tracking.processes import Owner, RunLock, process_tag
-from lightrail.project.tracking.recovery import clear, process_of, send_pending
-from lightrail.project.tracking.waiting import note_waiting
+from lightrail.project.tracking.processes import process_tag
+from lightrail.project.tracking.recovery import clear, note_waiting, process_of, send_pending
+from lightrail.project.tracking.store import RunFolders
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -18,27 +17,6 @@ if TYPE_CHECKING:
 RESUMED_TAG = "lightrail.resumed"
 NOT_ENDED = 0
 """What MLflow takes for no time at all."""
-SECONDS_TO_SETTLE = 60.0
-"""How long a process that begins may take to close the run of another one, which it found dead."""
-_SECONDS_BETWEEN_TRIES = 0.05
-
-
-def lock_run(run_id: str, lock: RunLock, owner: Owner | None = None) -> None:
-    """Take the lock of a run for this process.
-
-    Args:
-        owner: the process that the run belonged to last. When that is dead, who has the lock is putting right what it
-            left, and is waited for.
-
-    Raises:
-        ConfigError: another process has it, or this one for the same run.
-    """
-    seconds = 0.0 if owner is None or owner.lives else SECONDS_TO_SETTLE
-    deadline = time.monotonic() + seconds
-    while not lock.acquire():
-        if time.monotonic() >= deadline:
-            raise ConfigError(f"run {run_id} is still running ({lock.holder()}). Wait for its end, or end it.")
-        time.sleep(_SECONDS_BETWEEN_TRIES)
 
 
 def prepare_to_continue(
@@ -95,7 +73,7 @@ def _set_running(client: "MlflowClient", run: "Run") -> None:
     from mlflow.entities import RunStatus, RunTag
 
     run_id, tags = run.info.run_id, run.data.tags
-    store = client._tracking_client.store  # the client alone can set an end time, and not take it back
+    store = tracking_store(client)  # the client alone can set an end time, and not take it back
     store.update_run_info(run_id, RunStatus.RUNNING, NOT_ENDED, None)
     count = int(tags.get(RESUMED_TAG, 0)) + 1
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in _new_tags(count).items()])

@@ -11,10 +11,9 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor
 from typing_extensions import override
 
-from lightrail.project.tracking.folders import RunFolders
 from lightrail.project.tracking.journal import Journal
-from lightrail.project.tracking.sender import MetricSender, milliseconds_now
-from lightrail.project.tracking.uploads import Uploads
+from lightrail.project.tracking.sender import MetricSender, Uploads, milliseconds_now
+from lightrail.project.tracking.store import RunFolders
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

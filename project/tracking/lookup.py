@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from lightrail.project.basics.did_you_mean import nearest
 from lightrail.project.basics.durable import put_in_place, sync
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.basics.did_you_mean import nearest
-from lightrail.project.tracking.folders import run_folders
+from lightrail.project.basics.renamed import with_current_paths
 from lightrail.project.tracking.settings import TrackingConfig
-from lightrail.project.tracking.store import open_store, store_uri
+from lightrail.project.tracking.store import open_store, run_folders, store_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -60,7 +60,7 @@ def run_configuration(run_id: str, tracking: TrackingConfig) -> dict[str, Any]:
         raise ConfigError(
             f"run {run.info.run_id} has no config.yaml: lightrail did not make it, or its files are gone."
         )
-    configuration: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    configuration: dict[str, Any] = with_current_paths(yaml.safe_load(path.read_text(encoding="utf-8")))
     return configuration
 
 

@@ -3,11 +3,18 @@
 import fcntl
 import os
 import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+
+from lightrail.project.basics.errors import ConfigError
+
+SECONDS_TO_SETTLE = 60.0
+"""How long a process that begins may take to close the run of another one, which it found dead."""
+_SECONDS_BETWEEN_TRIES = 0.05
 
 PROCESS_TAG = "lightrail.process"
 CLOCK_TOLERANCE_SECONDS = 5
@@ -112,3 +119,21 @@ class RunLock:
         with suppress(OSError):
             return str(owner_of(self.path.read_text()) or "another process")
         return "another process"
+
+
+def lock_run(run_id: str, lock: RunLock, owner: Owner | None = None) -> None:
+    """Take the lock of a run for this process.
+
+    Args:
+        owner: the process that the run belonged to last. When that is dead, who has the lock is putting right what it
+            left, and is waited for.
+
+    Raises:
+        ConfigError: another process has it, or this one for the same run.
+    """
+    seconds = 0.0 if owner is None or owner.lives else SECONDS_TO_SETTLE
+    deadline = time.monotonic() + seconds
+    while not lock.acquire():
+        if time.monotonic() >= deadline:
+            raise ConfigError(f"run {run_id} is still running ({lock.holder()}). Wait for its end, or end it.")
+        time.sleep(_SECONDS_BETWEEN_TRIES)

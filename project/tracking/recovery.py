@@ -1,21 +1,75 @@
 """Putting right what a process that died left behind: what was not sent, and a run that says RUNNING."""
 
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightrail.project.tracking.folders import RunFolders, run_folders
+from lightrail.project.basics.durable import write_whole
+from lightrail.project.basics.errors import first_line, without_password
 from lightrail.project.tracking.journal import Ending, Journal
 from lightrail.project.tracking.processes import PROCESS_TAG, Owner, RunLock, owner_of, this_machine
-from lightrail.project.tracking.sender import MAX_POINTS, Sent, deliver, first_line, milliseconds_now
-from lightrail.project.tracking.uploads import Uploads
-from lightrail.project.tracking.waiting import forget_waiting
+from lightrail.project.tracking.sender import MAX_POINTS, Sent, Uploads, deliver, milliseconds_now
+from lightrail.project.tracking.store import RunFolders, answering, local_path, run_folders, state_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WaitingRun:
+    """A run that was started here, and has not told its store all yet."""
+
+    run_id: str
+    store: str
+    """Address, without a password."""
+    journal: str
+    """Path of its file."""
+
+
+def note_waiting(run_id: str, uri: str, folders: RunFolders) -> None:
+    """Note a run that begins.
+
+    Raises:
+        OSError: the note cannot be written, and without it nobody would find the run's files again.
+    """
+    run = WaitingRun(run_id, without_password(uri), str(folders.journal))
+    file = _file_of(run_id)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, json.dumps(asdict(run)))
+    except OSError:
+        if not folders.is_store:
+            raise
+        log.debug("%s is not written: the store names the folder that the run's files are in", file)
+
+
+def forget_waiting(run_id: str) -> None:
+    with suppress(OSError):
+        _file_of(run_id).unlink()
+
+
+def waiting_runs() -> list[WaitingRun]:
+    """Return every run with a note on this machine, of any store."""
+    found = []
+    for file in sorted(_file_of("*").parent.glob("*.json")):
+        with suppress(OSError, ValueError, TypeError):
+            found.append(WaitingRun(**json.loads(file.read_text())))
+    return found
+
+
+def _file_of(run_id: str) -> Path:
+    return state_folder() / "waiting" / f"{run_id}.json"
+
 
 GONE = "the process is gone and did not say why (kill -9, out of memory or power); lightrail resume goes on from here"
 
@@ -143,3 +197,88 @@ def _steps_in(client: "MlflowClient", run_id: str) -> Callable[[str, int], bool]
         return step in known[key]
 
     return is_known
+
+
+@dataclass(frozen=True)
+class Synchronized:
+    """What became of one run."""
+
+    run_id: str
+    sent: Sent
+    problem: str = ""
+    """Why the store did not take it; what waits is still where it was."""
+
+    def __str__(self) -> str:
+        counts = {"metric": self.sent.metrics, "tag": self.sent.tags, "artifact": self.sent.artifacts}
+        parts = [f"{number} {name}{'' if number == 1 else 's'}" for name, number in counts.items() if number]
+        parts += [f"status {self.sent.status}"] if self.sent.status else []
+        return f"run {self.run_id}: {self.problem or 'sent ' + ', '.join(parts)}"
+
+
+def synchronize(client: "MlflowClient", uri: str) -> list[Synchronized]:
+    """Send what waits on this machine for the store at `uri`, and end the runs whose process is gone.
+
+    Returns: one item for each run that had something to send; a run whose process lives is left alone.
+
+    Raises:
+        ConfigError: the store does not answer any more.
+    """
+    with answering(uri):
+        found = set(_candidates(client, uri))
+    done = []
+    for run_id in sorted(found):
+        item = _send(client, uri, run_id)
+        if item is not None and (item.problem or item.sent != Sent()):
+            done.append(item)
+    return done
+
+
+def count_elsewhere(uri: str) -> dict[str, int]:
+    """Return how many runs of this machine have notes that name other stores."""
+    counts: dict[str, int] = {}
+    for run in waiting_runs():
+        if run.store != without_password(uri) and not Journal(Path(run.journal)).is_sent:
+            counts[run.store] = counts.get(run.store, 0) + 1
+    return counts
+
+
+def _send(client: "MlflowClient", uri: str, run_id: str) -> Synchronized | None:
+    from mlflow.exceptions import MlflowException
+
+    with answering(uri):
+        client.search_experiments(max_results=1)  # what is raised below is then about the run and not about the store
+    try:
+        run = client.get_run(run_id)
+        sent = settle(client, run, run_folders(run_id, run.info.artifact_uri))
+    except (MlflowException, OSError) as error:
+        return Synchronized(run_id, Sent(), f"not sent, {first_line(error)}")
+    return None if sent is None else Synchronized(run_id, sent)
+
+
+def _candidates(client: "MlflowClient", uri: str) -> Iterator[str]:
+    """Yield the ids of the runs of this store that may have something to send, from all that could tell of one."""
+    for waiting in waiting_runs():
+        if waiting.store == without_password(uri):
+            yield waiting.run_id
+    for run in running_here(client):
+        yield run.info.run_id
+    for experiment in client.search_experiments():
+        folder = local_path(experiment.artifact_location)
+        if folder is not None:
+            yield from (path.name for path in _unsent_in(folder))
+    for path in _unsent_in(state_folder()):
+        if _store_of(path / "artifacts") == without_password(uri):
+            yield path.name
+
+
+def _unsent_in(folder: Path) -> Iterator[Path]:
+    for journal in folder.glob("*/metrics.jsonl"):
+        if not Journal(journal).is_sent:
+            yield journal.parent
+
+
+def _store_of(artifacts: Path) -> str | None:
+    """Return the store that the run of a folder was begun in, None when the folder does not say."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads((artifacts / "checkpoints" / "run.json").read_text(encoding="utf-8"))["store"])
+    return None

@@ -1,37 +1,155 @@
 """A run from its first moment to its last: started whole or not at all, and with a status that is true throughout."""
 
+import json
 import logging
 import os
+import random
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from lightrail.project.basics.errors import ConfigError
-from lightrail.project.tracking.continuing import lock_run, prepare_to_continue
-from lightrail.project.tracking.experiment import experiment_id
-from lightrail.project.tracking.folders import RunFolders, run_folders
-from lightrail.project.tracking.inputs import log_inputs
+import yaml
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from lightrail.project.basics.errors import ConfigError, first_line, without_password
+from lightrail.project.provenance.recording import code_tags, user_tags, write_environment
+from lightrail.project.tracking.continuing import prepare_to_continue
+from lightrail.project.tracking.inputs import flatten, log_inputs
 from lightrail.project.tracking.journal import Ending
 from lightrail.project.tracking.logger import MlflowLogger, is_process_zero
 from lightrail.project.tracking.lookup import find_run, page_of
-from lightrail.project.tracking.params import flatten
-from lightrail.project.tracking.processes import RunLock, process_tag
-from lightrail.project.provenance.recording import code_tags, user_tags
-from lightrail.project.tracking.recovery import clear, close_dead_runs, process_of
+from lightrail.project.tracking.processes import RunLock, lock_run, process_tag
+from lightrail.project.tracking.recovery import clear, close_dead_runs, forget_waiting, note_waiting, process_of
 from lightrail.project.tracking.sender import milliseconds_now
 from lightrail.project.tracking.settings import TrackingConfig
-from lightrail.project.tracking.starting import check_tags, log_params, unseeded, write_first_files
-from lightrail.project.tracking.status import sigterm_raises, sigterm_waits, verdict
-from lightrail.project.tracking.store import answering, check_folder, open_store, store_uri, without_password
-from lightrail.project.tracking.waiting import forget_waiting, note_waiting
+from lightrail.project.tracking.store import (
+    RunFolders,
+    answering,
+    check_folder,
+    experiment_id,
+    open_store,
+    run_folders,
+    store_uri,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from lightrail.datamodules.base import SplitSummary
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+class GivenUp(Exception):  # noqa: N818 - it ended as somebody wanted
+    """Training was ended because it is not worth going on with.
+
+    Args:
+        step: optimizer step at which it was.
+    """
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"given up at step {step}")
+        self.step = step
+
+
+class Terminated(SystemExit):
+    """SIGTERM was received. Exit status 143, as a shell reports a process that the signal ended."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+
+
+def verdict(error: BaseException) -> tuple[str, str | None, BaseException]:
+    """Return the MLflow status for a run that `error` ended, the text of its error tag, and what to raise.
+
+    Lightning turns Ctrl-C into SystemExit(1) and SIGTERM into a SystemExit without a status: callers get back what
+    happened.
+    """
+    if isinstance(error, SIGTERMException | Terminated):
+        return "KILLED", None, Terminated()
+    if isinstance(error, KeyboardInterrupt | GivenUp):
+        return "KILLED", None, error
+    if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+        return "KILLED", None, KeyboardInterrupt()
+    return "FAILED", f"{type(error).__name__}: {first_line(error)}", error
+
+
+@contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """Have SIGTERM raise Terminated.
+
+    Inside fit, test and the like Lightning puts its own handler in front of ours, notes the signal and raises at the
+    end of the batch, on all processes at once; ours then keeps still.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        if signal.getsignal(signal.SIGTERM) is stop:
+            raise Terminated
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def sigterm_waits() -> Iterator[None]:
+    """Ignore SIGTERM while the end of a run is written, which takes a bounded time."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+MAX_PARAMS_PER_REQUEST = 100
+
+
+def check_tags(tags: dict[str, str]) -> None:
+    for name in tags:
+        if name.startswith(("lightrail.", "mlflow.")):
+            raise ConfigError(f"tracking.tags: names like {name!r} are reserved. Choose one with another beginning.")
+
+
+@contextmanager
+def unseeded() -> Iterator[None]:
+    """MLflow makes up names with Python's generator: seeded for a run, that gives all runs of a seed one name."""
+    state = random.getstate()
+    random.seed()
+    yield
+    random.setstate(state)
+
+
+def log_params(client: "MlflowClient", run_id: str, params: dict[str, str]) -> None:
+    from mlflow.entities import Param
+
+    items = [Param(key, value) for key, value in params.items()]
+    for start in range(0, len(items), MAX_PARAMS_PER_REQUEST):
+        client.log_batch(run_id, params=items[start : start + MAX_PARAMS_PER_REQUEST])
+
+
+def write_first_files(folder: Path, configuration: dict[str, Any], identity: dict[str, str]) -> None:
+    """Write the configuration, the environment and, beside the checkpoints to come, whose they are."""
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(configuration, sort_keys=False, allow_unicode=True)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    text = json.dumps(identity, indent=2, ensure_ascii=False)
+    (folder / "checkpoints" / "run.json").write_text(f"{text}\n", encoding="utf-8")
+    write_environment(folder / "environment")
+
 
 log = logging.getLogger(__name__)
 

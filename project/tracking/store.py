@@ -12,13 +12,69 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.durable import UNFINISHED, put_in_place
+from lightrail.project.basics.errors import ConfigError, without_password
+from lightrail.project.basics.private_names import tracking_store
 from lightrail.project.tracking.settings import TrackingConfig
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
+
+class RunFolders(NamedTuple):
+    """A run's two places: what is shown as its artifacts, and what is its own business beside them."""
+
+    artifacts: Path
+    journal: Path
+    is_store: bool
+    """Whether `artifacts` is the artifact store itself, so that nothing needs to be uploaded."""
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that the run belongs to."""
+        return self.journal.with_name("run.lock")
+
+    @property
+    def uploaded(self) -> Path:
+        """Notes what of `artifacts` the store has."""
+        return self.journal.with_name("uploaded.json")
+
+    @property
+    def uploading(self) -> Path:
+        """Holds the file that is being uploaded."""
+        return self.journal.with_name("uploading")
+
+
+def run_folders(run_id: str, artifact_uri: str) -> RunFolders:
+    """Return the folders of a run whose artifacts MLflow keeps at `artifact_uri`.
+
+    With a local artifact store that is the run's own folder there. With a remote one it is
+    `$XDG_STATE_HOME/lightrail/RUN_ID` (`~/.local/state/...`), from where the artifacts are uploaded.
+    """
+    local = local_path(artifact_uri)
+    if local is not None:
+        return RunFolders(local, local.parent / "metrics.jsonl", is_store=True)
+    folder = state_folder() / run_id
+    return RunFolders(folder / "artifacts", folder / "metrics.jsonl", is_store=False)
+
+
+def local_path(uri: str) -> Path | None:
+    """Return the folder that `uri` names on this machine, None for a remote one."""
+    parts = urllib.parse.urlsplit(uri)
+    if parts.scheme not in ("", "file"):
+        return None
+    return Path(urllib.parse.unquote(parts.path)) if parts.scheme else Path(uri)
+
+
+def state_folder() -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "lightrail"
+
 
 PROBE_SECONDS = 5
 """How long a server may take to accept a connection before a run is refused."""
@@ -63,8 +119,6 @@ def open_store(uri: str, *, create: bool) -> "MlflowClient":
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    from lightrail.project.tracking.database import make_database
-
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])  # for who imported it before us
     try:
         with _one_process_at_a_time(uri):
@@ -88,10 +142,6 @@ def answering(uri: str) -> Iterator[None]:
         words = (str(error).strip() or type(error).__name__).splitlines()[0]
         text = f"the MLflow store {uri} does not do what was asked: {words}"
         raise ConfigError(without_password(text)) from error
-
-
-def without_password(uri: str) -> str:
-    return re.sub(r"://([^:/@]+):[^@/]*@", r"://\1:***@", uri)
 
 
 def check_folder(folder: Path, setting: str) -> None:
@@ -157,3 +207,66 @@ def _one_process_at_a_time(uri: str) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def make_database(file: Path) -> None:
+    """Make MLflow's tables in a file beside, and give it its name when they are all there.
+
+    MLflow makes some sixty tables one after the other, in seconds, and can never again open a file in which a process
+    that was killed had made only some of them.
+    """
+    from mlflow import MlflowClient
+
+    unfinished = file.with_name(file.name + UNFINISHED)
+    for left in file.parent.glob(f"{unfinished.name}*"):  # of a process that was killed here
+        left.unlink()
+    store = tracking_store(MlflowClient(f"sqlite:///{unfinished}"))
+    store.engine.dispose()  # closes the file, whose name is about to change
+    put_in_place(unfinished, file)
+
+
+MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+"""Has MLflow's pages open on runs and metrics; they show traces of language-model calls otherwise."""
+
+
+def experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
+    """Return the id of the experiment `name`, made when missing.
+
+    Raises:
+        ConfigError: it was deleted, or files cannot be written where it keeps them.
+    """
+    found = client.get_experiment_by_name(name) or _create(client, uri, name)
+    if found.lifecycle_stage != "active":
+        raise ConfigError(
+            f"tracking.experiment {name!r} was deleted. Choose another name, or restore it: "
+            f"mlflow experiments restore --experiment-id {found.experiment_id}"
+        )
+    folder = local_path(found.artifact_location)
+    if folder is not None:
+        check_folder(folder, "tracking.uri")
+    return str(found.experiment_id)
+
+
+def _create(client: "MlflowClient", uri: str, name: str) -> "Experiment":
+    from mlflow.exceptions import MlflowException
+
+    location = _artifact_location(uri, name)
+    if location is not None:
+        folder = local_path(location)
+        assert folder is not None
+        check_folder(folder, "tracking.uri")
+    try:
+        client.create_experiment(name, artifact_location=location, tags=MODEL_TRAINING)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
+            raise ConfigError(f"tracking.experiment {name!r} cannot be made: {error.message}") from error
+    return client.get_experiment_by_name(name)
+
+
+def _artifact_location(uri: str, name: str) -> str | None:
+    """Return the folder beside a SQLite file; MLflow would take the working folder. A server knows its own."""
+    file = sqlite_file(uri)
+    if file is None:
+        return None
+    folder = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "experiment"
+    return (file.parent / "mlruns" / folder).as_uri()

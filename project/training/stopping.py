@@ -1,16 +1,20 @@
 """Stopping where nothing is lost: what a signal asks of training, and what is raised when it can be done."""
 
+import atexit
 import logging
 import os
 import signal
 import subprocess
 import threading
 import time
+from functools import cache
 from types import FrameType
 from typing import Any
 
+import torch.distributed
+
 from lightrail.project.tracking.logger import is_process_zero
-from lightrail.project.tracking.status import Terminated
+from lightrail.project.tracking.run import Terminated
 
 log = logging.getLogger(__name__)
 
@@ -85,3 +89,19 @@ def slurm_job() -> str:
 
 def _listened() -> list[int]:
     return [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if slurm_job() else [])]
+
+
+@cache
+def leave_at_exit() -> None:
+    """Have this process leave its group, if it is in one by then, before the interpreter is taken down.
+
+    Gloo's threads free tensors a moment after each operation. One that does so while the interpreter ends aborts the
+    process (pytorch/pytorch#179291), and Lightning's launcher then kills the first process, which has the end of the
+    run to write.
+    """
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -1,12 +1,20 @@
 """How fast a run trains."""
 
+import logging
+import threading
 import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import lightning.pytorch as pl
+import psutil
 import torch
 import torch.distributed
 from lightning.pytorch import Callback
+
+from lightrail.project.tracking.logger import MlflowLogger
+from lightrail.project.tracking.sender import milliseconds_now
 
 
 class Throughput(Callback):
@@ -56,3 +64,133 @@ class Throughput(Callback):
         self._last_step = trainer.global_step
         self._num_examples = self._num_tokens = 0
         self._since, self._paused_seconds = time.perf_counter(), 0.0
+
+
+log = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 10.0
+
+
+class SystemMetrics(Callback):
+    """Logs the use of processor, memory and the trainer's own GPUs while a tracked run trains or tests.
+
+    A thread of process zero measures, so that no step waits. The step is the number of whole seconds since the run
+    began, the time between an interruption and the resume included.
+    """
+
+    def __init__(self) -> None:
+        self._sampling: _Sampling | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._stop()
+        if trainer.is_global_zero and isinstance(trainer.logger, MlflowLogger):
+            self._sampling = _Sampling(trainer.logger, cuda_devices(trainer))
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._sampling is not None:
+            self._sampling.stop()
+        self._sampling = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_sampling": None}
+
+
+def cuda_devices(trainer: pl.Trainer) -> list[int]:
+    """Return the numbers of the GPUs that the trainer uses on this machine, as this process counts them."""
+    return list(trainer.device_ids) if trainer.strategy.root_device.type == "cuda" else []
+
+
+class ProcessUse:
+    """Measures this process and all that it started."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._seconds: dict[psutil.Process, float] = {}
+        self._since = time.monotonic()
+        self.measure()
+
+    def measure(self) -> dict[str, float]:
+        """Return processor time since the last call, in percent of one core, and the memory that is in use now.
+
+        Memory that processes share counts in each of them.
+        """
+        seconds, memory, now = {}, 0, time.monotonic()
+        for process in (self._process, *self._process.children(recursive=True)):
+            with suppress(psutil.Error), process.oneshot():  # one that ends at this moment
+                times = process.cpu_times()
+                seconds[process] = times.user + times.system
+                memory += process.memory_info().rss
+        used = sum(value - self._seconds.get(process, 0.0) for process, value in seconds.items())
+        elapsed = max(now - self._since, 1e-9)
+        self._seconds, self._since = seconds, now
+        return {
+            "system/cpu_utilization_percentage": 100 * used / elapsed,
+            "system/memory_usage_megabytes": memory / 1e6,
+        }
+
+
+def measure_gpu(device: int) -> dict[str, float]:
+    """Return memory in use, by all processes, and the share of time in which kernels ran; the unknown is left out.
+
+    Utilization, and the memory of a GPU that only another process uses, need nvidia-ml-py.
+    """
+    metrics = {}
+    memory = _first_known(lambda: torch.cuda.device_memory_used(device), lambda: _memory_of_own(device))
+    if memory is not None:
+        metrics[f"system/gpu_{device}_memory_usage_megabytes"] = memory / 1e6
+    busy = _first_known(lambda: torch.cuda.utilization(device))
+    if busy is not None:
+        metrics[f"system/gpu_{device}_utilization_percentage"] = float(busy)
+    return metrics
+
+
+def _memory_of_own(device: int) -> int:
+    if not torch.cuda.memory_reserved(device):
+        raise RuntimeError("asking would start CUDA there, which takes half a gigabyte")
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free
+
+
+def _first_known(*ways: Callable[[], int]) -> int | None:
+    for way in ways:
+        with suppress(Exception):  # each driver, card and partition of one refuses in words and classes of its own
+            return way()
+    return None
+
+
+class _Sampling:
+    """A thread that logs until it is stopped."""
+
+    def __init__(self, logger: MlflowLogger, devices: Sequence[int]) -> None:
+        self._logger, self._devices = logger, devices
+        self._stopped = threading.Event()
+        self._logging = threading.Lock()
+        threading.Thread(target=self._run, name="system metrics", daemon=True).start()
+
+    def stop(self) -> None:
+        """Log nothing from now on. Waits for no measurement."""
+        with self._logging:
+            self._stopped.set()
+
+    def _run(self) -> None:
+        try:
+            use = ProcessUse()
+            while not self._stopped.wait(INTERVAL_SECONDS):
+                metrics = use.measure()
+                for device in self._devices:
+                    metrics |= measure_gpu(device)
+                self._log(metrics)
+        except Exception:
+            log.warning("system metrics are no longer logged", exc_info=True)
+
+    def _log(self, metrics: dict[str, float]) -> None:
+        seconds = (milliseconds_now() - self._logger.start_time) // 1000
+        with self._logging:
+            if not self._stopped.is_set():  # after the end a run is closed
+                self._logger.log_metrics(metrics, step=seconds)

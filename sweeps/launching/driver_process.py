@@ -34,7 +34,7 @@ class DriverProcess:
 
         Raises: RuntimeError when it ends otherwise.
         """
-        command = [sys.executable, "-m", "project", "sweep", *self.arguments]
+        command = [sys.executable, "-m", "lightrail", "sweep", *self.arguments]
         with tempfile.TemporaryFile() as output:
             process = self._process = subprocess.Popen(command, cwd=self.folder, env=_environment(), stdout=output)
             try:

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lightrail.project.basics.errors import ConfigError
-from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.launching.driver_process import DriverProcess
 from lightrail.sweeps.launching.on_ray import run_on_ray
 from lightrail.sweeps.launching.on_slurm import run_on_slurm
+from lightrail.sweeps.search.definition import Sweep
 
 log = logging.getLogger(__name__)
 

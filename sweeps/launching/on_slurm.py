@@ -4,8 +4,8 @@ import logging
 from typing import Any
 
 from lightrail.project.basics.errors import ConfigError
-from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.launching.driver_process import DriverProcess
+from lightrail.sweeps.search.definition import Sweep
 
 log = logging.getLogger(__name__)
 

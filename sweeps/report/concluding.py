@@ -8,15 +8,14 @@ import optuna
 
 from lightrail.project.tracking.run import TrackedRun
 from lightrail.project.tracking.store import answering, open_store
-from lightrail.sweeps.search.confirming import Confirmation, confirmation_of, write_confirmation
-from lightrail.sweeps.search.definition import Sweep
-from lightrail.sweeps.search.outcomes import Outcome, best_outcomes, figures_of, outcomes_of
-from lightrail.sweeps.report.configurations import write_best
 from lightrail.sweeps.report.description import description, lead_of
 from lightrail.sweeps.report.page import report_page
 from lightrail.sweeps.report.pictures import write_pictures
 from lightrail.sweeps.report.registry import mark_best, register_best
-from lightrail.sweeps.report.tables import write_csv
+from lightrail.sweeps.report.tables import write_best, write_csv
+from lightrail.sweeps.search.confirming import Confirmation, confirmation_of, write_confirmation
+from lightrail.sweeps.search.definition import Sweep
+from lightrail.sweeps.search.outcomes import Outcome, best_outcomes, figures_of, outcomes_of
 
 log = logging.getLogger(__name__)
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-from lightrail.project.comparing.markdown import literal
 from lightrail.project.basics.tables import markdown_table
+from lightrail.project.comparing.markdown import literal
+from lightrail.sweeps.report.tables import named, setting_cells, settings_of, short_names, value_cells
 from lightrail.sweeps.search.confirming import Confirmation
 from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.search.outcomes import Outcome, counts_of, ranked
-from lightrail.sweeps.report.names import named, short_names
-from lightrail.sweeps.report.tables import setting_cells, settings_of, value_cells
 
 NUM_SHOWN = 10
 """Trials in the table."""

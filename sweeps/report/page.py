@@ -6,12 +6,11 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from lightrail.project.figures.style import STYLE
 from lightrail.project.basics.tables import html_table
+from lightrail.project.figures.style import STYLE
+from lightrail.sweeps.report.tables import seconds_cell, setting_cells, settings_of, short_names, value_cells
 from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.search.outcomes import Outcome
-from lightrail.sweeps.report.names import short_names
-from lightrail.sweeps.report.tables import seconds_cell, setting_cells, settings_of, value_cells
 
 OWN_STYLE = """
 tr.best td { font-weight: 600; }

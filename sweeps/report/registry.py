@@ -8,9 +8,9 @@ from mlflow.exceptions import MlflowException
 
 from lightrail.project.tracking.lookup import BEST_CHECKPOINT
 from lightrail.sweeps.search.definition import Sweep
-from lightrail.sweeps.search.worker import best_of
 from lightrail.sweeps.search.outcomes import Outcome
 from lightrail.sweeps.search.study import REPORTS
+from lightrail.sweeps.search.worker import best_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

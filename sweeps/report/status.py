@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import optuna
 
 from lightrail.project.basics.tables import markdown_table
+from lightrail.sweeps.report.tables import named, seconds_cell, setting_cells, settings_of, short_names, value_cells
 from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.search.outcomes import Outcome, best_outcomes, outcomes_of
-from lightrail.sweeps.report.names import named, short_names
-from lightrail.sweeps.report.tables import seconds_cell, setting_cells, settings_of, value_cells
 
 WIDTH = 120
 """Columns of a terminal."""

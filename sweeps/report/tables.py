@@ -1,12 +1,49 @@
 """The trials of a study as a table: for a spreadsheet, and for the study's page."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightrail.sweeps.search.definition import Sweep
-from lightrail.sweeps.search.outcomes import Outcome
-from lightrail.sweeps.report.names import short_value
+from lightrail.sweeps.search.outcomes import Outcome, configuration_of
+
+
+def short_names(names: Collection[str]) -> dict[str, str]:
+    """Give each dotted name the end that no other shares; of an end with many parts its first and last one.
+
+    >>> list(short_names(["model.optim.lr", "net.lstm.model.depth", "net.cnn.model.depth"]).values())
+    ['lr', 'lstm…depth', 'cnn…depth']
+    """
+    ends = {name: _own_end(name, names) for name in names}
+    short = {name: end if len(end) < 3 else [end[0] + "…" + end[-1]] for name, end in ends.items()}
+    joined = {name: ".".join(parts) for name, parts in short.items()}
+    is_clear = len(set(joined.values())) == len(joined)
+    return joined if is_clear else {name: ".".join(end) for name, end in ends.items()}
+
+
+def _own_end(name: str, names: Collection[str]) -> list[str]:
+    parts = name.split(".")
+    for size in range(1, len(parts)):
+        if not any(other != name and other.split(".")[-size:] == parts[-size:] for other in names):
+            return parts[-size:]
+    return parts
+
+
+def short_value(value: Any) -> str:
+    """A chosen value in few characters.
+
+    >>> short_value(0.00123456), short_value(3), short_value("lstm"), short_value(None)
+    ('0.00123', '3', 'lstm', 'null')
+    """
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def named(settings: Mapping[str, Any], short: Mapping[str, str]) -> list[str]:
+    """Give each setting as `name=value`."""
+    return [f"{short[name]}={short_value(value)}" for name, value in settings.items()]
 
 
 def write_csv(outcomes: Sequence[Outcome], sweep: Sweep, path: Path) -> None:
@@ -43,3 +80,17 @@ def setting_cells(outcome: Outcome, labels: Sequence[str]) -> list[str]:
 
 def seconds_cell(outcome: Outcome) -> str:
     return "" if outcome.seconds is None else f"{outcome.seconds:.1f}"
+
+
+def write_best(best: Sequence[Outcome], sweep: Sweep, folder: Path) -> list[str]:
+    """Write `best.yaml`; of several metrics `best/NN.yaml` for each trial of the Pareto front. Returns: their names."""
+    is_front = len(sweep.config.metrics) > 1
+    names = [f"best/{own.number:02}.yaml" if is_front else "best.yaml" for own in best]
+    for own, name in zip(best, names, strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        values = ", ".join(
+            f"{metric}={value:.4f}" for metric, value in zip(sweep.config.metrics, own.values, strict=True)
+        )
+        head = f"# Trial {own.number} of the sweep {sweep.name}: {values}\n"
+        (folder / name).write_text(head + configuration_of(own, sweep).dump(), encoding="utf-8")
+    return names

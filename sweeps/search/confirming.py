@@ -21,8 +21,8 @@ from lightrail.project.comparing.significance import Spread, student_interval
 from lightrail.project.configuration import Configuration
 from lightrail.project.configuration.configuration import LARGEST_SEED
 from lightrail.sweeps.search.definition import Sweep
-from lightrail.sweeps.search.worker import Interrupted, Reports, TrialFailed, best_of
 from lightrail.sweeps.search.outcomes import Outcome, configuration_of, outcomes_of, ranked
+from lightrail.sweeps.search.worker import Interrupted, Reports, TrialFailed, best_of
 
 log = logging.getLogger(__name__)
 

@@ -6,20 +6,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from lightrail.project.basics.catalogue import sweep_files
+from lightrail.project.basics.did_you_mean import did_you_mean
+from lightrail.project.basics.errors import ConfigError, without_password
 from lightrail.project.configuration import Configuration, parse
-from lightrail.project.configuration.building import build
 from lightrail.project.configuration.checking import Checker
 from lightrail.project.configuration.classes import AllowedClasses
+from lightrail.project.configuration.configuration import build
 from lightrail.project.configuration.parameters import parameters_of
 from lightrail.project.configuration.sources import Draft, Text, nest, options
 from lightrail.project.configuration.yaml_file import SettingPath, read_text, write_text
-from lightrail.project.basics.errors import ConfigError
-from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.tracking.store import without_password
 from lightrail.sweeps.search.space import Settings, Space, read_space
 
 Direction = Literal["maximize", "minimize"]
-DEFINITIONS = Path(__file__).parent / "definitions"
 SAMPLER = {"class_path": "optuna.samplers.TPESampler", "init_args": {"multivariate": True, "group": True}}
 
 
@@ -232,13 +231,8 @@ def _dotted(settings: Settings) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def definitions() -> dict[str, Path]:
-    """Shipped definitions by name."""
-    return {file.stem: file for file in sorted(DEFINITIONS.glob("*.yaml"))}
-
-
 def _find(name: str) -> Path:
-    shipped = definitions()
+    shipped = sweep_files()
     if Path(name).is_file():
         return Path(name)
     if name in shipped:

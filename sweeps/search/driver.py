@@ -18,12 +18,12 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from lightrail.project.training.stopping import exception_for
-from lightrail.sweeps.search.samplers import build_pruner, build_sampler
 from lightrail.sweeps.search.definition import Sweep
-from lightrail.sweeps.search.worker import Interrupted, TrialFailed, Worker
-from lightrail.sweeps.search.progress import Progress
-from lightrail.sweeps.search.study import end_orphans, finished, is_finished, num_taken, origin, restore_interrupted
 from lightrail.sweeps.search.locks import Turn
+from lightrail.sweeps.search.outcomes import Progress
+from lightrail.sweeps.search.samplers import build_pruner, build_sampler
+from lightrail.sweeps.search.study import end_orphans, finished, is_finished, num_taken, origin, restore_interrupted
+from lightrail.sweeps.search.worker import Interrupted, TrialFailed, Worker
 
 log = logging.getLogger(__name__)
 

@@ -3,12 +3,12 @@
 import logging
 from typing import Any
 
-from lightrail.project.configuration import Configuration
-from lightrail.project.basics.errors import ConfigError, Refusal
 from lightrail.project.basics.did_you_mean import did_you_mean
+from lightrail.project.basics.errors import ConfigError, Refusal
+from lightrail.project.configuration import Configuration
 from lightrail.sweeps.search.definition import Sweep
-from lightrail.sweeps.trials.process import call_forked
 from lightrail.sweeps.search.space import Settings
+from lightrail.sweeps.trials.process import call_forked
 
 log = logging.getLogger(__name__)
 

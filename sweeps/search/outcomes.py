@@ -1,7 +1,9 @@
 """What came of the trials of a study, each counted once however often it was interrupted."""
 
+import logging
 import math
 import statistics
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +13,11 @@ import optuna
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from lightrail.project.configuration import Configuration
+from lightrail.project.tracking.run import TrackedRun
 from lightrail.sweeps.search.definition import Sweep
+from lightrail.sweeps.search.study import FAILURE, HALVED, REPORTS, RUNS, WARM_START, finished, is_finished, origin
 from lightrail.sweeps.search.worker import best_of
 from lightrail.sweeps.trials.smaller_batches import with_half_batches
-from lightrail.sweeps.search.study import FAILURE, HALVED, REPORTS, RUNS, WARM_START, is_finished, origin
 
 ENDS = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -149,3 +152,43 @@ def _costs(outcome: Outcome, sweep: Sweep) -> tuple[float, ...]:
 
 def _dominates(costs: Sequence[float], other: Sequence[float]) -> bool:
     return all(one <= two for one, two in zip(costs, other, strict=True)) and math.dist(costs, other) > 0
+
+
+log = logging.getLogger(__name__)
+
+
+class Progress:
+    """Tells of each trial that ends.
+
+    Args:
+        parent: the study's run; None where another machine keeps it.
+    """
+
+    def __init__(self, sweep: Sweep, parent: TrackedRun | None) -> None:
+        self.sweep, self.parent = sweep, parent
+        self._telling = threading.Lock()
+
+    def ended(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        with self._telling:
+            done = finished(study)
+            log.info("trial %d %s; %d of %d", origin(trial), _told(trial, self.sweep), len(done), self._wanted)
+            if self.parent is None:
+                return
+            figures = figures_of(outcomes_of(study, self.sweep), self.sweep)
+            self.parent.logger.log_metrics(figures, step=len(done))
+
+    @property
+    def _wanted(self) -> int:
+        return self.sweep.config.n_trials
+
+
+def _told(trial: FrozenTrial, sweep: Sweep) -> str:
+    if trial.state == TrialState.COMPLETE:
+        values = ", ".join(
+            f"{name}={value:.4f}" for name, value in zip(sweep.config.metrics, trial.values, strict=True)
+        )
+        return f"finished: {values}"
+    if trial.state == TrialState.PRUNED:
+        what = "seeds" if sweep.compares_seeds else "validations"
+        return f"was given up after {len(trial.intermediate_values)} {what}"
+    return f"failed: {trial.user_attrs[FAILURE]['reason']}"

@@ -7,10 +7,10 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, GridSampler, QMCSampler, RandomSampler
 
+from lightrail.project.basics.did_you_mean import did_you_mean
+from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration.classes import AllowedClasses
 from lightrail.project.configuration.parameters import parameters_of
-from lightrail.project.basics.errors import ConfigError
-from lightrail.project.basics.did_you_mean import did_you_mean
 
 
 def build_sampler(spec: str | dict[str, Any], seed: int, sequence_seed: int) -> BaseSampler:

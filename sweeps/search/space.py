@@ -19,8 +19,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.did_you_mean import did_you_mean
+from lightrail.project.basics.errors import ConfigError
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial

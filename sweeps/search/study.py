@@ -12,13 +12,15 @@ from collections.abc import Sequence
 
 import optuna
 import sqlalchemy.exc
+import yaml
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, without_password
+from lightrail.project.basics.private_names import end_trial
+from lightrail.project.basics.renamed import with_current_paths
 from lightrail.project.tracking.processes import Owner, owner_of
-from lightrail.project.tracking.store import without_password
 from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.trials.process import SECONDS_TO_STOP, end_group
 
@@ -80,7 +82,7 @@ def open_study(sweep: Sweep, storage: RDBStorage) -> optuna.Study:
     before, now = study.user_attrs.get(IDENTITY), sweep.identity()
     if before is None:
         study.set_user_attr(IDENTITY, now)
-    elif before != now:
+    elif with_current_paths(yaml.safe_load(before)) != yaml.safe_load(now):
         raise ConfigError(
             f"the study {sweep.name!r} in {without_password(sweep.config.storage)} was begun with other settings "
             f"({_first_difference(before, now)}). Restore them, or give another name: --study NAME."
@@ -154,7 +156,7 @@ def _interrupted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 def _set_failed(study: optuna.Study, trial: FrozenTrial) -> None:
     try:
-        study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        end_trial(study, trial, TrialState.FAIL)
     except UpdateFinishedTrialError:
         log.debug("trial %d has ended meanwhile", trial.number)
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial
 
-from lightrail.project.configuration import Configuration
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.configuration import Configuration
 from lightrail.project.tracking.processes import PROCESS_TAG, Owner, process_tag
 from lightrail.project.tracking.store import open_store, store_uri
 from lightrail.sweeps.search.definition import Sweep
-from lightrail.sweeps.trials.smaller_batches import HALVED_TAG, with_half_batches
-from lightrail.sweeps.trials.messages import Assignment, Failed, Finished, Report, Started
-from lightrail.sweeps.trials.process import TrialProcess
 from lightrail.sweeps.search.space import Settings
 from lightrail.sweeps.search.study import DRIVER, FAILURE, HALVED, KILLS, PROCESS, REPORTS, RUNS, origin, requeue
+from lightrail.sweeps.trials.messages import Assignment, Failed, Finished, Report, Started
+from lightrail.sweeps.trials.process import TrialProcess
+from lightrail.sweeps.trials.smaller_batches import HALVED_TAG, with_half_batches
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ gc.disable()
 calm_mlflow()
 for module in (
     "lightrail.sweeps.trials.trial",
-    "lightrail.project.tracking.database",
+    "lightrail.project.tracking.store",
     "lightrail.project.figures.drawing",
     "mlflow",
     "mlflow.store.tracking.sqlalchemy_store",

@@ -18,9 +18,8 @@ from typing import Any
 import psutil
 
 from lightrail.project.tracking.processes import Owner
-from lightrail.sweeps.trials.causes import cause_in_others, forget_cause
 from lightrail.sweeps.trials.forked import answer, lead
-from lightrail.sweeps.trials.messages import Assignment, Failed, Finished, Message
+from lightrail.sweeps.trials.messages import Assignment, Failed, Finished, Message, cause_in_others, forget_cause
 
 SECONDS_TO_STOP = 60.0
 """How long a trial may take to write its checkpoint."""

@@ -1,6 +1,7 @@
 """One trial, in a process of its own: the training that `lightrail fit` does, or the rest of an interrupted one.
 
-Run: python -m lightrail.sweeps.trials.trial ASSIGNMENT.json FD LIFELINE_FD, for a trial of several processes, since Lightning starts
+Run: python -m lightrail.sweeps.trials.trial ASSIGNMENT.json FD LIFELINE_FD, for a trial of several processes, since
+Lightning starts
 the others with the command line of the first. Trials of one process are forked from one that has imported everything.
 """
 
@@ -19,19 +20,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lightrail.project.basics.errors import first_line
+from lightrail.project.basics.logs import set_up_logging
 from lightrail.project.configuration import Configuration
 from lightrail.project.running.fitting import fit
-from lightrail.project.basics.logs import set_up_logging
 from lightrail.project.running.resuming import find_interrupted, go_on, has_begun
 from lightrail.project.tracking.lookup import find_run, test_metrics
 from lightrail.project.tracking.recovery import close_dead_runs
-from lightrail.project.tracking.sender import first_line
-from lightrail.project.tracking.status import GivenUp, Terminated
+from lightrail.project.tracking.run import GivenUp, Terminated
 from lightrail.project.tracking.store import open_store, store_uri
-from lightrail.sweeps.trials.causes import cause_in_others, note_cause
-from lightrail.sweeps.trials.smaller_batches import HALVED_TAG
-from lightrail.sweeps.trials.messages import Assignment, Failed, FailureKind, Finished
 from lightrail.sweeps.trials.callback import GIVEN_UP_AT, Spoilt, TrialReporter
+from lightrail.sweeps.trials.messages import Assignment, Failed, FailureKind, Finished, cause_in_others, note_cause
+from lightrail.sweeps.trials.smaller_batches import HALVED_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

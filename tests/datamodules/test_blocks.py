@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from lightrail.datamodules.batches.batching import BatchConfig, BatchLoader, BucketSampler
 from lightrail.datamodules.batches.block_batches import collate_blocks
-from lightrail.datamodules.batches.blocks import NO_TARGET, BlockConfig, EvaluationPieces, PackedBlocks, SlidingBlocks, training_blocks
+from lightrail.datamodules.batches.blocks import (
+    NO_TARGET,
+    BlockConfig,
+    EvaluationPieces,
+    PackedBlocks,
+    SlidingBlocks,
+    training_blocks,
+)
 from lightrail.datamodules.batches.sampling import SourceDraw
 from lightrail.project.basics.errors import ConfigError
 

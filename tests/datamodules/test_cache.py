@@ -17,7 +17,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightrail.datamodules.cache import CacheWriter, TokenisedSplit, build_once, cache_folder, digest_of, file_digest, split_names
+from lightrail.datamodules.cache import (
+    CacheWriter,
+    TokenisedSplit,
+    build_once,
+    cache_folder,
+    digest_of,
+    file_digest,
+    split_names,
+)
 from lightrail.datamodules.cache import writing as cache_writing
 from lightrail.project.basics.errors import ConfigError
 from tests.children import SECONDS_TO_HANG

@@ -22,14 +22,14 @@ from hypothesis import strategies as st
 
 from lightrail.datamodules.base import DataModule, ReadingConfig, Split, SplitConfig
 from lightrail.datamodules.cache import cache_folder
+from lightrail.datamodules.cache.splitting import split_of
 from lightrail.datamodules.causal_lm import CausalLMData
 from lightrail.datamodules.corpus import encoding, shards
 from lightrail.datamodules.corpus.documents import Document, read_documents
 from lightrail.datamodules.corpus.shards import CorpusReading, Shard, shards_of
 from lightrail.datamodules.corpus.workers import run_jobs
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.datamodules.reading import ReadingNotes
-from lightrail.datamodules.cache.splitting import split_of
+from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.project.basics.errors import DataError
 from tests.children import SECONDS_TO_HANG
 from tests.datamodules.test_datamodule import lines, ready

@@ -17,10 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lightrail.datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
-from lightrail.datamodules.batches.batching import Batch, BatchConfig
-from lightrail.datamodules.batches.collating import pad
-from lightrail.datamodules.reading import Row
+from lightrail.datamodules.batches.batching import Batch, BatchConfig, pad
 from lightrail.datamodules.cache.splitting import split_of
+from lightrail.datamodules.reading import Row
 from lightrail.project.basics.errors import ConfigError, DataError
 from tests.tiny import quiet_trainer
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lightrail.datamodules.reading.embedded import _DISTRIBUTIONS, EMBEDDED, Word, embedded_file, entity_spans
 from lightrail.datamodules.reading import Row, read_rows
+from lightrail.datamodules.reading.embedded import _DISTRIBUTIONS, EMBEDDED, Word, embedded_file, entity_spans
 from lightrail.project.basics.errors import ConfigError, DataError
 
 try:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from lightrail.datamodules.base import ReadingConfig
 from lightrail.datamodules.batches.batching import Batch, BatchConfig
 from lightrail.datamodules.entities import EntityData
-from lightrail.datamodules.spans.entity_batches import NO_TAG, number_tags
 from lightrail.datamodules.reading import TaggedLines
+from lightrail.datamodules.spans.entity_batches import NO_TAG, number_tags
 from lightrail.datamodules.tokens.units import Units, cut_text, join_units
 from lightrail.project.basics.errors import DataError, Refusal
 from tests.datamodules.test_embedded import installed

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightrail.datamodules.base import SplitConfig
-from lightrail.datamodules.pinyin import HANZI, NOT_A_CANDIDATE, NOT_A_TARGET, PAD, UNKNOWN, PinyinData, normalised, read_aloud
+from lightrail.datamodules.pinyin import (
+    HANZI,
+    NOT_A_CANDIDATE,
+    NOT_A_TARGET,
+    PAD,
+    UNKNOWN,
+    PinyinData,
+    normalised,
+    read_aloud,
+)
 from lightrail.datamodules.reading import Row
 from lightrail.project.basics.errors import ConfigError, DataError
 

@@ -357,7 +357,8 @@ def test_empty_rows_are_kept_when_asked_for(write: Write) -> None:
 
 def test_reading_a_text_file_imports_no_heavy_library(write: Write) -> None:
     program = (
-        "import sys; from lightrail.datamodules.reading import read_rows; list(read_rows(sys.argv[1], columns=['text']));"
+        "import sys; from lightrail.datamodules.reading import read_rows;"
+        "list(read_rows(sys.argv[1], columns=['text']));"
         "print([name for name in ('torch', 'pyarrow', 'datasets', 'pandas') if name in sys.modules])"
     )
     command = [sys.executable, "-c", program, write("a.txt", "a\n")]

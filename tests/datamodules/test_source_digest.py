@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 
 from lightrail.datamodules.reading import FileFormat
-from lightrail.datamodules.reading.source_digest import source_digest
+from lightrail.datamodules.reading.sources import source_digest
 from lightrail.project.basics.errors import ConfigError, DataError
 
 

@@ -54,7 +54,10 @@ def test_a_larger_fraction_keeps_the_rows_of_a_smaller_one() -> None:
 
 
 def test_every_process_makes_the_same_split() -> None:
-    program = "from lightrail.datamodules.cache.splitting import split_of; print([split_of(str(i), 7, .3, .3) for i in range(50)])"
+    program = (
+        "from lightrail.datamodules.cache.splitting import split_of;"
+        "print([split_of(str(i), 7, .3, .3) for i in range(50)])"
+    )
     environment = {**os.environ, "PYTHONHASHSEED": "123"}
     result = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, check=True, text=True

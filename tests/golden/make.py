@@ -26,7 +26,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightrail.project.configuration import parse
 from lightrail.project.running.fitting import fit
 from lightrail.project.tracking.processes import this_machine
-from lightrail.project.tracking.status import Terminated
+from lightrail.project.tracking.run import Terminated
 from tests.contract import Contract
 from tests.golden.unpacking import ARCHIVE, DATABASES, MADE_IN, replace_texts
 from tests.lightning_modules.test_causal_lm import TestPackedCharacters

@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
-from lightrail.project.running.build import build
 from lightrail.project.basics.catalogue import experiment_files, sweep_files
 from lightrail.project.configuration import parse
 from lightrail.project.configuration.yaml_file import write_text
+from lightrail.project.running.build import build
 from lightrail.sweeps.search.definition import load
 from tests.lightning_modules.test_causal_lm import write_gpt2
 from tests.test_docs import EVERY_SPLIT_HAS_ROWS, FILES, OF_THE_CHECKPOINT, QUIET, SMALL_DATA, class_name

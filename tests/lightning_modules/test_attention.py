@@ -5,7 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightrail.lightning_modules.networks.attention import KeyValueCache, attend, rotary_angles, rotary_tables, rotate, turn
+from lightrail.lightning_modules.networks.attention import (
+    KeyValueCache,
+    attend,
+    rotary_angles,
+    rotary_tables,
+    rotate,
+    turn,
+)
 
 
 @pytest.mark.parametrize("positions", [torch.arange(5), torch.tensor([[0, 1, 2, 0, 1], [0, 0, 1, 2, 3]])])

@@ -15,8 +15,8 @@ from torch import nn
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder
 from lightrail.lightning_modules.networks.encoders.encoder import Encoder
-from lightrail.project.running.build import build
 from lightrail.project.configuration import parse
+from lightrail.project.running.build import build
 from tests.lightning_modules.test_text_classification import write_texts
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what PyTorch itself does when it compiles

@@ -11,7 +11,15 @@ from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.scheme import IOB2, IOBES
 
 from lightrail.lightning_modules.metrics.entities import EntityMetric
-from lightrail.lightning_modules.metrics.entity_scores import Entity, counts_by_type, entity_scores, metric_names, outcomes, read, written
+from lightrail.lightning_modules.metrics.entity_scores import (
+    Entity,
+    counts_by_type,
+    entity_scores,
+    metric_names,
+    outcomes,
+    read,
+    written,
+)
 from lightrail.lightning_modules.metrics.kinds import scores_from_json, scores_to_json
 from lightrail.project.basics.errors import DataError
 

@@ -7,9 +7,9 @@ from sklearn.metrics import f1_score
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from lightrail.lightning_modules.label_head import LabelHead
 from lightrail.lightning_modules.label_loss import LabelLossConfig
 from lightrail.lightning_modules.metrics.calibration import fit_temperature, fit_thresholds
-from lightrail.lightning_modules.label_head import LabelHead
 
 LABELS = ["a", "b", "c"]
 

@@ -11,8 +11,8 @@ from sklearn.metrics import log_loss, recall_score
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
-from lightrail.lightning_modules.label_loss import LabelLoss, LabelLossConfig, label_weights
 from lightrail.lightning_modules.label_head import LabelHead
+from lightrail.lightning_modules.label_loss import LabelLoss, LabelLossConfig, label_weights
 from lightrail.project.basics.errors import ConfigError
 
 LABELS = ["a", "b", "c"]

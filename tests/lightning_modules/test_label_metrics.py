@@ -15,8 +15,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_auroc, multiclass_calibration_error
 from torchmetrics.functional.classification import multilabel_average_precision as torchmetrics_average_precision
 
-from lightrail.lightning_modules.metrics.label_scores import SEPARATOR, CalibrationError, label_scores
-from lightrail.lightning_modules.metrics.labels import LabelMetrics
+from lightrail.lightning_modules.metrics.label_scores import SEPARATOR, CalibrationError, LabelMetrics, label_scores
 from lightrail.lightning_modules.metrics.ranking import auroc, average_precision
 
 LABELS = ["a", "b", "c", "d"]

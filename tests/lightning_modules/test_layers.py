@@ -10,7 +10,14 @@ from transformers import AutoConfig, AutoModel
 from lightrail.lightning_modules.networks.encoders.encoder import Encoder
 from lightrail.lightning_modules.networks.encoders.recurrent import LstmConfig
 from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
-from lightrail.lightning_modules.optimization import OptimConfig, build_optimizer, drop_frozen_gradients, freeze, layer_numbers, parameter_groups
+from lightrail.lightning_modules.optimization import (
+    OptimConfig,
+    build_optimizer,
+    drop_frozen_gradients,
+    freeze,
+    layer_numbers,
+    parameter_groups,
+)
 from lightrail.project.basics.errors import ConfigError
 
 SIZES = {"vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}

@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lightrail.lightning_modules.optimization import OptimConfig, Schedule, ScheduleName, build_optimizer, build_schedule, clip_gradients, freeze, schedule_factor
+from lightrail.lightning_modules.optimization import (
+    OptimConfig,
+    Schedule,
+    ScheduleName,
+    build_optimizer,
+    build_schedule,
+    clip_gradients,
+    freeze,
+    schedule_factor,
+)
 from lightrail.project.basics.errors import ConfigError
 
 

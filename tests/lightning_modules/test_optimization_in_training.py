@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from lightrail.lightning_modules.optimization import layer_numbers
-from lightrail.project.running.build import build
-from lightrail.project.running.changed_settings import changed_settings, refuse_fixed
-from lightrail.project.configuration import parse
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.configuration import parse
+from lightrail.project.running.build import build
+from lightrail.project.running.resuming import changed_settings, refuse_fixed
 from tests.contract import processes
 from tests.going_on import BY_BATCHES, EVERY_STEP, Trained, check_every_state, train
 from tests.lightning_modules.test_text_classification import TestTextClassifierFromScratch as Classifier

@@ -9,9 +9,24 @@ from sklearn.metrics import accuracy_score, f1_score
 from torchmetrics.classification import MulticlassF1Score
 
 from lightrail.lightning_modules.metrics.kinds import KINDS, scores_from_json, scores_to_json
-from lightrail.lightning_modules.metrics.label_scores import CalibrationError, MacroPrecision, MacroRecall, Matthews, MicroF1, WeightedF1
+from lightrail.lightning_modules.metrics.label_scores import (
+    CalibrationError,
+    MacroPrecision,
+    MacroRecall,
+    Matthews,
+    MicroF1,
+    WeightedF1,
+)
 from lightrail.lightning_modules.metrics.ranking import MacroAuroc, MacroAveragePrecision
-from lightrail.lightning_modules.metrics.scores import Columns, MacroF1, Score, ShareEqual, ShareZero, SumRatio, WeightedMean
+from lightrail.lightning_modules.metrics.scores import (
+    Columns,
+    MacroF1,
+    Score,
+    ShareEqual,
+    ShareZero,
+    SumRatio,
+    WeightedMean,
+)
 from lightrail.project.basics.errors import ConfigError, DataError
 
 LABELS = ("a", "b", "c", "d")

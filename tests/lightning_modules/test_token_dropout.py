@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from lightrail.lightning_modules.networks.encoders.embedding import TokenDropout
 from lightrail.lightning_modules.networks.encoders.encoder import UNKNOWN
-from lightrail.lightning_modules.networks.encoders.token_dropout import TokenDropout
 from lightrail.lightning_modules.text_classification import mean_over_windows
 from lightrail.project.basics.errors import ConfigError
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.datamodules.tokens.learning import load_language_tokenizer
+from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.causal_lm import CausalLM
 from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig

@@ -286,7 +286,7 @@ def test_a_disk_that_fills_while_the_run_is_started_leaves_no_run(
     def full(folder: Path) -> None:
         raise OSError(28, "No space left on device", str(folder))
 
-    monkeypatch.setattr("lightrail.project.tracking.starting.write_environment", full)
+    monkeypatch.setattr("lightrail.project.tracking.run.write_environment", full)
     outcome = lightrail("fit", *texts, f"--tracking.uri={store}")
     assert outcome.status == 2
     assert "the run could not be started: [Errno 28] No space left on device" in outcome.err

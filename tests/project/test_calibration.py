@@ -10,7 +10,7 @@ import torch
 
 from lightrail.lightning_modules.base import TaskModule, read_checkpoint
 from lightrail.lightning_modules.text_classification import TextClassifier
-from lightrail.project.running import calibration
+from lightrail.project.running import fitting as calibration
 from lightrail.project.training.checkpoints import store_buffers
 from tests.children import Child
 from tests.lightning_modules.test_text_classification import write_texts

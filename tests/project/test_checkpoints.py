@@ -13,10 +13,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from lightrail.lightning_modules.optimization import OptimConfig
-from lightrail.project.training.checkpoints import DurableCheckpointIO, best_checkpoint, checkpoint_callbacks, place_checkpoints
 from lightrail.project.basics.durable import remove_unfinished
-from lightrail.project.training.last_checkpoint import LastCheckpoint
 from lightrail.project.tracking.settings import CheckpointConfig
+from lightrail.project.training.checkpoints import (
+    DurableCheckpointIO,
+    LastCheckpoint,
+    best_checkpoint,
+    checkpoint_callbacks,
+    place_checkpoints,
+)
 from tests.tiny import Signs, fit, quiet_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")

@@ -8,8 +8,7 @@ import pytest
 
 from lightrail.project import cli
 from lightrail.project.basics import logs
-from lightrail.project.basics.errors import DataError
-from lightrail.project.basics.shown import Shown
+from lightrail.project.basics.errors import DataError, Shown
 
 HEAVY = {"torch", "lightning", "mlflow", "transformers", "datasets", "numpy", "jsonargparse", "rich"}
 
@@ -17,7 +16,7 @@ PROBLEMS = ("warning", "error")
 
 
 def output_of(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "project", *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-m", "lightrail", *arguments], capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -121,14 +120,19 @@ import logging
 from lightrail.project.basics.logs import set_up_logging
 set_up_logging()
 logging.getLogger("lightning.pytorch").setLevel(logging.INFO)  # as Lightning does when it is imported
-for name in ("lightrail.project.running.build", "lightrail.datamodules.base", "lightning.pytorch.tips", "alembic.runtime", "httpx"):
+names = "lightrail.project.running.build lightrail.datamodules.base lightning.pytorch.tips alembic.runtime httpx"
+for name in names.split():
     for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
         logging.getLogger(name).log(level, "%s %s", name, logging.getLevelName(level).lower())
 """
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout == ""
     shown = [line.split(" ", 2)[2] for line in done.stderr.splitlines()]
-    ours = [f"{name} {level}" for name in ("lightrail.project.running.build", "lightrail.datamodules.base") for level in ("info", *PROBLEMS)]
+    ours = [
+        f"{name} {level}"
+        for name in ("lightrail.project.running.build", "lightrail.datamodules.base")
+        for level in ("info", *PROBLEMS)
+    ]
     theirs = [
         f"{name} {level}" for name in ("lightning.pytorch.tips", "alembic.runtime", "httpx") for level in PROBLEMS
     ]

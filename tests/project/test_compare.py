@@ -18,7 +18,7 @@ from mlflow.entities import Param, RunTag
 from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
 
 from lightrail.lightning_modules.metrics.scores import MacroF1, Score, ShareEqual, SumRatio, WeightedMean
-from lightrail.project.models.stored_scores import with_scores
+from lightrail.project.models.predictions import with_scores
 from tests.project.running import Fitted, Outcome, RecordedRun, lightrail, runs_in
 from tests.project.test_tracking_lookup import FarAway
 

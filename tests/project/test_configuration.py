@@ -12,10 +12,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from lightrail.project.basics.catalogue import experiment_files
+from lightrail.project.basics.errors import ConfigError, Shown
 from lightrail.project.configuration import Configuration, parse
-from lightrail.project.configuration.leaves import read
-from lightrail.project.basics.errors import ConfigError
-from lightrail.project.basics.shown import Shown
+from lightrail.project.configuration.parameters import read
 from lightrail.project.tracking.settings import TrackingConfig
 from tests.project.components import Lines, NamedConfig, Recorder, ScheduleConfig, StepConfig, Tagger, WideConfig
 
@@ -115,7 +114,7 @@ def test_the_first_type_of_several_that_a_text_can_be_counts(first: type[int | f
 def test_every_shipped_experiment_is_a_configuration() -> None:
     assert experiment_files()
     for name in experiment_files():
-        assert parse(["--config", name]).values["model"]["class_path"].startswith("lightning_modules.")
+        assert parse(["--config", name]).values["model"]["class_path"].startswith("lightrail.lightning_modules.")
 
 
 def test_settings_are_taken_from_left_to_right(write: WriteYaml) -> None:

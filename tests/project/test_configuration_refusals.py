@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lightrail.project.configuration import parse
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.configuration import parse
 
 ALLOW = ("--allow_modules", "tests.project.components")
 CHOSEN = (*ALLOW, "--model", "Tagger", "--data", "Lines")

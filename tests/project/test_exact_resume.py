@@ -15,9 +15,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch.amp.grad_scaler import GradScaler
 
+from lightrail.project.configuration import parse
 from lightrail.project.running.build import Experiment, build
 from lightrail.project.training.checkpoints import place_checkpoints
-from lightrail.project.configuration import parse
 from tests.going_on import BY_BATCHES, BY_EPOCHS, EVERY_STEP, check_every_state, train, weights_in
 from tests.lightning_modules.test_text_classification import TestTextClassifierFromScratch as Classifier
 

@@ -15,7 +15,10 @@ from lightrail.lightning_modules.networks.adapters import LoraConfig
 from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig
 from lightrail.lightning_modules.networks.decoders.plain_decoder import PlainDecoderConfig
 from lightrail.lightning_modules.networks.decoders.pretrained_decoder import ArchitectureConfig, PretrainedDecoderConfig
-from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoder, TransformerDecoderConfig
+from lightrail.lightning_modules.networks.decoders.transformer_decoder import (
+    TransformerDecoder,
+    TransformerDecoderConfig,
+)
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.models.exporting import export
 from lightrail.project.models.model_card import model_card

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.datamodules.tokens.learning import load_language_tokenizer
+from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.lightning_modules.generation import GenerationConfig
 from lightrail.project.models.generating import text_model
 from tests.children import SECONDS_TO_HANG
@@ -139,7 +139,7 @@ def test_a_question_is_put_as_in_training(tmp_path: Path) -> None:
 @contextmanager
 def begun(checkpoint: str) -> Iterator[subprocess.Popen[bytes]]:
     """The command in a process of its own, which has shown its first characters."""
-    command = [sys.executable, "-m", "project", "generate", checkpoint, "--prompt=春", "--max_tokens=100000"]
+    command = [sys.executable, "-m", "lightrail", "generate", checkpoint, "--prompt=春", "--max_tokens=100000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.read(1)

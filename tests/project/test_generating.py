@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.datamodules.tokens.learning import load_language_tokenizer
+from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.lightning_modules.generation import GenerationConfig
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.models.generating import GrowingText, TextModel, load_text_model, text_model

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from lightrail.project.figures.language_report import draw_loss_by_position
+from lightrail.project.figures.plots import draw_loss_by_position
 from tests.lightning_modules.test_causal_lm import OURS, TEXTS, write_texts
 from tests.project.running import FOUR_STEPS, QUIET, RecordedRun, lightrail
 

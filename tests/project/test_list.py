@@ -7,8 +7,8 @@ import pytest
 
 from lightrail.project.basics import catalogue
 from lightrail.project.basics.catalogue import Component, Entry, components
-from lightrail.project.commands.list import listing, run
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.commands.list import listing, run
 from lightrail.project.tracking.run import start_run
 from lightrail.project.tracking.settings import TrackingConfig
 from tests.project.running import lightrail
@@ -37,7 +37,7 @@ class Aligner(TaskModule[int]): pass
         "lightning_modules/networks/wide.py": 'class WideConfig(SharedConfig):\n    """Wide."""',
         "lightning_modules/metrics/other.py": "class NotATask(TaskModule): pass",
         "datamodules/lines.py": 'class Lines(DataModule):\n    """A line each."""',
-        "datamodules/embedded.py": """
+        "datamodules/reading/embedded.py": """
 EMBEDDED: dict[str, EmbeddedSet] = {
     "news": EmbeddedSet(columns=("a",), description="News\\nof 1998.", read=lambda: rows("x")),
     "poems": EmbeddedSet("Poems.", ("text",)),
@@ -78,7 +78,7 @@ def test_components_know_the_module_they_are_imported_from(root: Path) -> None:
     (root / "datamodules/reading/__init__.py").write_text("class Reader: pass")
     found = {component.name: component for component in components(root / "datamodules", root=root)}
     assert found["Reader"].module == "lightrail.datamodules.reading"
-    assert found["Lines"] == Component("Lines", "datamodules.lines", ("DataModule",), "A line each.")
+    assert found["Lines"] == Component("Lines", "lightrail.datamodules.lines", ("DataModule",), "A line each.")
 
 
 def test_what_ships_is_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightrail.project.cli import main
 from lightrail.project.tracking.logger import MlflowLogger
-from lightrail.project.tracking.waiting import waiting_runs
+from lightrail.project.tracking.recovery import waiting_runs
 from tests.children import SECONDS_TO_HANG
 from tests.lightning_modules.test_pinyin import TINY, write_sentences
 from tests.project.running import QUIET, Outcome, lightrail

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from lightrail.project.models.answer_files import check_output, flat, with_named_lists, write_answers
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.models.answer_files import check_output, flat, with_named_lists, write_answers
 from tests.children import SECONDS_TO_HANG
 from tests.lightning_modules.test_entities import TEXTS as SENTENCES
 from tests.lightning_modules.test_entities import TINY as TINY_TAGGER
@@ -372,7 +372,7 @@ def test_a_pipe_gets_answers_and_nothing_else(fitted_classifier: Fitted, tmp_pat
     num_texts = 5000  # more than a pipe holds
     text = "".join(f"好 film {number}\n" for number in range(num_texts))
     arguments = [*named(fitted_classifier), "--data.path=-", "--data.batch.size=1000"]
-    predict = [sys.executable, "-m", "project", "predict", *arguments]
+    predict = [sys.executable, "-m", "lightrail", "predict", *arguments]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LIGHTRAIL_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
     piped = subprocess.run(
         ["bash", "-o", "pipefail", "-c", f'"$@" | {command}', "bash", *predict],

@@ -14,8 +14,13 @@ from lightning.pytorch import Callback
 
 from lightrail.datamodules.batches.batching import BatchConfig, BatchLoader, BucketSampler
 from lightrail.lightning_modules.metrics.scores import ShareEqual, WeightedMean
-from lightrail.project.models.stored_scores import stored_scores
-from lightrail.project.models.predictions import NUM_WORST, PredictionTable, worst_mistakes, write_predictions
+from lightrail.project.models.predictions import (
+    NUM_WORST,
+    PredictionTable,
+    stored_scores,
+    worst_mistakes,
+    write_predictions,
+)
 from tests.tiny import Points, Signs, collate_points, points_loader, quiet_trainer
 
 SCORES = {"accuracy": ShareEqual(), "loss": WeightedMean(column="loss", higher_is_better=False)}

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
-from lightrail.project.training.step_seeds import StepSeeds, seed_all
+from lightrail.project.training.checkpoints import StepSeeds, seed_all
 from tests.tiny import fit
 
 Draw = tuple[float, float, float]

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from lightrail.project.provenance import recording as provenance
-from lightrail.project.provenance.machine import hardware
+from lightrail.project.provenance.recording import hardware
 from tests.lightning_modules.test_text_classification import write_texts
 from tests.project.running import FOUR_STEPS, QUIET, Outcome, RecordedRun, lightrail, runs_in, same_weights
 

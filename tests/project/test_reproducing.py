@@ -9,10 +9,17 @@ import pytest
 from lightrail.project.basics.catalogue import ROOT
 from lightrail.project.reproducing.code_changes import changed_places
 from lightrail.project.reproducing.hardware_changes import hardware_changes
-from lightrail.project.reproducing.outcome import History, MetricPair, Outcome, PredictionPair, compare_predictions
+from lightrail.project.reproducing.outcome import (
+    History,
+    MetricPair,
+    Outcome,
+    PredictionPair,
+    compare_predictions,
+    in_few_words,
+    table,
+)
 from lightrail.project.reproducing.package_changes import needed_packages
-from lightrail.project.reproducing.present_files import present_file
-from lightrail.project.reproducing.verdict import in_few_words, table
+from lightrail.project.reproducing.stored_repository import present_file, present_files
 
 CURVE: History = [(1, 0.5), (2, 0.25), (3, math.nan)]
 SAME = PredictionPair(11, 0, {})
@@ -103,7 +110,10 @@ def test_the_present_file_is_the_one_that_would_be_imported(tmp_path: Path, monk
     assert present_file("not_imported_yet.py") == tmp_path / "not_imported_yet.py"
     assert present_file("no_package_file/inner/deep.py") == tmp_path / "no_package_file" / "inner" / "deep.py"
     assert present_file("no_package_file/inner/missing.py") is None
-    assert present_file("project/cli.py") == ROOT / "project" / "cli.py"
+    ours = {"files": {"project/cli.py": "", "project/gone.py": ""}}
+    assert list(present_files(ours)) == [("project/cli.py", ROOT / "project" / "cli.py"), ("project/gone.py", None)]
+    theirs = {"files": {"not_imported_yet.py": ""}}
+    assert list(present_files(theirs)) == [("not_imported_yet.py", tmp_path / "not_imported_yet.py")]
 
 
 def test_needed_packages_are_requirements_of_requirements_and_not_the_tools_of_developers() -> None:

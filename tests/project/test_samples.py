@@ -15,12 +15,11 @@ from lightrail.datamodules.batches.batching import BatchConfig, BatchLoader, Buc
 from lightrail.datamodules.tokens.learning import load_language_tokenizer
 from lightrail.lightning_modules.causal_lm import CausalLM
 from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
-from lightrail.project.training.checkpoints import checkpoint_callbacks, place_checkpoints
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.models.generating import text_model
-from lightrail.project.training.step_seeds import StepSeeds
-from lightrail.project.training.samples import GENERATED, SampledText, generated_texts, place_samples, sampled_text
 from lightrail.project.tracking.settings import CheckpointConfig, SamplesConfig
+from lightrail.project.training.checkpoints import StepSeeds, checkpoint_callbacks, place_checkpoints
+from lightrail.project.training.samples import GENERATED, SampledText, generated_texts, place_samples, sampled_text
 from tests.project.language import TEXTS
 from tests.project.running import FOUR_STEPS, QUIET, RaiseAt, RecordedRun, lightrail
 from tests.tiny import Curves, Signs, quiet_trainer

@@ -12,11 +12,10 @@ import torch
 from lightning.pytorch import Callback
 
 from lightrail.lightning_modules.optimization import OptimConfig
-from lightrail.project.training.checkpoints import place_checkpoints
-from lightrail.project.training.last_checkpoint import LastCheckpoint
-from lightrail.project.training.stopping import SECONDS_OF_ONE_SIGNAL, StopRequest, slurm_job
+from lightrail.project.tracking.run import Terminated
 from lightrail.project.tracking.settings import CheckpointConfig
-from lightrail.project.tracking.status import Terminated
+from lightrail.project.training.checkpoints import LastCheckpoint, place_checkpoints
+from lightrail.project.training.stopping import SECONDS_OF_ONE_SIGNAL, StopRequest, slurm_job
 from tests.tiny import Signs, fit, quiet_trainer
 
 RARELY = CheckpointConfig(every_minutes=60)

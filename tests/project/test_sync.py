@@ -9,10 +9,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
 
-from lightrail.project.tracking.folders import state_folder
+from lightrail.project.tracking.recovery import waiting_runs
 from lightrail.project.tracking.run import TrackedRun, start_run
 from lightrail.project.tracking.settings import TrackingConfig
-from lightrail.project.tracking.waiting import waiting_runs
+from lightrail.project.tracking.store import state_folder
 from tests.children import Child
 from tests.project.running import lightrail
 from tests.project.test_tracking_journal import DIES_AFTER_LOGGING

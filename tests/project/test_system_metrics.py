@@ -12,10 +12,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from mlflow import MlflowClient
 
-from lightrail.project.training import system_metrics_folded as system_metrics
-from lightrail.project.training.system_metrics_folded import ProcessUse, SystemMetrics, cuda_devices, measure_gpu
 from lightrail.project.tracking.run import TrackedRun, start_run
 from lightrail.project.tracking.settings import TrackingConfig
+from lightrail.project.training import system_metrics as system_metrics
+from lightrail.project.training.system_metrics import ProcessUse, SystemMetrics, cuda_devices, measure_gpu
 from tests.children import SECONDS_TO_HANG
 from tests.project.test_tracking_run import fit
 

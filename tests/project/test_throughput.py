@@ -28,7 +28,9 @@ class Clock(Callback):
 def rates(monkeypatch: pytest.MonkeyPatch, *callbacks: Callback, **arguments: Any) -> dict[str, dict[int, float]]:
     """Fit 10 points of 2 tokens, in batches of 4, 4 and 2."""
     clock, curves = Clock(), Curves()
-    monkeypatch.setattr("lightrail.project.training.system_metrics.time", SimpleNamespace(perf_counter=lambda: clock.seconds))
+    monkeypatch.setattr(
+        "lightrail.project.training.system_metrics.time", SimpleNamespace(perf_counter=lambda: clock.seconds)
+    )
     model = Signs()
     fit(model, points_loader(10), callbacks=[clock, *callbacks, Throughput()], logger=curves, **arguments)
     names = ("examples_per_second", "tokens_per_second")
@@ -82,7 +84,9 @@ def test_counts_are_summed_over_processes(monkeypatch: pytest.MonkeyPatch) -> No
 
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     curves, throughput = Curves(), Throughput()
-    monkeypatch.setattr("lightrail.project.training.system_metrics.time", SimpleNamespace(perf_counter=iter([0.0, 4.0, 4.0]).__next__))
+    monkeypatch.setattr(
+        "lightrail.project.training.system_metrics.time", SimpleNamespace(perf_counter=iter([0.0, 4.0, 4.0]).__next__)
+    )
     monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
     monkeypatch.setattr(Trainer, "world_size", 3)
     monkeypatch.setattr(Trainer, "global_step", 0)

@@ -8,7 +8,14 @@ import pytest
 from matplotlib import font_manager
 
 from lightrail.project.figures import drawing
-from lightrail.project.figures.plots import confusion_matrix, count_confusions, expected_calibration_error, learning_curves, length_histogram, reliability_diagram
+from lightrail.project.figures.plots import (
+    confusion_matrix,
+    count_confusions,
+    expected_calibration_error,
+    learning_curves,
+    length_histogram,
+    reliability_diagram,
+)
 
 pytestmark = pytest.mark.pictures
 

@@ -37,7 +37,7 @@ print(journal.num_bytes_in_memory, journal.is_sent, journal.count_unsent())
 LOGS_ON_A_FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from lightrail.project.tracking.folders import RunFolders
+from lightrail.project.tracking.store import RunFolders
 from lightrail.project.tracking.logger import MlflowLogger
 
 folder = Path(sys.argv[2])

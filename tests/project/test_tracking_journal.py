@@ -13,13 +13,13 @@ import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from lightrail.project.tracking.folders import RunFolders
 from lightrail.project.tracking.journal import Ending, Journal
 from lightrail.project.tracking.logger import MlflowLogger
 from lightrail.project.tracking.recovery import close_dead_runs, send_pending
 from lightrail.project.tracking.run import start_run
 from lightrail.project.tracking.sender import Sent
 from lightrail.project.tracking.settings import TrackingConfig
+from lightrail.project.tracking.store import RunFolders
 from tests.children import SECONDS_TO_HANG, Child
 
 DIES_AFTER_LOGGING = """

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lightrail.project.provenance import code_files, machine, recording as provenance, repositories
-from lightrail.project.provenance.local_imports import with_imports
+from lightrail.project.provenance import code_files, repositories
+from lightrail.project.provenance import recording as provenance
+from lightrail.project.provenance.code_files import with_imports
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -206,7 +207,7 @@ def test_a_file_brings_along_what_it_imports_anywhere_in_its_text(tmp_path: Path
 
 def test_the_hardware_tells_what_moves_the_last_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    facts = machine.hardware()
+    facts = provenance.hardware()
     assert (facts["threads"], facts["OMP_NUM_THREADS"]) == (1, "3")
     assert facts["usable_cores"] >= 1
     assert facts["instructions"]

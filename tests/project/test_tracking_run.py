@@ -18,12 +18,10 @@ from torch.utils.data import DataLoader
 
 from lightrail.datamodules.base import SplitSummary
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.tracking import starting
-from lightrail.project.tracking.inputs import log_inputs
-from lightrail.project.tracking.params import flatten
-from lightrail.project.tracking.run import TrackedRun, continue_run, start_run
+from lightrail.project.tracking import run as starting
+from lightrail.project.tracking.inputs import flatten, log_inputs
+from lightrail.project.tracking.run import Terminated, TrackedRun, continue_run, start_run
 from lightrail.project.tracking.settings import TrackingConfig
-from lightrail.project.tracking.status import Terminated
 
 CONFIGURATION = {"seed_everything": 7, "model": {"class_path": "Tiny", "init_args": {"lr": 0.1, "name": "中文"}}}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lightrail.project.tracking.folders import RunFolders
-from lightrail.project.tracking.uploads import Uploads
+from lightrail.project.tracking.sender import Uploads
+from lightrail.project.tracking.store import RunFolders
 from tests.children import SECONDS_TO_HANG
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lightrail.project.commands import ui
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.commands import ui
 from lightrail.project.tracking.run import start_run
 from lightrail.project.tracking.settings import TrackingConfig
 from tests.children import SECONDS_TO_HANG

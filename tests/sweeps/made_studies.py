@@ -14,8 +14,8 @@ from lightrail.project.configuration import parse
 from lightrail.project.tracking.run import TrackedRun, start_run
 from lightrail.project.tracking.settings import TrackingConfig
 from lightrail.sweeps.search.definition import Sweep, load
-from lightrail.sweeps.search.worker import TrialFailed
 from lightrail.sweeps.search.study import FAILURE, REPORTS, RUNS, requeue
+from lightrail.sweeps.search.worker import TrialFailed
 from tests.lightning_modules.test_pinyin import TINY, write_sentences
 
 ACCURACY, LOSS = "val/character_accuracy", "val/loss"

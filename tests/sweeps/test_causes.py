@@ -10,11 +10,10 @@ import pytest
 import torch
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-from lightrail.project.tracking.status import GivenUp
+from lightrail.project.tracking.run import GivenUp
 from lightrail.sweeps.trials import trial
-from lightrail.sweeps.trials.causes import cause_in_others, forget_cause
-from lightrail.sweeps.trials.messages import Assignment, Failed
 from lightrail.sweeps.trials.callback import Spoilt, TrialReporter
+from lightrail.sweeps.trials.messages import Assignment, Failed, cause_in_others, forget_cause
 from lightrail.sweeps.trials.trial import follow, lead
 from tests.tiny import Signs, quiet_trainer
 

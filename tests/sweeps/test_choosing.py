@@ -8,8 +8,8 @@ from optuna.pruners import MedianPruner, NopPruner
 from optuna.samplers import TPESampler
 
 from lightrail.project.basics.errors import ConfigError
-from lightrail.sweeps.search.samplers import build_pruner, build_sampler
 from lightrail.sweeps.search.definition import SAMPLER
+from lightrail.sweeps.search.samplers import build_pruner, build_sampler
 
 
 def test_a_class_is_named_in_short_or_in_full() -> None:

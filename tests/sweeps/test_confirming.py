@@ -14,13 +14,13 @@ from mlflow import MlflowClient
 from optuna.trial import FixedTrial
 from scipy import stats
 
-from lightrail.project.configuration import Configuration
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.configuration import Configuration
+from lightrail.sweeps.report import conclude
 from lightrail.sweeps.search.confirming import Confirmation, compare, confirm, confirmation_of, fresh_seeds
 from lightrail.sweeps.search.definition import Sweep
-from lightrail.sweeps.search.worker import Interrupted, Reports, TrialFailed
-from lightrail.sweeps.report import conclude
 from lightrail.sweeps.search.study import open_storage, open_study
+from lightrail.sweeps.search.worker import Interrupted, Reports, TrialFailed
 from tests.children import SECONDS_TO_HANG
 from tests.sweeps.made_studies import ACCURACY, LOSS, Story, make_parent, make_sweep
 from tests.sweeps.sweeping import TinySweep

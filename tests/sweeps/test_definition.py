@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
+from lightrail.project.basics.catalogue import sweep_files
 from lightrail.project.basics.errors import ConfigError
+from lightrail.sweeps.search.definition import load
 from lightrail.sweeps.search.samplers import build_pruner
-from lightrail.sweeps.search.definition import definitions, load
-from lightrail.sweeps.search.earlier_runs import setting
+from lightrail.sweeps.search.warm_start import setting
 from tests.sweeps.made_studies import SPACE, make_sweep
 
 
@@ -26,7 +27,7 @@ def test_a_name_that_is_no_sweep_is_refused_with_its_neighbour() -> None:
         load(["--config", "pinyn"])
     with pytest.raises(ConfigError, match="which sweep\\? Give --config"):
         load(["--n_trials=3"])
-    assert "pinyin" in definitions()
+    assert "pinyin" in sweep_files()
 
 
 def test_the_command_line_counts_above_the_file(tmp_path: Path) -> None:

@@ -16,13 +16,13 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from lightrail.project.tracking.processes import PROCESS_TAG, Owner, process_tag
-from lightrail.sweeps.search import study as study_of_sweep
 from lightrail.sweeps.search import driver as sweeps_sweep
+from lightrail.sweeps.search import study as study_of_sweep
 from lightrail.sweeps.search.definition import Sweep
-from lightrail.sweeps.search.worker import Interrupted, TrialFailed
-from lightrail.sweeps.search.progress import Progress
-from lightrail.sweeps.search.study import DRIVER, FAILURE, PROCESS, open_storage, open_study
 from lightrail.sweeps.search.driver import Driver
+from lightrail.sweeps.search.outcomes import Progress
+from lightrail.sweeps.search.study import DRIVER, FAILURE, PROCESS, open_storage, open_study
+from lightrail.sweeps.search.worker import Interrupted, TrialFailed
 from tests.children import SECONDS_TO_HANG
 from tests.sweeps.made_studies import make_sweep
 

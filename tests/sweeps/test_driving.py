@@ -15,9 +15,9 @@ from lightrail.project.basics.errors import ConfigError
 from lightrail.project.tracking.processes import Owner
 from lightrail.sweeps.search import worker as driving
 from lightrail.sweeps.search.definition import Sweep
+from lightrail.sweeps.search.study import DRIVER, FAILURE, HALVED, KILLS, REPORTS, RUNS, requeue
 from lightrail.sweeps.search.worker import MOST_KILLS, Interrupted, TrialFailed, Worker, best_of
 from lightrail.sweeps.trials.messages import Assignment, Failed, FailureKind, Finished, Message, Report, Started
-from lightrail.sweeps.search.study import DRIVER, FAILURE, HALVED, KILLS, REPORTS, RUNS, requeue
 from tests.sweeps.made_studies import ACCURACY, LOSS, make_sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

@@ -8,9 +8,9 @@ import pytest
 
 from lightrail.project.tracking.processes import PROCESS_TAG, process_tag
 from lightrail.project.tracking.store import open_store
-from lightrail.sweeps.search.keeping import KEEPER, become_keeper, has_lost_its_keeper, keeping
 from lightrail.sweeps.command import CONCLUDED
 from lightrail.sweeps.search.driver import Driver
+from lightrail.sweeps.search.locks import KEEPER, become_keeper, has_lost_its_keeper, keeping
 from tests.children import SECONDS_TO_HANG
 from tests.sweeps.sweeping import TinySweep
 

@@ -10,13 +10,12 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from lightrail.project.configuration import parse
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.configuration import parse
 from lightrail.project.tracking.store import open_store
 from lightrail.sweeps.search.definition import Sweep, load
-from lightrail.sweeps.search.earlier_runs import params_of
-from lightrail.sweeps.search.warm_start import enqueue, points_to_begin_with, warm_start
 from lightrail.sweeps.search.study import finished, open_storage, open_study
+from lightrail.sweeps.search.warm_start import enqueue, params_of, points_to_begin_with, warm_start
 from tests.lightning_modules.test_pinyin import TINY, write_sentences
 from tests.project.running import Fitted, fit_pinyin
 

@@ -17,14 +17,12 @@ from PIL import Image
 
 from lightrail.project.configuration import parse
 from lightrail.project.tracking.run import TrackedRun
+from lightrail.sweeps.report import conclude, status_table
+from lightrail.sweeps.report.pictures import redrawn, write_pictures
+from lightrail.sweeps.report.status import WIDTH
+from lightrail.sweeps.report.tables import short_names, write_best
 from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.search.outcomes import best_outcomes, figures_of, outcomes_of
-from lightrail.sweeps.report import conclude, status_table
-from lightrail.sweeps.report.configurations import write_best
-from lightrail.sweeps.report.names import short_names
-from lightrail.sweeps.report.pictures import write_pictures
-from lightrail.sweeps.report.redrawing import redrawn
-from lightrail.sweeps.report.status import WIDTH
 from lightrail.sweeps.search.study import HALVED, WARM_START, open_storage, open_study
 from tests.sweeps.made_studies import ACCURACY, LOSS, SPACE, STEPS, Story, make_parent, make_sweep
 

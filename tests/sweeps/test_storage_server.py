@@ -17,8 +17,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
-from lightrail.sweeps.search.study import DRIVER, RUNS, finished
 from lightrail.sweeps.search.locks import Turn
+from lightrail.sweeps.search.study import DRIVER, RUNS, finished
 from tests.children import SECONDS_TO_HANG, wait_for
 from tests.project.servers import running_postgres
 from tests.sweeps.sweeping import TinySweep

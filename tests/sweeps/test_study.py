@@ -20,7 +20,20 @@ from optuna.trial import TrialState, create_trial
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.tracking.processes import PROCESS_TAG, Owner, process_tag
 from lightrail.sweeps.search import study as studies
-from lightrail.sweeps.search.study import DRIVER, FAILURE, PROCESS, RUNS, WARM_START, end_orphans, finished, is_finished, open_storage, open_study, origin, restore_interrupted
+from lightrail.sweeps.search.study import (
+    DRIVER,
+    FAILURE,
+    PROCESS,
+    RUNS,
+    WARM_START,
+    end_orphans,
+    finished,
+    is_finished,
+    open_storage,
+    open_study,
+    origin,
+    restore_interrupted,
+)
 from tests.children import SECONDS_TO_HANG
 from tests.sweeps.made_studies import SPACE, make_sweep
 

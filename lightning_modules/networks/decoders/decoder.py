@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 from lightrail.lightning_modules.networks.decoders.documents import document_positions
 from lightrail.project.basics.errors import ConfigError
 
@@ -104,3 +107,9 @@ class TokenCache:
         """Add the newest tokens, [B, T], and give all, [B, S]."""
         self.input_ids = input_ids if self.input_ids is None else torch.cat([self.input_ids, input_ids], dim=1)
         return self.input_ids
+
+
+def filled(model: "PreTrainedModel", weights: dict[str, Tensor], decoder: Decoder) -> "PreTrainedModel":
+    """A network of transformers with the weights of ours, ready to answer on the same device."""
+    model.load_state_dict(weights)
+    return model.to(next(decoder.parameters()).device).eval()

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig, TokenCache
+from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig, TokenCache, filled
 from lightrail.lightning_modules.networks.decoders.documents import document_mask, document_positions
 from lightrail.project.basics.errors import ConfigError
 
@@ -107,7 +107,6 @@ class PlainDecoder(Decoder):
         return TokenCache()
 
     def to_transformers(self) -> "PreTrainedModel":
-        from lightrail.lightning_modules.networks.decoders.exported_decoders import to_gpt2
 
         return to_gpt2(self)
 
@@ -119,3 +118,44 @@ class PlainDecoder(Decoder):
                 nn.init.normal_(parameter, std=_SCALE / math.sqrt(2 * self.config.depth) if is_added else _SCALE)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
+
+
+def to_gpt2(decoder: PlainDecoder) -> "PreTrainedModel":
+    """Restate the textbook's decoder as transformers' GPT-2, whose linear layers hold their matrices transposed."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = decoder.config
+    settings = GPT2Config(
+        vocab_size=decoder.num_tokens,
+        n_positions=config.max_length,
+        n_embd=config.width,
+        n_layer=config.depth,
+        n_head=config.num_heads,
+        n_inner=config.hidden_factor * config.width,
+        activation_function="gelu",
+        bos_token_id=None,
+        eos_token_id=None,
+        **dict.fromkeys(("embd_pdrop", "resid_pdrop", "attn_pdrop"), config.dropout),
+    )
+    own = decoder.state_dict()
+    weights = {
+        "transformer.wte.weight": own["tokens.weight"],
+        "transformer.wpe.weight": own["positions.weight"],
+        "transformer.ln_f.weight": own["layers.norm.weight"],
+        "transformer.ln_f.bias": own["layers.norm.bias"],
+        "lm_head.weight": own["tokens.weight"],
+    }
+    names = {
+        "ln_1.{}": "norm1.{}",
+        "attn.c_attn.{}": "self_attn.in_proj_{}",
+        "attn.c_proj.{}": "self_attn.out_proj.{}",
+        "ln_2.{}": "norm2.{}",
+        "mlp.c_fc.{}": "linear1.{}",
+        "mlp.c_proj.{}": "linear2.{}",
+    }
+    for number in range(config.depth):
+        for to, at in names.items():
+            for kind in ("weight", "bias"):
+                weight = own[f"layers.layers.{number}.{at.format(kind)}"]
+                weights[f"transformer.h.{number}.{to.format(kind)}"] = weight.T if weight.ndim == 2 else weight
+    return filled(GPT2LMHeadModel(settings), weights, decoder)

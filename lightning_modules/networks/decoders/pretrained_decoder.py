@@ -12,10 +12,15 @@ from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.adapters import LoraConfig, add_adapters, merge_adapters
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig, TokenCache
-from lightrail.lightning_modules.networks.loading import check_dropout, from_architecture, from_checkpoint, switch_checkpointing
 from lightrail.lightning_modules.networks.decoders.probing import PackedArguments, is_causal, takes
-from lightrail.project.basics.errors import ConfigError
+from lightrail.lightning_modules.networks.loading import (
+    check_dropout,
+    from_architecture,
+    from_checkpoint,
+    switch_checkpointing,
+)
 from lightrail.project.basics.did_you_mean import nearest
+from lightrail.project.basics.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig as Architecture

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lightrail.lightning_modules.networks.decoders.documents import document_mask, document_positions
+from lightrail.project.basics.private_names import attention_kind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,7 +50,7 @@ class PackedArguments:
 
     def __init__(self, model: "PreTrainedModel") -> None:
         self.has_positions = takes(model, "position_ids")
-        self.lowest = None if model.config._attn_implementation == "sdpa" else torch.finfo(model.dtype).min
+        self.lowest = None if attention_kind(model.config) == "sdpa" else torch.finfo(model.dtype).min
         self.has_mask = False
         if self.has_positions and self._keep_apart(model):
             return

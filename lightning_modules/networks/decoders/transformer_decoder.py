@@ -11,8 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightrail.lightning_modules.networks.attention import BlockCache, KeyValueCache, SelfAttention, rotary_angles, rotary_tables
-from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig
+from lightrail.lightning_modules.networks.attention import (
+    BlockCache,
+    KeyValueCache,
+    SelfAttention,
+    rotary_angles,
+    rotary_tables,
+)
+from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig, filled
 from lightrail.lightning_modules.networks.decoders.documents import document_mask, document_positions
 from lightrail.project.basics.errors import ConfigError
 
@@ -118,7 +124,6 @@ class TransformerDecoder(Decoder):
         return KeyValueCache(self.config.depth)
 
     def to_transformers(self) -> "PreTrainedModel":
-        from lightrail.lightning_modules.networks.decoders.exported_decoders import to_llama
 
         return to_llama(self)
 
@@ -169,3 +174,53 @@ def _mask_behind(num_read: int, positions: Tensor) -> Tensor | None:
     if num_read == 0 or len(positions) == 1:
         return None
     return torch.arange(num_read + len(positions), device=positions.device) <= positions[:, None]
+
+
+_LENGTH_IF_ANY = 2048
+"""Most positions that an exported network claims where ours claims none; rotary positions need no table."""
+
+
+def to_llama(decoder: TransformerDecoder) -> "PreTrainedModel":
+    """Restate a Transformer decoder as transformers' Llama."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = decoder.config
+    asked = config.num_key_value_heads or config.num_heads
+    settings = LlamaConfig(
+        vocab_size=decoder.num_tokens,
+        hidden_size=config.width,
+        intermediate_size=config.hidden_size(),
+        num_hidden_layers=config.depth,
+        num_attention_heads=config.num_heads,
+        num_key_value_heads=asked,
+        max_position_embeddings=config.max_length or _LENGTH_IF_ANY,
+        rms_norm_eps=NORM_EPSILON,
+        tie_word_embeddings=config.is_tied,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    own = decoder.state_dict()
+    output = "embedding.weight" if config.is_tied else "output.weight"
+    weights = {
+        "model.embed_tokens.weight": own["embedding.weight"],
+        "model.norm.weight": own["norm.weight"],
+        "lm_head.weight": own[output],
+    }
+    sizes = [config.width, asked * decoder.head_width, asked * decoder.head_width]
+    for number in range(config.depth):
+        at, to = f"blocks.{number}", f"model.layers.{number}"
+        query, key, value = own[f"{at}.attention.query_key_value.weight"].split(sizes)
+        gate, hidden = own[f"{at}.gate_and_hidden.weight"].chunk(2)
+        weights |= {
+            f"{to}.input_layernorm.weight": own[f"{at}.attention_norm.weight"],
+            f"{to}.self_attn.q_proj.weight": query,
+            f"{to}.self_attn.k_proj.weight": key,
+            f"{to}.self_attn.v_proj.weight": value,
+            f"{to}.self_attn.o_proj.weight": own[f"{at}.attention.out.weight"],
+            f"{to}.post_attention_layernorm.weight": own[f"{at}.hidden_norm.weight"],
+            f"{to}.mlp.gate_proj.weight": gate,
+            f"{to}.mlp.up_proj.weight": hidden,
+            f"{to}.mlp.down_proj.weight": own[f"{at}.hidden_out.weight"],
+        }
+    return filled(LlamaForCausalLM(settings), weights, decoder)

@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from lightrail.lightning_modules.networks.encoders.encoder import FIRST_TOKEN, EncoderConfig
+from lightrail.lightning_modules.networks.encoders.encoder import FIRST_TOKEN, UNKNOWN, EncoderConfig
 from lightrail.lightning_modules.networks.encoders.ngrams import HashedNgrams
 from lightrail.lightning_modules.networks.encoders.vectors import VectorsConfig
 from lightrail.project.basics.errors import ConfigError
@@ -93,3 +93,31 @@ def reverse_each(states: Tensor, lengths: Tensor) -> Tensor:
     mirrored = lengths[:, None] - 1 - positions  # [B, T]
     places = torch.where(mirrored >= 0, mirrored, positions)
     return states.gather(1, places.view(*places.shape, *[1] * (states.ndim - 2)).expand_as(states))
+
+
+class TokenDropout(nn.Module):
+    """Takes each token with a probability, in training only, for one that is not known.
+
+    Args:
+        share: that probability, in [0, 1).
+        has_unknown: whether number 1 is the unknown token, as in a vocabulary of ours. A pretrained network is kept
+            from looking at the token instead, except the first one, which often stands for the whole text.
+
+    Source: M. Iyyer et al. (2015), "Deep Unordered Composition Rivals Syntactic Methods for Text Classification".
+    """
+
+    def __init__(self, share: float, *, has_unknown: bool) -> None:
+        super().__init__()
+        if not 0 <= share < 1:
+            raise ConfigError(f"model.token_dropout is {share}. Give a number in [0, 1).")
+        self.share, self.has_unknown = share, has_unknown
+
+    def forward(self, input_ids: Tensor, is_token: Tensor) -> tuple[Tensor, Tensor]:
+        """Give token numbers and where there are tokens, [N, T] each, with the dropped ones taken out."""
+        if not self.training or not self.share:
+            return input_ids, is_token
+        is_dropped = is_token & (torch.rand(input_ids.shape, device=input_ids.device) < self.share)
+        if self.has_unknown:
+            return input_ids.masked_fill(is_dropped, UNKNOWN), is_token
+        is_dropped[:, 0] = False
+        return input_ids, is_token & ~is_dropped

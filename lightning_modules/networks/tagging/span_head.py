@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightrail.lightning_modules.metrics.calibration import fit_temperature, fit_thresholds
-from lightrail.lightning_modules.networks.tagging.entity_head import EntityHead, EntityHeadConfig, FoundEntities
 from lightrail.lightning_modules.networks.number_formats import at_least_float32
+from lightrail.lightning_modules.networks.tagging.entity_head import EntityHead, EntityHeadConfig, FoundEntities
 from lightrail.lightning_modules.networks.tagging.tag_schemes import Span
 from lightrail.project.basics.errors import ConfigError
 

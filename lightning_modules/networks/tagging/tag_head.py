@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from lightrail.lightning_modules.metrics.calibration import best_temperature
+from lightrail.lightning_modules.networks.number_formats import at_least_float32
 from lightrail.lightning_modules.networks.tagging.crf import LinearChainCrf
 from lightrail.lightning_modules.networks.tagging.entity_head import EntityHead, EntityHeadConfig, FoundEntities
-from lightrail.lightning_modules.networks.number_formats import at_least_float32
 from lightrail.lightning_modules.networks.tagging.tag_schemes import Scheme, Span, TagScheme
-from lightrail.lightning_modules.metrics.temperature import best_temperature
 from lightrail.project.basics.errors import ConfigError
 
 SENTENCES_AT_ONCE = 256

@@ -1,0 +1,1 @@
+"""Tracked, reproducible language-model experiments on Lightning, Optuna and MLflow."""

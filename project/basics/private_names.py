@@ -1,0 +1,76 @@
+"""Names of libraries that are not promised to stay. All that rests on them is here, and each is used by a test.
+
+The ranges in `pyproject.toml` end before the next version that may change them.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+    import optuna
+    from mlflow import MlflowClient
+    from optuna.trial import FrozenTrial, TrialState
+    from torch import nn
+    from torch.nn.modules.batchnorm import _NormBase
+    from transformers import PretrainedConfig
+
+
+def is_accumulating(trainer: "pl.Trainer") -> bool:
+    """Whether the last batch ended no optimizer step (Lightning 2.6)."""
+    return bool(trainer.fit_loop.epoch_loop._should_accumulate())
+
+
+def is_epoch_over(trainer: "pl.Trainer") -> bool:
+    """Whether the last batch was the last of its epoch (Lightning 2.6)."""
+    return bool(trainer.fit_loop.epoch_loop._num_ready_batches_reached())
+
+
+def is_validation_due(trainer: "pl.Trainer") -> bool:
+    """Whether a validation follows the last batch (Lightning 2.6)."""
+    fetcher = trainer.fit_loop._data_fetcher
+    assert fetcher is not None, "training has begun"
+    return bool(trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher))
+
+
+def set_default_root(trainer: "pl.Trainer", folder: Path) -> None:
+    """Change where a trainer looks for checkpoints of its own (Lightning 2.6)."""
+    trainer._default_root_dir = str(folder)  # type: ignore[attr-defined]
+
+
+def signature_parameters(target: type) -> list[Any]:
+    """The arguments of a class, those behind `**kwargs` too, with annotation, default and text (jsonargparse 4.53)."""
+    from jsonargparse._parameter_resolvers import get_signature_parameters
+
+    return list(get_signature_parameters(target))
+
+
+def tracking_store(client: "MlflowClient") -> Any:
+    """The store behind a client, which can take back the end of a run and be closed (MLflow 3.17)."""
+    return client._tracking_client.store
+
+
+def end_trial(study: "optuna.Study", trial: "FrozenTrial", state: "TrialState") -> None:
+    """End a trial of another process (Optuna 5.0).
+
+    Raises: optuna.exceptions.UpdateFinishedTrialError when it has ended.
+    """
+    study._storage.set_trial_state_values(trial._trial_id, state)
+
+
+def attention_kind(config: "PretrainedConfig") -> str | None:
+    """How a network of transformers computes attention, `sdpa` for PyTorch's own (transformers 5.23)."""
+    found: str | None = config._attn_implementation
+    return found
+
+
+def is_compiled(network: "nn.Module") -> bool:
+    """Whether `network.compile()` has been called (torch 2.13)."""
+    return network._compiled_call_impl is not None
+
+
+def norms_with_statistics() -> "type[_NormBase]":
+    """What batch and instance norms are derived from (torch 2.13)."""
+    from torch.nn.modules.batchnorm import _NormBase
+
+    return _NormBase
