@@ -74,10 +74,10 @@ def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
 
 
 def test_components_know_the_module_they_are_imported_from(root: Path) -> None:
-    (root / "datamodules/reading").mkdir()
-    (root / "datamodules/reading/__init__.py").write_text("class Reader: pass")
+    (root / "datamodules/inner").mkdir()
+    (root / "datamodules/inner/__init__.py").write_text("class Reader: pass")
     found = {component.name: component for component in components(root / "datamodules", root=root)}
-    assert found["Reader"].module == "lightrail.datamodules.reading"
+    assert found["Reader"].module == "lightrail.datamodules.inner"
     assert found["Lines"] == Component("Lines", "lightrail.datamodules.lines", ("DataModule",), "A line each.")
 
 
