@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.children import ALIVE
 
-OPEN_FILES, MAX_OPEN_FILES = Path("/proc/self/fd"), 200
+OPEN_FILES, MAX_OPEN_FILES = Path("/proc/self/fd"), 500
 
 gc.disable()  # till all is imported: there is nothing to collect
 torch.set_num_threads(1)
