@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightrail.project.reproducing.original import Original
-from lightrail.project.reproducing.stored_repository import StoredRepository
+from lightrail.project.reproducing.stored_repository import OWN_FILE, StoredRepository, holds
 from lightrail.project.reproducing.survey import Survey, without_changes
 
 
@@ -60,8 +60,15 @@ def _package_steps(found: Survey) -> list[str]:
 def _program(original: Original, found: Survey) -> list[str]:
     """`lightrail` with as many threads as then, and with the code of then in front of what is in this folder."""
     variables = _variables(original, found)
-    program = [sys.executable, "-m", "lightrail"] if "PYTHONPATH" in variables else ["lightrail"]
+    program = [sys.executable, "-m", _package(found)] if "PYTHONPATH" in variables else ["lightrail"]
     return [*(["env"] if variables else []), *(f"{name}={value}" for name, value in variables.items()), *program]
+
+
+def _package(found: Survey) -> str:
+    """What has the command line in the code of then: up to version 0.1.0 `project` was a package of its own."""
+    here = [(one.here.folder, one.commit) for one in found.code.repositories if one.here is not None]
+    of_then = [(folder, commit) for folder, commit in here if holds(folder, commit, OWN_FILE)]
+    return "project" if any(not holds(*own, "lightrail/__init__.py") for own in of_then) else "lightrail"
 
 
 def _variables(original: Original, found: Survey) -> dict[str, str]:

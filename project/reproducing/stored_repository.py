@@ -126,6 +126,11 @@ def _present_folders(sources: Sequence[Mapping[str, Any]]) -> list[Path]:
     return [file.parent for file in files if file is not None][:1]
 
 
+def holds(repository: Path, commit: str, path: str) -> bool:
+    """Whether a commit of a repository has a file."""
+    return git(repository, "cat-file", "-e", f"{commit}:{path}") is not None
+
+
 def _repository_with(commit: str, folders: Sequence[Path]) -> Repository | None:
     for folder in folders:
         repository = repository_of(folder) if folder.is_dir() else None

@@ -1,12 +1,16 @@
 """How two runs are told apart, and what counts as another package."""
 
 import math
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pyarrow as pa
 import pytest
 
 from lightrail.project.basics.catalogue import ROOT
+from lightrail.project.reproducing.advice import _package
 from lightrail.project.reproducing.code_changes import changed_places
 from lightrail.project.reproducing.hardware_changes import hardware_changes
 from lightrail.project.reproducing.outcome import (
@@ -19,7 +23,8 @@ from lightrail.project.reproducing.outcome import (
     table,
 )
 from lightrail.project.reproducing.package_changes import needed_packages
-from lightrail.project.reproducing.stored_repository import present_file, present_files
+from lightrail.project.reproducing.stored_repository import OWN_FILE, present_file, present_files
+from lightrail.project.reproducing.survey import Survey
 
 CURVE: History = [(1, 0.5), (2, 0.25), (3, math.nan)]
 SAME = PredictionPair(11, 0, {})
@@ -134,3 +139,17 @@ def test_hardware_counts_as_far_as_both_tell_it() -> None:
     assert hardware_changes(one, two) == ["visible GPUs: 1 -> 2"]
     assert hardware_changes(now, one) == ["visible GPUs: all -> 1"]
     assert hardware_changes({}, now) == ["the run does not tell what it ran on"]
+
+
+def test_an_older_checkout_is_called_by_the_name_it_had(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / OWN_FILE).write_text("")
+    commit = "git init --quiet && git add . && git -c user.name=a -c user.email=a@b commit --quiet -m first"
+    subprocess.run(commit, shell=True, check=True, cwd=tmp_path)
+    here = SimpleNamespace(here=SimpleNamespace(folder=tmp_path), commit="HEAD")
+    found = SimpleNamespace(code=SimpleNamespace(repositories=[here]))
+    assert _package(cast(Survey, found)) == "project"
+    (tmp_path / "lightrail").mkdir()
+    (tmp_path / "lightrail" / "__init__.py").write_text("")
+    subprocess.run(commit, shell=True, check=True, cwd=tmp_path)
+    assert _package(cast(Survey, found)) == "lightrail"
