@@ -5,6 +5,7 @@ import tarfile
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 ARCHIVE = Path(__file__).parent / "stored.tar.xz"
 MADE_IN = "/tmp/lightrail-golden"
@@ -14,8 +15,11 @@ DATABASES = ("mlflow.db", "sweeps.db")
 
 def unpack(folder: Path) -> None:
     """Unpack the archive into a folder, and have the databases name that folder."""
+    more: dict[str, Any] = (
+        {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    )  # not in Python 3.11.0 to 3.11.3
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder, **more)
     for name in DATABASES:
         replace_texts(folder / name, {MADE_IN: str(folder)})
 
