@@ -32,6 +32,11 @@ from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.private_names import is_compiled, norms_with_statistics
 from lightrail.project.basics.renamed import with_current_paths
 
+Batch = dict[str, Any]
+Stage = Literal["val", "test"]
+_TARGETS_PER_UNIT = 1024
+"""Scale of the loss while gradients of several batches or processes add up; a power of two, so it rounds nothing."""
+
 
 def compile_networks(parts: Iterable[nn.Module]) -> None:
     """Have those networks compiled whose settings ask for it; names of weights stay as they are."""
@@ -47,13 +52,6 @@ def as_written(parts: Iterable[nn.Module]) -> AbstractContextManager[object]:
 
 def _is_compiled(part: nn.Module) -> bool:
     return isinstance(part, Encoder | Decoder) and part.config.is_compiled
-
-
-Batch = dict[str, Any]
-Stage = Literal["val", "test"]
-
-_TARGETS_PER_UNIT = 1024
-"""Scale of the loss while gradients of several batches or processes add up; a power of two, so it rounds nothing."""
 
 
 class TaskModule(pl.LightningModule, ABC):
@@ -359,6 +357,10 @@ class TaskModule(pl.LightningModule, ABC):
         return window
 
 
+PLAIN_PARTS = ("task", "configuration", TaskModule.CHECKPOINT_HYPER_PARAMS_KEY)
+"""Of a checkpoint: what names classes."""
+
+
 def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
     """Read a checkpoint without running anything in it.
 
@@ -375,5 +377,6 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
         ) from error
     if not isinstance(checkpoint, dict) or "task" not in checkpoint:
         raise ConfigError(f"{path} is not a checkpoint of a lightrail task. Name one that `lightrail fit` wrote.")
-    restated: dict[str, Any] = with_current_paths(checkpoint)
-    return restated
+    # Not the weights: a plain copy would lose the versions that PyTorch keeps beside them.
+    plain = {name: value for name, value in checkpoint.items() if name in PLAIN_PARTS}
+    return {**checkpoint, **with_current_paths(plain)}

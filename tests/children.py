@@ -20,7 +20,7 @@ from typing import Any
 from lightrail.project.basics.catalogue import ROOT
 from lightrail.project.cli import main
 from lightrail.sweeps.trials.forked import begin_as_any_process
-from lightrail.sweeps.trials.process import _CONTEXT, warm_up
+from lightrail.sweeps.trials.process import CONTEXT, warm_up
 
 SECONDS_TO_HANG = 600.0
 """No process of a test takes a tenth of this on the slowest machine seen: after it, one hangs."""
@@ -53,7 +53,7 @@ class Child:
         self._outputs = [_Output(), _Output()]
         theirs = [output.begin() for output in self._outputs]
         task = (environment, str(folder or Path.cwd()), theirs, starts_session, program, [*map(str, arguments)])
-        self._process = _CONTEXT.Process(target=_run, args=task)
+        self._process = CONTEXT.Process(target=_run, args=task)
         self._process.start()
         for end in theirs:
             end.close()

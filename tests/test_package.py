@@ -76,6 +76,8 @@ def test_packages_of_a_user_with_our_folders_names_are_left_alone_and_found(ligh
     settings = [*TINY, *write_sentences(mine), *FOUR_STEPS, *QUIET, store]
     run(lightrail, mine, "fit", *settings, *two, allowed, "--trainer.callbacks=datamodules.mine.Witness")
     assert {rank: (mine / f"rank {rank}").read_text() for rank in "01"} == {"0": "2", "1": "2"}
+    (file,) = mine.glob("mlruns/*/*/artifacts/checkpoints/best.ckpt")
+    run(lightrail, mine, "validate", f"--ckpt_path={file}", allowed, "--trainer.devices=1", "--trainer.strategy=auto")
     (mine / "base.yaml").write_text(parse(settings).dump(), encoding="utf-8")
     space = {"model.optim.lr": {"choices": [0.01]}}
     definition = {**SWEEP, "space": space, "resources": {"workers": 1, "devices": 2, "threads": 1}}

@@ -1,4 +1,6 @@
-"""Makes a cache once, whichever of several processes comes first, and names it by what it is made from."""
+"""Makes a cache once, whichever of several processes comes first, named by what it is made from; and what is known of
+it beside its rows.
+"""
 
 import fcntl
 import hashlib
@@ -16,6 +18,11 @@ from lightrail.datamodules.cache.writing import CacheWriter, writing_to
 from lightrail.project.basics.durable import UNFINISHED, put_in_place
 
 log = logging.getLogger(__name__)
+
+
+Facts = dict[str, Any]
+"""What a module must know of its data (vocabulary, labels): plain values, passed to it when the run is built."""
+ABOUT = "about.json"
 
 
 def cache_folder() -> Path:
@@ -95,11 +102,6 @@ def _try_lock(stream: IO[str]) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-Facts = dict[str, Any]
-"""What a module must know of its data (vocabulary, labels): plain values, passed to it when the run is built."""
-ABOUT = "about.json"
 
 
 class About(NamedTuple):

@@ -1,4 +1,4 @@
-"""Rows of the formats that are not tables in text: plain lines, labelled lines, JSON Lines, Parquet."""
+"""Rows of the formats that are not tables in text: plain lines, labelled lines, JSON Lines and arrays, Parquet."""
 
 import itertools
 import json
@@ -11,6 +11,9 @@ from lightrail.project.basics.errors import DataError
 
 _ROWS_PER_BATCH = 1024
 _LABEL_MARK = "__label__"
+
+
+_BETWEEN = " \t\r\n,"
 
 
 def read_text(file: str, lines: Iterator[str], columns: Columns) -> Iterator[Row]:
@@ -92,9 +95,6 @@ def read_parquet(file: str, columns: Columns) -> Iterator[Row]:
                     yield Row(columns.values(record, where), file, number)
     except ArrowException as error:
         raise DataError(f"{file}: no readable Parquet after record {number}: {error}. Write the file again.") from error
-
-
-_BETWEEN = " \t\r\n,"
 
 
 def begins_array(lines: Iterator[str]) -> tuple[bool, Iterator[str]]:

@@ -1,4 +1,6 @@
-"""Where rows come from: the one function that every datamodule reads with."""
+"""Where rows come from: the one function that every datamodule reads with, the digest of what it reads, and the file
+that rows wait in.
+"""
 
 import hashlib
 import json

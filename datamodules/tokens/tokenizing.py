@@ -19,6 +19,13 @@ _WORDS = re.compile(r"\w+|[^\w\s]")
 _HALF_CHARACTERS = re.compile("[\ud800-\udfff]")
 
 
+_CONTINUES = "##"
+"""Begins a piece that goes on with a word."""
+_MAX_WORD = 100
+"""Characters; a longer word is unknown."""
+_WORDS_PER_CHUNK = 10_000
+
+
 class Tokenizer(ABC):
     """Splits and numbers texts."""
 
@@ -160,13 +167,6 @@ def vocabulary_of(counts: Counter[str], most: int, min_count: int) -> list[str]:
         (token for token in counts if counts[token] >= min_count), key=lambda token: (-counts[token], token)
     )
     return frequent[:most]
-
-
-_CONTINUES = "##"
-"""Begins a piece that goes on with a word."""
-_MAX_WORD = 100
-"""Characters; a longer word is unknown."""
-_WORDS_PER_CHUNK = 10_000
 
 
 class SubwordTokenizer(OwnTokenizer):

@@ -16,6 +16,10 @@ from torch import Tensor
 LOWEST, HIGHEST = 0.1, 10.0
 
 
+LEAST_POSITIVES = 5
+"""A label that fewer examples have keeps its threshold: of so few any value could look best."""
+
+
 def best_temperature(loss: Callable[[float], float]) -> float:
     """The temperature at which a loss is smallest, between `LOWEST` and `HIGHEST`; scores are divided by it.
 
@@ -25,10 +29,6 @@ def best_temperature(loss: Callable[[float], float]) -> float:
     bounds = (math.log(LOWEST), math.log(HIGHEST))
     search = minimize_scalar(lambda exponent: loss(math.exp(exponent)), bounds=bounds, options={"xatol": 1e-4})
     return math.exp(float(search.x))
-
-
-LEAST_POSITIVES = 5
-"""A label that fewer examples have keeps its threshold: of so few any value could look best."""
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

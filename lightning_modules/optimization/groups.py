@@ -1,4 +1,4 @@
-"""The optimizer, and how its settings differ from parameter to parameter."""
+"""The optimizer and how its settings differ from parameter to parameter: groups, freezing, clipping, new settings."""
 
 import re
 from collections import defaultdict

@@ -1,60 +1,61 @@
-"""Names that version 0.1.0 stored, and what they are called now.
+"""Classes that version 0.1.0 stored by their paths, and where they are now.
 
-Configurations, checkpoints and exports hold paths of classes. They are read for ever: what is moved is added here.
+Configurations, checkpoints and exports hold paths of classes. They are read for ever: what is moved is changed here. A
+class of a user's own keeps its path, though it may be in a package `datamodules`, as his is called too.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-FIRST_FOLDERS = ("datamodules.", "lightning_modules.", "sweeps.")
-"""What paths of 0.1.0 began with; they are parts of the package `lightrail` now."""
-MOVED = {
-    "datamodules.aligning": "datamodules.spans.aligning",
-    "datamodules.batching": "datamodules.batches.batching",
-    "datamodules.blocks": "datamodules.batches.blocks",
-    "datamodules.cache.layout": "datamodules.cache.reading",
-    "datamodules.collating": "datamodules.batches.batching",
-    "datamodules.dialogues": "datamodules.tokens.dialogues",
-    "datamodules.embedded": "datamodules.reading.embedded",
-    "datamodules.encoded": "datamodules.cache.encoded",
-    "datamodules.entity_batches": "datamodules.spans.entity_batches",
-    "datamodules.entity_records": "datamodules.spans.entity_records",
-    "datamodules.language_tokenizers.numbering": "datamodules.tokens.numbering",
-    "datamodules.packing": "datamodules.batches.packing",
-    "datamodules.sampling": "datamodules.batches.sampling",
-    "datamodules.splitting": "datamodules.cache.splitting",
-    "datamodules.subwords": "datamodules.tokens.tokenizing",
-    "datamodules.tag_schemes": "datamodules.spans.tag_schemes",
-    "datamodules.tokenizing": "datamodules.tokens.tokenizing",
-    "datamodules.truncating": "datamodules.tokens.truncating",
-    "datamodules.units": "datamodules.tokens.units",
-    "lightning_modules.metrics.labels": "lightning_modules.metrics.label_scores",
-    "lightning_modules.networks.compiling": "lightning_modules.base",
-    "lightning_modules.networks.convolutional": "lightning_modules.networks.encoders.convolutional",
-    "lightning_modules.networks.crf": "lightning_modules.networks.tagging.crf",
-    "lightning_modules.networks.decoder": "lightning_modules.networks.decoders.decoder",
-    "lightning_modules.networks.embedding": "lightning_modules.networks.encoders.embedding",
-    "lightning_modules.networks.encoder": "lightning_modules.networks.encoders.encoder",
-    "lightning_modules.networks.entity_head": "lightning_modules.networks.tagging.entity_head",
-    "lightning_modules.networks.label_head": "lightning_modules.label_head",
-    "lightning_modules.networks.ngrams": "lightning_modules.networks.encoders.ngrams",
-    "lightning_modules.networks.plain_decoder": "lightning_modules.networks.decoders.plain_decoder",
-    "lightning_modules.networks.pooling": "lightning_modules.networks.encoders.pooling",
-    "lightning_modules.networks.pretrained": "lightning_modules.networks.encoders.pretrained",
-    "lightning_modules.networks.pretrained_decoder": "lightning_modules.networks.decoders.pretrained_decoder",
-    "lightning_modules.networks.probing": "lightning_modules.networks.decoders.probing",
-    "lightning_modules.networks.recurrent": "lightning_modules.networks.encoders.recurrent",
-    "lightning_modules.networks.span_head": "lightning_modules.networks.tagging.span_head",
-    "lightning_modules.networks.tag_head": "lightning_modules.networks.tagging.tag_head",
-    "lightning_modules.networks.tag_schemes": "lightning_modules.networks.tagging.tag_schemes",
-    "lightning_modules.networks.token_dropout": "lightning_modules.networks.encoders.embedding",
-    "lightning_modules.networks.transformer": "lightning_modules.networks.encoders.transformer",
-    "lightning_modules.networks.transformer_decoder": "lightning_modules.networks.decoders.transformer_decoder",
-    "lightning_modules.networks.vectors": "lightning_modules.networks.encoders.vectors",
+NETWORKS = "lightning_modules.networks"
+STORED = {
+    "datamodules.base": ("datamodules.base", "ReadingConfig SplitConfig"),
+    "datamodules.batching": ("datamodules.batches.batching", "BatchConfig"),
+    "datamodules.blocks": ("datamodules.batches.blocks", "BlockConfig"),
+    "datamodules.causal_lm": ("datamodules.causal_lm", "CausalLMData"),
+    "datamodules.checking.findings": ("datamodules.checking.findings", "Remedies"),
+    "datamodules.corpus.files": ("datamodules.corpus.files", "SourceConfig"),
+    "datamodules.entities": ("datamodules.entities", "EntityData"),
+    "datamodules.image_classification": ("datamodules.image_classification", "ImageClassificationData"),
+    "datamodules.instructions": ("datamodules.instructions", "InstructionData"),
+    "datamodules.pinyin": ("datamodules.pinyin", "PinyinData"),
+    "datamodules.reading.rows": ("datamodules.reading.rows", "TaggedLines"),
+    "datamodules.sampling": ("datamodules.batches.sampling", "SamplingConfig"),
+    "datamodules.text_classification": ("datamodules.text_classification", "TextClassificationData"),
+    "lightning_modules.causal_lm": ("lightning_modules.causal_lm", "CausalLM"),
+    "lightning_modules.entities": ("lightning_modules.entities", "EntityTagger"),
+    "lightning_modules.generation": ("lightning_modules.generation", "GenerationConfig"),
+    "lightning_modules.image_classification": ("lightning_modules.image_classification", "ImageClassifier"),
+    "lightning_modules.label_loss": ("lightning_modules.label_loss", "LabelLossConfig"),
+    f"{NETWORKS}.adapters": (f"{NETWORKS}.adapters", "LoraConfig"),
+    f"{NETWORKS}.augmentation": (f"{NETWORKS}.augmentation", "AugmentConfig"),
+    f"{NETWORKS}.convolutional": (f"{NETWORKS}.encoders.convolutional", "TextCnnConfig"),
+    f"{NETWORKS}.images": (f"{NETWORKS}.images", "ConvNetConfig MlpConfig"),
+    f"{NETWORKS}.plain_decoder": (
+        f"{NETWORKS}.decoders.plain_decoder",
+        "PlainDecoderConfig",
+    ),
+    f"{NETWORKS}.pretrained": (f"{NETWORKS}.encoders.pretrained", "PretrainedConfig"),
+    f"{NETWORKS}.pretrained_decoder": (
+        f"{NETWORKS}.decoders.pretrained_decoder",
+        "ArchitectureConfig PretrainedDecoderConfig",
+    ),
+    f"{NETWORKS}.recurrent": (f"{NETWORKS}.encoders.recurrent", "LstmConfig"),
+    f"{NETWORKS}.span_head": (f"{NETWORKS}.tagging.span_head", "SpanConfig"),
+    f"{NETWORKS}.tag_head": (f"{NETWORKS}.tagging.tag_head", "CrfConfig SoftmaxConfig"),
+    f"{NETWORKS}.transformer": (f"{NETWORKS}.encoders.transformer", "TransformerConfig"),
+    f"{NETWORKS}.transformer_decoder": (
+        f"{NETWORKS}.decoders.transformer_decoder",
+        "TransformerDecoderConfig",
+    ),
+    f"{NETWORKS}.vectors": (f"{NETWORKS}.encoders.vectors", "VectorsConfig"),
+    "lightning_modules.optimization.config": ("lightning_modules.optimization.config", "OptimConfig"),
+    "lightning_modules.pinyin": ("lightning_modules.pinyin", "PinyinTagger"),
+    "lightning_modules.text_classification": ("lightning_modules.text_classification", "TextClassifier"),
 }
-"""Modules of 0.1.0 to their names within `lightrail`, where these are others."""
-NAMES = ("class_path", "task")
-"""Keys under which a class is named."""
+"""Modules of 0.1.0: their names within `lightrail`, and their classes that could be stored."""
+KEYS = ("class_path", "task")
+"""Under which a class is named."""
 
 
 def current_path(path: str) -> str:
@@ -62,18 +63,19 @@ def current_path(path: str) -> str:
 
     >>> current_path("lightning_modules.networks.recurrent.LstmConfig")
     'lightrail.lightning_modules.networks.encoders.recurrent.LstmConfig'
+    >>> current_path("datamodules.mine.MyData")
+    'datamodules.mine.MyData'
     """
-    if not path.startswith(FIRST_FOLDERS):
-        return path
     module, _, name = path.rpartition(".")
-    return f"lightrail.{MOVED.get(module, module)}.{name}"
+    now, names = STORED.get(module, ("", ""))
+    return f"lightrail.{now}.{name}" if name in names.split() else path
 
 
 def with_current_paths(value: Any) -> Any:
-    """Copy something that was stored, with the class paths in it restated."""
+    """Copy plain values that were stored, with the class paths in them restated."""
     if isinstance(value, Mapping):
         return {
-            key: current_path(item) if key in NAMES and isinstance(item, str) else with_current_paths(item)
+            key: current_path(item) if key in KEYS and isinstance(item, str) else with_current_paths(item)
             for key, item in value.items()
         }
     return [with_current_paths(item) for item in value] if isinstance(value, list) else value

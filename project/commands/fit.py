@@ -1,4 +1,7 @@
-"""`lightrail fit`: trains, tests the best checkpoint and closes the run; with `--seeds N` that many times."""
+"""`lightrail fit`: trains, tests the best checkpoint and closes the run; with `--seeds N` that many times.
+
+`lightrail check`: tells what a fit would meet and take, and trains nothing.
+"""
 
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import Configuration, parse

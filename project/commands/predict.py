@@ -2,6 +2,8 @@
 
 A row has `id`, the number of the answer from 0; `line`, the line of the file on which what it answers begins (in a
 binary format, the number of the record), by which other columns of the file are found again; and what the task says.
+
+`lightrail validate` and `lightrail test`: the metrics of a checkpoint on these splits.
 """
 
 import logging

@@ -27,6 +27,15 @@ from lightrail.project.configuration.sources import FLAGS, Draft, Text, find_con
 from lightrail.project.configuration.yaml_file import Value, write_text
 from lightrail.project.tracking.settings import TrackingConfig
 
+SECTIONS = {
+    "seed_everything": Parameter("seed_everything", int, 0, "Seed of every random number of a run but the data split."),
+    "model": Parameter("model", LightningModule),
+    "data": Parameter("data", LightningDataModule),
+    "trainer": Parameter("trainer", Trainer),
+    "tracking": Parameter("tracking", TrackingConfig),
+}
+LARGEST_SEED = 2**32 - 1
+
 
 def build(target: type, values: Mapping[str, Value]) -> dict[str, Any]:
     """Arguments for `target`, in which nested dataclasses and classes are built."""
@@ -56,16 +65,6 @@ def _built_items(value: dict[str, Value] | list[Value], annotation: TypeHint) ->
     origins = (get_origin(member) or member for member in alternatives(annotation))
     container = next((origin for origin in origins if origin in (list, tuple, set, frozenset)), list)
     return container(items)
-
-
-SECTIONS = {
-    "seed_everything": Parameter("seed_everything", int, 0, "Seed of every random number of a run but the data split."),
-    "model": Parameter("model", LightningModule),
-    "data": Parameter("data", LightningDataModule),
-    "trainer": Parameter("trainer", Trainer),
-    "tracking": Parameter("tracking", TrackingConfig),
-}
-LARGEST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)

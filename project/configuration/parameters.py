@@ -1,4 +1,4 @@
-"""What a class can be given: its parameters, their types, and these types in plain words."""
+"""What a class can be given: its parameters, their types, and the one parser of each type."""
 
 import dataclasses
 import functools
@@ -22,6 +22,15 @@ from lightrail.project.configuration.yaml_file import Value
 TypeHint: TypeAlias = Any
 """An annotation: a class, a union, `list[int]`, Any, ..."""
 REQUIRED = inspect.Parameter.empty
+
+
+_PLAIN = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    type(None): "null",
+}
 
 
 @dataclass(frozen=True)
@@ -170,15 +179,6 @@ def in_plain_words(annotation: TypeHint) -> str:
     one_of = [f"one of {', '.join(dict.fromkeys(literals))}"] if literals else []
     others = [_plain(member) for member in members if _origin(member) is not Literal]
     return " or ".join(dict.fromkeys([*one_of, *others]))
-
-
-_PLAIN = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    type(None): "null",
-}
 
 
 def _plain(annotation: TypeHint) -> str:

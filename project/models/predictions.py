@@ -1,4 +1,4 @@
-"""What a model answered for each example, as one table."""
+"""What a model answered for each example, as one table, with the scores that are computed from it."""
 
 import re
 from collections import defaultdict
@@ -22,6 +22,22 @@ SCORES, MAIN_METRIC = b"lightrail.scores", b"lightrail.main_metric"
 """Keys of the table's metadata."""
 
 
+NUM_WORST = 100
+"""Examples shown in the run's samples."""
+PREDICTION = "prediction"
+"""The column that a language model lacks: it has a loss for each text, and no answer."""
+_ENTITY = pa.struct(
+    {"start": pa.int64(), "end": pa.int64(), "type": pa.string(), "text": pa.string(), "score": pa.float32()}
+)
+_TYPES = {
+    "id": pa.int64(),
+    "score": pa.float32(),
+    "loss": pa.float32(),
+    "probabilities": pa.list_(pa.float32()),
+    "entities": pa.list_(_ENTITY),
+}
+
+
 def with_scores(table: pa.Table, scores: Mapping[str, StoredScore], main_metric: str) -> pa.Table:
     """The table, with how each metric follows from its columns, and the name of the one the model was chosen by."""
     return table.replace_schema_metadata({SCORES: scores_to_json(scores), MAIN_METRIC: main_metric})
@@ -33,12 +49,6 @@ def stored_scores(table: pa.Table) -> tuple[dict[str, StoredScore], str] | None:
     if SCORES not in metadata:
         return None
     return scores_from_json(metadata[SCORES].decode()), metadata[MAIN_METRIC].decode()
-
-
-NUM_WORST = 100
-"""Examples shown in the run's samples."""
-PREDICTION = "prediction"
-"""The column that a language model lacks: it has a loss for each text, and no answer."""
 
 
 class PredictionTable(Callback):
@@ -119,18 +129,6 @@ def _encodable(value: Any) -> Any:
     if isinstance(value, list):
         return [_encodable(item) for item in value]
     return {key: _encodable(item) for key, item in value.items()} if isinstance(value, dict) else value
-
-
-_ENTITY = pa.struct(
-    {"start": pa.int64(), "end": pa.int64(), "type": pa.string(), "text": pa.string(), "score": pa.float32()}
-)
-_TYPES = {
-    "id": pa.int64(),
-    "score": pa.float32(),
-    "loss": pa.float32(),
-    "probabilities": pa.list_(pa.float32()),
-    "entities": pa.list_(_ENTITY),
-}
 
 
 def write_predictions(table: pa.Table, folder: Path, scores: Mapping[str, StoredScore], main_metric: str) -> None:

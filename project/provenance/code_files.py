@@ -1,4 +1,6 @@
-"""The files that the code of a run is in: lightrail's own, and those of modules a user brought along."""
+"""The files that the code of a run is in: lightrail's own, and those of modules a user brought along with what they
+import.
+"""
 
 import ast
 import hashlib

@@ -26,6 +26,11 @@ UNITS = ("amx_bf16", "avx512_bf16")
 """Parts of a CPU by which the number format or the order of sums is chosen."""
 
 
+log = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
+
+
 def hardware() -> dict[str, Any]:
     """Return what is known of machine, threads and arithmetic libraries, as plain values."""
     return {
@@ -77,11 +82,6 @@ def _cpu_model() -> str:
     except OSError:
         found = None
     return found[1] if found else platform.processor()
-
-
-log = logging.getLogger(__name__)
-
-Found = TypeVar("Found")
 
 
 def code_tags() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A run beside the one it was to reproduce: every point of every metric, and every prediction."""
+"""A run beside the one it was to reproduce: each point of each metric, each prediction, and the verdict."""
 
 import math
 from collections.abc import Mapping
@@ -20,6 +20,9 @@ NUMBER_COLUMNS = ("score", "loss")
 
 History: TypeAlias = list[tuple[int, float]]
 """(step, value) in the order of the steps."""
+
+
+HEAD = ("metric", "then", "now", "equal")
 
 
 @dataclass(frozen=True)
@@ -110,9 +113,6 @@ def _largest_difference(then: list[float], now: list[float]) -> float:
 
 def _is_equal(one: float, other: float) -> bool:
     return one == other or (math.isnan(one) and math.isnan(other))
-
-
-HEAD = ("metric", "then", "now", "equal")
 
 
 def table(outcome: Outcome) -> str:

@@ -1,4 +1,4 @@
-"""A git repository as a run recorded it: its commit and what was not committed, found again in one that is here."""
+"""A git repository as a run recorded it, found again in one that is here; and the files that are imported now."""
 
 import importlib.util
 import re
@@ -12,6 +12,13 @@ from typing import Any
 from lightrail.project.basics.catalogue import ROOT
 from lightrail.project.provenance.repositories import Repository, git, repository_of
 from lightrail.project.reproducing.original import Original
+
+OWN_FILE = "project/cli.py"
+"""Only lightrail's own source has it: names there are relative to what holds the four folders."""
+NUM_SHOWN = 3
+WILD = re.compile(r"[*?[\\]")
+SECTION = re.compile(rb"^diff --git a/(.*) b/.*$", re.MULTILINE)
+UNTRACKED = re.compile(r"^# not tracked: (.*)$", re.MULTILINE)
 
 
 def present_files(source: Mapping[str, Any]) -> Iterator[tuple[str, Path | None]]:
@@ -42,14 +49,6 @@ def _spec(package: str) -> ModuleSpec | None:
     except (ImportError, ValueError):  # ValueError: it is in memory, and does not tell where it is from
         found = None
     return found or PathFinder.find_spec(package, [str(Path.cwd())])
-
-
-OWN_FILE = "project/cli.py"
-"""Only lightrail's own source has it: names there are relative to what holds the four folders."""
-NUM_SHOWN = 3
-WILD = re.compile(r"[*?[\\]")
-SECTION = re.compile(rb"^diff --git a/(.*) b/.*$", re.MULTILINE)
-UNTRACKED = re.compile(r"^# not tracked: (.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Looking at everything a run was made with, before it is made again."""
+"""Looking at everything a run was made with, data and settings among it, before it is made again."""
 
 import json
 from collections.abc import Sequence
@@ -27,6 +27,10 @@ CHANGED_TAG = "lightrail.changed."
 SOURCES = ("data.init_args.path", "data.init_args.validation_path", "data.init_args.test_path")
 """What they name is compared by its content."""
 APPEARANCE = ("trainer.enable_progress_bar", "trainer.enable_model_summary")
+
+
+NUM_DIGITS = 10
+"""Of a digest, shown."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,6 @@ def without_changes(settings: Sequence[str]) -> list[str]:
         if name in harmless or name.startswith("tracking."):
             kept.append(f"{option}={text}")
     return kept
-
-
-NUM_DIGITS = 10
-"""Of a digest, shown."""
 
 
 def data_changes(original: Original, summaries: Sequence[SplitSummary]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A run from its configuration to its last line: trained, tested and stored."""
+"""A run from its configuration to its last line: trained, calibrated, tested and stored."""
 
 import logging
 from collections.abc import Mapping, Sequence

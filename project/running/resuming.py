@@ -1,4 +1,6 @@
-"""Going on with a run that ended early: in the same MLflow run, to the weights it would have had."""
+"""Going on with a run that ended early: in the same MLflow run, to the weights it would have had, with what is changed
+told.
+"""
 
 import logging
 import os
@@ -50,6 +52,12 @@ FIXED = (
 )
 
 
+log = logging.getLogger(__name__)
+
+CHANGED_CONFIGURATION = "config.resumed.yaml"
+"""The complete configuration in force since a setting was changed; `config.yaml` stays the one of the start."""
+
+
 class Change(NamedTuple):
     """A setting with another value than before."""
 
@@ -59,7 +67,7 @@ class Change(NamedTuple):
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Change]:
     """Compare two configurations, by dotted name; a setting that one of them lacks is `-` there."""
-    old, new = flatten(with_current_paths(before)), flatten(now)
+    old, new = flatten(before), flatten(now)
     names = [name for name in (old | new) if not name.startswith(OF_THIS_CALL)]
     values = {name: Change(old.get(name, UNKNOWN), new.get(name, UNKNOWN)) for name in names}
     return {name: change for name, change in values.items() if change.old != change.new}
@@ -108,12 +116,6 @@ class ApplyChanges(Callback):
 
 def _early_stopping(trainer: pl.Trainer) -> list[EarlyStopping]:
     return [own for own in trainer.callbacks if isinstance(own, EarlyStopping)]  # type: ignore[attr-defined]
-
-
-log = logging.getLogger(__name__)
-
-CHANGED_CONFIGURATION = "config.resumed.yaml"
-"""The complete configuration in force since a setting was changed; `config.yaml` stays the one of the start."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The data of a run, as MLflow shows it: one data set per split."""
+"""What a run is made from, as MLflow shows it: its settings as params, its data as one data set per split."""
 
 import json
 import re
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 MOST_ATTEMPTS = 10
 MAX_DIGEST_CHARACTERS = 36
 """MLflow's limit. 36 hexadecimal digits of a content digest are 144 bits: two data sets do not share them."""
+
+
+MAX_VALUE_CHARACTERS = 6000
+"""MLflow's limit; it cuts what is longer without a word."""
+PARAM_NAME = re.compile(r"[/\w.\- :]{1,200}")
 
 
 def log_inputs(client: "MlflowClient", run_id: str, splits: "Sequence[SplitSummary]") -> None:
@@ -52,11 +57,6 @@ def dataset_inputs(splits: "Sequence[SplitSummary]") -> "list[DatasetInput]":
         context = InputTag("mlflow.data.context", split.name)
         inputs.append(DatasetInput(dataset, [context]))
     return inputs
-
-
-MAX_VALUE_CHARACTERS = 6000
-"""MLflow's limit; it cuts what is longer without a word."""
-PARAM_NAME = re.compile(r"[/\w.\- :]{1,200}")
 
 
 def flatten(configuration: Mapping[str, Any]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a run has to tell its store, kept on local disk until the store has it.
+"""What a run has to tell its store, kept on local disk until the store has it, in a file that lines are added to.
 
 One JSON object a line, in one of three forms: `{"time": ms, "step": n, "metrics": {key: value}}` for measurements,
 `{"time": ms, "tags": {key: text}}`, and `{"time": ms, "status": "FAILED", "error": "..."}` for the end of the run.
@@ -22,6 +22,10 @@ from typing import Any, NamedTuple
 from lightrail.project.basics.durable import replacing, write_whole
 
 log = logging.getLogger(__name__)
+
+
+MAX_TAGS = 50
+"""In one batch; MLflow takes 100."""
 
 
 class AppendedFile:
@@ -152,10 +156,6 @@ class AppendedFile:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path,)
-
-
-MAX_TAGS = 50
-"""In one batch; MLflow takes 100."""
 
 
 class Point(NamedTuple):

@@ -1,4 +1,6 @@
-"""Putting right what a process that died left behind: what was not sent, and a run that says RUNNING."""
+"""Putting right what a process that died left behind: what was not sent, a run that says RUNNING; and the notes
+by which both are found.
+"""
 
 import json
 import logging
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+
+
+GONE = "the process is gone and did not say why (kill -9, out of memory or power); lightrail resume goes on from here"
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,6 @@ def waiting_runs() -> list[WaitingRun]:
 
 def _file_of(run_id: str) -> Path:
     return state_folder() / "waiting" / f"{run_id}.json"
-
-
-GONE = "the process is gone and did not say why (kill -9, out of memory or power); lightrail resume goes on from here"
 
 
 def process_of(run: "Run") -> Owner | None:

@@ -46,6 +46,13 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
+log = logging.getLogger(__name__)
+
+MAX_PARAMS_PER_REQUEST = 100
+CLOSE_SECONDS = 30.0
+"""How long the end of a run waits for a store that does not answer."""
+
+
 class GivenUp(Exception):  # noqa: N818 - it ended as somebody wanted
     """Training was ended because it is not worth going on with.
 
@@ -115,9 +122,6 @@ def sigterm_waits() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-MAX_PARAMS_PER_REQUEST = 100
-
-
 def check_tags(tags: dict[str, str]) -> None:
     for name in tags:
         if name.startswith(("lightrail.", "mlflow.")):
@@ -149,12 +153,6 @@ def write_first_files(folder: Path, configuration: dict[str, Any], identity: dic
     text = json.dumps(identity, indent=2, ensure_ascii=False)
     (folder / "checkpoints" / "run.json").write_text(f"{text}\n", encoding="utf-8")
     write_environment(folder / "environment")
-
-
-log = logging.getLogger(__name__)
-
-CLOSE_SECONDS = 30.0
-"""How long the end of a run waits for a store that does not answer."""
 
 
 class TrackedRun:

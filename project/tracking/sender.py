@@ -1,4 +1,4 @@
-"""Sends a run's journal to its store from a background thread, so that the training loop never waits for the store."""
+"""Sends a run's journal and files to its store from background threads, so that training never waits for the store."""
 
 import atexit
 import json
@@ -27,6 +27,18 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+
+log = logging.getLogger(__name__)
+
+MAX_POINTS = 1000
+"""MLflow's limit for one request."""
+SEND_INTERVAL_SECONDS = 2.0
+MAX_DELAY_SECONDS = 60.0
+"""The longest pause between two attempts at a store that does not answer."""
+RETRY_PAUSE_SECONDS = 0.5
+"""The shortest."""
+MAX_ERROR_CHARACTERS = 1000
 
 
 class Uploads:
@@ -133,18 +145,6 @@ def _held_still(file: Path, folder: Path) -> Iterator[Path | None]:
         yield link
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-log = logging.getLogger(__name__)
-
-MAX_POINTS = 1000
-"""MLflow's limit for one request."""
-SEND_INTERVAL_SECONDS = 2.0
-MAX_DELAY_SECONDS = 60.0
-"""The longest pause between two attempts at a store that does not answer."""
-RETRY_PAUSE_SECONDS = 0.5
-"""The shortest."""
-MAX_ERROR_CHARACTERS = 1000
 
 
 @dataclass

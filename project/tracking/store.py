@@ -1,4 +1,4 @@
-"""Opening the MLflow store that a run is recorded in: where it is, whether it can be used, and quietly."""
+"""The MLflow store that a run is recorded in: where it is, whether it can be used, and where the files of a run lie."""
 
 import fcntl
 import hashlib
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
+
+
+PROBE_SECONDS = 5
+"""How long a server may take to accept a connection before a run is refused."""
+DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+"""Has MLflow's pages open on runs and metrics; they show traces of language-model calls otherwise."""
 
 
 class RunFolders(NamedTuple):
@@ -74,12 +81,6 @@ def local_path(uri: str) -> Path | None:
 def state_folder() -> Path:
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(base) / "lightrail"
-
-
-PROBE_SECONDS = 5
-"""How long a server may take to accept a connection before a run is refused."""
-
-DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def store_uri(config: TrackingConfig) -> str:
@@ -223,10 +224,6 @@ def make_database(file: Path) -> None:
     store = tracking_store(MlflowClient(f"sqlite:///{unfinished}"))
     store.engine.dispose()  # closes the file, whose name is about to change
     put_in_place(unfinished, file)
-
-
-MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
-"""Has MLflow's pages open on runs and metrics; they show traces of language-model calls otherwise."""
 
 
 def experiment_id(client: "MlflowClient", uri: str, name: str) -> str:

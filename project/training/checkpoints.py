@@ -1,4 +1,6 @@
-"""Checkpoints: written whole or not at all, the best and the last kept, each with its configuration and its run."""
+"""Checkpoints: written whole or not at all, the best and the last kept, each with its configuration and its run; and
+random numbers that need no state of their own in them.
+"""
 
 import random
 import signal
@@ -22,6 +24,8 @@ from lightrail.project.basics.durable import replacing
 from lightrail.project.basics.private_names import is_accumulating, is_epoch_over, is_validation_due
 from lightrail.project.tracking.settings import CheckpointConfig
 from lightrail.project.training.stopping import StopRequest, exception_for, queue_again
+
+BEST, LAST = "best.ckpt", "last.ckpt"
 
 
 class LastCheckpoint(Checkpoint):
@@ -140,9 +144,6 @@ def _leave(trainer: pl.Trainer, number: int) -> None:
     if number == signal.SIGUSR1:
         queue_again()
     raise exception_for(number)
-
-
-BEST, LAST = "best.ckpt", "last.ckpt"
 
 
 class DurableCheckpointIO(TorchCheckpointIO):

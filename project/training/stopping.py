@@ -1,4 +1,6 @@
-"""Stopping where nothing is lost: what a signal asks of training, and what is raised when it can be done."""
+"""Stopping where nothing is lost: what a signal asks of training, what is raised when it can be done, and how the
+processes of a group part.
+"""
 
 import atexit
 import logging

@@ -1,4 +1,4 @@
-"""How fast a run trains."""
+"""How fast a run trains, and what it takes of the machine."""
 
 import logging
 import threading
@@ -15,6 +15,10 @@ from lightning.pytorch import Callback
 
 from lightrail.project.tracking.logger import MlflowLogger
 from lightrail.project.tracking.sender import milliseconds_now
+
+log = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 10.0
 
 
 class Throughput(Callback):
@@ -64,11 +68,6 @@ class Throughput(Callback):
         self._last_step = trainer.global_step
         self._num_examples = self._num_tokens = 0
         self._since, self._paused_seconds = time.perf_counter(), 0.0
-
-
-log = logging.getLogger(__name__)
-
-INTERVAL_SECONDS = 10.0
 
 
 class SystemMetrics(Callback):

@@ -25,6 +25,15 @@ from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.search.outcomes import Outcome
 from lightrail.sweeps.search.study import REPORTS, is_finished
 
+log = logging.getLogger(__name__)
+
+FEWEST_FOR_IMPORTANCE = 4
+"""Complete trials. With fewer, what decides is which one happens to be the best."""
+DOTS_PER_INCH = 130
+NARROWEST_INCHES, INCHES_FOR_SETTING = 8.0, 2.2
+MOST_OBJECTIVES_SHOWN = 3
+"""Axes of a picture of a Pareto front."""
+
 
 def redrawn(outcomes: Sequence[Outcome], sweep: Sweep) -> optuna.Study:
     """Give a study of the finished trials.
@@ -59,16 +68,6 @@ def _reported(outcome: Outcome, sweep: Sweep) -> dict[int, float]:
     reports = outcome.trial.user_attrs.get(REPORTS, {})
     first = sweep.config.metrics[0]
     return {int(step): values[first] for own in reports.values() for step, values in own.items()}
-
-
-log = logging.getLogger(__name__)
-
-FEWEST_FOR_IMPORTANCE = 4
-"""Complete trials. With fewer, what decides is which one happens to be the best."""
-DOTS_PER_INCH = 130
-NARROWEST_INCHES, INCHES_FOR_SETTING = 8.0, 2.2
-MOST_OBJECTIVES_SHOWN = 3
-"""Axes of a picture of a Pareto front."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The trials of a study as a table: for a spreadsheet, and for the study's page."""
+"""The trials of a study as a table, the names of its settings, and its best configurations."""
 
 import csv
 from collections.abc import Collection, Mapping, Sequence

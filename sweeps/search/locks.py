@@ -1,4 +1,4 @@
-"""One at a time, among all workers of a study on all machines: who sees that a trial is wanted begins it at once."""
+"""One at a time, among all workers of a study on all machines: who begins a trial, and who keeps the study's run."""
 
 import fcntl
 import hashlib
@@ -26,6 +26,13 @@ LOCKS = {
     "mysql": ("SELECT GET_LOCK('{}', -1)", "SELECT RELEASE_LOCK('{}')"),
 }
 """What takes and frees a lock that ends with the connection, by the kind of database."""
+
+
+log = logging.getLogger(__name__)
+
+KEEPER = "keeper"
+"""Attribute of a study: the process that keeps its run, and when it last said so, in seconds since 1970."""
+NOBODY = ("", 0.0)
 
 
 class Turn:
@@ -79,13 +86,6 @@ class Turn:
         """The database, as every worker names it; a server's has locks of its own."""
         file = self.engine.url.database or ""
         return str(Path(file).absolute()) if self.engine.dialect.name == "sqlite" else ""
-
-
-log = logging.getLogger(__name__)
-
-KEEPER = "keeper"
-"""Attribute of a study: the process that keeps its run, and when it last said so, in seconds since 1970."""
-NOBODY = ("", 0.0)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What came of the trials of a study, each counted once however often it was interrupted."""
+"""What came of the trials of a study, each counted once however often it was interrupted, and told when it ends."""
 
 import logging
 import math
@@ -20,6 +20,9 @@ from lightrail.sweeps.search.worker import best_of
 from lightrail.sweeps.trials.smaller_batches import with_half_batches
 
 ENDS = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -152,9 +155,6 @@ def _costs(outcome: Outcome, sweep: Sweep) -> tuple[float, ...]:
 
 def _dominates(costs: Sequence[float], other: Sequence[float]) -> bool:
     return all(one <= two for one, two in zip(costs, other, strict=True)) and math.dist(costs, other) > 0
-
-
-log = logging.getLogger(__name__)
 
 
 class Progress:

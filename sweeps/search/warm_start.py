@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _MISSING = object()
 
 
+log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class Earlier:
     """What a training gave before this sweep."""
@@ -129,9 +132,6 @@ def _results(client: "MlflowClient", run: "Run", sweep: Sweep) -> list[float] | 
     choose = max if sweep.config.directions[0] == "maximize" else min
     best = choose(steps, key=lambda step: histories[0][step])
     return [own[best] for own in histories]
-
-
-log = logging.getLogger(__name__)
 
 
 def points_to_begin_with(sweep: Sweep) -> list[dict[str, Any]]:

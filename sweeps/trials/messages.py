@@ -1,4 +1,4 @@
-"""What a trial's process and its driver tell each other.
+"""What a trial's process and its driver tell each other, and why one ended.
 
 A trial asks nothing of Optuna: it reports, and is told whether to go on.
 """

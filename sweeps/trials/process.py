@@ -24,7 +24,7 @@ from lightrail.sweeps.trials.messages import Assignment, Failed, Finished, Messa
 SECONDS_TO_STOP = 60.0
 """How long a trial may take to write its checkpoint."""
 PRELOADED = ["lightrail.sweeps.trials.preloaded"]
-_CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT = multiprocessing.get_context("forkserver")
 _NUM_LAST_LINES = 20
 _SECONDS_BETWEEN_LOOKS = 0.05
 
@@ -33,7 +33,7 @@ def warm_up() -> None:
     """Start the process that trials are forked from; it imports everything while the driver does other things."""
     from multiprocessing import forkserver
 
-    _CONTEXT.set_forkserver_preload(PRELOADED)
+    CONTEXT.set_forkserver_preload(PRELOADED)
     forkserver.ensure_running()
 
 
@@ -47,8 +47,8 @@ class TrialProcess:
 
     def __init__(self, assignment: Assignment, num_processes: int) -> None:
         self.log = Path(assignment.log)
-        self._connection, theirs = _CONTEXT.Pipe()
-        self._lifeline, their_lifeline = _CONTEXT.Pipe()
+        self._connection, theirs = CONTEXT.Pipe()
+        self._lifeline, their_lifeline = CONTEXT.Pipe()
         forget_cause(assignment.log)
         start = _fork if num_processes == 1 else _command
         self._process = start(assignment, theirs, their_lifeline)
@@ -120,7 +120,7 @@ def _kill_group(number: int) -> None:
 
 
 def _fork(assignment: Assignment, connection: Connection, lifeline: Connection) -> ForkServerProcess:
-    process = _CONTEXT.Process(target=lead, args=(dict(os.environ), assignment, connection, lifeline))
+    process = CONTEXT.Process(target=lead, args=(dict(os.environ), assignment, connection, lifeline))
     process.start()
     return process
 
@@ -138,8 +138,8 @@ def call_forked(function: Callable[..., str], *arguments: Any) -> str:
 
     Raises: RuntimeError when the process ends without an answer.
     """
-    connection, theirs = _CONTEXT.Pipe()
-    process = _CONTEXT.Process(target=answer, args=(dict(os.environ), theirs, function, arguments))
+    connection, theirs = CONTEXT.Pipe()
+    process = CONTEXT.Process(target=answer, args=(dict(os.environ), theirs, function, arguments))
     process.start()
     theirs.close()
     try:

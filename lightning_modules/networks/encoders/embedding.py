@@ -1,4 +1,4 @@
-"""The input of every network trained from scratch: tokens, hashed n-grams, and vectors trained elsewhere.
+"""The input of networks: tokens, hashed n-grams and vectors trained elsewhere; and tokens left out in training.
 
 Shapes: B examples, T positions, D width, V tokens.
 """
