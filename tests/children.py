@@ -4,6 +4,7 @@ That `python -m project` and the installed command begin as they should is teste
 """
 
 import atexit
+import contextlib
 import os
 import signal
 import subprocess
@@ -47,7 +48,8 @@ class Child:
         folder: Path | None = None,
         starts_session: bool = False,
     ) -> None:
-        warm_up()
+        with contextlib.chdir(ROOT):  # the server stays where it is started: in no folder that a test looks into
+            warm_up()
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))  # for what it starts in turn
         environment = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": path}
         self._outputs = [_Output(), _Output()]
