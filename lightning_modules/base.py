@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from lightrail.lightning_modules.arguments import from_plain, to_plain
 from lightrail.lightning_modules.metrics.mean_loss import MeanLoss
 from lightrail.lightning_modules.metrics.scores import StoredScore
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder
@@ -27,7 +28,6 @@ from lightrail.lightning_modules.optimization import (
     drop_frozen_gradients,
     freeze,
 )
-from lightrail.lightning_modules.plain import from_plain, to_plain
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.private_names import is_compiled, norms_with_statistics
 from lightrail.project.basics.renamed import with_current_paths
@@ -60,6 +60,8 @@ class TaskModule(pl.LightningModule, ABC):
     The gradient of an optimizer step is that of the mean loss over its targets, however these are spread over
     micro-batches and processes. Evaluation counts each example once, and metrics are computed from sums.
 
+    What a task must know of the data it takes as `FromData` arguments of its constructor.
+
     Args:
         metrics: updated by `update`, computed at the end of an evaluation over all processes.
         optim: optimizer, schedule and freezing.
@@ -68,21 +70,6 @@ class TaskModule(pl.LightningModule, ABC):
     monitor: str
     """The metric that decides which checkpoint is the best, for example `val/accuracy`."""
     monitor_mode: ClassVar[Literal["min", "max"]] = "max"
-    from_data: ClassVar[frozenset[str]] = frozenset(
-        {
-            "vocabulary",
-            "tokenizer",
-            "labels",
-            "label_counts",
-            "has_many_labels",
-            "has_nested",
-            "candidates",
-            "image_shape",
-            "pixel_mean",
-            "pixel_std",
-        }
-    )
-    """Constructor arguments that come from the datamodule when a run is built, never from a configuration."""
 
     def __init__(self, metrics: MetricCollection, optim: OptimConfig) -> None:
         super().__init__()

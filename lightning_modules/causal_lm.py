@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
 from lightrail.lightning_modules.metrics.language import LanguageMetrics, LossByPosition
 from lightrail.lightning_modules.metrics.language_scores import BitsPerUnit, Perplexity
@@ -71,7 +72,7 @@ class CausalLM(TaskModule):
 
     def __init__(
         self,
-        tokenizer: dict[str, Any],
+        tokenizer: FromData[dict[str, Any]],
         *,
         decoder: DecoderConfig = TransformerDecoderConfig(),
         label_smoothing: float = 0.0,

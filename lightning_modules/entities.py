@@ -9,6 +9,7 @@ from typing import Any, final
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
 from lightrail.lightning_modules.metrics.entities import EntityMetric
 from lightrail.lightning_modules.metrics.entity_scores import Entity, entity_scores, written
@@ -40,9 +41,9 @@ class EntityTagger(TaskModule):
 
     def __init__(
         self,
-        vocabulary: list[str],
-        labels: list[str],
-        has_nested: bool,
+        vocabulary: FromData[list[str]],
+        labels: FromData[list[str]],
+        has_nested: FromData[bool],
         *,
         encoder: EncoderConfig = LstmConfig(),
         head: EntityHeadConfig = CrfConfig(),

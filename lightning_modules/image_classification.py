@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
 from lightrail.lightning_modules.label_head import LabelHead
 from lightrail.lightning_modules.label_loss import LabelLossConfig
@@ -38,11 +39,11 @@ class ImageClassifier(TaskModule):
 
     def __init__(
         self,
-        labels: list[str],
-        label_counts: list[int],
-        image_shape: list[int],
-        pixel_mean: list[float],
-        pixel_std: list[float],
+        labels: FromData[list[str]],
+        label_counts: FromData[list[int]],
+        image_shape: FromData[list[int]],
+        pixel_mean: FromData[list[float]],
+        pixel_std: FromData[list[float]],
         *,
         encoder: ImageEncoderConfig = ConvNetConfig(),
         dropout: float = 0.0,

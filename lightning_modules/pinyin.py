@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
 from lightrail.lightning_modules.metrics.scores import Score, ShareZero, SumRatio, WeightedMean
 from lightrail.lightning_modules.metrics.sentence_errors import SentenceErrors, num_edits, only_hanzi
@@ -47,8 +48,8 @@ class PinyinTagger(TaskModule):
 
     def __init__(
         self,
-        vocabulary: list[str],
-        candidates: dict[str, dict[str, int]],
+        vocabulary: FromData[list[str]],
+        candidates: FromData[dict[str, dict[str, int]]],
         *,
         encoder: EncoderConfig | None = TransformerConfig(ngram_orders=[2, 3]),
         optim: OptimConfig = OptimConfig(lr=2e-3),

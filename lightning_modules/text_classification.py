@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
 from lightrail.lightning_modules.label_head import LabelHead
 from lightrail.lightning_modules.label_loss import LabelLossConfig
@@ -41,10 +42,10 @@ class TextClassifier(TaskModule):
 
     def __init__(
         self,
-        vocabulary: list[str],
-        labels: list[str],
-        label_counts: list[int],
-        has_many_labels: bool = False,
+        vocabulary: FromData[list[str]],
+        labels: FromData[list[str]],
+        label_counts: FromData[list[int]],
+        has_many_labels: FromData[bool] = False,
         *,
         encoder: EncoderConfig = TransformerConfig(),
         pooling: PoolingName = "mean",

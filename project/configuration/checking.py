@@ -30,20 +30,9 @@ from lightrail.project.configuration.yaml_file import SettingPath, Value, read_t
 
 log = logging.getLogger(__name__)
 
-_FROM_DATA = "it comes from the data and is passed when the run is built. Remove it"
 OWNED = {
     "trainer.logger": "lightrail logs every run to MLflow. Choose the store in the section `tracking`",
     "trainer.default_root_dir": "a run's files go to its MLflow artifacts. Choose the store in the section `tracking`",
-    "model.init_args.vocabulary": _FROM_DATA,
-    "model.init_args.label_counts": _FROM_DATA,
-    "model.init_args.has_many_labels": _FROM_DATA,
-    "model.init_args.has_nested": _FROM_DATA,
-    "model.init_args.labels": _FROM_DATA,
-    "model.init_args.candidates": _FROM_DATA,
-    "model.init_args.tokenizer": _FROM_DATA,
-    "model.init_args.image_shape": _FROM_DATA,
-    "model.init_args.pixel_mean": _FROM_DATA,
-    "model.init_args.pixel_std": _FROM_DATA,
     "allow_modules": "a configuration cannot allow modules itself. Give --allow_modules on the command line",
 }
 """Settings that exist but are not the configuration's to give, and why."""
@@ -66,13 +55,19 @@ class Checker:
         """The settings of one class: those given, and the plain defaults of the others."""
         for key in given:
             self._refuse_unknown((*path, key), parameters)
-        found = {name: self._argument(given, parameter, (*path, name)) for name, parameter in parameters.items()}
+        own = {name: parameter for name, parameter in parameters.items() if not parameter.is_from_data}
+        found = {name: self._argument(given, parameter, (*path, name)) for name, parameter in own.items()}
         return {name: value for name, value in found.items() if value is not REQUIRED}
 
     def _refuse_unknown(self, path: SettingPath, parameters: Mapping[str, Parameter]) -> None:
         if (dotted := ".".join(path)) in OWNED:
             raise ConfigError(f"{self.at(path)} cannot be set: {OWNED[dotted]}.")
-        if path[-1] in parameters:
+        if parameter := parameters.get(path[-1]):
+            if parameter.is_from_data:
+                raise ConfigError(
+                    f"{self.at(path)} cannot be set: it comes from the data and is passed when the run is built. "
+                    f"Remove it."
+                )
             return
         if path in self.draft.inherited:
             log.warning("%s was given for another class and is left out", dotted)

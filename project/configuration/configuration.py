@@ -8,7 +8,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from lightrail.project.basics.errors import ConfigError, Shown
-from lightrail.project.configuration.checking import OWNED, Checker
+from lightrail.project.configuration.checking import Checker
 from lightrail.project.configuration.classes import AllowedClasses, import_class
 from lightrail.project.configuration.describing import describe
 from lightrail.project.configuration.parameters import (
@@ -109,12 +109,17 @@ class Configuration:
         target = import_class(self.values["model"]["class_path"])
         taken = parameters_of(target)
         for name, parameter in taken.items():
-            if f"model.init_args.{name}" in OWNED and parameter.is_required and name not in facts:
+            if parameter.is_from_data and parameter.is_required and name not in facts:
                 data = self.values["data"]["class_path"]
                 raise ConfigError(f"{target.__name__} needs `{name}` from the data, and {data} does not provide it.")
         known = {name: fact for name, fact in facts.items() if name in taken}
         built: LightningModule = target(**(build(target, self.values["model"]["init_args"]) | known))
         return built
+
+    def facts_among(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Give those of a model's arguments that came from the data."""
+        taken = parameters_of(import_class(self.values["model"]["class_path"]))
+        return {name: value for name, value in arguments.items() if name in taken and taken[name].is_from_data}
 
     def trainer_arguments(self) -> dict[str, Any]:
         """What Lightning's Trainer takes but `logger` and `default_root_dir`; callbacks and plugins are lists."""

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_orig
 from jsonargparse import ArgumentParser, set_parsing_settings
 from lightning.pytorch import Trainer
 
+from lightrail.lightning_modules.arguments import is_from_data
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.private_names import signature_parameters
 from lightrail.project.configuration.yaml_file import Value
@@ -41,6 +42,11 @@ class Parameter:
     annotation: TypeHint
     default: Any = REQUIRED
     help: str = ""
+
+    @property
+    def is_from_data(self) -> bool:
+        """Whether the datamodule gives it, and no configuration."""
+        return is_from_data(self.annotation)
 
     @property
     def is_required(self) -> bool:

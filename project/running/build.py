@@ -10,9 +10,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 
 from lightrail.datamodules.base import DataModule
+from lightrail.lightning_modules.arguments import from_plain
 from lightrail.lightning_modules.base import TaskModule, read_checkpoint
 from lightrail.lightning_modules.optimization import parameter_groups
-from lightrail.lightning_modules.plain import from_plain
 from lightrail.project.basics.did_you_mean import did_you_mean
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.hardware import fastest_precision, set_threads, usable_accelerator
@@ -61,10 +61,13 @@ def build(configuration: Configuration, stage: Stage, checkpoint: Path | None = 
     stored = read_checkpoint(checkpoint) if checkpoint else None
     if stored is not None:
         _check_task(configuration, stored, str(checkpoint))
-        data.adopt(_facts(stored))
+        data.adopt(configuration.facts_among(stored[TaskModule.CHECKPOINT_HYPER_PARAMS_KEY]))
     trainer, predictions = _trainer(configuration)
     data.setup(stage)
-    model = configuration.model(data.facts()) if stored is None else _restored(configuration, stored, str(checkpoint))
+    if stored is None:
+        model = configuration.model(configuration.facts_among(data.facts()))
+    else:
+        model = _restored(configuration, stored, str(checkpoint))
     if not isinstance(model, TaskModule):
         raise ConfigError(f"model: {type(model).__name__} is not derived from TaskModule of lightrail.")
     if stage == "fit":
@@ -107,11 +110,6 @@ def _check_training(model: TaskModule, trainer: pl.Trainer) -> None:
         if monitor is not None and monitor not in known:
             name = type(callback).__name__
             raise ConfigError(f"trainer.callbacks: {name} has no metric {monitor!r}.{did_you_mean(monitor, known)}")
-
-
-def _facts(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    arguments = checkpoint[TaskModule.CHECKPOINT_HYPER_PARAMS_KEY]
-    return {name: arguments[name] for name in TaskModule.from_data if name in arguments}
 
 
 def _restored(configuration: Configuration, checkpoint: dict[str, Any], name: str) -> TaskModule:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightrail.lightning_modules.arguments import from_plain, to_plain
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.networks.adapters import LoraConfig
 from lightrail.lightning_modules.networks.encoders.pretrained import PretrainedConfig
 from lightrail.lightning_modules.optimization import layer_numbers
-from lightrail.lightning_modules.plain import from_plain, to_plain
 from lightrail.project.basics.errors import ConfigError
 from tests.contract import NetworkContract, outputs_and_batch
 from tests.lightning_modules.test_pretrained import IDS, IS_TOKEN, encoded, written

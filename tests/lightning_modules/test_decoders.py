@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightrail.lightning_modules.arguments import from_plain, to_plain
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig
 from lightrail.lightning_modules.networks.decoders.documents import document_mask, document_positions
 from lightrail.lightning_modules.networks.decoders.plain_decoder import PlainDecoderConfig
 from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
-from lightrail.lightning_modules.plain import from_plain, to_plain
 from lightrail.project.basics.errors import ConfigError
 
 NUM_TOKENS = 11

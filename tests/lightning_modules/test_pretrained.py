@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
+from lightrail.lightning_modules.arguments import from_plain, to_plain
 from lightrail.lightning_modules.networks.encoders.pretrained import PretrainedConfig, PretrainedEncoder
-from lightrail.lightning_modules.plain import from_plain, to_plain
 from lightrail.project.basics.errors import ConfigError
 
 SIZES = {"vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}

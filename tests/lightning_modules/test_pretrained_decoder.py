@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from lightrail.lightning_modules.arguments import from_plain, to_plain
 from lightrail.lightning_modules.networks.adapters import LoraConfig
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder
 from lightrail.lightning_modules.networks.decoders.pretrained_decoder import (
@@ -16,7 +17,6 @@ from lightrail.lightning_modules.networks.decoders.pretrained_decoder import (
     PretrainedDecoder,
     PretrainedDecoderConfig,
 )
-from lightrail.lightning_modules.plain import from_plain, to_plain
 from lightrail.project.basics.errors import ConfigError
 from tests.lightning_modules.test_decoders import DOCUMENTS, assert_close, packed, rows
 

@@ -10,6 +10,8 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from torch import nn
 
+from lightrail.lightning_modules.arguments import FromData
+
 run_in_shell = os.system
 
 
@@ -57,7 +59,7 @@ class Tagger(LightningModule):
 
     def __init__(
         self,
-        labels: list[str],
+        labels: FromData[list[str]],
         *,
         network: NetworkConfig = WideConfig(width=16),
         step: StepConfig = StepConfig(),

@@ -87,8 +87,7 @@ def test_a_value_of_the_wrong_type_is_refused_in_plain_words(name: str, value: s
     ("name", "owner"),
     [
         ("model.labels", "comes from the data"),
-        ("model.vocabulary", "comes from the data"),
-        ("model.init_args.candidates", "comes from the data"),
+        ("model.init_args.labels", "comes from the data"),
         ("trainer.logger", "logs every run to MLflow"),
         ("trainer.default_root_dir", "Choose the store in the section `tracking`"),
     ],

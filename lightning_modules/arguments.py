@@ -1,16 +1,34 @@
-"""Constructor arguments as plain values, so that a checkpoint holds no object that must be trusted."""
+"""Arguments of a task's constructor: which of them come from the data, and all of them as plain values.
+
+A checkpoint holds them as plain values, so that it holds no object that must be trusted.
+"""
 
 import importlib
 import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.renamed import current_path
 
+T = TypeVar("T")
+_MARK = object()
+FromData = Annotated[T, _MARK]
+"""The type of an argument that the datamodule gives: `labels: FromData[list[str]]` of a task's constructor is passed
+`facts()["labels"]` of the datamodule when a run is built. Like every fact it is a plain value, and no configuration can
+set it."""
 DESCRIPTION = {"class_path", "init_args"}
 """Keys of a mapping that stands for a dataclass."""
+
+
+def is_from_data(annotation: Any) -> bool:
+    """Whether an argument with this annotation comes from the data.
+
+    >>> is_from_data(FromData[list[str]]), is_from_data(list[str])
+    (True, False)
+    """
+    return get_origin(annotation) is Annotated and _MARK in get_args(annotation)
 
 
 def to_plain(value: Any) -> Any:

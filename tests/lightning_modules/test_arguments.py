@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lightrail.lightning_modules.arguments import from_plain, to_plain
 from lightrail.lightning_modules.networks.encoders.pretrained import PretrainedConfig
 from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
 from lightrail.lightning_modules.optimization import OptimConfig
-from lightrail.lightning_modules.plain import from_plain, to_plain
 from lightrail.project.basics.errors import ConfigError
 
 
