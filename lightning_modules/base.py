@@ -1,7 +1,6 @@
 """The base of every task: it owns the steps, the logging and the optimizer, and closes them."""
 
 import math
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,11 +12,14 @@ import torch
 import torch.distributed
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import Metric
 
 from lightrail.lightning_modules.arguments import from_plain, to_plain
-from lightrail.lightning_modules.metrics.mean_loss import MeanLoss
-from lightrail.lightning_modules.metrics.scores import StoredScore
+from lightrail.lightning_modules.checkpoint import read_checkpoint
+from lightrail.lightning_modules.figures.figure import Figure, reliability
+from lightrail.lightning_modules.heads.head import Head
+from lightrail.lightning_modules.metrics.evaluation import MeanLoss, ScoreSums
+from lightrail.lightning_modules.metrics.scores import Columns, StoredScore
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder
 from lightrail.lightning_modules.networks.encoders.encoder import Encoder
 from lightrail.lightning_modules.optimization import (
@@ -30,7 +32,6 @@ from lightrail.lightning_modules.optimization import (
 )
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.private_names import is_compiled, norms_with_statistics
-from lightrail.project.basics.renamed import with_current_paths
 
 Batch = dict[str, Any]
 Stage = Literal["val", "test"]
@@ -55,7 +56,9 @@ def _is_compiled(part: nn.Module) -> bool:
 
 
 class TaskModule(pl.LightningModule, ABC):
-    """Learns one task. Subclasses are final and write `forward`, `loss`, `update`, `decode` and `scores`.
+    """Learns one task. Subclasses are final and write `forward`, `loss`, `decode` and `scores`.
+
+    Where `self.head` is a `Head`, it does all of them but `forward`.
 
     The gradient of an optimizer step is that of the mean loss over its targets, however these are spread over
     micro-batches and processes. Evaluation counts each example once, and metrics are computed from sums.
@@ -63,20 +66,19 @@ class TaskModule(pl.LightningModule, ABC):
     What a task must know of the data it takes as `FromData` arguments of its constructor.
 
     Args:
-        metrics: updated by `update`, computed at the end of an evaluation over all processes.
         optim: optimizer, schedule and freezing.
     """
 
     monitor: str
     """The metric that decides which checkpoint is the best, for example `val/accuracy`."""
-    monitor_mode: ClassVar[Literal["min", "max"]] = "max"
+    input_columns: ClassVar[tuple[str, ...]] = ()
+    """Entries of a batch that stand in the predictions beside what a head makes of it, such as `text`."""
 
-    def __init__(self, metrics: MetricCollection, optim: OptimConfig) -> None:
+    def __init__(self, optim: OptimConfig) -> None:
         super().__init__()
         optim.check()
         self.optim = optim
-        self.val_metrics = metrics.clone()
-        self.test_metrics = metrics.clone()
+        self._sums: dict[Stage, ScoreSums] = {}
         self.val_loss, self.test_loss = MeanLoss(), MeanLoss()
         # Of this process: targets of the optimizer step in progress, and targets and sum of losses since the last
         # logged step. The sum is no buffer, which DDP would overwrite.
@@ -85,38 +87,62 @@ class TaskModule(pl.LightningModule, ABC):
         self.logged_loss = torch.tensor(math.nan)
         self.is_calibrating = False
         self.tables: dict[str, Tensor] = {}
-        """What the metrics of the last evaluation computed that is more than a number; figures are drawn from it."""
+        """What the torchmetrics metrics that the task keeps as attributes, and updates in `observe`, computed over all
+        processes at the end of a test, by their attributes' names; `figures` draws from it."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Any:
         """Compute the outputs that `loss`, `update` and `decode` share."""
 
-    @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, int]:
         """Give the mean loss (zero if there is no target), and how many targets it is a mean over."""
+        return self._head("loss").loss(outputs, batch)
 
-    @abstractmethod
-    def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
-        """Count a batch into the metrics."""
-
-    @abstractmethod
     def decode(self, outputs: Any, batch: Batch) -> Mapping[str, Sequence[Any]]:
         """Restate outputs for people: one column each for `prediction`, `score` (confidence in [0, 1]) and, where the
         batch has targets, `target`, `loss` (mean over the example's targets) and what else `scores` needs; a value per
         example.
         """
+        columns = {name: batch[name] for name in self.input_columns}
+        return {**columns, **self._head("decode").decode(outputs, batch)}
 
-    @abstractmethod
     def scores(self) -> Mapping[str, StoredScore]:
-        """Every metric of a test, named without `test/`, as computed again from the columns that `decode` gives."""
+        """Every metric of a test, named without `test/`, as computed from the columns that `decode` gives."""
+        return self._head("scores").scores()
+
+    def val_scores(self) -> Mapping[str, StoredScore]:
+        """Those of `scores` that are followed while the model trains."""
+        return self.scores()
+
+    def update(self, sums: ScoreSums, outputs: Any, batch: Batch) -> None:
+        """Count a batch of a validation into its scores. To be written only where `decode` computes much that no score
+        reads; what `sums` is given must lead to the same scores.
+        """
+        sums.update(self.decode(outputs, batch))
+
+    def observe(self, outputs: Any, batch: Batch) -> None:
+        """Count a batch of a test into metrics that predictions do not tell; see `tables`."""
+
+    def figures(self, columns: Columns, example: Callable[[int], Mapping[str, Any]]) -> Iterable[Figure]:
+        """Give what there is to see of a test; called on process zero.
+
+        Args:
+            columns: those of the stored predictions, [N] each.
+            example: gives the encoded row of the test example with an `id`.
+        """
+        if isinstance(head := getattr(self, "head", None), Head):
+            yield from head.figures(columns)
+        elif {"prediction", "score"} <= columns.keys():
+            yield reliability(columns["score"], columns["prediction"], columns["target"])
 
     def calibration_rows(self, outputs: Any, batch: Batch) -> Sequence[Any]:
         """Give what `calibrate` must know of each example of a validation batch, a value or tensor on the CPU each.
 
         It may not depend on what `calibrate` sets: a calibration that was broken off is done again over itself. A task
-        that does not write this method is not calibrated.
+        without rows is not calibrated.
         """
-        return ()
+        head = getattr(self, "head", None)
+        return head.calibration_rows(outputs, batch) if isinstance(head, Head) else ()
 
     def calibrate(self, rows: list[Any]) -> Mapping[str, float]:
         """Fit buffers, such as a temperature, on the rows of the whole validation split, in the order of the examples.
@@ -124,19 +150,26 @@ class TaskModule(pl.LightningModule, ABC):
         Called once, with the weights that are tested. While a model trains, these buffers say that nothing is
         calibrated. Returns: figures to log.
         """
-        return {}
-
-    def per_label(self) -> Mapping[str, Sequence[float]]:
-        """Numbers that the task keeps for each of its labels, in their order, for the table of labels."""
-        return {}
+        return self._head("calibrate").calibrate(rows)
 
     def column_labels(self) -> Mapping[str, Sequence[str]]:
         """Say what the numbers of a list stand for, by the column of `decode` that holds such lists."""
-        return {}
+        return head.column_labels() if isinstance(head := getattr(self, "head", None), Head) else {}
 
     @final
     def can_be_calibrated(self) -> bool:
-        return type(self).calibration_rows is not TaskModule.calibration_rows
+        """Whether the task, or its head, writes `calibration_rows`."""
+        own = type(self).calibration_rows is not TaskModule.calibration_rows
+        head = type(getattr(self, "head", None))
+        return own or (issubclass(head, Head) and head.calibration_rows is not Head.calibration_rows)
+
+    @final
+    @property
+    def monitor_mode(self) -> Literal["min", "max"]:
+        """Which of two values of `monitor` is the better one, as its score says."""
+        name = self.monitor.removeprefix("val/")
+        score = self.scores().get(name)
+        return "min" if name == "loss" or (score is not None and not score.higher_is_better) else "max"
 
     @final
     def configure_model(self) -> None:
@@ -209,7 +242,10 @@ class TaskModule(pl.LightningModule, ABC):
     @final
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Sequence[Any]] | None:
         outputs = self._evaluate("val", batch)
-        if not self.is_calibrating or batch["is_filler"]:
+        if batch["is_filler"]:
+            return None
+        self.update(self._score_sums("val"), outputs, batch)
+        if not self.is_calibrating:
             return None
         return {"id": batch["id"], "row": self.calibration_rows(outputs, batch)}
 
@@ -219,7 +255,13 @@ class TaskModule(pl.LightningModule, ABC):
 
     @final
     def test_step(self, batch: Batch, batch_idx: int) -> Mapping[str, Sequence[Any]]:
-        return self._rows(self._evaluate("test", batch), batch)
+        outputs = self._evaluate("test", batch)
+        if batch["is_filler"]:
+            return {}
+        columns = self.decode(outputs, batch)
+        self._score_sums("test").update(columns)
+        self.observe(outputs, batch)
+        return {"id": batch["id"], **columns}
 
     @final
     def on_test_epoch_end(self) -> None:
@@ -227,9 +269,10 @@ class TaskModule(pl.LightningModule, ABC):
 
     @final
     def predict_step(self, batch: Batch, batch_idx: int) -> Mapping[str, Sequence[Any]]:
+        if batch["is_filler"]:
+            return {}
         with as_written(self.children()):
-            outputs = self(batch)
-        return self._rows(outputs, batch)
+            return {"id": batch["id"], **self.decode(self(batch), batch)}
 
     @final
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -279,10 +322,7 @@ class TaskModule(pl.LightningModule, ABC):
     @final
     def validation_metrics(self) -> set[str]:
         """Names of what an evaluation of the validation split gives checkpoints and early stopping to go by."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torchmetrics: that nothing has been counted yet
-            computed = self.val_metrics.clone().compute()
-        return {"val/loss", *(f"val/{name}" for name, value in computed.items() if value.ndim == 0)}
+        return {"val/loss", *(f"val/{name}" for name in self.val_scores())}
 
     def _is_alone(self) -> bool:
         """Whether an optimizer step takes its gradient from one batch on one process."""
@@ -297,20 +337,25 @@ class TaskModule(pl.LightningModule, ABC):
         if not batch["is_filler"]:
             mean, num_targets = self.loss(outputs, batch)
             (self.val_loss if stage == "val" else self.test_loss).update(mean, num_targets)
-            self.update(self.val_metrics if stage == "val" else self.test_metrics, outputs, batch)
         return outputs
 
-    def _rows(self, outputs: Any, batch: Batch) -> Mapping[str, Sequence[Any]]:
-        return {} if batch["is_filler"] else {"id": batch["id"], **self.decode(outputs, batch)}
+    def _score_sums(self, stage: Stage) -> ScoreSums:
+        if stage not in self._sums:  # not in the constructor: scores depend on what the subclass's sets
+            scores = self.val_scores() if stage == "val" else self.scores()
+            self._sums[stage] = ScoreSums({name: own for name, own in scores.items() if name != "loss"})
+        return self._sums[stage]
 
     def _log_evaluation(self, stage: Stage) -> None:
-        metrics, loss = (self.val_metrics, self.val_loss) if stage == "val" else (self.test_metrics, self.test_loss)
-        computed = metrics.compute()
+        loss, sums = (self.val_loss if stage == "val" else self.test_loss), self._score_sums(stage)
         values = {f"{stage}/loss": loss.compute()}
-        values.update({f"{stage}/{name}": value for name, value in computed.items() if value.ndim == 0})
-        self.tables = {name: value.cpu() for name, value in computed.items() if value.ndim > 0}
-        metrics.reset()
+        values |= {f"{stage}/{name}": torch.tensor(own, dtype=torch.float64) for name, own in sums.compute().items()}
+        sums.reset()
         loss.reset()
+        if stage == "test":
+            for name, part in self.named_children():
+                if isinstance(part, Metric) and name not in ("val_loss", "test_loss"):
+                    self.tables[name] = part.compute().cpu()
+                    part.reset()
         # For checkpoints and early stopping. The processes agree already, and the largest of equal values is exact.
         self.log_dict(values, logger=False, sync_dist=True, reduce_fx="max")
         if not (self.trainer.sanity_checking or self.is_calibrating):
@@ -319,6 +364,15 @@ class TaskModule(pl.LightningModule, ABC):
             if self.optim.schedule == "plateau" and self.trainer.state.fn == "fit":
                 (schedule,) = self.trainer.lr_scheduler_configs
                 schedule.scheduler.validated(float(values[self.monitor]))  # type: ignore[union-attr]
+
+    def _head(self, method: str) -> Head:
+        """The head that does what the task does not.
+
+        Raises: NotImplementedError when there is none.
+        """
+        if not isinstance(head := getattr(self, "head", None), Head):
+            raise NotImplementedError(f"{type(self).__name__} has no Head as `self.head`: write `{method}`.")
+        return head
 
     def _track(self, values: Mapping[str, Any], step: int) -> None:
         if self.logger is not None:
@@ -342,28 +396,3 @@ class TaskModule(pl.LightningModule, ABC):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(window)
         return window
-
-
-PLAIN_PARTS = ("task", "configuration", TaskModule.CHECKPOINT_HYPER_PARAMS_KEY)
-"""Of a checkpoint: what names classes."""
-
-
-def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read a checkpoint without running anything in it.
-
-    Raises: ConfigError when the file is missing, damaged or not a task's checkpoint.
-    """
-    try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such checkpoint. Name a file, or runs:/RUN_ID.") from error
-    except Exception as error:
-        raise ConfigError(
-            f"{path} is not a checkpoint that can be read ({type(error).__name__}). "
-            f"Name one that `lightrail fit` wrote."
-        ) from error
-    if not isinstance(checkpoint, dict) or "task" not in checkpoint:
-        raise ConfigError(f"{path} is not a checkpoint of a lightrail task. Name one that `lightrail fit` wrote.")
-    # Not the weights: a plain copy would lose the versions that PyTorch keeps beside them.
-    plain = {name: value for name, value in checkpoint.items() if name in PLAIN_PARTS}
-    return {**checkpoint, **with_current_paths(plain)}

@@ -4,21 +4,22 @@ Shapes: B rows, T positions, N positions with a target, V tokens.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import MetricCollection
 
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
-from lightrail.lightning_modules.metrics.language import LanguageMetrics, LossByPosition
+from lightrail.lightning_modules.figures.figure import Curve, Figure
+from lightrail.lightning_modules.metrics.language import LossByPosition
 from lightrail.lightning_modules.metrics.language_scores import BitsPerUnit, Perplexity
-from lightrail.lightning_modules.metrics.scores import Score, SumRatio, WeightedMean
+from lightrail.lightning_modules.metrics.scores import Columns, Score, SumRatio, WeightedMean
 from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig
 from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
 from lightrail.lightning_modules.networks.number_formats import at_least_float32
@@ -68,7 +69,6 @@ class CausalLM(TaskModule):
     """
 
     monitor = "val/loss"
-    monitor_mode = "min"
 
     def __init__(
         self,
@@ -80,11 +80,12 @@ class CausalLM(TaskModule):
     ) -> None:
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"model.label_smoothing is {label_smoothing}. Give a number in [0, 1).")
-        super().__init__(metrics=MetricCollection([LanguageMetrics(), LossByPosition()]), optim=optim)
+        super().__init__(optim)
         self.save_hyperparameters()
         self.decoder = decoder.build(tokenizer["size"])
         self.hparams["decoder"] = self.decoder.config
         self.label_smoothing = label_smoothing
+        self.loss_by_position = LossByPosition()
 
     def forward(self, batch: Batch) -> NextTokens:
         labels = batch["labels"]
@@ -102,14 +103,23 @@ class CausalLM(TaskModule):
             losses = torch.lerp(losses, even, self.label_smoothing)
         return losses.sum() / max(1, batch["num_targets"]), batch["num_targets"]
 
-    def update(self, metrics: MetricCollection, outputs: NextTokens, batch: Batch) -> None:
-        metrics.update(
-            losses=outputs.losses,
-            are_correct=outputs.are_correct,
-            positions=outputs.is_target.nonzero()[:, 1],
-            num_characters=sum(batch["num_characters"]),
-            num_bytes=sum(batch["num_bytes"]),
-        )
+    def observe(self, outputs: NextTokens, batch: Batch) -> None:
+        self.loss_by_position.update(outputs.losses, positions=outputs.is_target.nonzero()[:, 1])
+
+    def figures(self, columns: Columns, example: Callable[[int], Mapping[str, Any]]) -> Iterator[Figure]:
+        """The loss by how much the model has read."""
+        positions, nats, counts = self.tables["loss_by_position"].numpy().T
+        if len(positions):
+            yield Curve(
+                name="loss_by_position",
+                title="Loss by position",
+                note=f"{counts.sum():,.0f} targets, {np.average(nats, weights=counts):.3f} nats per target on average",
+                x=positions,
+                y=nats,
+                x_label="tokens seen",
+                y_label="nats per target",
+                is_logarithmic=True,
+            )
 
     def decode(self, outputs: NextTokens, batch: Batch) -> Mapping[str, Sequence[Any]]:
         """The score is the geometric mean of the probabilities of the targets. Training batches do not say what their

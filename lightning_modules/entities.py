@@ -3,17 +3,18 @@
 Shapes: B sentences, N windows, T positions, W words, D width. A word is what carries a tag: a character of Chinese.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, final
 
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
 
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
-from lightrail.lightning_modules.metrics.entities import EntityMetric
+from lightrail.lightning_modules.figures.entity_figures import entity_figures
+from lightrail.lightning_modules.figures.figure import Figure
 from lightrail.lightning_modules.metrics.entity_scores import Entity, entity_scores, written
-from lightrail.lightning_modules.metrics.scores import Score, WeightedMean
+from lightrail.lightning_modules.metrics.evaluation import ScoreSums
+from lightrail.lightning_modules.metrics.scores import Columns, Score, WeightedMean
 from lightrail.lightning_modules.networks.encoders.embedding import TokenDropout
 from lightrail.lightning_modules.networks.encoders.encoder import EncoderConfig
 from lightrail.lightning_modules.networks.encoders.recurrent import LstmConfig
@@ -51,10 +52,8 @@ class EntityTagger(TaskModule):
         token_dropout: float = 0.0,
         optim: OptimConfig = OptimConfig(),
     ) -> None:
-        super().__init__(metrics=MetricCollection([EntityMetric(labels, is_detailed=False)]), optim=optim)
+        super().__init__(optim)
         self.save_hyperparameters()
-        # Of many types a curve each would bury the others: they are for the test.
-        self.test_metrics = MetricCollection([EntityMetric(labels, is_detailed=True)])
         self.labels = labels
         self.encoder = encoder.build(vocabulary)
         self.hparams["encoder"] = self.encoder.config
@@ -73,10 +72,11 @@ class EntityTagger(TaskModule):
     def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, int]:
         return self.head.losses(outputs, batch).sum() / max(1, batch["num_targets"]), batch["num_targets"]
 
-    def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
+    def update(self, sums: ScoreSums, outputs: Tensor, batch: Batch) -> None:
+        """Without the probabilities of entities, which take a CRF as long as all the rest, and by word."""
         found = self.head.spans(outputs, batch["word_mask"])
-        predictions = [[self._entity(span) for span in spans] for spans in found]
-        metrics.update(predictions, [[self._entity(span) for span in spans] for spans in _targets(batch)])
+        columns = {"prediction": found, "target": _targets(batch)}
+        sums.update({name: [written(map(self._entity, spans)) for spans in own] for name, own in columns.items()})
 
     def decode(self, outputs: Tensor, batch: Batch) -> Mapping[str, Sequence[Any]]:
         """Predictions and targets are entities by character, `start:end:TYPE`, the score is the probability that the
@@ -111,6 +111,16 @@ class EntityTagger(TaskModule):
     def scores(self) -> Mapping[str, Score]:
         loss = WeightedMean(column="loss", weight="num_targets", higher_is_better=False)
         return {**entity_scores(self.labels), "loss": loss}
+
+    def val_scores(self) -> Mapping[str, Score]:
+        """Those of all types together: of many types a curve each would bury the others."""
+        scores = self.scores()
+        return {name: scores[name] for name in ("f1", "precision", "recall", "f1_macro")}
+
+    def figures(self, columns: Columns, example: Callable[[int], Mapping[str, Any]]) -> Iterator[Figure]:
+        """How reliable sentences and entities are, how well each type is found, and the worst mistakes marked."""
+        yield from super().figures(columns, example)
+        yield from entity_figures(columns, self.labels)
 
     def calibration_rows(self, outputs: Tensor, batch: Batch) -> Sequence[Any]:
         return self.head.calibration_rows(outputs, batch)

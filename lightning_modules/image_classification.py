@@ -3,21 +3,26 @@
 Shapes: B pictures, C channels, H and W their height and width, D width, L labels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics import MetricCollection
 
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
-from lightrail.lightning_modules.label_head import LabelHead
-from lightrail.lightning_modules.label_loss import LabelLossConfig
-from lightrail.lightning_modules.metrics.scores import StoredScore
+from lightrail.lightning_modules.figures.figure import Figure, Images
+from lightrail.lightning_modules.heads.label_head import LabelHead
+from lightrail.lightning_modules.heads.label_loss import LabelLossConfig
+from lightrail.lightning_modules.metrics.scores import Columns
 from lightrail.lightning_modules.networks.augmentation import Augmentation, AugmentConfig
 from lightrail.lightning_modules.networks.images import ConvNetConfig, ImageEncoderConfig
 from lightrail.lightning_modules.optimization import OptimConfig
+
+NUM_SHOWN = 36
+"""Images in the sheet of mistakes."""
 
 
 @final
@@ -36,6 +41,7 @@ class ImageClassifier(TaskModule):
     """
 
     monitor = "val/accuracy"
+    input_columns = ("image",)
 
     def __init__(
         self,
@@ -53,7 +59,7 @@ class ImageClassifier(TaskModule):
     ) -> None:
         network = encoder.build(image_shape)
         head = LabelHead(network.width, labels, label_counts, has_many=False, dropout=dropout, loss=loss)
-        super().__init__(metrics=MetricCollection([head.metrics()]), optim=optim)
+        super().__init__(optim)
         self.save_hyperparameters()
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             self.register_buffer(name, 255 * torch.tensor(values)[:, None, None], persistent=False)  # [C, 1, 1]
@@ -65,23 +71,24 @@ class ImageClassifier(TaskModule):
         images = ((pixels - self.pixel_mean) / self.pixel_std).to(self.dtype)
         return self.head.passes(lambda: self.encoder(images))  # [B, L]
 
-    def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, int]:
-        return self.head.loss(outputs, batch["labels"])
+    def figures(self, columns: Columns, example: Callable[[int], Mapping[str, Any]]) -> Iterator[Figure]:
+        """Those of the labels, and the images whose wrong answers cost most, the worst first."""
+        yield from self.head.figures(columns)
+        is_wrong = columns["prediction"] != columns["target"]
+        worst = np.flatnonzero(is_wrong)[np.argsort(-columns["loss"][is_wrong], kind="stable")][:NUM_SHOWN]
+        if len(worst):
+            yield Images(
+                name="worst_mistakes",
+                title="Worst mistakes: target, and answer with its score",
+                note=f"{is_wrong.sum():,} of {len(is_wrong):,} wrong; the {len(worst)} whose loss is greatest",
+                images=[self._image(example(int(columns["id"][number]))) for number in worst],
+                captions=[
+                    f"{columns['target'][number]}\n{columns['prediction'][number]} {columns['score'][number]:.2f}"
+                    for number in worst
+                ],
+            )
 
-    def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
-        self.head.update(metrics, outputs, batch["labels"])
-
-    def decode(self, outputs: Tensor, batch: Batch) -> Mapping[str, Sequence[Any]]:
-        return {"image": batch["image"], **self.head.decode(outputs, batch.get("labels"))}
-
-    def scores(self) -> Mapping[str, StoredScore]:
-        return self.head.scores()
-
-    def calibration_rows(self, outputs: Tensor, batch: Batch) -> Sequence[Any]:
-        return self.head.calibration_rows(outputs, batch["labels"])
-
-    def calibrate(self, rows: list[Any]) -> Mapping[str, float]:
-        return self.head.calibrate(rows)
-
-    def column_labels(self) -> Mapping[str, Sequence[str]]:
-        return self.head.column_labels()
+    def _image(self, row: Mapping[str, Any]) -> NDArray[np.uint8]:
+        """[H, W], or [H, W, 3] of a coloured one."""
+        pixels = np.moveaxis(np.asarray(row["pixels"]).reshape(self.hparams["image_shape"]), 0, -1)
+        return pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels

@@ -11,12 +11,11 @@ from typing import Any, final
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import MetricCollection
 
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
 from lightrail.lightning_modules.metrics.scores import Score, ShareZero, SumRatio, WeightedMean
-from lightrail.lightning_modules.metrics.sentence_errors import SentenceErrors, num_edits, only_hanzi
+from lightrail.lightning_modules.metrics.sentence_errors import num_edits, only_hanzi
 from lightrail.lightning_modules.networks.candidates import CandidateOutput
 from lightrail.lightning_modules.networks.encoders.encoder import EncoderConfig
 from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
@@ -54,7 +53,7 @@ class PinyinTagger(TaskModule):
         encoder: EncoderConfig | None = TransformerConfig(ngram_orders=[2, 3]),
         optim: OptimConfig = OptimConfig(lr=2e-3),
     ) -> None:
-        super().__init__(metrics=MetricCollection([SentenceErrors()]), optim=optim)
+        super().__init__(optim)
         self.save_hyperparameters()
         self.characters = ["", ""] + ["".join(candidates.get(token, ())) for token in vocabulary]
         self.encoder = None if encoder is None else encoder.build(vocabulary)
@@ -73,9 +72,6 @@ class PinyinTagger(TaskModule):
 
     def loss(self, outputs: Readings, batch: Batch) -> tuple[Tensor, int]:
         return self._losses(outputs, batch).sum() / max(1, batch["num_targets"]), batch["num_targets"]
-
-    def update(self, metrics: MetricCollection, outputs: Readings, batch: Batch) -> None:
-        metrics.update(self.sentences(outputs, batch), batch["text"])
 
     def decode(self, outputs: Readings, batch: Batch) -> Mapping[str, Sequence[Any]]:
         """The score is the probability that the whole sentence is right, characters taken as independent."""

@@ -3,18 +3,15 @@
 Shapes: B texts, N windows of texts (B unless some text has several), T positions, D width, L labels.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
-from torchmetrics import MetricCollection
 
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
-from lightrail.lightning_modules.label_head import LabelHead
-from lightrail.lightning_modules.label_loss import LabelLossConfig
-from lightrail.lightning_modules.metrics.scores import StoredScore
+from lightrail.lightning_modules.heads.label_head import LabelHead
+from lightrail.lightning_modules.heads.label_loss import LabelLossConfig
 from lightrail.lightning_modules.networks.encoders.embedding import TokenDropout
 from lightrail.lightning_modules.networks.encoders.encoder import EncoderConfig
 from lightrail.lightning_modules.networks.encoders.pooling import PoolingName, build_pooling
@@ -39,6 +36,7 @@ class TextClassifier(TaskModule):
     """
 
     monitor = "val/accuracy"
+    input_columns = ("text",)
 
     def __init__(
         self,
@@ -56,7 +54,7 @@ class TextClassifier(TaskModule):
     ) -> None:
         network = encoder.build(vocabulary)
         head = LabelHead(network.width, labels, label_counts, has_many=has_many_labels, dropout=dropout, loss=loss)
-        super().__init__(metrics=MetricCollection([head.metrics()]), optim=optim)
+        super().__init__(optim)
         self.save_hyperparameters()
         self.hparams["encoder"] = network.config
         if has_many_labels:
@@ -66,30 +64,6 @@ class TextClassifier(TaskModule):
 
     def forward(self, batch: Batch) -> Tensor:
         return self.head.passes(lambda: self._vectors(batch))  # [B, L]
-
-    def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, int]:
-        return self.head.loss(outputs, batch["labels"])
-
-    def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
-        self.head.update(metrics, outputs, batch["labels"])
-
-    def decode(self, outputs: Tensor, batch: Batch) -> Mapping[str, Sequence[Any]]:
-        return {"text": batch["text"], **self.head.decode(outputs, batch.get("labels"))}
-
-    def scores(self) -> Mapping[str, StoredScore]:
-        return self.head.scores()
-
-    def calibration_rows(self, outputs: Tensor, batch: Batch) -> Sequence[Any]:
-        return self.head.calibration_rows(outputs, batch["labels"])
-
-    def calibrate(self, rows: list[Any]) -> Mapping[str, float]:
-        return self.head.calibrate(rows)
-
-    def column_labels(self) -> Mapping[str, Sequence[str]]:
-        return self.head.column_labels()
-
-    def per_label(self) -> Mapping[str, Sequence[float]]:
-        return self.head.per_label()
 
     def _vectors(self, batch: Batch) -> Tensor:
         input_ids, is_token = self.token_dropout(batch["input_ids"], batch["attention_mask"])

@@ -16,7 +16,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightrail.datamodules.batches.batching import Batch
-from lightrail.lightning_modules.base import TaskModule, read_checkpoint
+from lightrail.lightning_modules.base import TaskModule
+from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.lightning_modules.exported import load_exported
 from lightrail.project.configuration import parse
 from lightrail.project.models.exporting import export

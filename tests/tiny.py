@@ -10,8 +10,6 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 
 from lightrail.datamodules.batches.batching import BatchConfig, BatchLoader, BucketSampler
 from lightrail.lightning_modules.base import Batch, TaskModule
@@ -27,7 +25,7 @@ class Signs(TaskModule):
     names: ClassVar[list[str]] = ["below", "above"]
 
     def __init__(self, *, width: int = 2, dropout: float = 0.0, optim: OptimConfig = OptimConfig()) -> None:
-        super().__init__(metrics=MetricCollection({"accuracy": MulticlassAccuracy(2, average="micro")}), optim=optim)
+        super().__init__(optim)
         self.save_hyperparameters()
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, 2)
@@ -38,9 +36,6 @@ class Signs(TaskModule):
 
     def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, int]:
         return F.cross_entropy(outputs, batch["labels"]), len(outputs)
-
-    def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
-        metrics.update(outputs.argmax(-1), batch["labels"])
 
     def decode(self, outputs: Tensor, batch: Batch) -> Mapping[str, Sequence[Any]]:
         scores, numbers = outputs.softmax(-1).max(-1)

@@ -8,7 +8,7 @@ Shapes: N examples, L types.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,6 +122,7 @@ class EntityScore(Score):
     """Precision, recall or F1 of entities, strictly: over all types together, their mean, or of one type."""
 
     types: tuple[str, ...]
+    chosen_by: ClassVar[frozenset[str]] = frozenset({"figure", "type_name"})
     figure: Literal["f1", "precision", "recall", "f1_macro", "f1_of_type"]
     type_name: str | None = None
     """Which type, for `f1_of_type`."""
@@ -146,17 +147,18 @@ class EntityScore(Score):
 class EntityErrors(Score):
     """How many entities have one kind of error."""
 
+    chosen_by: ClassVar[frozenset[str]] = frozenset({"error"})
     error: Outcome
     higher_is_better: bool = False
 
     def statistics(self, columns: Columns) -> Values:
-        place = ERRORS.index(self.error)
+        """How many entities have each of `ERRORS`, [N, 5]."""
         pairs = zip(columns["prediction"], columns["target"], strict=True)
-        counts = [error_counts(read(predicted), read(expected))[place] for predicted, expected in pairs]
-        return np.array(counts, np.float64)[:, None]
+        counts = [error_counts(read(predicted), read(expected)) for predicted, expected in pairs]
+        return np.array(counts, np.float64).reshape(len(counts), len(ERRORS))
 
     def value(self, sums: Values) -> Values:
-        return np.asarray(sums[..., 0])
+        return np.asarray(sums[..., ERRORS.index(self.error)])
 
 
 def entity_scores(types: Sequence[str]) -> Mapping[str, Score]:

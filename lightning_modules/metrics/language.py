@@ -1,9 +1,4 @@
-"""How well a language model predicts text.
-
-Shapes: N targets, P ranges of positions.
-"""
-
-import math
+"""How the loss of a language model depends on how much it has read. Shapes: N targets, P ranges of positions."""
 
 import torch
 from torch import Tensor
@@ -14,50 +9,10 @@ NUM_RANGES = 30 * RANGES_PER_OCTAVE
 """P: up to 2^30 positions."""
 
 
-class LanguageMetrics(Metric):
-    """Perplexity, bits per character and per byte, and the share of targets that are the likeliest token.
-
-    With L the nats of all targets, T their number, C the characters and B the UTF-8 bytes that they spell: `perplexity`
-    is exp(L / T), `bits_per_character` L / (C ln 2), `bits_per_byte` L / (B ln 2). A document's end is a target and
-    spells nothing. What divides by zero, as targets without a character do, is not a number (or infinite).
-
-    Source of bits per character: S. Mielke (2019), "Can you compare perplexity across different segmentations?"
-    """
-
-    full_state_update = False
-    nats: Tensor
-    correct: Tensor
-    targets: Tensor
-    characters: Tensor
-    bytes: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in ("nats", "correct", "targets", "characters", "bytes"):
-            self.add_state(name, torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, losses: Tensor, are_correct: Tensor, num_characters: int, num_bytes: int) -> None:
-        """Count the nats of targets, [N], whether each is the likeliest token, [N], and what all of them spell."""
-        self.nats += losses.double().sum()
-        self.correct += are_correct.sum()
-        self.targets += len(losses)
-        self.characters += num_characters
-        self.bytes += num_bytes
-
-    def compute(self) -> dict[str, Tensor]:
-        bits = self.nats / math.log(2)
-        return {
-            "perplexity": torch.exp(self.nats / self.targets),
-            "bits_per_character": bits / self.characters,
-            "bits_per_byte": bits / self.bytes,
-            "token_accuracy": self.correct / self.targets,
-        }
-
-
 class LossByPosition(Metric):
     """Mean nats of targets by how many positions came before them.
 
-    `loss_by_position` has a line for each range of positions that holds a target, [P, 3]: mean position (the first
+    It has a line for each range of positions that holds a target, [P, 3]: mean position (the first
     one is 1), mean nats, number of targets. Ranges are quarters of an octave, so that the first positions stand alone.
     """
 
@@ -74,7 +29,7 @@ class LossByPosition(Metric):
         ranges = (RANGES_PER_OCTAVE * ordinals.log2()).long().clamp(max=NUM_RANGES - 1)
         self.sums.index_add_(0, ranges, torch.stack([ordinals, losses.double(), torch.ones_like(ordinals)], dim=1))
 
-    def compute(self) -> dict[str, Tensor]:
+    def compute(self) -> Tensor:
         some = self.sums[self.sums[:, 2] > 0]  # [P, 3]
         counts = some[:, 2:]
-        return {"loss_by_position": torch.cat([some[:, :2] / counts, counts], dim=1)}
+        return torch.cat([some[:, :2] / counts, counts], dim=1)

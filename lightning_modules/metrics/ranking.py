@@ -6,7 +6,6 @@ Shapes: N examples, L labels.
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from lightrail.lightning_modules.metrics.scores import Columns, StoredScore, Values, one_hot
 
 
-def auroc(scores: Values, is_positive: NDArray[np.bool_]) -> float:
+def auroc(scores: NDArray[np.floating], is_positive: NDArray[np.bool_]) -> float:
     """Share of the pairs of a positive and a negative example in which the positive scores higher; ties count half.
 
     NaN without positives, without negatives, or where a score is not a number.
@@ -29,7 +28,7 @@ def auroc(scores: Values, is_positive: NDArray[np.bool_]) -> float:
     return float(positives @ num_below / (positives.sum() * negatives.sum()))
 
 
-def average_precision(scores: Values, is_positive: NDArray[np.bool_]) -> float:
+def average_precision(scores: NDArray[np.floating], is_positive: NDArray[np.bool_]) -> float:
     """Mean over the positives of the precision among all that score at least as high, without interpolation.
 
     NaN without positives, or where a score is not a number.
@@ -44,7 +43,7 @@ def average_precision(scores: Values, is_positive: NDArray[np.bool_]) -> float:
     return float(positives[::-1] @ (hits / answers) / positives.sum())
 
 
-def _counts(scores: Values, is_positive: NDArray[np.bool_]) -> tuple[Values, Values]:
+def _counts(scores: NDArray[np.floating], is_positive: NDArray[np.bool_]) -> tuple[Values, Values]:
     """How many positives and negatives have each of the different scores, the lowest first."""
     _, place = np.unique(scores, return_inverse=True)
     positives = np.bincount(place, weights=is_positive).astype(np.float64)  # of no score at all it gives integers
@@ -63,12 +62,14 @@ class LabelRanking(StoredScore):
     separator: str | None = None
     """What stands between the labels of an example that may have several, or none; None: each has one."""
 
-    def of(self, columns: Columns) -> float:
+    def statistics(self, columns: Columns) -> NDArray[np.floating]:
+        """The probability of each label, then whether it is a target, [N, 2L]."""
         is_target = one_hot(columns["target"], self.labels, self.separator)
-        return self.mean(np.stack(list(columns["probabilities"])), is_target)
+        probabilities = np.array(list(columns["probabilities"]), np.float32).reshape(is_target.shape)
+        return np.concatenate([probabilities, is_target], axis=1, dtype=np.float32)
 
-    def mean(self, probabilities: NDArray[Any], is_target: NDArray[np.bool_]) -> float:
-        """Of what is in the columns, [N, L] each."""
+    def of_rows(self, rows: NDArray[np.floating]) -> float:
+        probabilities, is_target = rows[:, : len(self.labels)], rows[:, len(self.labels) :] > 0
         is_binary = self.separator is None and len(self.labels) == 2
         counted = [1] if is_binary else range(len(self.labels))
         values = [self.measure(probabilities[:, number], is_target[:, number]) for number in counted]
@@ -76,7 +77,7 @@ class LabelRanking(StoredScore):
         return float(np.mean(defined)) if defined else math.nan
 
     @abstractmethod
-    def measure(self, scores: Values, is_positive: NDArray[np.bool_]) -> float:
+    def measure(self, scores: NDArray[np.floating], is_positive: NDArray[np.bool_]) -> float:
         """Of one label's probabilities and where it is there, [N] each; NaN where it is undefined."""
 
 
@@ -84,7 +85,7 @@ class LabelRanking(StoredScore):
 class MacroAuroc(LabelRanking):
     """Area under the receiver operating characteristic."""
 
-    def measure(self, scores: Values, is_positive: NDArray[np.bool_]) -> float:
+    def measure(self, scores: NDArray[np.floating], is_positive: NDArray[np.bool_]) -> float:
         return auroc(scores, is_positive)
 
 
@@ -92,5 +93,5 @@ class MacroAuroc(LabelRanking):
 class MacroAveragePrecision(LabelRanking):
     """Area under the curve of precision against recall, as steps."""
 
-    def measure(self, scores: Values, is_positive: NDArray[np.bool_]) -> float:
+    def measure(self, scores: NDArray[np.floating], is_positive: NDArray[np.bool_]) -> float:
         return average_precision(scores, is_positive)

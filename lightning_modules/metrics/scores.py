@@ -1,16 +1,17 @@
 """Metrics that stored predictions are enough to compute, resample and compare.
 
 A score turns each example into a row of statistics, and the sum of rows into the metric. Whatever is a function of sums
-fits: a mean, a ratio, an F1 from counts, the exponential of a weighted mean. A metric that needs all examples at once,
-such as an area under a curve, is a `StoredScore` alone. Needs no torch.
+fits: a mean, a ratio, an F1 from counts, the exponential of a weighted mean. A metric that needs all rows at once, such
+as an area under a curve, is a `StoredScore` alone. Everything that shows a metric comes from its one class: validation,
+test, stored predictions, comparisons, and in which direction it is better. Needs no torch.
 
 Shapes: N examples, S statistics, L labels.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +28,28 @@ class StoredScore(ABC):
     """One metric; a frozen dataclass of plain values, so that it can be stored beside the predictions."""
 
     higher_is_better: bool = True
+    chosen_by: ClassVar[frozenset[str]] = frozenset()
+    """Fields that no row depends on: scores that differ in these alone share their rows, which are computed once."""
 
     @abstractmethod
+    def statistics(self, columns: Columns) -> NDArray[np.floating]:
+        """A row for each example, [N, S]."""
+
+    @abstractmethod
+    def of_rows(self, rows: NDArray[np.floating]) -> float:
+        """The metric of examples with these rows, [N, S] of float32 or finer; NaN where it is undefined."""
+
+    @final
     def of(self, columns: Columns) -> float:
         """The metric of all examples; NaN where it is undefined."""
+        return self.of_rows(self.statistics(columns))
+
+    @final
+    def rows_key(self) -> Hashable:
+        """Equal for scores whose rows are equal."""
+        left_out = {"higher_is_better", *self.chosen_by}
+        settings = ((field.name, getattr(self, field.name)) for field in fields(self) if field.name not in left_out)
+        return (type(self).statistics, *settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +60,13 @@ class Score(StoredScore):
     """Whether each example is either right or wrong and the metric is the share of the right ones. The first statistic
     then tells which, by 1 or 0."""
 
-    def of(self, columns: Columns) -> float:
-        return float(self.value(self.statistics(columns).sum(0)))
+    @final
+    def of_rows(self, rows: NDArray[np.floating]) -> float:
+        return float(self.value(rows.sum(0, dtype=np.float64)))
 
     @abstractmethod
     def statistics(self, columns: Columns) -> Values:
-        """A row for each example, [N, S]."""
+        """A row for each example, [N, S]; the metric follows from their sum."""
 
     @abstractmethod
     def value(self, sums: Values) -> Values:

@@ -26,7 +26,7 @@ STORED = {
     "lightning_modules.entities": ("lightning_modules.entities", "EntityTagger"),
     "lightning_modules.generation": ("lightning_modules.generation", "GenerationConfig"),
     "lightning_modules.image_classification": ("lightning_modules.image_classification", "ImageClassifier"),
-    "lightning_modules.label_loss": ("lightning_modules.label_loss", "LabelLossConfig"),
+    "lightning_modules.label_loss": ("lightning_modules.heads.label_loss", "LabelLossConfig"),
     f"{NETWORKS}.adapters": (f"{NETWORKS}.adapters", "LoraConfig"),
     f"{NETWORKS}.augmentation": (f"{NETWORKS}.augmentation", "AugmentConfig"),
     f"{NETWORKS}.convolutional": (f"{NETWORKS}.encoders.convolutional", "TextCnnConfig"),

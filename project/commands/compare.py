@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.option_parser import OptionParser
+from lightrail.project.basics.plugins import import_allowed
 from lightrail.project.tracking.settings import TrackingConfig
 from lightrail.project.tracking.store import check_folder, open_store, store_uri
 
@@ -39,6 +40,7 @@ def _parser() -> OptionParser:
     parser.add_argument("--metric", nargs="+", action="extend", default=[])
     parser.add_argument("--resamples", type=int, default=2_000)
     parser.add_argument("--num_examples", type=int, default=10)
+    parser.add_argument("--allow_modules", default="")
     parser.add_argument("--tracking.uri", dest="uri")
     return parser
 
@@ -69,6 +71,7 @@ def _compared(options: argparse.Namespace, chosen: str) -> str:
     from lightrail.project.comparing.comparison import compare
     from lightrail.project.comparing.entries import find_entry
 
+    import_allowed(options.allow_modules.split(","))  # a metric of one's own is built from its class's name
     uri = store_uri(TrackingConfig(uri=options.uri))
     client = open_store(uri, create=False)
     entries = [find_entry(client, named) for named in options.runs]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lightrail.lightning_modules.base import read_checkpoint
+from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import parse
 from lightrail.project.configuration.sources import options

@@ -4,7 +4,6 @@ and nothing else that Python could import and call."""
 import functools
 import importlib
 import inspect
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
@@ -12,12 +11,12 @@ from typing import TypeAlias
 from lightrail.project.basics.catalogue import ROOT, Component, components, concrete_names
 from lightrail.project.basics.did_you_mean import did_you_mean
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.plugins import ENVIRONMENT_VARIABLE, import_allowed
 from lightrail.project.basics.renamed import current_path
 
 OWN_FOLDERS = ("lightning_modules", "datamodules", "sweeps")
 OWN_PACKAGES = tuple(f"lightrail.{folder}" for folder in OWN_FOLDERS)
 LIBRARIES = ("lightning", "torch", "torchmetrics", "optuna")
-ENVIRONMENT_VARIABLE = "LIGHTRAIL_ALLOW_MODULES"
 
 Bases: TypeAlias = tuple[type, ...]
 """A class must be derived from one of them."""
@@ -27,15 +26,12 @@ class AllowedClasses:
     """Finds classes by name in our packages, the libraries, and the modules a person allows.
 
     Args:
-        modules: further modules or packages; those in the environment variable are added. Only the command line and
-            the environment may name them: a configuration that could allow modules itself would be no barrier.
+        modules: further modules or packages, to which those of the environment variable and plugins are added. No
+            configuration may name them: one that could allow modules itself would be no barrier.
     """
 
     def __init__(self, modules: Iterable[str] = ()) -> None:
-        given = [*modules, *os.environ.get(ENVIRONMENT_VARIABLE, "").split(",")]
-        self.modules = tuple(dict.fromkeys(name.strip() for name in given if name.strip()))
-        for name in self.modules:
-            _import_allowed(name)
+        self.modules = import_allowed(modules)
         self.packages = (*OWN_PACKAGES, *LIBRARIES, *self.modules)
 
     def find(self, name: str, bases: Bases, setting: str) -> type:
@@ -156,13 +152,3 @@ def _descendants(bases: Bases) -> Iterator[type]:
         children: Bases = tuple(type.__subclasses__(base))
         yield from children
         yield from _descendants(children)
-
-
-def _import_allowed(name: str) -> None:
-    """Import a module a person allowed; it may lie in the working folder."""
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"--allow_modules {name}: there is no module {error.name}.") from error

@@ -1,128 +1,67 @@
-"""Sentences with the entities that were expected and predicted marked in them, as a page and as plain text."""
+"""Texts with stretches marked in them, as a page and as plain text."""
 
 import html
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
-from lightrail.lightning_modules.metrics.entity_scores import Entity, Outcome, outcomes
+from lightrail.lightning_modules.figures.figure import Mark, MarkedLine, MarkedText
 from lightrail.project.figures.style import STYLE
 
-WORDS: Mapping[Outcome, str] = {
-    "correct": "right",
-    "boundary": "wrong boundary",
-    "type": "wrong type",
-    "boundary_and_type": "wrong boundary and type",
-    "missing": "missing",
-    "spurious": "spurious",
-}
 CONTEXT = 40
-"""Characters kept on either side of an entity; what lies farther away is left out."""
+"""Characters kept on either side of a mark; what lies farther away is left out."""
 
 _MARKS = """
-:root {
-  --correct: #d9f2e0; --boundary: #dbe8fd; --type: #ecdffa; --boundary_and_type: #fbd9ee; --missing: #fbd9d3;
-  --spurious: #fde6bf;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --correct: #17402a; --boundary: #1b3a6b; --type: #452a66; --boundary_and_type: #5e2148; --missing: #5c2320;
-    --spurious: #5a3d0c;
-  }
-}
 mark { color: var(--ink); border-radius: 4px; padding: 1px 4px; }
 mark sub { color: var(--muted); font-size: 11px; margin-left: 4px; vertical-align: baseline; }
 .legend mark { margin-right: 10px; white-space: nowrap; }
 .line { display: grid; grid-template-columns: 6.5em 1fr; margin: 6px 0; }
 .line span:first-child { color: var(--muted); font-size: 13px; }
 .line span:last-child { overflow-wrap: anywhere; white-space: pre-wrap; line-height: 1.9; }
-""" + "".join(f"mark.{outcome} {{ background: var(--{outcome}); }}\n" for outcome in WORDS)
+"""
 
 
-@dataclass(frozen=True)
-class Mark:
-    """An entity and what became of it."""
-
-    start: int
-    end: int
-    kind: str
-    outcome: Outcome
-    score: float | None = None
-    """The probability it was predicted with."""
-
-
-@dataclass(frozen=True)
-class MarkedSentence:
-    """A sentence, what was expected in it, and what was predicted."""
-
-    id: int
-    text: str
-    expected: Sequence[Mark]
-    predicted: Sequence[Mark]
-    loss: float
-    """Nats per word."""
-
-    @property
-    def num_errors(self) -> int:
-        """Wrong predictions, and expected entities that none of these stands for."""
-        wrong = sum(mark.outcome != "correct" for mark in self.predicted)
-        return wrong + sum(mark.outcome == "missing" for mark in self.expected)
-
-
-def marked_sentence(
-    number: int, text: str, predicted: Mapping[Entity, float], expected: Iterable[Entity], loss: float
-) -> MarkedSentence:
-    """Find out what became of each entity; `predicted` has the probability of each."""
-    found = outcomes(predicted, expected)
-    return MarkedSentence(
-        id=number,
-        text=text,
-        expected=[Mark(*own, outcome) for outcome, _, own in found if own],
-        predicted=[Mark(*own, outcome, predicted[own]) for outcome, own, _ in found if own],
-        loss=loss,
+def as_page(figure: MarkedText) -> str:
+    """Write a page of its own, light or dark as the reader prefers."""
+    legend = "".join(
+        f'<mark class="{own}">{html.escape(words)} {figure.counts.get(own, 0):,}</mark>'
+        for own, (words, *_) in figure.outcomes.items()
     )
-
-
-def as_page(sentences: Sequence[MarkedSentence], counts: Mapping[Outcome, int], num_wrong: int) -> str:
-    """A page of its own, light or dark as the reader prefers.
-
-    Args:
-        counts: entities with each outcome in the whole test.
-        num_wrong: sentences with an error; those shown may be fewer.
-    """
-    legend = "".join(f'<mark class="{own}">{WORDS[own]} {counts[own]:,}</mark>' for own in WORDS)
-    body = "\n".join(map(_section, sentences)) or "<section>Every sentence is right.</section>"
+    body = "\n".join(_section(line, figure) for line in figure.lines) or "<section>Every text is right.</section>"
+    name = html.escape(figure.title)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Worst mistakes</title>\n'
-        f"<style>{STYLE}{_MARKS}</style></head>\n<body><main>\n<h1>Worst mistakes</h1>\n"
-        f'<p class="lead">{len(sentences):,} of {num_wrong:,} sentences with an error, those with most errors first. '
-        f'Counts are of the whole test.</p>\n<section class="legend">{legend}</section>\n'
-        f"{body}\n</main></body></html>\n"
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{name}</title>\n'
+        f"<style>{STYLE}{_MARKS}{_colours(figure)}</style></head>\n<body><main>\n<h1>{name}</h1>\n"
+        f'<p class="lead">{html.escape(figure.note)} Counts are of the whole test.</p>\n'
+        f'<section class="legend">{legend}</section>\n{body}\n</main></body></html>\n'
     )
 
 
-def as_text(sentences: Sequence[MarkedSentence]) -> str:
-    """The same sentences to read in a terminal: `[text TYPE]` is right, of others their outcome is said."""
+def as_text(figure: MarkedText) -> str:
+    """Write the same texts for a terminal: `[text TYPE]` is right, of others their outcome is added."""
     blocks = []
-    for sentence in sentences:
-        lines = [f"#{sentence.id}  {_facts(sentence)}"]
-        for name, marks in (("expected", sentence.expected), ("predicted", sentence.predicted)):
-            lines += [f"  {name:<10}{_plain(sentence.text, layer)}" for layer in _layers(marks)]
+    for line in figure.lines:
+        lines = [f"# {line.heading}"]
+        for name, marks in line.layers.items():
+            lines += [f"  {name:<10}{_plain(line.text, layer, figure)}" for layer in _layers(marks)]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n" if blocks else ""
 
 
-def _section(sentence: MarkedSentence) -> str:
-    lines = [
-        f'<div class="line"><span>{name}</span><span>{_html(sentence.text, layer)}</span></div>'
-        for name, marks in (("expected", sentence.expected), ("predicted", sentence.predicted))
+def _colours(figure: MarkedText) -> str:
+    light, dark = (
+        "".join(f"mark.{own} {{ background: {colours[place]}; }}\n" for own, (_, *colours) in figure.outcomes.items())
+        for place in (0, 1)
+    )
+    return f"{light}@media (prefers-color-scheme: dark) {{\n{dark}}}\n"
+
+
+def _section(line: MarkedLine, figure: MarkedText) -> str:
+    parts = [
+        f'<div class="line"><span>{name}</span><span>{_html(line.text, layer, figure)}</span></div>'
+        for name, marks in line.layers.items()
         for layer in _layers(marks)
     ]
-    return f"<section>{''.join(lines)}<small>example {sentence.id}: {_facts(sentence)}</small></section>"
-
-
-def _facts(sentence: MarkedSentence) -> str:
-    return f"{sentence.num_errors} error{'s' * (sentence.num_errors != 1)}, loss {sentence.loss:.3f} nats per word"
+    return f"<section>{''.join(parts)}<small>{html.escape(line.heading)}</small></section>"
 
 
 def _layers(marks: Sequence[Mark]) -> list[list[Mark]]:
@@ -150,14 +89,14 @@ def _pieces(text: str, marks: Sequence[Mark]) -> Iterator[tuple[str, Mark | None
             place = mark.end
 
 
-def _html(text: str, marks: Sequence[Mark]) -> str:
+def _html(text: str, marks: Sequence[Mark], figure: MarkedText) -> str:
     parts = []
     for piece, mark in _pieces(text, marks):
         if mark is None:
             parts.append(html.escape(piece))
             continue
         score = "" if mark.score is None else f", probability {mark.score:.2f}"
-        title = html.escape(f"{WORDS[mark.outcome]}: {mark.kind}{score}")
+        title = html.escape(f"{figure.outcomes[mark.outcome][0]}: {mark.kind}{score}")
         kind = html.escape(mark.kind)
         parts.append(f'<mark class="{mark.outcome}" title="{title}">{html.escape(piece)}<sub>{kind}</sub></mark>')
     return "".join(parts)
@@ -166,9 +105,12 @@ def _html(text: str, marks: Sequence[Mark]) -> str:
 _ONE_LINE = str.maketrans("\r\n", "  ")
 
 
-def _plain(text: str, marks: Sequence[Mark]) -> str:
+def _plain(text: str, marks: Sequence[Mark], figure: MarkedText) -> str:
     parts = []
     for piece, mark in _pieces(text.translate(_ONE_LINE), marks):
-        said = "" if mark is None or mark.outcome == "correct" else f": {WORDS[mark.outcome]}"
-        parts.append(piece if mark is None else f"[{piece} {mark.kind}{said}]")
+        if mark is None:
+            parts.append(piece)
+            continue
+        is_right = mark.outcome == next(iter(figure.outcomes))
+        parts.append(f"[{piece} {mark.kind}{'' if is_right else f': {figure.outcomes[mark.outcome][0]}'}]")
     return "".join(parts)

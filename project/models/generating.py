@@ -9,8 +9,9 @@ import torch
 
 from lightrail.datamodules.tokens.learning import load_language_tokenizer
 from lightrail.datamodules.tokens.numbering import LanguageTokenizer
-from lightrail.lightning_modules.base import TaskModule, read_checkpoint
+from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.causal_lm import CausalLM
+from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.lightning_modules.exported import load_exported, restore_task
 from lightrail.lightning_modules.generation import GenerationConfig, generate
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder

@@ -14,8 +14,8 @@ import pyarrow.parquet
 import torch.distributed
 from lightning.pytorch import Callback
 
-from lightrail.lightning_modules.metrics.kinds import scores_from_json, scores_to_json
 from lightrail.lightning_modules.metrics.scores import StoredScore
+from lightrail.project.models.stored_scores import scores_from_json, scores_to_json
 from lightrail.project.tracking.lookup import PREDICTIONS
 
 SCORES, MAIN_METRIC = b"lightrail.scores", b"lightrail.main_metric"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightrail.lightning_modules.base import read_checkpoint
+from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.tracking.lookup import find_run, run_checkpoint, test_metrics
 from lightrail.project.tracking.settings import TrackingConfig

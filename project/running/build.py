@@ -11,7 +11,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 
 from lightrail.datamodules.base import DataModule
 from lightrail.lightning_modules.arguments import from_plain
-from lightrail.lightning_modules.base import TaskModule, read_checkpoint
+from lightrail.lightning_modules.base import TaskModule
+from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.lightning_modules.optimization import parameter_groups
 from lightrail.project.basics.did_you_mean import did_you_mean
 from lightrail.project.basics.errors import ConfigError

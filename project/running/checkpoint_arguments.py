@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightrail.lightning_modules.base import read_checkpoint
+from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import Configuration, parse
 from lightrail.project.configuration.sources import options, take_option

@@ -14,7 +14,8 @@ import yaml
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping
 
-from lightrail.lightning_modules.base import TaskModule, read_checkpoint
+from lightrail.lightning_modules.base import TaskModule
+from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.lightning_modules.optimization import apply_settings
 from lightrail.project.basics.durable import remove_unfinished, write_whole
 from lightrail.project.basics.errors import ConfigError

@@ -19,7 +19,8 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
 from typing_extensions import override
 
-from lightrail.lightning_modules.base import TaskModule, read_checkpoint
+from lightrail.lightning_modules.base import TaskModule
+from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.project.basics.durable import replacing
 from lightrail.project.basics.private_names import is_accumulating, is_epoch_over, is_validation_due
 from lightrail.project.tracking.settings import CheckpointConfig

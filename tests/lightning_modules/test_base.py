@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightrail.lightning_modules.base import TaskModule, read_checkpoint
+from lightrail.lightning_modules.base import TaskModule
+from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.lightning_modules.text_classification import TextClassifier

@@ -105,8 +105,8 @@ def test_only_targets_count_wherever_they_stand() -> None:
     outputs = task(batch)
     torch.testing.assert_close(outputs.losses, whole[[1, 3]])
     assert task.loss(outputs, batch)[0].item() == pytest.approx(whole[[1, 3]].mean().item())
-    task.update(task.test_metrics, outputs, batch)
-    positions = task.test_metrics.compute()["loss_by_position"][:, 0]
+    task.observe(outputs, batch)
+    positions = task.loss_by_position.compute()[:, 0]
     assert positions.tolist() == [2, 4]
 
 

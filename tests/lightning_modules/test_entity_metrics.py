@@ -10,7 +10,6 @@ from nervaluate import Evaluator
 from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.scheme import IOB2, IOBES
 
-from lightrail.lightning_modules.metrics.entities import EntityMetric
 from lightrail.lightning_modules.metrics.entity_scores import (
     Entity,
     counts_by_type,
@@ -20,8 +19,9 @@ from lightrail.lightning_modules.metrics.entity_scores import (
     read,
     written,
 )
-from lightrail.lightning_modules.metrics.kinds import scores_from_json, scores_to_json
+from lightrail.lightning_modules.metrics.evaluation import ScoreSums
 from lightrail.project.basics.errors import DataError
+from lightrail.project.models.stored_scores import scores_from_json, scores_to_json
 
 TYPES = ["LOC", "ORG", "PER"]
 
@@ -61,10 +61,10 @@ def tags(length: int, entities: list[Entity], letters: str) -> list[str]:
 
 
 def measured(made: list[tuple[int, list[Entity], list[Entity]]]) -> dict[str, float]:
-    metric = EntityMetric(TYPES, is_detailed=True)
+    sums = ScoreSums(entity_scores(TYPES))
     for _, predicted, expected in made:  # one batch each: sums must add up
-        metric.update([predicted], [expected])
-    return {name: float(value) for name, value in metric.compute().items()}
+        sums.update({"prediction": [written(predicted)], "target": [written(expected)]})
+    return sums.compute()
 
 
 @given(sentences())

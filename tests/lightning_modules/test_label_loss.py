@@ -11,8 +11,8 @@ from sklearn.metrics import log_loss, recall_score
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
-from lightrail.lightning_modules.label_head import LabelHead
-from lightrail.lightning_modules.label_loss import LabelLoss, LabelLossConfig, label_weights
+from lightrail.lightning_modules.heads.label_head import LabelHead
+from lightrail.lightning_modules.heads.label_loss import LabelLoss, LabelLossConfig, label_weights
 from lightrail.project.basics.errors import ConfigError
 
 LABELS = ["a", "b", "c"]
@@ -135,7 +135,7 @@ def test_r_drop_costs_nothing_without_dropout_and_something_with_it(has_many: bo
             torch.manual_seed(3)
             own = head(has_many=has_many, dropout=dropout, r_drop=weight)
             torch.manual_seed(4)
-            losses[dropout, weight] = float(own.loss(own.passes(lambda: vectors), targets)[0].detach())
+            losses[dropout, weight] = float(own.loss(own.passes(lambda: vectors), {"labels": targets})[0].detach())
     assert losses[0.0, 4.0] == losses[0.0, 0.0]
     assert losses[0.5, 4.0] > losses[0.5, 0.0]
 
@@ -166,7 +166,7 @@ def recalls(**settings: Any) -> list[float]:
     optimizer = torch.optim.Adam(own.parameters(), lr=0.05)
     for _ in range(150):
         optimizer.zero_grad()
-        own.loss(own(vectors), labels)[0].backward()  # type: ignore[no-untyped-call]
+        own.loss(own(vectors), {"labels": labels})[0].backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     predicted = own.eval()(vectors).argmax(-1)
     found: list[float] = recall_score(labels, predicted, average=None).tolist()

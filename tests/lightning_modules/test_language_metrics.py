@@ -9,20 +9,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.text import Perplexity as TheirPerplexity
 
-from lightrail.lightning_modules.metrics.kinds import scores_from_json, scores_to_json
-from lightrail.lightning_modules.metrics.language import LanguageMetrics, LossByPosition
+from lightrail.lightning_modules.metrics.evaluation import ScoreSums
+from lightrail.lightning_modules.metrics.language import LossByPosition
 from lightrail.lightning_modules.metrics.language_scores import BitsPerUnit, Perplexity
-from lightrail.lightning_modules.metrics.scores import Score
+from lightrail.lightning_modules.metrics.scores import Score, SumRatio
+from lightrail.project.models.stored_scores import scores_from_json, scores_to_json
 
 FLIP = math.log(2)
 """Nats of a coin."""
 
 
-def counted(*batches: tuple[list[float], list[bool], int, int]) -> dict[str, float]:
-    metric = LanguageMetrics()
-    for losses, are_correct, num_characters, num_bytes in batches:
-        metric.update(torch.tensor(losses), torch.tensor(are_correct, dtype=torch.bool), num_characters, num_bytes)
-    return {name: float(value) for name, value in metric.compute().items()}
+SCORES: dict[str, Score] = {
+    "perplexity": Perplexity(higher_is_better=False),
+    "bits_per_character": BitsPerUnit(units="num_characters", higher_is_better=False),
+    "bits_per_byte": BitsPerUnit(units="num_bytes", higher_is_better=False),
+    "token_accuracy": SumRatio(numerator="num_correct", denominator="num_targets"),
+}
+
+
+def counted(*rows: tuple[list[float], list[bool], int, int]) -> dict[str, float]:
+    """The metrics of texts: the nats of each target, which of them are right, and what they spell."""
+    sums = ScoreSums(SCORES)
+    for losses, are_correct, num_characters, num_bytes in rows:
+        row = {"loss": sum(losses) / max(1, len(losses)), "num_targets": len(losses), "num_correct": sum(are_correct)}
+        row |= {"num_characters": num_characters, "num_bytes": num_bytes}
+        sums.update({name: [value] for name, value in row.items()})
+    return sums.compute()
 
 
 def test_metrics_are_those_computed_by_hand() -> None:
@@ -48,7 +60,8 @@ def test_what_spells_nothing_has_no_bits_per_character() -> None:
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.integers(0, 1000))
 def test_perplexity_is_that_of_torchmetrics(lengths: list[int], seed: int) -> None:
     random = torch.Generator().manual_seed(seed)
-    metric, theirs = LanguageMetrics(), TheirPerplexity(ignore_index=-100)
+    rows: list[tuple[list[float], list[bool], int, int]] = []
+    theirs = TheirPerplexity(ignore_index=-100)
     for length in lengths:
         logits = torch.randn(2, length, 7, generator=random)
         targets = torch.randint(7, (2, length), generator=random)
@@ -56,8 +69,8 @@ def test_perplexity_is_that_of_torchmetrics(lengths: list[int], seed: int) -> No
         theirs.update(logits, targets)
         is_target = targets >= 0
         losses = torch.nn.functional.cross_entropy(logits[is_target], targets[is_target], reduction="none")
-        metric.update(losses, torch.zeros(len(losses)), 1, 1)
-    assert float(metric.compute()["perplexity"]) == pytest.approx(float(theirs.compute()), rel=1e-5)
+        rows.append((losses.tolist(), [], 1, 1))
+    assert counted(*rows)["perplexity"] == pytest.approx(float(theirs.compute()), rel=1e-5)
 
 
 ROWS = st.lists(st.tuples(st.floats(0, 20), st.integers(1, 50), st.integers(1, 200), st.integers(0, 3)), min_size=1)
@@ -67,11 +80,7 @@ ROWS = st.lists(st.tuples(st.floats(0, 20), st.integers(1, 50), st.integers(1, 2
 def test_stored_rows_give_the_same_metrics(rows: list[tuple[float, int, int, int]]) -> None:
     losses, counts, characters, more = (np.array(column) for column in zip(*rows, strict=True))
     columns = {"loss": losses, "num_targets": counts, "num_characters": characters, "num_bytes": characters + more}
-    scores: dict[str, Score] = {
-        "perplexity": Perplexity(higher_is_better=False),
-        "bits_per_character": BitsPerUnit(units="num_characters", higher_is_better=False),
-        "bits_per_byte": BitsPerUnit(units="num_bytes", higher_is_better=False),
-    }
+    scores = {name: SCORES[name] for name in ("perplexity", "bits_per_character", "bits_per_byte")}
     expected = counted(*(([loss] * count, [True] * count, own, own + extra) for loss, count, own, extra in rows))
     restored = scores_from_json(scores_to_json(scores))
     assert restored == scores
@@ -91,10 +100,10 @@ def test_loss_by_position_keeps_the_first_positions_apart() -> None:
     metric = LossByPosition()
     metric.update(torch.tensor([5.0, 3.0, 2.0, 1.0]), torch.tensor([0, 1, 2, 100]))
     metric.update(torch.tensor([7.0, 2.0]), torch.tensor([0, 101]))
-    assert metric.compute()["loss_by_position"].tolist() == [[1, 6, 2], [2, 3, 1], [3, 2, 1], [101.5, 1.5, 2]]
+    assert metric.compute().tolist() == [[1, 6, 2], [2, 3, 1], [3, 2, 1], [101.5, 1.5, 2]]
 
 
 def test_without_targets_there_is_no_position() -> None:
     metric = LossByPosition()
     metric.update(torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    assert metric.compute()["loss_by_position"].shape == (0, 3)
+    assert metric.compute().shape == (0, 3)

@@ -1,21 +1,15 @@
 """Metrics equal other implementations, however the examples are divided."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchmetrics.text import CharErrorRate
 
-from lightrail.lightning_modules.metrics.mean_loss import MeanLoss
-from lightrail.lightning_modules.metrics.sentence_errors import SentenceErrors, num_edits, only_hanzi
+from lightrail.lightning_modules.metrics.evaluation import MeanLoss
+from lightrail.lightning_modules.metrics.sentence_errors import num_edits, only_hanzi
 
 hanzi = st.text(st.sampled_from("你好我们"), max_size=9)
-sentence_pairs = st.lists(st.tuples(hanzi, hanzi), min_size=1, max_size=8).filter(
-    lambda pairs: any(target for _, target in pairs)
-)
 
 
 def edit_distance(one: str, other: str) -> int:
@@ -27,10 +21,6 @@ def edit_distance(one: str, other: str) -> int:
             steps = (table[row - 1, column] + 1, table[row, column - 1] + 1)
             table[row, column] = min(*steps, table[row - 1, column - 1] + (first != second))
     return int(table[-1, -1])
-
-
-def computed(metric: SentenceErrors) -> dict[str, float]:
-    return {name: float(value) for name, value in metric.compute().items()}
 
 
 def test_edits_of_known_pairs() -> None:
@@ -48,61 +38,8 @@ def test_edits_are_the_levenshtein_distance(one: str, other: str) -> None:
     assert num_edits(one, other) == edit_distance(one, other)
 
 
-@given(sentence_pairs)
-def test_rates_follow_from_edits_and_characters(pairs: list[tuple[str, str]]) -> None:
-    metric = SentenceErrors()
-    metric.update([predicted for predicted, _ in pairs], [target for _, target in pairs])
-    edits = [edit_distance(*pair) for pair in pairs]
-    rate = sum(edits) / sum(len(target) for _, target in pairs)
-    assert computed(metric) == pytest.approx(
-        {
-            "character_error_rate": rate,
-            "character_accuracy": 1 - rate,
-            "sentence_accuracy": edits.count(0) / len(edits),
-        }
-    )
-
-
-@given(sentence_pairs)
-def test_the_error_rate_is_that_of_torchmetrics(pairs: list[tuple[str, str]]) -> None:
-    own, other = SentenceErrors(), CharErrorRate()
-    for predicted, target in pairs:
-        own.update([predicted], [target])
-        other.update([predicted], [target])
-    assert computed(own)["character_error_rate"] == pytest.approx(float(other.compute()))
-
-
-@given(sentence_pairs, st.lists(st.integers(0, 8), max_size=3))
-def test_batches_and_processes_change_nothing(pairs: list[tuple[str, str]], cuts: list[int]) -> None:
-    whole, merged = SentenceErrors(), SentenceErrors()
-    whole.update(*zip(*pairs, strict=True))
-    bounds = [0, *sorted(cuts), 8]
-    for start, end in pairwise(bounds):
-        part = SentenceErrors() if start else merged
-        part.update([predicted for predicted, _ in pairs[start:end]], [target for _, target in pairs[start:end]])
-        if part is not merged:
-            merged.merge_state(part)
-    assert computed(merged) == computed(whole)
-
-
-def test_signs_letters_and_spaces_do_not_count() -> None:
-    metric = SentenceErrors()
-    metric.update(["你好，A1 们。", "我"], ["你好!们", "我？"])
-    assert computed(metric) == {"character_accuracy": 1.0, "character_error_rate": 0.0, "sentence_accuracy": 1.0}
+def test_only_hanzi_count() -> None:
     assert only_hanzi("a你〇，㐀\U00020000é") == "你㐀\U00020000"
-
-
-def test_a_prediction_for_each_target_is_needed() -> None:
-    with pytest.raises(ValueError, match="argument 2 is longer"):
-        SentenceErrors().update(["你"], ["你", "好"])
-
-
-def test_a_reset_metric_starts_over() -> None:
-    metric = SentenceErrors()
-    metric.update(["你"], ["好"])
-    metric.reset()
-    metric.update(["你"], ["你"])
-    assert computed(metric)["character_accuracy"] == 1.0
 
 
 losses = st.lists(st.tuples(st.floats(0, 100, width=32), st.integers(0, 50)), min_size=1, max_size=20).filter(

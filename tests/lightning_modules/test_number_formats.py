@@ -10,7 +10,7 @@ from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, 
 from torch import nn
 from torchmetrics import MeanMetric
 
-from lightrail.lightning_modules.metrics.mean_loss import MeanLoss
+from lightrail.lightning_modules.metrics.evaluation import MeanLoss
 from lightrail.lightning_modules.networks import number_formats
 from lightrail.lightning_modules.networks.number_formats import at_least_float32, run_lstm
 from lightrail.project.basics.catalogue import ROOT
@@ -85,7 +85,7 @@ def test_sums_of_metrics_stay_exact_whatever_the_weights_are(precision: Precisio
 
 def test_the_sums_of_a_metric_that_is_not_ours_stay_as_they_were() -> None:
     model = Signs()
-    model.val_metrics.add_metrics({"mean": MeanMetric(), "loss": MeanLoss()})
+    model.mean, model.other_loss = MeanMetric(), MeanLoss()
     HalfPrecision("bf16-true").convert_module(model)
-    formats = {model.val_metrics["mean"].mean_value.dtype, model.val_metrics["loss"].total.dtype}
+    formats = {model.mean.mean_value.dtype, model.other_loss.total.dtype}
     assert formats == {torch.float32, torch.float64}

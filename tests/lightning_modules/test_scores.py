@@ -1,14 +1,17 @@
 """Scores count as other implementations do, from sums alone, and survive being stored."""
 
 import json
+import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score
 from torchmetrics.classification import MulticlassF1Score
 
-from lightrail.lightning_modules.metrics.kinds import KINDS, scores_from_json, scores_to_json
+from lightrail.lightning_modules.metrics.evaluation import ScoreSums
 from lightrail.lightning_modules.metrics.label_scores import (
     CalibrationError,
     MacroPrecision,
@@ -24,10 +27,12 @@ from lightrail.lightning_modules.metrics.scores import (
     Score,
     ShareEqual,
     ShareZero,
+    StoredScore,
     SumRatio,
     WeightedMean,
 )
 from lightrail.project.basics.errors import ConfigError, DataError
+from lightrail.project.models.stored_scores import PATHS_0_1, scores_from_json, scores_to_json
 
 LABELS = ("a", "b", "c", "d")
 
@@ -117,7 +122,7 @@ OF_LANGUAGE = {"Perplexity", "BitsPerUnit"}
 
 def test_each_kind_is_tested_here() -> None:
     scores = [*EACH.values(), *OF_ALL_EXAMPLES.values()]
-    assert {type(score).__name__ for score in scores} == KINDS.keys() - OF_ENTITIES - OF_LANGUAGE
+    assert {type(score).__name__ for score in scores} == PATHS_0_1.keys() - OF_ENTITIES - OF_LANGUAGE
 
 
 @pytest.mark.parametrize("name", EACH)
@@ -145,6 +150,46 @@ def test_scores_come_back_from_json_as_they_were() -> None:
     assert scores_from_json(scores_to_json({"f1": MacroF1(labels=("好", "坏"))}))["f1"] == MacroF1(labels=("好", "坏"))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Longest(StoredScore):
+    """A score of somebody's own, which needs all examples."""
+
+    column: str = "text"
+
+    def statistics(self, columns: Columns) -> NDArray[np.float64]:
+        return np.array([[len(text)] for text in columns[self.column]], np.float64)
+
+    def of_rows(self, rows: NDArray[np.floating]) -> float:
+        return float(rows.max())
+
+
+def test_a_score_of_ones_own_is_stored_by_its_class() -> None:
+    scores = {"longest": Longest(column="prediction", higher_is_better=False), "accuracy": ShareEqual()}
+    assert scores_from_json(scores_to_json(scores)) == scores
+    sums = ScoreSums(scores)
+    for predictions in (["a", "abc"], ["ab"]):
+        sums.update({"prediction": predictions, "target": predictions})
+    assert sums.compute() == {"longest": 3.0, "accuracy": 1.0}
+    sums.reset()
+    assert all(math.isnan(value) for value in sums.compute().values())
+
+
+def test_what_version_0_1_0_stored_is_read() -> None:
+    text = json.dumps({"f1": {"kind": "MacroF1", "higher_is_better": True, "labels": ["a", "b"], "separator": None}})
+    assert scores_from_json(text) == {"f1": MacroF1(labels=("a", "b"))}
+
+
+def test_a_class_that_is_no_score_is_refused() -> None:
+    stored = {"class_path": "lightrail.lightning_modules.optimization.config.OptimConfig", "init_args": {}}
+    with pytest.raises(ConfigError, match=r"metric f1 is computed by .*OptimConfig, which is no StoredScore"):
+        scores_from_json(json.dumps({"f1": stored}))
+
+
+def test_scores_with_the_same_rows_compute_them_once() -> None:
+    scores = {"f1": MacroF1(labels=LABELS), "micro": MicroF1(labels=LABELS), "other": MicroF1(labels=LABELS[:2])}
+    assert sorted(map(len, ScoreSums(scores).groups.values())) == [1, 2]
+
+
 def test_a_kind_of_a_later_version_is_refused() -> None:
-    with pytest.raises(ConfigError, match="metric bleu is counted by 'CorpusBleu', which this version"):
+    with pytest.raises(ConfigError, match="metric bleu is computed by CorpusBleu, which cannot be built here"):
         scores_from_json(json.dumps({"bleu": {"kind": "CorpusBleu"}}))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightrail.lightning_modules.base import TaskModule, read_checkpoint
+from lightrail.lightning_modules.base import TaskModule
+from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.lightning_modules.text_classification import TextClassifier
 from lightrail.project.running import fitting as calibration
 from lightrail.project.training.checkpoints import store_buffers

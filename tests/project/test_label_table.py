@@ -1,49 +1,61 @@
 """The table of labels counts as scikit-learn does, and can be drawn."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from lightrail.project.figures.label_table import LabelRow, draw_label_rows, label_rows, write_label_rows
+from lightrail.lightning_modules.figures.figure import Bars
+from lightrail.lightning_modules.heads.label_head import LabelHead
+from lightrail.lightning_modules.heads.label_loss import LabelLossConfig
+from lightrail.lightning_modules.metrics.scores import Columns
+from lightrail.project.figures.draw import draw
 
 pytestmark = pytest.mark.pictures
 
 LABELS = ["a", "b", "c"]
 
 
-def predictions(*, has_many: bool) -> pa.Table:
+def answers(*, has_many: bool) -> Columns:
     generator = np.random.default_rng(0)
     if has_many:
         sets = [[name for name in LABELS if generator.random() < 0.5] for _ in range(80)]
         names = ["|".join(own) for own in sets]
     else:
         names = generator.choice(LABELS[:2], 80).tolist()
-    return pa.table({"prediction": names[:40], "target": names[40:]})
+    columns = {"prediction": names[:40], "target": names[40:]}
+    return {name: np.array(own, object) for name, own in columns.items()} | {"score": np.full(40, 0.5)}
 
 
 @pytest.mark.parametrize("has_many", [False, True])
 def test_each_label_is_counted_as_sklearn_counts_it(has_many: bool) -> None:
-    table = predictions(has_many=has_many)
+    columns = answers(has_many=has_many)
     binarizer = MultiLabelBinarizer(classes=LABELS)
     targets, predicted = (
-        binarizer.fit_transform([name.split("|") if name else [] for name in table[column].to_pylist()])
+        binarizer.fit_transform([name.split("|") if name else [] for name in columns[column]])
         for column in ("target", "prediction")
     )
     expected = np.transpose(precision_recall_fscore_support(targets, predicted, average=None, zero_division=0))
-    rows = label_rows(table, LABELS, "|" if has_many else None)
-    assert [row.label for row in rows] == LABELS
-    found = [(row.precision, row.recall, row.f1, row.support) for row in rows]
+    head = LabelHead(2, LABELS, [1, 1, 1], has_many=has_many, dropout=0.0, loss=LabelLossConfig())
+    (bars,) = (own for own in head.figures(columns) if isinstance(own, Bars))
+    assert bars.labels == LABELS
+    found = np.transpose([*bars.values.values(), bars.counts])
     np.testing.assert_allclose(found, expected)
+    assert bars.more == ({"threshold": [0.5, 0.5, 0.5]} if has_many else {})
+
+
+def bars_of(labels: list[str], **values: list[float]) -> Bars:
+    counts = [4, *[0] * (len(labels) - 1)]
+    return Bars(name="labels", title="Labels", labels=labels, values=values, counts=counts, table="per_class")
 
 
 def test_the_table_has_a_line_for_each_label(tmp_path: Path) -> None:
-    rows = [LabelRow("a, b", 0.5, 1, 2 / 3, 4), LabelRow("c", 0, 0, 0, 0)]
-    write_label_rows(rows, {"threshold": [0.5, 0.25]}, tmp_path / "samples" / "per_class.csv")
+    bars = bars_of(["a, b", "c"], precision=[0.5, 0], recall=[1, 0], f1=[2 / 3, 0])
+    draw(replace(bars, more={"threshold": [0.5, 0.25]}), tmp_path)
     with (tmp_path / "samples" / "per_class.csv").open(encoding="utf-8", newline="") as stream:
         lines = list(csv.reader(stream))
     assert lines == [
@@ -55,6 +67,6 @@ def test_the_table_has_a_line_for_each_label(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [1, 5, 200])
 def test_any_number_of_labels_can_be_drawn(tmp_path: Path, number: int) -> None:
-    rows = [LabelRow(f"标签 $ {place}", 0.9, 0.4, 0.6, place) for place in range(number)]
-    draw_label_rows(rows, tmp_path / "labels.png")
-    assert (tmp_path / "labels.png").read_bytes().startswith(b"\x89PNG")
+    labels = [f"标签 $ {place}" for place in range(number)]
+    draw(bars_of(labels, precision=[0.9] * number, recall=[0.4] * number, f1=[0.6] * number), tmp_path)
+    assert (tmp_path / "figures" / "labels.png").read_bytes().startswith(b"\x89PNG")

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.axes import Axes
 
-from lightrail.project.figures.plots import draw_loss_by_position
+from lightrail.lightning_modules.causal_lm import CausalLM
+from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
+from lightrail.project.figures.draw import draw
 from tests.lightning_modules.test_causal_lm import OURS, TEXTS, write_texts
 from tests.project.running import FOUR_STEPS, QUIET, RecordedRun, lightrail
 
@@ -26,11 +29,14 @@ def test_the_loss_is_drawn_by_position(tmp_path: Path, monkeypatch: pytest.Monke
         return plot(axes, *values, **settings)
 
     monkeypatch.setattr(Axes, "plot", keep)
-    draw_loss_by_position(RANGES, tmp_path / "loss.png")
+    task = CausalLM({"size": 5}, decoder=TransformerDecoderConfig(width=4, num_heads=1, depth=1))
+    task.tables["loss_by_position"] = torch.from_numpy(RANGES)
+    (figure,) = task.figures({}, lambda _: {})
+    draw(figure, tmp_path)
     assert drawn == [[[1.0, 2.0, 3.5], [4.0, 3.0, np.inf]]]
-    assert (tmp_path / "loss.png").stat().st_size > 1000
-    draw_loss_by_position(RANGES[:0], tmp_path / "none.png")
-    assert not (tmp_path / "none.png").exists()
+    assert (tmp_path / "figures" / "loss_by_position.png").stat().st_size > 1000
+    task.tables["loss_by_position"] = torch.zeros(0, 3)
+    assert not list(task.figures({}, lambda _: {}))
 
 
 def test_a_language_model_is_trained_and_asked(store: str, tmp_path: Path) -> None:

@@ -3,19 +3,13 @@
 import struct
 from pathlib import Path
 
-import numpy as np
 import pytest
 from matplotlib import font_manager
 
+from lightrail.lightning_modules.figures.figure import ConfusionMatrix, Figure, Images, Reliability, Scatter
 from lightrail.project.figures import drawing
-from lightrail.project.figures.plots import (
-    confusion_matrix,
-    count_confusions,
-    expected_calibration_error,
-    learning_curves,
-    length_histogram,
-    reliability_diagram,
-)
+from lightrail.project.figures.draw import count_confusions, draw, expected_calibration_error
+from lightrail.project.figures.plots import learning_curves, length_histogram
 
 pytestmark = pytest.mark.pictures
 
@@ -63,8 +57,8 @@ def test_any_label_can_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     drawing.font_families.cache_clear()
     drawing._known_characters.cache_clear()
     labels = ["积极", "消极", "price $1 or $2", "a\nb", "😀" * 30, ""]
-    confusion_matrix(labels, labels, tmp_path / "matrix.png")
-    assert size(tmp_path / "matrix.png")
+    draw(ConfusionMatrix(name="matrix", targets=labels, predictions=labels), tmp_path)
+    assert size(tmp_path / "figures" / "matrix.png")
     drawing.font_families.cache_clear()
     drawing._known_characters.cache_clear()
 
@@ -82,13 +76,43 @@ def test_the_calibration_error_of_a_hand_counted_case() -> None:
     assert expected_calibration_error([], []) == 0
 
 
-def test_the_diagram_returns_the_error_it_shows(tmp_path: Path) -> None:
-    generator = np.random.default_rng(0)
-    scores = generator.uniform(0.5, 1, 500)
-    is_correct = generator.uniform(size=500) < scores
-    error = reliability_diagram(scores.tolist(), is_correct.tolist(), tmp_path / "reliability.png")
-    assert error == expected_calibration_error(scores.tolist(), is_correct.tolist())
-    assert size(tmp_path / "reliability.png")
+def test_the_diagram_shows_the_calibration_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr("lightrail.project.figures.draw.title", lambda *texts: shown.append(texts[-1]))
+    scores = [0.85, 0.85, 1.0]
+    draw(Reliability(name="reliability", confidences=scores, are_correct=[True, False, True]), tmp_path)
+    assert shown == ["expected calibration error 0.233, 3 predictions"]
+    assert size(tmp_path / "figures" / "reliability.png")
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [float("nan"), 2.0, 3.5]])
+def test_a_scatter_takes_any_numbers(tmp_path: Path, values: list[float]) -> None:
+    draw(Scatter(name="pairs", title="Pairs", x=values, y=values), tmp_path)
+    assert size(tmp_path / "figures" / "pairs.png")
+
+
+def test_a_kind_of_ones_own_says_how_it_is_drawn(tmp_path: Path) -> None:
+    class Words(Figure):
+        pass
+
+    with pytest.raises(NotImplementedError, match="Words is no kind of figure that is drawn"):
+        draw(Words(name="words", title="Words"), tmp_path)
+    draw.register(Words, lambda figure, directory: (directory / "words.txt").write_text(figure.title))
+    draw(Words(name="words", title="Words"), tmp_path)
+    assert (tmp_path / "words.txt").read_text() == "Words"
+    draw(Images(name="none", title="None", images=[], captions=[]), tmp_path)
+    assert not (tmp_path / "figures").exists()
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_the_best_point_of_a_curve_is_the_one_its_score_calls_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lower: bool
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr("lightrail.project.figures.plots.title", lambda *texts: shown.append(texts[-1]))
+    series = {"val/certainty": [(1, 0.5), (2, 0.7)]}
+    learning_curves(series, tmp_path / "a.png", {"val/certainty"} if lower else set())
+    assert shown == ["best val/certainty 0.5 at step 1" if lower else "best val/certainty 0.7 at step 2"]
 
 
 @pytest.mark.parametrize("lengths", [[5], [3, 3, 3], [1, 2, 100_000]])

@@ -1,36 +1,31 @@
 """From vectors to labels: what every classifier is composed of, whatever it classifies.
 
-A task keeps one, and hands on to it:
-
-    forward   ->  head.passes(lambda: ...)              vectors [B, D] to logits
-    loss      ->  head.loss(logits, labels)             and the number of targets
-    update    ->  head.update(metrics, logits, labels)  with `MetricCollection([head.metrics()])` given to the base
-    decode    ->  head.decode(logits, labels or None)   the columns of the predictions but the input's own
-    scores    ->  head.scores()
-    calibration_rows, calibrate, per_label, column_labels  ->  the same names
+A task keeps one as `self.head`, and its `forward` gives `self.head.passes(lambda: ...)`, from vectors [B, D] to logits.
 
 Shapes: B examples, D width, L labels, P passes through the network. Labels are [B] int64 or, where an example may have
 several, [B, L] of 0 and 1.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
 
-from lightrail.lightning_modules.label_loss import LabelLoss, LabelLossConfig
+from lightrail.lightning_modules.figures.figure import Bars, ConfusionMatrix, Figure, reliability
+from lightrail.lightning_modules.heads.head import Head
+from lightrail.lightning_modules.heads.label_loss import LabelLoss, LabelLossConfig
 from lightrail.lightning_modules.metrics.calibration import fit_temperature, fit_thresholds
-from lightrail.lightning_modules.metrics.label_scores import SEPARATOR, CalibrationError, LabelMetrics, label_scores
-from lightrail.lightning_modules.metrics.scores import StoredScore
+from lightrail.lightning_modules.metrics.label_scores import SEPARATOR, CalibrationError, label_scores
+from lightrail.lightning_modules.metrics.scores import Columns, MacroF1, StoredScore
 from lightrail.lightning_modules.networks.number_formats import at_least_float32
 from lightrail.project.basics.errors import ConfigError
 
 
-class LabelHead(nn.Module):
+@final
+class LabelHead(Head):
     """A linear layer, with its loss, its calibration, and its answers in words.
 
     Args:
@@ -79,29 +74,20 @@ class LabelHead(nn.Module):
             return self.forward(vectors())
         return torch.stack([self.forward(vectors()) for _ in range(self.num_passes)])
 
-    def loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
-        """Give the mean loss, and how many examples it is a mean over."""
+    def loss(self, outputs: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, int]:
+        labels = batch["labels"]
         if self.training:
-            passes = logits if logits.ndim == 3 else logits[None]
+            passes = outputs if outputs.ndim == 3 else outputs[None]
             return self.objective.training_loss(passes, labels).mean(), len(labels)
-        return self.losses(logits, labels).mean(), len(labels)
+        return self.losses(outputs, labels).mean(), len(labels)
 
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Of each example, calibrated, [B]."""
         losses: Tensor = self.objective(logits / self.temperature, labels)
         return losses
 
-    def metrics(self) -> LabelMetrics:
-        return LabelMetrics(self.labels, has_many=self.has_many)
-
     def scores(self) -> Mapping[str, StoredScore]:
         return label_scores(self.labels, has_many=self.has_many)
-
-    def update(self, metrics: MetricCollection, logits: Tensor, labels: Tensor) -> None:
-        probabilities = self.probabilities(logits)
-        is_predicted = self.is_predicted(probabilities)
-        is_target = labels > 0 if self.has_many else F.one_hot(labels, len(self.labels)) > 0
-        metrics.update(probabilities, is_predicted, is_target, self.confidences(probabilities, is_predicted))
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Calibrated, of each label, [B, L]."""
@@ -120,26 +106,38 @@ class LabelHead(nn.Module):
             return torch.where(is_predicted, probabilities, 1 - probabilities).prod(-1)
         return probabilities.amax(-1)
 
-    def decode(self, logits: Tensor, labels: Tensor | None) -> dict[str, Sequence[Any]]:
+    def decode(self, outputs: Tensor, batch: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
         """The columns `prediction`, `score`, `probabilities` and, with labels, `target` and `loss`."""
-        probabilities = self.probabilities(logits)
-        is_predicted = self.is_predicted(probabilities)
-        columns: dict[str, Sequence[Any]] = {
-            "prediction": self._names(is_predicted),
-            "score": self.confidences(probabilities, is_predicted).tolist(),
-            "probabilities": probabilities.tolist(),
-        }
-        if labels is not None:
-            is_target = labels > 0 if self.has_many else F.one_hot(labels, len(self.labels)) > 0
-            columns |= {"target": self._names(is_target), "loss": self.losses(logits, labels).tolist()}
-        return columns
+        return self._columns(outputs, batch.get("labels"))
 
     def column_labels(self) -> dict[str, Sequence[str]]:
         return {"probabilities": self.labels}
 
-    def calibration_rows(self, logits: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def figures(self, columns: Columns) -> Iterator[Figure]:
+        """Reliability, precision, recall and F1 of each label and, where each example has one, the confusions."""
+        yield reliability(columns["score"], columns["prediction"], columns["target"])
+        counter = MacroF1(labels=tuple(self.labels), separator=SEPARATOR if self.has_many else None)
+        true_positives, predicted, expected = counter.counts(counter.statistics(columns).sum(0))
+        yield Bars(
+            name="labels",
+            title="Labels",
+            labels=self.labels,
+            values={
+                "precision": true_positives / np.maximum(predicted, 1),
+                "recall": true_positives / np.maximum(expected, 1),
+                "f1": 2 * true_positives / np.maximum(predicted + expected, 1),
+            },
+            counts=expected.astype(int),
+            table="per_class",
+            more={"threshold": self.thresholds.tolist()} if self.has_many else {},
+        )
+        if not self.has_many:
+            targets, predictions = columns["target"], columns["prediction"]
+            yield ConfusionMatrix(name="confusion_matrix", targets=targets, predictions=predictions)
+
+    def calibration_rows(self, outputs: Tensor, batch: Mapping[str, Any]) -> list[tuple[Tensor, Tensor]]:
         """Logits, [L], and label of each example."""
-        return list(zip(logits.cpu(), labels.cpu(), strict=True))
+        return list(zip(outputs.cpu(), batch["labels"].cpu(), strict=True))
 
     def calibrate(self, rows: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """Fit the temperature and, where there may be several labels, then a threshold for each."""
@@ -158,12 +156,22 @@ class LabelHead(nn.Module):
             "calibration/ece_after": self._calibration_error(logits, labels),
         }
 
-    def per_label(self) -> dict[str, Sequence[float]]:
-        return {"threshold": self.thresholds.tolist()} if self.has_many else {}
-
     def _calibration_error(self, logits: Tensor, labels: Tensor) -> float:
-        columns = self.decode(logits.to(self.temperature.device), labels.to(self.temperature.device))
+        columns = self._columns(logits.to(self.temperature.device), labels.to(self.temperature.device))
         return CalibrationError().of({name: np.array(columns[name]) for name in ("prediction", "target", "score")})
+
+    def _columns(self, logits: Tensor, labels: Tensor | None) -> dict[str, Sequence[Any]]:
+        probabilities = self.probabilities(logits)
+        is_predicted = self.is_predicted(probabilities)
+        columns: dict[str, Sequence[Any]] = {
+            "prediction": self._names(is_predicted),
+            "score": self.confidences(probabilities, is_predicted).tolist(),
+            "probabilities": probabilities.tolist(),
+        }
+        if labels is not None:
+            is_target = labels > 0 if self.has_many else F.one_hot(labels, len(self.labels)) > 0
+            columns |= {"target": self._names(is_target), "loss": self.losses(logits, labels).tolist()}
+        return columns
 
     def _names(self, is_named: Tensor) -> list[str]:
         """The labels of each row of [B, L], in the order of their names."""
