@@ -86,7 +86,6 @@ class TaskModule(pl.LightningModule, ABC):
 
     def __init__(self, metrics: MetricCollection, optim: OptimConfig) -> None:
         super().__init__()
-        optim.check()
         self.optim = optim
         self.val_metrics = metrics.clone()
         self.test_metrics = metrics.clone()
