@@ -38,10 +38,10 @@ _CONSTRAINTS: dict[type, tuple[str, Callable[[Any, Any], bool], str]] = {
     Gt: ("gt", operator.gt, "above {}"),
     Ge: ("ge", operator.ge, "of at least {}"),
     Lt: ("lt", operator.lt, "below {}"),
-    Le: ("le", operator.le, "of at most {}"),
+    Le: ("le", operator.le, "up to {}"),
     MultipleOf: ("multiple_of", lambda value, factor: value % factor == 0, "that is a multiple of {}"),
-    MinLen: ("min_length", lambda value, least: len(value) >= least, "with {} items or more"),
-    MaxLen: ("max_length", lambda value, most: len(value) <= most, "with {} items or fewer"),
+    MinLen: ("min_length", lambda value, least: len(value) >= least, "of length {} or more"),
+    MaxLen: ("max_length", lambda value, most: len(value) <= most, "of length {} or less"),
 }
 """The attribute that holds a constraint's bound, the test of a value, and the words for it. No others are checked."""
 

@@ -70,7 +70,7 @@ def test_a_draw_follows_from_seed_and_epoch_alone(method: str) -> None:
 
 @pytest.mark.parametrize("power", [0.0, 1.5])
 def test_a_power_out_of_range_is_refused(power: float) -> None:
-    with pytest.raises(ConfigError, match=r"SamplingConfig\.power: expected a number above 0 and of at most 1, found"):
+    with pytest.raises(ConfigError, match=r"SamplingConfig\.power: expected a number above 0 and up to 1, found"):
         SamplingConfig(method="weighted", power=power)
 
 

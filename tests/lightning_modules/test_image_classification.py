@@ -129,7 +129,7 @@ def test_a_shift_out_of_the_picture_is_refused(shift: int) -> None:
 @pytest.mark.parametrize(
     ("network", "settings", "message"),
     [
-        (MlpConfig, {"widths": []}, r"widths: expected a list .* with 1 items or more, found \[\]"),
+        (MlpConfig, {"widths": []}, r"widths: expected a list .* of length 1 or more, found \[\]"),
         (MlpConfig, {"dropout": 1.0}, r"dropout: expected a number of at least 0 and below 1, found 1\.0"),
         (ConvNetConfig, {"channels": [4, 0]}, r"channels: expected a list \(each a whole number .*, found \[4, 0\]"),
         (ConvNetConfig, {"depth": 0}, r"depth: expected a whole number of at least 1, found 0"),

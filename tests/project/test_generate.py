@@ -92,7 +92,7 @@ def test_stop_strings_end_a_text(checkpoint: str) -> None:
     ("options", "message"),
     [
         (["--temperature=-1"], "--temperature: expected a number of at least 0 and below inf, found -1.0."),
-        (["--top_p=0"], "--top_p: expected a number above 0 and of at most 1, found 0.0."),
+        (["--top_p=0"], "--top_p: expected a number above 0 and up to 1, found 0.0."),
         (["--top_k=0"], "--top_k: expected a whole number of at least 1 or null, found 0."),
         (["--num_samples=0"], "--num_samples: expected a whole number of at least 1, found 0."),
         (["--max_tokens=many"], "argument --max_tokens: invalid int value: 'many'. `lightrail generate --help` lists"),
