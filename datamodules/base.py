@@ -22,6 +22,7 @@ from lightrail.datamodules.cache.splitting import Deduplicator, split_of
 from lightrail.datamodules.checking import DataReport, Remedies, SplitFacts, report_on
 from lightrail.datamodules.reading import Empty, FileFormat, Quoting, ReadingNotes, Row, read_rows
 from lightrail.datamodules.reading.sources import read_spool, source_digest, write_spool
+from lightrail.project.basics.annotations import Ranged, ShareBelowOne
 from lightrail.project.basics.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -30,12 +31,12 @@ Split = Literal["train", "validation", "test", "predict"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitConfig:
+class SplitConfig(Ranged):
     """How the rows of `path` are divided when a split has no source of its own."""
 
-    validation_fraction: float = 0.1
+    validation_fraction: ShareBelowOne = 0.1
     """Share of the texts that becomes the validation split, in [0, 1)."""
-    test_fraction: float = 0.1
+    test_fraction: ShareBelowOne = 0.1
     """Share of the texts that becomes the test split, in [0, 1)."""
     seed: int = 0
     """The split's own seed: every training seed has the same test set."""

@@ -22,6 +22,7 @@ from lightrail.datamodules.corpus.shards import CorpusReading, DocumentKind
 from lightrail.datamodules.reading import Row
 from lightrail.datamodules.tokens.learning import characters_tokenizer, load_language_tokenizer, needs_texts
 from lightrail.datamodules.tokens.numbering import LanguageTokenizer
+from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
 from lightrail.project.basics.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -68,10 +69,10 @@ class CausalLMData(DataModule):
         text_column: str = "text",
         document: DocumentKind = "line",
         tokenizer: str = "characters",
-        max_vocabulary: int = 8192,
-        min_count: int = 1,
+        max_vocabulary: PositiveInt = 8192,
+        min_count: NaturalInt = 1,
         blocks: BlockConfig = BlockConfig(),
-        encoding_processes: int | None = None,
+        encoding_processes: PositiveInt | None = None,
         split: SplitConfig = SplitConfig(),
         reading: ReadingConfig = ReadingConfig(),
         batch: BatchConfig = BatchConfig(),
@@ -170,14 +171,10 @@ class CausalLMData(DataModule):
         )
 
     def _check_settings(self) -> None:
+        check_arguments(self)
         self.blocks.check()
         if self.given_path is None and not self.sources:
             raise ConfigError("data.path is not set. Name a file, a folder or a data set, or give data.sources.")
-        for number, source in enumerate(self.sources or []):
-            if source.weight <= 0:
-                raise ConfigError(f"data.sources[{number}].weight is {source.weight}. Give a number above 0.")
-        if self.encoding_processes is not None and self.encoding_processes < 1:
-            raise ConfigError(f"data.encoding_processes is {self.encoding_processes}. Give at least 1, or null.")
 
     def _training_paths(self) -> list[str]:
         if self.sources is None:

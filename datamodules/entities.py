@@ -21,6 +21,7 @@ from lightrail.datamodules.spans.entity_records import marked_entities, unit_spa
 from lightrail.datamodules.spans.tag_schemes import ROLES, Fault, Scheme, SchemeEvidence, Span, read_tags, split_tag
 from lightrail.datamodules.tokens.tokenizing import vocabulary_of
 from lightrail.datamodules.tokens.units import Offsets, UnitEvidence, Units, cut_text, join_units
+from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
 from lightrail.project.basics.did_you_mean import first_names
 from lightrail.project.basics.errors import ConfigError, DataError
 
@@ -85,9 +86,9 @@ class EntityData(DataModule):
         entities_column: str = "entities",
         ends_inclusive: bool = False,
         has_nested: bool = False,
-        max_length: int = 512,
-        max_vocabulary: int = 50_000,
-        min_count: int = 2,
+        max_length: PositiveInt = 512,
+        max_vocabulary: PositiveInt = 50_000,
+        min_count: NaturalInt = 2,
         lower_case: bool = False,
         split: SplitConfig = SplitConfig(),
         reading: ReadingConfig = ReadingConfig(),
@@ -96,10 +97,6 @@ class EntityData(DataModule):
         super().__init__(
             path=path, validation_path=validation_path, test_path=test_path, split=split, reading=reading, batch=batch
         )
-        if max_length < 1 or max_vocabulary < 1:
-            raise ConfigError(
-                f"data.max_length is {max_length} and data.max_vocabulary {max_vocabulary}. Give at least 1 for each."
-            )
         tagged_lines.check()
         self.units, self.tokenizer, self.length_unit = units, tokenizer, units
         self.scheme, self.illegal_tags, self.tagged_lines = scheme, illegal_tags, tagged_lines
@@ -107,6 +104,7 @@ class EntityData(DataModule):
         self.text_column, self.entities_column = text_column, entities_column
         self.ends_inclusive, self.has_nested, self.max_length = ends_inclusive, has_nested, max_length
         self.max_vocabulary, self.min_count, self.lower_case = max_vocabulary, min_count, lower_case
+        check_arguments(self)
         self._loaded: UnitEncoder | None = None
         self._sources: dict[str, _Source] = {}
         self._types: dict[str, str] = {}  # of any split, each with a place where it stands

@@ -6,10 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Annotated, Any, final
 
 import numpy as np
 import torch
+from annotated_types import Len
 from numpy.typing import NDArray
 
 from lightrail.datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
@@ -27,6 +28,7 @@ from lightrail.datamodules.reading.image_files import (
 )
 from lightrail.datamodules.reading.lines import existing_file
 from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX
+from lightrail.project.basics.annotations import PositiveInt, check_arguments
 from lightrail.project.basics.did_you_mean import first_names
 from lightrail.project.basics.errors import ConfigError, DataError
 
@@ -60,7 +62,7 @@ class ImageClassificationData(DataModule):
         validation_labels_path: str | None = None,
         test_labels_path: str | None = None,
         label_names: list[str] | None = None,
-        size: list[int] | None = None,
+        size: Annotated[list[PositiveInt], Len(2, 2)] | None = None,
         channels: Channels = "auto",
         split: SplitConfig = SplitConfig(),
         batch: BatchConfig = BatchConfig(),
@@ -73,13 +75,12 @@ class ImageClassificationData(DataModule):
             reading=ReadingConfig(),
             batch=batch,
         )
-        if size is not None and (len(size) != 2 or min(size) < 1):
-            raise ConfigError(f"data.size is {size}. Give height and width in pixels, such as [28, 28], or null.")
         self.labels_paths = {"train": labels_path, "validation": validation_labels_path, "test": test_labels_path}
         for name, own in (("validation", validation_path), ("test", test_path)):
             if self.labels_paths[name] and not own:
                 raise ConfigError(f"data.{_LABELS_SETTING[name]} is given and data.{name}_path is not. Give both.")
         self.label_names, self.size, self.channels = label_names or [], size, channels
+        check_arguments(self)
 
     def columns(self, split: Split) -> Sequence[str]:
         return ["pixels", "label"]

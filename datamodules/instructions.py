@@ -22,6 +22,7 @@ from lightrail.datamodules.tokens.dialogues import (
 )
 from lightrail.datamodules.tokens.learning import load_language_tokenizer, needs_texts
 from lightrail.datamodules.tokens.numbering import LanguageTokenizer
+from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
 from lightrail.project.basics.errors import ConfigError, DataError
 
 
@@ -66,8 +67,8 @@ class InstructionData(DataModule):
         template: str | None = None,
         chat_template: str | None = None,
         tokenizer: str = "characters",
-        max_vocabulary: int = 8192,
-        min_count: int = 1,
+        max_vocabulary: PositiveInt = 8192,
+        min_count: NaturalInt = 1,
         blocks: BlockConfig = BlockConfig(length=1024),
         too_long: Literal["cut", "skip", "refuse"] = "cut",
         split: SplitConfig = SplitConfig(),
@@ -172,6 +173,7 @@ class InstructionData(DataModule):
         return "; ".join(notes)
 
     def _check_settings(self) -> None:
+        check_arguments(self)
         self.blocks.check()
         if self.blocks.method == "sliding":
             raise ConfigError("data.blocks.method=sliding would mix dialogues. Set packed or separate.")

@@ -11,6 +11,7 @@ import numpy as np
 from lightrail.datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
 from lightrail.datamodules.batches.batching import Batch, BatchConfig, pad
 from lightrail.datamodules.reading import Row
+from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
 from lightrail.project.basics.errors import ConfigError, DataError
 
 HANZI = re.compile(r"[\u3400-\u9fff\U00020000-\U000323af]")
@@ -43,8 +44,8 @@ class PinyinData(DataModule):
         validation_path: str | None = None,
         test_path: str | None = None,
         has_syllables: bool = False,
-        max_length: int = 128,
-        max_other: int = 100,
+        max_length: PositiveInt = 128,
+        max_other: NaturalInt = 100,
         split: SplitConfig = SplitConfig(validation_fraction=0.02, test_fraction=0.03, drop_repeats=True),
         reading: ReadingConfig = ReadingConfig(empty="skip"),
         batch: BatchConfig = BatchConfig(size=None, max_tokens=2048),
@@ -57,9 +58,8 @@ class PinyinData(DataModule):
             reading=reading,
             batch=batch,
         )
-        if max_length < 1:
-            raise ConfigError(f"data.max_length is {max_length}. Give a number of characters of at least 1.")
         self.has_syllables, self.max_length, self.max_other = has_syllables, max_length, max_other
+        check_arguments(self)
         self._numbered: Facts = {}
         self._numbers: tuple[dict[str, int], dict[str, dict[str, int]]] = {}, {}
 

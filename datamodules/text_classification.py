@@ -19,6 +19,7 @@ from lightrail.datamodules.reading import Row
 from lightrail.datamodules.reading.rows import text_value
 from lightrail.datamodules.tokens.tokenizing import SEPARATOR, Tokenizer, load_tokenizer
 from lightrail.datamodules.tokens.truncating import Layout, Truncation, lay_out
+from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
 from lightrail.project.basics.did_you_mean import first_names
 from lightrail.project.basics.errors import ConfigError, DataError
 
@@ -61,10 +62,10 @@ class TextClassificationData(DataModule):
         has_many_labels: bool = False,
         label_separator: str = "|",
         tokenizer: str = "characters",
-        max_length: int = 256,
+        max_length: PositiveInt = 256,
         truncation: Truncation = "head",
-        max_vocabulary: int = 50_000,
-        min_count: int = 2,
+        max_vocabulary: PositiveInt = 50_000,
+        min_count: NaturalInt = 2,
         lower_case: bool = True,
         sampling: SamplingConfig = SamplingConfig(),
         split: SplitConfig = SplitConfig(),
@@ -74,10 +75,6 @@ class TextClassificationData(DataModule):
         super().__init__(
             path=path, validation_path=validation_path, test_path=test_path, split=split, reading=reading, batch=batch
         )
-        if max_length < 1 or max_vocabulary < 1:
-            raise ConfigError(
-                f"data.max_length is {max_length} and data.max_vocabulary {max_vocabulary}. Give at least 1 for each."
-            )
         self.text_column, self.label_column, self.pair_column = text_column, label_column, pair_column
         self.has_many_labels, self.label_separator = has_many_labels, label_separator
         self.tokenizer, self.max_length, self.truncation = tokenizer, max_length, truncation
@@ -195,7 +192,7 @@ class TextClassificationData(DataModule):
         return f"{longer} and are read in windows, {num_windows:.2f} a text in the mean"
 
     def _check_settings(self) -> None:
-        self.sampling.check()
+        check_arguments(self)
         if self.has_many_labels and self.sampling.method != "none":
             raise ConfigError(
                 f"data.sampling.method={self.sampling.method} evens out labels that exclude each other, and with "

@@ -76,7 +76,6 @@ class TaskModule(pl.LightningModule, ABC):
 
     def __init__(self, optim: OptimConfig) -> None:
         super().__init__()
-        optim.check()
         self.optim = optim
         self._sums: dict[Stage, ScoreSums] = {}
         self.val_loss, self.test_loss = MeanLoss(), MeanLoss()

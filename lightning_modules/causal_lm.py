@@ -24,7 +24,7 @@ from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig
 from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
 from lightrail.lightning_modules.networks.number_formats import at_least_float32
 from lightrail.lightning_modules.optimization import OptimConfig
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.annotations import ShareBelowOne, check_range
 
 NO_TARGET = -100
 """The label of a position after which nothing is to be predicted."""
@@ -75,11 +75,10 @@ class CausalLM(TaskModule):
         tokenizer: FromData[dict[str, Any]],
         *,
         decoder: DecoderConfig = TransformerDecoderConfig(),
-        label_smoothing: float = 0.0,
+        label_smoothing: ShareBelowOne = 0.0,
         optim: OptimConfig = OptimConfig(lr=1e-3, schedule="cosine", weight_decay=0.1),
     ) -> None:
-        if not 0 <= label_smoothing < 1:
-            raise ConfigError(f"model.label_smoothing is {label_smoothing}. Give a number in [0, 1).")
+        check_range(label_smoothing, ShareBelowOne, "model.label_smoothing")
         super().__init__(optim)
         self.save_hyperparameters()
         self.decoder = decoder.build(tokenizer["size"])

@@ -22,6 +22,7 @@ from lightrail.lightning_modules.networks.tagging.entity_head import EntityHeadC
 from lightrail.lightning_modules.networks.tagging.tag_head import CrfConfig
 from lightrail.lightning_modules.networks.tagging.tag_schemes import Span
 from lightrail.lightning_modules.optimization import OptimConfig
+from lightrail.project.basics.annotations import ShareBelowOne
 
 
 @final
@@ -48,8 +49,8 @@ class EntityTagger(TaskModule):
         *,
         encoder: EncoderConfig = LstmConfig(),
         head: EntityHeadConfig = CrfConfig(),
-        dropout: float = 0.3,
-        token_dropout: float = 0.0,
+        dropout: ShareBelowOne = 0.3,
+        token_dropout: ShareBelowOne = 0.0,
         optim: OptimConfig = OptimConfig(),
     ) -> None:
         super().__init__(optim)

@@ -4,16 +4,19 @@ Shapes: S samples, T positions, V tokens.
 """
 
 import logging
+import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Annotated, cast
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from torch import Tensor
 
 from lightrail.lightning_modules.base import as_written
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder
+from lightrail.project.basics.annotations import NaturalInt, PositiveInt, Ranged, ShareAboveZero
 from lightrail.project.basics.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -23,36 +26,23 @@ Process = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerationConfig:
+class GenerationConfig(Ranged):
     """How the next token is chosen."""
 
-    max_tokens: int = 200
+    max_tokens: PositiveInt = 200
     """Most tokens of a sample, its prompt not counted, at least 1."""
-    temperature: float = 1.0
+    temperature: Annotated[float, Interval(ge=0, lt=math.inf)] = 1.0
     """What the scores are divided by, 0 or more: below 1 likely tokens become likelier. 0 always takes the likeliest,
     so that all samples are the same."""
-    top_k: int | None = None
+    top_k: PositiveInt | None = None
     """Choose among this many of the likeliest tokens, at least 1. null: among all."""
-    top_p: float = 1.0
+    top_p: ShareAboveZero = 1.0
     """Choose among the likeliest tokens that together have this probability, in (0, 1]."""
-    repetition_penalty: float = 1.0
+    repetition_penalty: Annotated[float, Interval(gt=0, lt=math.inf)] = 1.0
     """Makes tokens that the text or its prompt has already less likely, above 0; 1 changes nothing, below 1 favours
     them."""
-    seed: int = 0
+    seed: NaturalInt = 0
     """Of the random choices, at least 0. A sample depends on it and on its own number, not on how many there are."""
-
-    def check(self) -> None:
-        """Raises: ConfigError naming the setting that is out of range."""
-        for name, is_valid, valid in (
-            ("max_tokens", self.max_tokens >= 1, "a number of at least 1"),
-            ("temperature", 0 <= self.temperature < float("inf"), "a number of at least 0"),
-            ("top_k", self.top_k is None or self.top_k >= 1, "a number of at least 1, or null"),
-            ("top_p", 0 < self.top_p <= 1, "a number in (0, 1]"),
-            ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "a number above 0"),
-            ("seed", self.seed >= 0, "a number of at least 0"),
-        ):
-            if not is_valid:
-                raise ConfigError(f"{name} is {getattr(self, name)}. Give {valid}.")
 
 
 @torch.no_grad()
@@ -70,9 +60,8 @@ def generate(
         num_samples: S, at least 1.
         end_id: the token that ends a sample; None: none does.
 
-    Raises: ConfigError when a setting is out of range.
+    Raises: ConfigError when there is to be no sample.
     """
-    config.check()
     if num_samples < 1:
         raise ConfigError(f"the number of samples is {num_samples}. Give a number of at least 1.")
     modes = [(part, part.training) for part in decoder.modules()]

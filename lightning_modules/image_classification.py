@@ -20,6 +20,7 @@ from lightrail.lightning_modules.metrics.scores import Columns
 from lightrail.lightning_modules.networks.augmentation import Augmentation, AugmentConfig
 from lightrail.lightning_modules.networks.images import ConvNetConfig, ImageEncoderConfig
 from lightrail.lightning_modules.optimization import OptimConfig
+from lightrail.project.basics.annotations import ShareBelowOne
 
 NUM_SHOWN = 36
 """Images in the sheet of mistakes."""
@@ -52,7 +53,7 @@ class ImageClassifier(TaskModule):
         pixel_std: FromData[list[float]],
         *,
         encoder: ImageEncoderConfig = ConvNetConfig(),
-        dropout: float = 0.0,
+        dropout: ShareBelowOne = 0.0,
         augment: AugmentConfig = AugmentConfig(),
         loss: LabelLossConfig = LabelLossConfig(),
         optim: OptimConfig = OptimConfig(lr=1e-3),

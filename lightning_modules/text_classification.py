@@ -17,6 +17,7 @@ from lightrail.lightning_modules.networks.encoders.encoder import EncoderConfig
 from lightrail.lightning_modules.networks.encoders.pooling import PoolingName, build_pooling
 from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
 from lightrail.lightning_modules.optimization import OptimConfig
+from lightrail.project.basics.annotations import ShareBelowOne
 
 
 @final
@@ -47,8 +48,8 @@ class TextClassifier(TaskModule):
         *,
         encoder: EncoderConfig = TransformerConfig(),
         pooling: PoolingName = "mean",
-        dropout: float = 0.1,
-        token_dropout: float = 0.0,
+        dropout: ShareBelowOne = 0.1,
+        token_dropout: ShareBelowOne = 0.0,
         loss: LabelLossConfig = LabelLossConfig(),
         optim: OptimConfig = OptimConfig(),
     ) -> None:

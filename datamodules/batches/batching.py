@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from lightrail.project.basics.annotations import NaturalInt, PositiveInt, Ranged
 from lightrail.project.basics.errors import ConfigError
 
 Batch = dict[str, Any]
@@ -18,28 +19,21 @@ Draw = Callable[[int], np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchConfig:
+class BatchConfig(Ranged):
     """What one batch may hold. Both limits count all processes together, so adding a process moves no number."""
 
-    size: int | None = 32
+    size: PositiveInt | None = 32
     """Most examples in a batch, summed over processes. null: limited by `max_tokens` alone."""
-    max_tokens: int | None = None
+    max_tokens: PositiveInt | None = None
     """Most positions in a batch, padding included, summed over processes; a longer example is a batch of its own.
     null: limited by `size` alone."""
-    num_workers: int = 0
+    num_workers: NaturalInt = 0
     """Loader processes. 0 is fastest for data that is already tokenised."""
 
     def check(self) -> None:
-        """Raises: ConfigError when no limit is given or a number is out of range."""
+        """Raises: ConfigError when no limit is given."""
         if self.size is None and self.max_tokens is None:
             raise ConfigError("data.batch: size and max_tokens are both null. Give one of them a number.")
-        for name, value, least in (
-            ("size", self.size, 1),
-            ("max_tokens", self.max_tokens, 1),
-            ("num_workers", self.num_workers, 0),
-        ):
-            if value is not None and value < least:
-                raise ConfigError(f"data.batch.{name} is {value}. Give a number of at least {least}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightrail.datamodules.batches.packing import pack
+from lightrail.project.basics.annotations import NaturalInt, PositiveInt, Ranged
 from lightrail.project.basics.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -27,33 +28,31 @@ Values = NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockConfig:
+class BlockConfig(Ranged):
     """How documents become rows."""
 
-    length: int = 256
+    length: PositiveInt = 256
     """Most positions of a row, in training and in evaluation."""
     method: Literal["packed", "sliding", "separate"] = "packed"
     """What a training row is. packed: several whole documents side by side, none of which sees another; a longer
     document is cut into pieces. sliding: a stretch of all documents strung together, where a position sees what stands
     before it in other documents too (as nanoGPT trains). separate: one document, or one piece of it, padded.
     Evaluation always takes one document, or one piece of it, a row."""
-    stride: int | None = None
+    stride: PositiveInt | None = None
     """For sliding: a row begins every so many positions, at most `length`. null: every `length`, each target once an
     epoch; 1 starts at every position, and shows each target `length` times an epoch. Not read by other methods."""
-    overlap: int = 0
+    overlap: NaturalInt = 0
     """In evaluation, positions of context that the second and later pieces of a document begin with, less than
     `length`. They are read but not counted: each target counts once."""
 
     def check(self) -> None:
-        """Raises: ConfigError when a number is out of range."""
-        if self.length < 1:
-            raise ConfigError(f"data.blocks.length is {self.length}. Give at least 1 position.")
-        if self.stride is not None and not 1 <= self.stride <= self.length:
+        """Raises: ConfigError when text would be left out, or there is no room for targets."""
+        if self.stride is not None and self.stride > self.length:
             raise ConfigError(
                 f"data.blocks.stride is {self.stride}. Give 1 to data.blocks.length ({self.length}): a larger one "
                 f"leaves out text."
             )
-        if not 0 <= self.overlap < self.length:
+        if self.overlap >= self.length:
             raise ConfigError(
                 f"data.blocks.overlap is {self.overlap}. Give 0 to {self.length - 1}, less than data.blocks.length: "
                 f"a row needs room for targets."

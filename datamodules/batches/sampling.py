@@ -10,25 +10,20 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.annotations import Ranged, ShareAboveZero
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
+class SamplingConfig(Ranged):
     """How training examples are drawn, where labels are unequally frequent. Other splits keep what they have."""
 
     method: Literal["none", "oversample", "undersample", "weighted"] = "none"
     """none: each example once an epoch. oversample: all examples, those of rare labels repeatedly, up to the most
     frequent label. undersample: as many examples of each label as the rarest has, others in every epoch. weighted: as
     many examples as there are, drawn with replacement."""
-    power: float = 1.0
+    power: ShareAboveZero = 1.0
     """How far shares are evened out, in (0, 1]. A label with a share of c is shown with one proportional to
     c ** (1 - power): 1 shows all labels equally often, 0.5 goes half the way. Not read with method none."""
-
-    def check(self) -> None:
-        """Raises: ConfigError when the power is out of range."""
-        if not 0 < self.power <= 1:
-            raise ConfigError(f"data.sampling.power is {self.power}. Give a number in (0, 1].")
 
 
 class LabelDraw:
@@ -41,7 +36,6 @@ class LabelDraw:
 
     def __init__(self, labels: NDArray[np.integer], config: SamplingConfig, seed: int) -> None:
         assert config.method != "none", "without a method every example is taken once"
-        config.check()
         self.config, self.seed = config, seed
         _, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
         self.examples = np.split(np.argsort(numbers, kind="stable"), np.cumsum(counts)[:-1])

@@ -10,16 +10,17 @@ from lightrail.datamodules.reading import FileFormat
 from lightrail.datamodules.reading.hub import PREFIX
 from lightrail.datamodules.reading.lines import STANDARD_INPUT, existing_file
 from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX, FORMATS, format_of, source_digest
+from lightrail.project.basics.annotations import Positive, Ranged
 from lightrail.project.basics.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceConfig:
+class SourceConfig(Ranged):
     """One of several sources of training texts."""
 
     path: str
     """A file, a folder, a pattern such as books/*.txt, embedded:NAME or hub:OWNER/NAME@SPLIT."""
-    weight: float = 1.0
+    weight: Positive = 1.0
     """How often an epoch takes the texts of this source, above 0: 0.5 takes half of them, others in the next epoch; 2
     takes all of them twice."""
 

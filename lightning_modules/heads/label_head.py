@@ -21,7 +21,7 @@ from lightrail.lightning_modules.metrics.calibration import fit_temperature, fit
 from lightrail.lightning_modules.metrics.label_scores import SEPARATOR, CalibrationError, label_scores
 from lightrail.lightning_modules.metrics.scores import Columns, MacroF1, StoredScore
 from lightrail.lightning_modules.networks.number_formats import at_least_float32
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.annotations import ShareBelowOne, check_range
 
 
 @final
@@ -53,8 +53,7 @@ class LabelHead(Head):
         loss: LabelLossConfig,
     ) -> None:
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise ConfigError(f"model.dropout is {dropout}. Give a number in [0, 1).")
+        check_range(dropout, ShareBelowOne, "model.dropout")
         self.labels, self.has_many = list(labels), has_many
         self.num_passes = 2 if loss.r_drop else 1
         self.dropout = nn.Dropout(dropout)

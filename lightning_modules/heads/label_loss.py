@@ -11,34 +11,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightrail.project.basics.annotations import NotNegative, Ranged, ShareBelowOne
 from lightrail.project.basics.did_you_mean import first_names
 from lightrail.project.basics.errors import ConfigError
 
-ClassWeights = Literal["none", "balanced"] | dict[str, float]
+ClassWeights = Literal["none", "balanced"] | dict[str, NotNegative]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelLossConfig:
+class LabelLossConfig(Ranged):
     """What changes the training loss; an evaluation reports the plain one."""
 
-    label_smoothing: float = 0.0
+    label_smoothing: ShareBelowOne = 0.0
     """Share of the target's probability that is spread over all labels, in [0, 1)."""
     class_weights: ClassWeights = "none"
     """`balanced` weighs a label by the inverse of how often the training split has it; or weights by label, 1 for those
     left out. They are scaled so that the mean over the training split is 1. Where a text may have several labels, they
     count where a label is present."""
-    focal_gamma: float = 0.0
+    focal_gamma: NotNegative = 0.0
     """An example weighs (1 - p)^gamma with p its target's probability, so that easy ones count less; 0 or more."""
-    r_drop: float = 0.0
+    r_drop: NotNegative = 0.0
     """Weight of the divergence of two passes with different dropout, 0 or more; above 0 a step takes twice as long."""
-
-    def check(self) -> None:
-        """Raises: ConfigError when a setting is out of its range."""
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"model.loss.label_smoothing is {self.label_smoothing}. Give a number in [0, 1).")
-        for name in ("focal_gamma", "r_drop"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"model.loss.{name} is {getattr(self, name)}. Give 0 or a larger number.")
 
 
 class LabelLoss(nn.Module):
@@ -62,7 +55,6 @@ class LabelLoss(nn.Module):
         self, config: LabelLossConfig, labels: Sequence[str], label_counts: Sequence[int], *, has_many: bool
     ) -> None:
         super().__init__()
-        config.check()
         self.config, self.has_many = config, has_many
         weights = label_weights(config.class_weights, labels, label_counts)
         self.register_buffer("weights", torch.tensor(weights), persistent=False)  # [L]
@@ -131,7 +123,4 @@ def _given(weights: Mapping[str, float] | str, labels: Sequence[str]) -> list[fl
     if unknown:
         known = first_names(labels)
         raise ConfigError(f"model.loss.class_weights: {unknown[0]!r} is none of the labels ({known}). Correct it.")
-    for label, weight in weights.items():
-        if not weight >= 0:
-            raise ConfigError(f"model.loss.class_weights: {label!r} weighs {weight}. Give 0 or a larger number.")
     return [float(weights.get(label, 1.0)) for label in labels]

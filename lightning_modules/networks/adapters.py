@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from lightrail.project.basics.annotations import Positive, PositiveInt, Ranged, ShareBelowOne
 from lightrail.project.basics.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,18 +15,18 @@ ALL_LINEAR = "all-linear"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraConfig:
+class LoraConfig(Ranged):
     """Low-rank adaptation of linear layers, done by peft.
 
     Sources: E. Hu et al. (2022), "LoRA: Low-Rank Adaptation of Large Language Models"; S. Liu et al. (2024), "DoRA:
     Weight-Decomposed Low-Rank Adaptation".
     """
 
-    rank: int = 8
+    rank: PositiveInt = 8
     """Columns of the two matrices whose product is added to a layer's weight, at least 1."""
-    alpha: float = 16.0
+    alpha: Positive = 16.0
     """The product counts `alpha` / `rank` times, above 0."""
-    dropout: float = 0.0
+    dropout: ShareBelowOne = 0.0
     """Share of an adapter's input zeroed in training, in [0, 1)."""
     target_modules: list[str] = field(default_factory=list)
     """Ends of the names of the layers that get an adapter, such as query and value. Empty: every linear layer,
@@ -34,25 +35,14 @@ class LoraConfig:
     """Train the length of each output's weights apart from their direction (DoRA): closer to training all weights, and
     slower."""
 
-    def check(self, section: str) -> None:
-        """Raises: ConfigError naming the setting that is out of range."""
-        for name, is_valid, valid in (
-            ("rank", self.rank >= 1, "a number of at least 1"),
-            ("alpha", self.alpha > 0, "a number above 0"),
-            ("dropout", 0 <= self.dropout < 1, "a number in [0, 1)"),
-        ):
-            if not is_valid:
-                raise ConfigError(f"{section}.lora.{name} is {getattr(self, name)}. Give {valid}.")
-
 
 def add_adapters(model: "PreTrainedModel", config: LoraConfig, *, section: str) -> None:
     """Put adapters beside the layers of a network, in place, and leave nothing else of it to train.
 
     Adapters begin as zero: the network's outputs are what they were. `section` of the model names it in messages.
 
-    Raises: ConfigError when a setting is out of range, no layer has such a name, or peft is not installed.
+    Raises: ConfigError when no layer has such a name, or peft is not installed.
     """
-    config.check(section)
     has_transposed = _check_targets(model, config.target_modules, section)
     try:
         import peft

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lightrail.project.basics.annotations import NaturalInt, Ranged
 from lightrail.project.basics.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
+class AugmentConfig(Ranged):
     """How pictures are changed in training; in an evaluation they are not."""
 
-    shift: int = 0
+    shift: NaturalInt = 0
     """Most pixels that a picture is moved by, in each direction; its edge is repeated where nothing was. 0: none."""
     flip: bool = False
     """Whether half of the pictures are mirrored, left to right."""
@@ -27,7 +28,7 @@ class Augmentation(nn.Module):
 
     def __init__(self, config: AugmentConfig, image_shape: Sequence[int]) -> None:
         super().__init__()
-        if not 0 <= config.shift < min(image_shape[1:]):
+        if config.shift >= min(image_shape[1:]):
             raise ConfigError(
                 f"model.augment.shift is {config.shift}. Give a number from 0 to below the pictures' size, "
                 f"{image_shape[1]} x {image_shape[2]}."

@@ -10,11 +10,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Annotated, TypeAlias
 
 import torch
+from annotated_types import MinLen
 from torch import Tensor, nn
 
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.annotations import PositiveInt, Ranged, ShareBelowOne
+
+Sizes: TypeAlias = Annotated[list[PositiveInt], MinLen(1)]
 
 
 class ImageEncoder(nn.Module, ABC):
@@ -29,25 +33,24 @@ class ImageEncoder(nn.Module, ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageEncoderConfig(ABC):
+class ImageEncoderConfig(Ranged, ABC):
     """Which network for pictures, and its size."""
 
     @abstractmethod
     def build(self, image_shape: Sequence[int]) -> ImageEncoder:
-        """Make the network for pictures of C, H, W. Raises: ConfigError when a setting is out of range."""
+        """Make the network for pictures of C, H, W."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MlpConfig(ImageEncoderConfig):
     """Layers that each see all of the layer below: a picture is a row of pixels."""
 
-    widths: list[int] = field(default_factory=lambda: [256, 128, 100])
+    widths: Sizes = field(default_factory=lambda: [256, 128, 100])
     """Units of each layer, from the first."""
-    dropout: float = 0.1
+    dropout: ShareBelowOne = 0.1
     """Share of each layer's output zeroed in training, in [0, 1)."""
 
     def build(self, image_shape: Sequence[int]) -> ImageEncoder:
-        _check("widths", self.widths, self.dropout)
         return Mlp(math.prod(image_shape), self)
 
 
@@ -55,19 +58,16 @@ class MlpConfig(ImageEncoderConfig):
 class ConvNetConfig(ImageEncoderConfig):
     """Stages of 3 x 3 convolutions, each of which halves height and width, and one layer that sees all."""
 
-    channels: list[int] = field(default_factory=lambda: [32, 64])
+    channels: Sizes = field(default_factory=lambda: [32, 64])
     """Channels of each stage, from the first."""
-    depth: int = 2
+    depth: PositiveInt = 2
     """Convolutions of a stage, at least 1."""
-    width: int = 128
+    width: PositiveInt = 128
     """Units of the layer that sees all."""
-    dropout: float = 0.25
+    dropout: ShareBelowOne = 0.25
     """Share of the output of each stage and of the last layer zeroed in training, in [0, 1)."""
 
     def build(self, image_shape: Sequence[int]) -> ImageEncoder:
-        _check("channels", self.channels, self.dropout)
-        if self.depth < 1 or self.width < 1:
-            raise ConfigError(f"encoder.depth is {self.depth} and encoder.width {self.width}. Give at least 1 each.")
         return ConvNet(image_shape, self)
 
 
@@ -126,10 +126,3 @@ def _initialise(part: nn.Module) -> None:
         nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
         assert part.bias is not None
         nn.init.zeros_(part.bias)
-
-
-def _check(name: str, sizes: Sequence[int], dropout: float) -> None:
-    if not sizes or min(sizes) < 1:
-        raise ConfigError(f"encoder.{name} is {list(sizes)}. Give at least one number, each at least 1.")
-    if not 0 <= dropout < 1:
-        raise ConfigError(f"encoder.dropout is {dropout}. Give a number in [0, 1).")

@@ -23,12 +23,6 @@ _DROPOUTS = (
 """What architectures call their dropout of hidden states and attention."""
 
 
-def check_dropout(dropout: float | None, section: str) -> None:
-    """Raises: ConfigError when it is out of range."""
-    if dropout is not None and not 0 <= dropout < 1:
-        raise ConfigError(f"{section}.dropout is {dropout}. Give a number in [0, 1), or null.")
-
-
 def from_architecture(auto: Any, architecture: Mapping[str, Any]) -> "PreTrainedModel":
     """Build a network with fresh weights; `auto` is the class of transformers that knows the kind, as AutoModel."""
     from transformers import AutoConfig

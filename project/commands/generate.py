@@ -5,9 +5,11 @@ import io
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightrail.project.basics.annotations import PositiveInt, check_range
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.option_parser import OptionParser
 
@@ -67,17 +69,12 @@ def _config(options: argparse.Namespace) -> "GenerationConfig":
     """Raises: ConfigError naming the option that is out of range."""
     from lightrail.lightning_modules.generation import GenerationConfig
 
-    names = ("max_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed")
-    config = GenerationConfig(**{name: getattr(options, name) for name in names})
-    try:
-        config.check()
-    except ConfigError as error:
-        raise ConfigError(f"--{error}") from error
-    if options.num_samples < 1:
-        raise ConfigError(f"--num_samples is {options.num_samples}. Give a number of at least 1.")
+    ranges = {field.name: field.type for field in fields(GenerationConfig)}
+    for name, annotation in {**ranges, "num_samples": PositiveInt}.items():
+        check_range(getattr(options, name), annotation, f"--{name}")
     if "" in options.stop:
         raise ConfigError("--stop is empty, and every text holds an empty text. Give at least one character.")
-    return config
+    return GenerationConfig(**{name: getattr(options, name) for name in ranges})
 
 
 def _prompts(options: argparse.Namespace) -> Iterator[str]:

@@ -6,21 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lightrail.project.basics.annotations import alternatives, check_range, fits, in_plain_words, item_type
 from lightrail.project.basics.did_you_mean import did_you_mean
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration.classes import AllowedClasses, import_path
 from lightrail.project.configuration.parameters import (
     REQUIRED,
     Parameter,
-    alternatives,
     class_of_type,
-    fits,
     has_structure,
-    in_plain_words,
     is_callable,
     is_fixed,
     is_open,
-    item_type,
     parameters_of,
     plain_default,
     read,
@@ -77,7 +74,9 @@ class Checker:
 
     def _argument(self, given: Mapping[str, Value], parameter: Parameter, path: SettingPath) -> Value:
         if parameter.name in given:
-            return self._value(given[parameter.name], parameter, path)
+            found = self._value(given[parameter.name], parameter, path)
+            check_range(found, parameter.annotation, self.at(path))
+            return found
         if parameter.default is not REQUIRED:
             return self._default(parameter, path)
         if parameter.is_required:

@@ -2,24 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_origin
+from typing import Annotated, Any, TypeAlias, get_origin
 
+from annotated_types import Interval
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
+from lightrail.project.basics.annotations import TypeHint, alternatives, item_type
 from lightrail.project.basics.errors import ConfigError, Shown
 from lightrail.project.configuration.checking import Checker
 from lightrail.project.configuration.classes import AllowedClasses, import_class
 from lightrail.project.configuration.describing import describe
 from lightrail.project.configuration.parameters import (
     Parameter,
-    TypeHint,
-    alternatives,
     class_of_type,
     has_structure,
     is_fixed,
     is_open,
-    item_type,
     parameters_of,
     read,
 )
@@ -27,14 +26,17 @@ from lightrail.project.configuration.sources import FLAGS, Draft, Text, find_con
 from lightrail.project.configuration.yaml_file import Value, write_text
 from lightrail.project.tracking.settings import TrackingConfig
 
+LARGEST_SEED = 2**32 - 1
+Seed: TypeAlias = Annotated[int, Interval(ge=0, le=LARGEST_SEED)]
 SECTIONS = {
-    "seed_everything": Parameter("seed_everything", int, 0, "Seed of every random number of a run but the data split."),
+    "seed_everything": Parameter(
+        "seed_everything", Seed, 0, "Seed of every random number of a run but the data split."
+    ),
     "model": Parameter("model", LightningModule),
     "data": Parameter("data", LightningDataModule),
     "trainer": Parameter("trainer", Trainer),
     "tracking": Parameter("tracking", TrackingConfig),
 }
-LARGEST_SEED = 2**32 - 1
 
 
 def build(target: type, values: Mapping[str, Value]) -> dict[str, Any]:
@@ -160,18 +162,10 @@ def parse(arguments: Sequence[str], *, saved: Mapping[str, Any] | None = None) -
     checker = Checker(draft, AllowedClasses(modules))
     if ("--help_all", "") in given:
         raise Shown(_full_help(checker))
-    configuration = Configuration(_checked(checker))
+    configuration = Configuration(checker.arguments(draft.values, SECTIONS, ()))
     if ("--print_config", "") in given:
         raise Shown(configuration.dump().rstrip())
     return configuration
-
-
-def _checked(checker: Checker) -> dict[str, Value]:
-    values = checker.arguments(checker.draft.values, SECTIONS, ())
-    seed = values["seed_everything"]
-    if not 0 <= seed <= LARGEST_SEED:
-        raise ConfigError(f"seed_everything: expected a whole number from 0 to {LARGEST_SEED}, found {seed}.")
-    return values
 
 
 def _full_help(checker: Checker) -> str:

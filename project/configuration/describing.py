@@ -4,8 +4,9 @@ import json
 import textwrap
 from collections.abc import Iterator, Mapping
 
+from lightrail.project.basics.annotations import alternatives, in_plain_words
 from lightrail.project.configuration.classes import import_class
-from lightrail.project.configuration.parameters import Parameter, alternatives, in_plain_words, is_fixed, parameters_of
+from lightrail.project.configuration.parameters import Parameter, is_fixed, parameters_of
 from lightrail.project.configuration.yaml_file import Value
 
 

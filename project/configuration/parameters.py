@@ -5,33 +5,35 @@ import functools
 import inspect
 import json
 import sys
-import types
 from argparse import ArgumentError
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args
 
+from annotated_types import Ge
 from jsonargparse import ArgumentParser, set_parsing_settings
 from lightning.pytorch import Trainer
 
 from lightrail.lightning_modules.arguments import is_from_data
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.annotations import (
+    PositiveInt,
+    TypeHint,
+    alternatives,
+    fits,
+    origin_of,
+    refusal,
+    without_ranges,
+)
 from lightrail.project.basics.private_names import signature_parameters
 from lightrail.project.configuration.yaml_file import Value
 
-TypeHint: TypeAlias = Any
-"""An annotation: a class, a union, `list[int]`, Any, ..."""
 REQUIRED = inspect.Parameter.empty
-
-
-_PLAIN = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    type(None): "null",
+_RANGES_OF_TRAINER: dict[str, TypeHint] = {
+    "accumulate_grad_batches": PositiveInt,
+    "gradient_clip_val": Annotated[int | float, Ge(0)] | None,
 }
+"""Of arguments with which Lightning takes any number, and then fails, or trains wrongly."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,14 @@ class Parameter:
 @functools.cache
 def parameters_of(target: type) -> Mapping[str, Parameter]:
     """The parameters of a class, those included that its `**kwargs` hand on to a base class."""
-    defaults = _real_defaults(target)
+    defaults, ranges = _real_defaults(target), _RANGES_OF_TRAINER if target is Trainer else {}
     return {
-        item.name: Parameter(item.name, _stated(item.annotation), defaults.get(item.name, item.default), item.doc or "")
+        item.name: Parameter(
+            item.name,
+            _stated(ranges.get(item.name, item.annotation)),
+            defaults.get(item.name, item.default),
+            item.doc or "",
+        )
         for item in signature_parameters(target)
     }
 
@@ -76,21 +83,6 @@ def _real_defaults(target: type) -> dict[str, Any]:
     return defaults | made
 
 
-def _origin(annotation: TypeHint) -> TypeHint:
-    """`list` for `list[int]`, and a type without parameters for itself."""
-    origin: TypeHint = get_origin(annotation)
-    return annotation if origin is None else origin
-
-
-def alternatives(annotation: TypeHint) -> tuple[Any, ...]:
-    """The members of a union, or the type itself."""
-    if isinstance(annotation, types.UnionType) or _origin(annotation) is Union:
-        return tuple(member for argument in get_args(annotation) for member in alternatives(argument))
-    if _origin(annotation) is Annotated:
-        return alternatives(get_args(annotation)[0])
-    return (annotation,)
-
-
 def is_fixed(annotation: TypeHint) -> bool:
     """Whether a value of this type is written as its arguments, without naming a class: a concrete dataclass does."""
     if annotation is Trainer:
@@ -100,35 +92,20 @@ def is_fixed(annotation: TypeHint) -> bool:
 
 def is_open(annotation: TypeHint) -> bool:
     """Whether a value of this type is written as a class with its arguments."""
-    is_class = isinstance(annotation, type) and _origin(annotation) is annotation
+    is_class = isinstance(annotation, type) and origin_of(annotation) is annotation
     return is_class and not is_fixed(annotation) and annotation.__module__.split(".")[0] not in sys.stdlib_module_names
 
 
 def is_callable(annotation: TypeHint) -> bool:
-    return _origin(annotation) is Callable
+    return origin_of(annotation) is Callable
 
 
 def class_of_type(annotation: TypeHint) -> type | None:
     """`Module` for `type[Module]`: a value of this type is the name of a class, not an object."""
     if annotation is type:
         return object
-    arguments = get_args(annotation) if _origin(annotation) is type else ()
+    arguments = get_args(annotation) if origin_of(annotation) is type else ()
     return next((item for item in arguments if isinstance(item, type)), None)
-
-
-def item_type(annotation: TypeHint, container: type, index: int = 0) -> TypeHint:
-    """The type of the items of a list, or of the values of a dict; Any when the type does not say."""
-    for member in alternatives(annotation):
-        origin, arguments = _origin(member), get_args(member)
-        if not isinstance(origin, type) or not arguments:
-            continue
-        if issubclass(dict, origin) and container is dict and len(arguments) == 2:
-            return arguments[1]
-        if origin is tuple and container is list:
-            return arguments[0] if arguments[-1] is Ellipsis else arguments[min(index, len(arguments) - 1)]
-        if issubclass(list, origin) and container is list:
-            return arguments[0]
-    return Any
 
 
 def has_structure(annotation: TypeHint) -> bool:
@@ -136,28 +113,11 @@ def has_structure(annotation: TypeHint) -> bool:
     for member in alternatives(annotation):
         if member is Any or is_open(member) or is_fixed(member) or is_callable(member) or class_of_type(member):
             return True
-        origin, arguments = _origin(member), get_args(member)
+        origin, arguments = origin_of(member), get_args(member)
         is_container = isinstance(origin, type) and issubclass(origin, Iterable) and not issubclass(origin, str | bytes)
         if is_container and (not arguments or any(map(has_structure, arguments))):
             return True
     return False
-
-
-def fits(value: object, annotation: TypeHint) -> bool:
-    """Whether a plain value is of a type, as far as one can see without looking at its items.
-
-    A list is written for a tuple or a set too.
-    """
-    origin = _origin(annotation)
-    if origin is Any:
-        return True
-    if origin is Literal:
-        return value in get_args(annotation)
-    if origin in (int, float) and isinstance(value, bool):
-        return False
-    if isinstance(value, list) and origin in (tuple, set, frozenset):
-        return True
-    return isinstance(origin, type) and isinstance(value, (int, float) if origin is float else origin)
 
 
 def plain_default(parameter: Parameter) -> Value:
@@ -178,30 +138,6 @@ def _is_plain(value: object) -> bool:
     return value is None or type(value) in (bool, int, float, str)
 
 
-def in_plain_words(annotation: TypeHint) -> str:
-    """`a whole number or null` for `int | None`."""
-    members = alternatives(annotation)
-    literals = [str(item) for member in members if _origin(member) is Literal for item in get_args(member)]
-    one_of = [f"one of {', '.join(dict.fromkeys(literals))}"] if literals else []
-    others = [_plain(member) for member in members if _origin(member) is not Literal]
-    return " or ".join(dict.fromkeys([*one_of, *others]))
-
-
-def _plain(annotation: TypeHint) -> str:
-    if annotation in _PLAIN:
-        return _PLAIN[annotation]
-    origin, arguments = _origin(annotation), get_args(annotation)
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return "a mapping"
-    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
-        return f"a list of {len(arguments)} values"
-    if isinstance(origin, type) and issubclass(origin, Sequence | set | frozenset):
-        return f"a list (each {in_plain_words(arguments[0])})" if arguments else "a list"
-    if is_open(annotation) or is_fixed(annotation):
-        return f"{'an' if annotation.__name__[0] in 'AEIOU' else 'a'} {annotation.__name__}"
-    return getattr(annotation, "__name__", str(annotation))
-
-
 # A second barrier behind `AllowedClasses`: jsonargparse imports nothing that a value names, whatever its type.
 set_parsing_settings(
     import_path_denylist=["*"], instantiate_subclass_spec_in_any=False, docstring_parse_attribute_docstrings=True
@@ -219,16 +155,15 @@ def read(value: Value, annotation: TypeHint, setting: str = "") -> tuple[Any, Va
     """
     if annotation is Any:
         return value, value
-    parser = _parser(annotation, repr(annotation))
+    plain = without_ranges(annotation)  # of which jsonargparse would have pydantic read the value, by other rules
+    parser = _parser(plain, repr(plain))
     if parser is None:
         return value, value
     try:
         # jsonargparse changes lists in place, and takes null for any type
         parsed = parser.parse_object({"value": _copied(value, annotation)}, defaults=False)
     except (ArgumentError, TypeError) as error:
-        found = json.dumps(value, ensure_ascii=False, default=str)
-        found = found if len(found) <= 60 else f"{found[:60]}..."
-        raise ConfigError(f"{setting}: expected {in_plain_words(annotation)}, found {found}.") from error
+        raise refusal(value, annotation, setting) from error
     # As JSON, in which a text is quoted: jsonargparse's YAML writes the text "1e-3" like the number.
     written = parser.dump(parsed, format="json", skip_unset=False, skip_validation=True)
     return parsed["value"], json.loads(written)["value"]
@@ -242,6 +177,13 @@ def _parser(annotation: TypeHint, _written: str) -> ArgumentParser | None:
         _written: `int | str` equals `str | int`, though "3" is not the same in both.
     """
     parser = ArgumentParser(exit_on_error=False)
+    members = list(alternatives(annotation))
+    if int in members and float in members:
+        # typing (Python 3.11 to 3.13) gives Optional[Union[int, float]] in whichever order it was first asked for by
+        # anybody, and jsonargparse (4.53) reads 40 as 40.0 where float comes first: Lightning refuses 40.0 batches.
+        members.remove(int)
+        members.insert(members.index(float), int)
+        annotation = Union[tuple(members)]
     try:
         parser.add_argument("--value", type=annotation)
     except ValueError:

@@ -54,7 +54,6 @@ def build(configuration: Configuration, stage: Stage, checkpoint: Path | None = 
     leave_at_exit()
     set_threads()
     seed_all([configuration.seed])
-    configuration.tracking().checkpoint.check()
     data = configuration.data()
     if not isinstance(data, DataModule):
         raise ConfigError(f"data: {type(data).__name__} is not derived from DataModule of lightrail.")
@@ -165,12 +164,4 @@ def _check_numbers(arguments: dict[str, Any]) -> None:
     if arguments["max_epochs"] is None and arguments["max_steps"] == -1 and arguments["max_time"] is None:
         raise ConfigError(
             "how long to train is not said. Set trainer.max_steps, trainer.max_epochs or trainer.max_time."
-        )
-    if arguments["accumulate_grad_batches"] < 1:
-        raise ConfigError(
-            f"trainer.accumulate_grad_batches is {arguments['accumulate_grad_batches']}. Give a number of at least 1."
-        )
-    if (arguments["gradient_clip_val"] or 0) < 0:
-        raise ConfigError(
-            f"trainer.gradient_clip_val is {arguments['gradient_clip_val']}. Give a number above 0, or null for none."
         )

@@ -3,45 +3,40 @@
 Imports neither torch nor MLflow, so that `--help` stays fast.
 """
 
+import math
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from lightrail.project.basics.errors import ConfigError
+from annotated_types import Interval
+
+from lightrail.project.basics.annotations import NaturalInt, NotNegative, PositiveInt, Ranged
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointConfig:
+class CheckpointConfig(Ranged):
     """How often a run writes the state from which `lightrail resume` goes on, besides after each validation."""
 
-    every_minutes: float = 10.0
+    every_minutes: NotNegative = 10.0
     """Most minutes of training between two states, at least 0; 0 writes one after each optimizer step."""
-    every_steps: int | None = None
+    every_steps: PositiveInt | None = None
     """Also after every so many optimizer steps."""
-
-    def check(self) -> None:
-        """Raises: ConfigError naming the setting that is out of range."""
-        if self.every_minutes < 0:
-            raise ConfigError(
-                f"tracking.checkpoint.every_minutes is {self.every_minutes}. Give a number of at least 0."
-            )
-        if self.every_steps is not None and self.every_steps < 1:
-            raise ConfigError(f"tracking.checkpoint.every_steps is {self.every_steps}. Give at least 1, or null.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplesConfig:
+class SamplesConfig(Ranged):
     """Text that a language model writes at each validation, kept in the run as `samples/generated.txt`."""
 
     prompts: tuple[str, ...] = ("",)
     """What the texts go on from. An empty one is the beginning of a document."""
-    num_samples: int = 1
+    num_samples: NaturalInt = 1
     """Texts for each prompt. 0 writes none at all."""
-    max_tokens: int = 100
+    max_tokens: PositiveInt = 100
     """Most tokens of a text, at least 1. Validation takes the longer for it."""
-    temperature: float = 0.8
+    temperature: Annotated[float, Interval(ge=0, lt=math.inf)] = 0.8
     """Below 1 likely tokens become likelier, above 1 less so; 0 always takes the likeliest."""
-    top_k: int | None = None
+    top_k: PositiveInt | None = None
     """Choose among this many of the likeliest tokens. null: among all."""
-    seed: int = 0
+    seed: NaturalInt = 0
     """Of the random choices, the same at each validation; the training's random numbers are not touched."""
 
 

@@ -13,7 +13,6 @@ from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.causal_lm import CausalLM
 from lightrail.lightning_modules.generation import GenerationConfig
 from lightrail.project.basics.durable import write_whole
-from lightrail.project.basics.errors import ConfigError
 from lightrail.project.models.generating import TextModel, text_model
 from lightrail.project.tracking.settings import SamplesConfig
 
@@ -93,16 +92,7 @@ class SampledText(Callback):
 
 
 def sampled_text(model: pl.LightningModule, config: SamplesConfig) -> list[Callback]:
-    """Give the callback for a model that writes text, none for others or where no samples are wanted.
-
-    Raises: ConfigError naming a setting that is out of range.
-    """
-    try:
-        _generation(config).check()
-    except ConfigError as error:
-        raise ConfigError(f"tracking.samples.{error}") from error
-    if config.num_samples < 0:
-        raise ConfigError(f"tracking.samples.num_samples is {config.num_samples}. Give 0, for none, or more.")
+    """Give the callback for a model that writes text, none for others or where no samples are wanted."""
     is_wanted = isinstance(model, CausalLM) and config.num_samples > 0 and config.prompts
     return [SampledText(config)] if is_wanted else []
 

@@ -4,15 +4,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge
+
+from lightrail.project.basics.annotations import NaturalInt, NotNegative, PositiveInt, Ranged
 from lightrail.project.basics.catalogue import sweep_files
 from lightrail.project.basics.did_you_mean import did_you_mean
 from lightrail.project.basics.errors import ConfigError, without_password
 from lightrail.project.configuration import Configuration, parse
 from lightrail.project.configuration.checking import Checker
 from lightrail.project.configuration.classes import AllowedClasses
-from lightrail.project.configuration.configuration import build
+from lightrail.project.configuration.configuration import Seed, build
 from lightrail.project.configuration.parameters import parameters_of
 from lightrail.project.configuration.sources import Draft, Text, nest, options
 from lightrail.project.configuration.yaml_file import SettingPath, read_text, write_text
@@ -23,30 +26,30 @@ SAMPLER = {"class_path": "optuna.samplers.TPESampler", "init_args": {"multivaria
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConfirmConfig:
+class ConfirmConfig(Ranged):
     """Evidence for a winner, which the luck of one seed is not."""
 
-    top: int = 0
+    top: NaturalInt = 0
     """So many of the best configurations are trained again when all trials are done. 0: none, and none is called the
     winner."""
-    seeds: int = 3
+    seeds: Annotated[int, Ge(2)] = 3
     """Fresh seeds of each, the same ones for all; at least 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResourceConfig:
+class ResourceConfig(Ranged):
     """What trials run on."""
 
-    workers: int | None = None
+    workers: PositiveInt | None = None
     """Trials at a time on this machine. null: as many as its GPUs suffice for; one on a machine without."""
-    devices: int = 1
+    devices: PositiveInt = 1
     """GPUs of a trial, or processes on a CPU; with more than one a trial is trained with DDP."""
-    threads: int | None = None
+    threads: PositiveInt | None = None
     """Threads of each process. null: this machine's cores divided by all the processes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusterConfig:
+class ClusterConfig(Ranged):
     """Where drivers of a sweep run that is not run by this machine alone."""
 
     address: str | None = None
@@ -55,14 +58,14 @@ class ClusterConfig:
     """What submitit gives the jobs to; local is this machine, to try a sweep out."""
     parameters: dict[str, Any] = field(default_factory=dict)
     """What submitit asks SLURM for: timeout_min, gpus_per_node, mem_gb, slurm_partition, ..."""
-    requeues: int = 20
+    requeues: NaturalInt = 20
     """How often a job begins again when its time is over."""
     folder: str = "sweep_jobs"
     """For the logs of jobs; %j in it is a job's number."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepConfig:
+class SweepConfig(Ranged):
     """Everything that makes a sweep."""
 
     base: str | list[str]
@@ -73,18 +76,18 @@ class SweepConfig:
     """What trials are judged by: a metric of validation, such as val/accuracy; several for a Pareto front."""
     direction: Direction | list[Direction]
     """maximize or minimize; one for each metric."""
-    n_trials: int
+    n_trials: PositiveInt
     """The study is done when it holds so many finished trials: a target, not an increment."""
-    timeout_minutes: float | None = None
+    timeout_minutes: NotNegative | None = None
     """No trial begins later than so many minutes after a start. null: no limit."""
     sampler: str | dict[str, Any] = field(default_factory=lambda: dict(SAMPLER))
     """Which configurations are tried: a class of optuna.samplers. Not given: TPE over all settings together, those of a
     branch by themselves."""
     pruner: str | dict[str, Any] = "optuna.pruners.NopPruner"
     """When a trial is given up: a class of optuna.pruners."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the sampler."""
-    seeds: int = 1
+    seeds: PositiveInt = 1
     """Training seeds of each trial, the same ones for all; its value is their mean."""
     confirm: ConfirmConfig = ConfirmConfig()
     resources: ResourceConfig = ResourceConfig()
@@ -95,7 +98,7 @@ class SweepConfig:
     """Name of the study; a study of this name in the storage is gone on with. null: the name of the file."""
     storage: str = "sqlite:///sweeps.db"
     """Where Optuna keeps studies. Machines that share a database work on one study."""
-    heartbeat_seconds: int = 30
+    heartbeat_seconds: PositiveInt = 30
     """How often a trial says that it lives. After three times as long another machine takes it over."""
     space: dict[str, Any]
     """What is varied: a distribution for each dotted setting."""
@@ -277,18 +280,6 @@ def _check(config: SweepConfig) -> None:
             f"confirm.top is {config.confirm.top}, but a Pareto front of {len(config.metrics)} metrics has no winner. "
             f"Give one metric, or confirm.top 0."
         )
-    for name, value, least in (
-        ("n_trials", config.n_trials, 1),
-        ("seeds", config.seeds, 1),
-        ("confirm.top", config.confirm.top, 0),
-        ("confirm.seeds", config.confirm.seeds, 2),
-        ("resources.devices", config.resources.devices, 1),
-        ("resources.workers", config.resources.workers, 1),
-        ("resources.threads", config.resources.threads, 1),
-        ("heartbeat_seconds", config.heartbeat_seconds, 1),
-    ):
-        if value is not None and value < least:
-            raise ConfigError(f"{name} is {value}. Give a number of at least {least}.")
 
 
 def _check_names(config: SweepConfig, space: Space) -> None:

@@ -199,17 +199,17 @@ def test_training_batches_come_short_and_long_mixed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("settings", "message"),
     [
-        (BatchConfig(size=None), "size and max_tokens are both null"),
-        (BatchConfig(size=0), r"data\.batch\.size is 0\. Give a number of at least 1"),
-        (BatchConfig(max_tokens=-1), r"data\.batch\.max_tokens is -1"),
-        (BatchConfig(num_workers=-1), r"data\.batch\.num_workers is -1\. Give a number of at least 0"),
+        ({"size": None}, "size and max_tokens are both null"),
+        ({"size": 0}, r"BatchConfig\.size: expected a whole number of at least 1 or null, found 0"),
+        ({"max_tokens": -1}, r"BatchConfig\.max_tokens: expected a whole number of at least 1 or null, found -1"),
+        ({"num_workers": -1}, r"BatchConfig\.num_workers: expected a whole number of at least 0, found -1"),
     ],
 )
-def test_limits_that_hold_nothing_are_refused(config: BatchConfig, message: str) -> None:
+def test_limits_that_hold_nothing_are_refused(settings: dict[str, int | None], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        BucketSampler(np.array([1, 2]), config)
+        BucketSampler(np.array([1, 2]), BatchConfig(**settings))  # type: ignore[arg-type]
 
 
 def test_a_loader_collates_rows_with_their_numbers() -> None:

@@ -277,7 +277,6 @@ def test_an_empty_document_makes_no_row() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (BlockConfig(length=0), r"data\.blocks\.length is 0\. Give at least 1"),
         (BlockConfig(length=8, stride=9), r"data\.blocks\.stride is 9\. Give 1 to data\.blocks\.length \(8\)"),
         (BlockConfig(length=8, overlap=8), r"data\.blocks\.overlap is 8\. Give 0 to 7"),
     ],

@@ -220,7 +220,7 @@ def test_the_embedded_set_is_read() -> None:
         (WORDS, {}, r"data\.units is characters. Set data\.units=words"),
         (TRAIN, {"units": "words"}, r"91 % of the tokens are single Chinese .*Set data\.units=characters"),
         (TRAIN, {"tokenizer": "words"}, r"data\.tokenizer is words; here .* data\.units"),
-        (TRAIN, {"max_length": 0}, "Give at least 1"),
+        (TRAIN, {"max_length": 0}, "EntityData.max_length: expected a whole number of at least 1, found 0"),
         (TRAIN, {"tagged_lines": TaggedLines(tag_column=0)}, "both 0"),
     ],
 )

@@ -110,7 +110,7 @@ def test_a_file_of_labels_for_what_has_its_own_is_refused(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("size", "found"), [([1], r"\[1\]"), ([0, 3], r"\[0, 3\]")])
 def test_a_size_that_is_none_is_refused(size: list[int], found: str) -> None:
-    with pytest.raises(ConfigError, match=f"data.size is {found}"):
+    with pytest.raises(ConfigError, match=rf"Data\.size: expected a list .* of length 2 or more .* found {found}"):
         ImageClassificationData("x", size=size)
 
 

@@ -106,7 +106,7 @@ def test_a_missing_column_is_refused_naming_its_setting(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("settings", [{"max_length": 0}, {"max_vocabulary": 0}])
 def test_sizes_below_one_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="Give at least 1 for each"):
+    with pytest.raises(ConfigError, match=r"Data\.max_.*: expected a whole number of at least 1, found 0"):
         TextClassificationData("x.csv", **settings)
 
 

@@ -128,9 +128,9 @@ def test_adapters_fit_every_kind_of_network(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rank": 0}, r"encoder\.lora\.rank is 0\. Give a number of at least 1"),
-        ({"alpha": 0.0}, r"encoder\.lora\.alpha is 0\.0\. Give a number above 0"),
-        ({"dropout": 1.0}, r"encoder\.lora\.dropout is 1\.0\. Give a number in \[0, 1\)"),
+        ({"rank": 0}, r"LoraConfig\.rank: expected a whole number of at least 1, found 0"),
+        ({"alpha": 0.0}, r"LoraConfig\.alpha: expected a number above 0, found 0\.0"),
+        ({"dropout": 1.0}, r"LoraConfig\.dropout: expected a number of at least 0 and below 1, found 1\.0"),
         (
             {"target_modules": ["query", "q_proj"]},
             r"no linear layer is called 'q_proj'\. Those of this network are dense, key, query, value\.",

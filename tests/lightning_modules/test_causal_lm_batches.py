@@ -128,7 +128,7 @@ def test_labels_are_smoothed_in_training_alone() -> None:
     expected = F.cross_entropy(outputs.logits, outputs.targets, label_smoothing=0.3)
     assert smoothed.loss(outputs, batch)[0].item() == pytest.approx(expected.item(), rel=1e-5)
     assert expected.item() != pytest.approx(evaluated[1], rel=1e-3)
-    with pytest.raises(ConfigError, match=r"model.label_smoothing is 1.0. Give a number in \[0, 1\)"):
+    with pytest.raises(ConfigError, match=r"model\.label_smoothing: expected a number .* below 1, found 1\.0"):
         model(label_smoothing=1.0)
 
 

@@ -98,5 +98,5 @@ def test_no_gradient_flows_from_padding() -> None:
     [{"filter_widths": []}, {"filter_widths": [3, 0]}, {"num_filters": 0}],
 )
 def test_impossible_filters_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"encoder\.filter_widths is .* at least one filter"):
+    with pytest.raises(ConfigError, match=r"^TextCnnConfig\.(filter_widths|num_filters): expected .* found "):
         encoder(**settings)

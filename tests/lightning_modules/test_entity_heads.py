@@ -256,7 +256,7 @@ def test_a_split_without_a_mistake_is_no_reason_to_be_certain() -> None:
     assert head.calibrate(head.calibration_rows(scores, {"tags": tags, "word_mask": mask}))["temperature"] == 1
 
 
-@pytest.mark.parametrize("config", [SpanConfig(max_words=0), SpanConfig(width=0)])
-def test_sizes_below_one_are_refused(config: SpanConfig) -> None:
-    with pytest.raises(ConfigError, match="Give at least 1 for each"):
-        config.build(WIDTH, NUM_TYPES, is_nested=True)
+@pytest.mark.parametrize("name", ["max_words", "width"])
+def test_sizes_below_one_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"SpanConfig\.{name}: expected a whole number of at least 1, found 0"):
+        SpanConfig(**{name: 0})

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,23 +121,26 @@ def test_a_picture_is_left_alone_in_an_evaluation() -> None:
 
 @pytest.mark.parametrize("shift", [-1, 3])
 def test_a_shift_out_of_the_picture_is_refused(shift: int) -> None:
-    with pytest.raises(ConfigError, match=rf"augment\.shift is {shift}\. Give a number from 0 to below .* 4 x 3"):
+    wrong = rf"augment\.shift is {shift}\. Give a number from 0 to below .* 4 x 3|shift: expected .* found {shift}"
+    with pytest.raises(ConfigError, match=wrong):
         Augmentation(AugmentConfig(shift=shift), (1, 4, 3))
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("network", "settings", "message"),
     [
-        (MlpConfig(widths=[]), r"encoder\.widths is \[\]"),
-        (MlpConfig(dropout=1.0), r"encoder\.dropout is 1\.0"),
-        (ConvNetConfig(channels=[4, 0]), r"encoder\.channels is \[4, 0\]"),
-        (ConvNetConfig(depth=0), r"encoder\.depth is 0"),
-        (ConvNetConfig(width=0), r"encoder\.width 0"),
+        (MlpConfig, {"widths": []}, r"widths: expected a list .* of length 1 or more, found \[\]"),
+        (MlpConfig, {"dropout": 1.0}, r"dropout: expected a number of at least 0 and below 1, found 1\.0"),
+        (ConvNetConfig, {"channels": [4, 0]}, r"channels: expected a list \(each a whole number .*, found \[4, 0\]"),
+        (ConvNetConfig, {"depth": 0}, r"depth: expected a whole number of at least 1, found 0"),
+        (ConvNetConfig, {"width": 0}, r"width: expected a whole number of at least 1, found 0"),
     ],
 )
-def test_sizes_of_networks_that_are_none_are_refused(config: ImageEncoderConfig, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        config.build((1, 8, 8))
+def test_sizes_of_networks_that_are_none_are_refused(
+    network: type[ImageEncoderConfig], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^{network.__name__}\.{message}"):
+        network(**settings)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 7, 2), (1, 28, 28)])

@@ -263,8 +263,8 @@ def test_the_same_text_has_the_same_states_in_evaluation_and_other_ones_in_train
     ("settings", "message"),
     [
         ({"width": 20, "num_heads": 4}, r"encoder\.width is 20\. Give a multiple of 2 x num_heads = 8"),
-        ({"depth": 0}, r"encoder\.depth is 0"),
-        ({"ngram_orders": [2, 1]}, r"encoder\.ngram_orders \[2, 1\]\. .* n-grams of at least 2"),
+        ({"depth": 0}, r"TransformerConfig\.depth: expected a whole number of at least 1, found 0"),
+        ({"ngram_orders": [2, 1]}, r"ngram_orders: expected a list \(each .* at least 2\), found \[2, 1\]"),
     ],
 )
 def test_impossible_sizes_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -137,7 +137,7 @@ def test_a_run_that_goes_on_keeps_its_layers_apart_or_together(name: str, value:
             r"schedule=plateau lowers the learning rate by what",
         ),
         ("unfreezing", ["--model.optim.unfreeze_fraction=0.6"], r"the lowest of 3 layers"),
-        ("layer decay", ["--model.optim.layer_decay=0"], r"layer_decay is 0\.0\. Give a number in \(0, 1\]"),
+        ("layer decay", ["--model.optim.layer_decay=0"], r"layer_decay: expected a number above 0 and up to 1"),
     ],
 )
 def test_what_would_do_nothing_is_refused_before_a_run_begins(

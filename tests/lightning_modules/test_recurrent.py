@@ -98,5 +98,5 @@ def test_dropout_acts_in_training_only() -> None:
 
 @pytest.mark.parametrize("settings", [{"width": 7}, {"depth": 0}])
 def test_impossible_sizes_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"encoder\.width is \d and encoder\.depth \d\. Give an even width"):
+    with pytest.raises(ConfigError, match=r"LstmConfig\.(width: .* a multiple of 2, found 7|depth: .* found 0)"):
         encoder(**settings)

@@ -74,8 +74,8 @@ def test_an_unknown_setting_is_named_with_the_nearest(argument: str, message: st
         ("trainer.precision", "bf16-mixd", "transformer-engine, transformer-engine-float16, 16-true"),
         ("trainer.barebones", "1", 'trainer.barebones: expected true or false, found "1".'),
         ("trainer", "[1]", "trainer: expected settings as `name: value`, found [1]."),
-        ("seed_everything", "-1", "seed_everything: expected a whole number from 0 to 4294967295, found -1."),
-        ("seed_everything", "x", 'seed_everything: expected a whole number, found "x".'),
+        ("seed_everything", "-1", "a whole number of at least 0 and up to 4294967295, found -1."),
+        ("seed_everything", "x", 'of at least 0 and up to 4294967295, found "x".'),
         ("model.init_args", "3", "model.init_args: expected arguments as `name: value`, found '3'."),
     ],
 )

@@ -91,10 +91,10 @@ def test_stop_strings_end_a_text(checkpoint: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--temperature=-1"], "--temperature is -1.0. Give a number of at least 0."),
-        (["--top_p=0"], "--top_p is 0.0. Give a number in (0, 1]."),
-        (["--top_k=0"], "--top_k is 0. Give a number of at least 1"),
-        (["--num_samples=0"], "--num_samples is 0. Give a number of at least 1."),
+        (["--temperature=-1"], "--temperature: expected a number of at least 0 and below inf, found -1.0."),
+        (["--top_p=0"], "--top_p: expected a number above 0 and up to 1, found 0.0."),
+        (["--top_k=0"], "--top_k: expected a whole number of at least 1 or null, found 0."),
+        (["--num_samples=0"], "--num_samples: expected a whole number of at least 1, found 0."),
         (["--max_tokens=many"], "argument --max_tokens: invalid int value: 'many'. `lightrail generate --help` lists"),
         (["--stop="], "--stop is empty"),
         (["--tempreature=1"], "unrecognized arguments: --tempreature=1"),

@@ -126,7 +126,7 @@ def test_a_trial_that_is_trained_to_its_end_is_complete(tiny_sweep: TinySweep) -
         ({"metric": "test/loss"}, r"metric: test/loss: a sweep chooses by validation alone"),
         ({"sampler": "TPESamler"}, r"sampler.*Did you mean TPESampler\?"),
         ({"pruner": {"class_path": "MedianPruner", "init_args": {"n_warmup": 1}}}, r"pruner\.n_warmup: MedianPruner"),
-        ({"n_trials": 0}, r"n_trials is 0\. Give a number of at least 1"),
+        ({"n_trials": 0}, r"n_trials: expected a whole number of at least 1, found 0"),
         ({"n_trails": 3}, r"n_trails: no such setting\. Did you mean n_trials\?"),
         ({"storage": "sqlite:////nowhere/at/all.db"}, r"storage: sqlite:////nowhere/at/all\.db cannot be opened"),
     ],

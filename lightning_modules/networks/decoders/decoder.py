@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 from lightrail.lightning_modules.networks.decoders.documents import document_positions
+from lightrail.project.basics.annotations import Ranged
 from lightrail.project.basics.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Decoder(nn.Module, ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderConfig(ABC):
+class DecoderConfig(Ranged, ABC):
     """Which decoder, and its size."""
 
     is_compiled: bool = False

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig, TokenCache, filled
 from lightrail.lightning_modules.networks.decoders.documents import document_mask, document_positions
+from lightrail.project.basics.annotations import PositiveInt, ShareBelowOne
 from lightrail.project.basics.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,31 +27,23 @@ _SCALE = 0.02
 class PlainDecoderConfig(DecoderConfig):
     """PyTorch's Transformer layers under a causal mask, trained from scratch: GPT-2's architecture in any size."""
 
-    width: int = 256
+    width: PositiveInt = 256
     """Size of a position's vector; a multiple of `num_heads`."""
-    depth: int = 4
+    depth: PositiveInt = 4
     """Number of layers, at least 1."""
-    num_heads: int = 4
+    num_heads: PositiveInt = 4
     """Attention heads."""
-    hidden_factor: int = 4
+    hidden_factor: PositiveInt = 4
     """Width of a layer's hidden layer, in widths."""
-    dropout: float = 0.0
+    dropout: ShareBelowOne = 0.0
     """Share of embeddings, attention, hidden states and what each branch of a layer adds that is zeroed in training, in
     [0, 1)."""
-    max_length: int = 1024
+    max_length: PositiveInt = 1024
     """Most tokens of a document: each of these positions has a vector of its own."""
 
     def build(self, num_tokens: int) -> "PlainDecoder":
-        for name, is_valid, valid in (
-            ("num_heads", self.num_heads >= 1, "a number of at least 1"),
-            ("width", self.width >= 1 and self.width % max(self.num_heads, 1) == 0, f"a multiple of {self.num_heads}"),
-            ("depth", self.depth >= 1, "at least one layer"),
-            ("hidden_factor", self.hidden_factor >= 1, "a number of at least 1"),
-            ("dropout", 0 <= self.dropout < 1, "a number in [0, 1)"),
-            ("max_length", self.max_length >= 1, "a number of at least 1"),
-        ):
-            if not is_valid:
-                raise ConfigError(f"decoder.{name} is {getattr(self, name)}. Give {valid}.")
+        if self.width % self.num_heads:
+            raise ConfigError(f"decoder.width is {self.width}. Give a multiple of {self.num_heads}.")
         return PlainDecoder(num_tokens, self)
 
 

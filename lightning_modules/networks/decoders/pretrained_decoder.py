@@ -14,11 +14,11 @@ from lightrail.lightning_modules.networks.adapters import LoraConfig, add_adapte
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig, TokenCache
 from lightrail.lightning_modules.networks.decoders.probing import PackedArguments, is_causal, takes
 from lightrail.lightning_modules.networks.loading import (
-    check_dropout,
     from_architecture,
     from_checkpoint,
     switch_checkpointing,
 )
+from lightrail.project.basics.annotations import ShareBelowOne
 from lightrail.project.basics.did_you_mean import nearest
 from lightrail.project.basics.errors import ConfigError
 
@@ -39,7 +39,7 @@ class PretrainedDecoderConfig(DecoderConfig):
     gguf_file: str | None = None
     """File of the checkpoint in llama.cpp's format to take the weights from; needs the package gguf. null: the
     checkpoint's safetensors."""
-    dropout: float | None = None
+    dropout: ShareBelowOne | None = None
     """Dropout of hidden states and attention, in [0, 1). null: as the checkpoint says."""
     lora: LoraConfig | None = None
     """Train low-rank adapters beside the pretrained weights, which stay as they are. null: train all weights."""
@@ -51,7 +51,6 @@ class PretrainedDecoderConfig(DecoderConfig):
     the original files, and its weights come from the checkpoint. Leave it out."""
 
     def build(self, num_tokens: int) -> "PretrainedDecoder":
-        check_dropout(self.dropout, "decoder")
         model = self._load()
         _check_vocabulary(model, num_tokens, self.checkpoint)
         if self.lora is not None:

@@ -5,10 +5,11 @@ Shapes: B rows, T positions, N kept positions, V tokens, D width, H heads, K key
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Gt
 from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.attention import (
@@ -20,6 +21,7 @@ from lightrail.lightning_modules.networks.attention import (
 )
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig, filled
 from lightrail.lightning_modules.networks.decoders.documents import document_mask, document_positions
+from lightrail.project.basics.annotations import PositiveInt, ShareBelowOne
 from lightrail.project.basics.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,51 +36,41 @@ _SCALE = 0.02
 class TransformerDecoderConfig(DecoderConfig):
     """A Transformer decoder trained from scratch: Llama's architecture in any size."""
 
-    width: int = 256
+    width: PositiveInt = 256
     """Size of a position's vector; a multiple of 2 x `num_heads`."""
-    depth: int = 4
+    depth: PositiveInt = 4
     """Number of blocks, at least 1."""
-    num_heads: int = 4
+    num_heads: PositiveInt = 4
     """Attention heads."""
-    num_key_value_heads: int | None = None
+    num_key_value_heads: PositiveInt | None = None
     """Heads of keys and values, which divide `num_heads`: fewer make generation faster. null: as many."""
-    hidden_width: int | None = None
+    hidden_width: PositiveInt | None = None
     """Width of a block's gated hidden layer. null: 8/3 x `width`, which has as many weights as an ungated layer of 4 x
     `width`, rounded to a multiple of 16."""
-    dropout: float = 0.0
+    dropout: ShareBelowOne = 0.0
     """Share of embeddings and of what each branch of a block adds that is zeroed in training, in [0, 1)."""
-    rope_theta: float = 10000.0
+    rope_theta: Annotated[float, Gt(1)] = 10000.0
     """Base of the rotary positions' wavelengths, above 1; longer texts want a larger one."""
     is_tied: bool = True
     """Score tokens with the embedding's own weights rather than with a second table."""
-    max_length: int | None = None
+    max_length: PositiveInt | None = None
     """Most tokens of a document; more are refused. null: any number."""
 
     def build(self, num_tokens: int) -> "TransformerDecoder":
-        for name, is_valid, valid in (
-            ("num_heads", self.num_heads >= 1, "a number of at least 1"),
-            ("width", self.width >= 1 and self.width % (2 * max(self.num_heads, 1)) == 0, self._widths()),
-            ("depth", self.depth >= 1, "at least one block"),
-            ("num_key_value_heads", self._has_groups(), f"a number that divides num_heads = {self.num_heads}, or null"),
-            ("hidden_width", self.hidden_width is None or self.hidden_width >= 1, "a number of at least 1, or null"),
-            ("dropout", 0 <= self.dropout < 1, "a number in [0, 1)"),
-            ("rope_theta", self.rope_theta > 1, "a number above 1"),
-            ("max_length", self.max_length is None or self.max_length >= 1, "a number of at least 1, or null"),
-        ):
-            if not is_valid:
-                raise ConfigError(f"decoder.{name} is {getattr(self, name)}. Give {valid}.")
+        if self.width % (2 * self.num_heads):
+            raise ConfigError(
+                f"decoder.width is {self.width}. Give a multiple of 2 x num_heads = {2 * self.num_heads}."
+            )
+        if self.num_heads % (self.num_key_value_heads or 1):
+            raise ConfigError(
+                f"decoder.num_key_value_heads is {self.num_key_value_heads}. Give a number that divides num_heads = "
+                f"{self.num_heads}, or null."
+            )
         return TransformerDecoder(num_tokens, self)
 
     def hidden_size(self) -> int:
         """Width of a block's hidden layer."""
         return self.hidden_width or max(1, round(self.width / 6)) * 16
-
-    def _widths(self) -> str:
-        return f"a multiple of 2 x num_heads = {2 * self.num_heads}"
-
-    def _has_groups(self) -> bool:
-        asked = self.num_key_value_heads
-        return asked is None or (asked >= 1 and self.num_heads % asked == 0)
 
 
 class TransformerDecoder(Decoder):

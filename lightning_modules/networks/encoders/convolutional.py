@@ -5,33 +5,30 @@ Shapes: B examples, T positions, E width of the embedded tokens, F filters of a 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from annotated_types import MinLen
 from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.encoders.embedding import FromScratchConfig, TokenEmbedding
 from lightrail.lightning_modules.networks.encoders.encoder import Encoder
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.annotations import PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextCnnConfig(FromScratchConfig):
     """A convolutional network trained from scratch; with the pooling `max` it is the TextCNN."""
 
-    width: int = 192
+    width: PositiveInt = 192
     """Size of an embedded token, which is what the filters read."""
-    filter_widths: list[int] = field(default_factory=lambda: [3, 4, 5])
+    filter_widths: Annotated[list[PositiveInt], MinLen(1)] = field(default_factory=lambda: [3, 4, 5])
     """How many neighbouring tokens a filter reads, once for each kind of filter; at least 1 each."""
-    num_filters: int = 100
+    num_filters: PositiveInt = 100
     """Filters of each width, at least 1."""
 
     def build(self, vocabulary: Sequence[str]) -> "TextCnnEncoder":
-        if not self.filter_widths or min(self.filter_widths) < 1 or self.num_filters < 1:
-            raise ConfigError(
-                f"encoder.filter_widths is {self.filter_widths} and encoder.num_filters {self.num_filters}. "
-                "Give at least one width, each of at least 1, and at least one filter."
-            )
         return TextCnnEncoder(vocabulary, self)
 
 

@@ -5,14 +5,16 @@ Shapes: B examples, T positions, D width, V tokens.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Annotated, Self
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.encoders.encoder import FIRST_TOKEN, UNKNOWN, EncoderConfig
 from lightrail.lightning_modules.networks.encoders.ngrams import HashedNgrams
 from lightrail.lightning_modules.networks.encoders.vectors import VectorsConfig
+from lightrail.project.basics.annotations import PositiveInt, ShareBelowOne, check_range
 from lightrail.project.basics.errors import ConfigError
 
 
@@ -20,37 +22,29 @@ from lightrail.project.basics.errors import ConfigError
 class FromScratchConfig(EncoderConfig):
     """What networks trained from scratch have in common: their input."""
 
-    width: int = 192
+    width: PositiveInt = 192
     """Size of a position's vector."""
-    dropout: float = 0.1
+    dropout: ShareBelowOne = 0.1
     """Share of activations zeroed in training, in [0, 1)."""
-    ngram_orders: list[int] = field(default_factory=list)
+    ngram_orders: list[Annotated[int, Ge(2)]] = field(default_factory=list)
     """Lengths of the token n-grams whose hashed embeddings are added at the input; each of the n-grams of that
     length that contain a position counts. Empty: none."""
-    ngram_buckets: int = 65536
+    ngram_buckets: PositiveInt = 65536
     """Rows of each n-gram's hash table."""
-    ngram_width: int = 64
+    ngram_width: PositiveInt = 64
     """Size of an n-gram's embedding before it is projected to `width`."""
-    ngram_dropout: float = 0.1
+    ngram_dropout: ShareBelowOne = 0.1
     """Share of n-gram embeddings left out in training, in [0, 1)."""
     vectors: VectorsConfig | None = None
     """Vectors of tokens that were trained elsewhere, as where training begins."""
 
     def check(self, vocabulary: Sequence[str]) -> None:
-        """Raises: ConfigError naming the setting that is out of range."""
+        """Raises: ConfigError when there are no tokens to embed."""
         if not vocabulary:
             raise ConfigError(
                 "encoder: a network from scratch needs the tokens of the training split, and a pretrained tokenizer "
                 "has its own. Set data.tokenizer to characters, words or subwords, or choose PretrainedConfig."
             )
-        if self.width < 1 or any(order < 2 for order in self.ngram_orders):
-            raise ConfigError(
-                f"encoder.width is {self.width} and encoder.ngram_orders {self.ngram_orders}. "
-                "Give a width of at least 1, and n-grams of at least 2."
-            )
-        for name, share in (("dropout", self.dropout), ("ngram_dropout", self.ngram_dropout)):
-            if not 0 <= share < 1:
-                raise ConfigError(f"encoder.{name} is {share}. Give a number in [0, 1).")
 
     def loaded(self, size: int | None) -> Self:
         """These settings once a checkpoint holds the vectors: their size is kept, their file is not asked for again."""
@@ -108,8 +102,7 @@ class TokenDropout(nn.Module):
 
     def __init__(self, share: float, *, has_unknown: bool) -> None:
         super().__init__()
-        if not 0 <= share < 1:
-            raise ConfigError(f"model.token_dropout is {share}. Give a number in [0, 1).")
+        check_range(share, ShareBelowOne, "model.token_dropout")
         self.share, self.has_unknown = share, has_unknown
 
     def forward(self, input_ids: Tensor, is_token: Tensor) -> tuple[Tensor, Tensor]:

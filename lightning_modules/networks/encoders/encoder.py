@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from lightrail.project.basics.annotations import Ranged
+
 PADDING, UNKNOWN = 0, 1
 FIRST_TOKEN = 2
 """Number of the first token of a vocabulary, after padding and unknown."""
@@ -34,7 +36,7 @@ class Encoder(nn.Module, ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderConfig(ABC):
+class EncoderConfig(Ranged, ABC):
     """Which encoder, and its size."""
 
     is_compiled: bool = False
@@ -45,5 +47,5 @@ class EncoderConfig(ABC):
     def build(self, vocabulary: Sequence[str]) -> Encoder:
         """Make the network for the tokens of a vocabulary, numbered from `FIRST_TOKEN`.
 
-        Raises: ConfigError when a setting is out of range or names what cannot be read.
+        Raises: ConfigError when settings do not go together or name what cannot be read.
         """

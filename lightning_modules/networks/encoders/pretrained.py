@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lightrail.lightning_modules.networks.adapters import LoraConfig, add_adapters
 from lightrail.lightning_modules.networks.encoders.encoder import Encoder, EncoderConfig
-from lightrail.lightning_modules.networks.loading import check_dropout, from_architecture, from_checkpoint
+from lightrail.lightning_modules.networks.loading import from_architecture, from_checkpoint
+from lightrail.project.basics.annotations import ShareBelowOne
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,7 +24,7 @@ class PretrainedConfig(EncoderConfig):
     """Name on the Hugging Face hub, or a folder."""
     revision: str | None = None
     """Branch, tag or commit on the hub; a commit makes the run reproducible."""
-    dropout: float | None = None
+    dropout: ShareBelowOne | None = None
     """Dropout of hidden states and attention, in [0, 1). null: as the checkpoint says."""
     lora: LoraConfig | None = None
     """Train low-rank adapters beside the pretrained weights, which stay as they are. null: train all weights."""
@@ -32,7 +33,6 @@ class PretrainedConfig(EncoderConfig):
     the original files, and its weights come from the checkpoint. Leave it out."""
 
     def build(self, vocabulary: Sequence[str]) -> "PretrainedEncoder":
-        check_dropout(self.dropout, "encoder")
         return PretrainedEncoder(self)
 
 

@@ -5,30 +5,28 @@ Shapes: B examples, T positions, D width.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, MultipleOf
 from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.encoders.embedding import FromScratchConfig, TokenEmbedding, reverse_each
 from lightrail.lightning_modules.networks.encoders.encoder import Encoder
 from lightrail.lightning_modules.networks.number_formats import run_lstm
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.annotations import PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
 class LstmConfig(FromScratchConfig):
     """A bidirectional LSTM trained from scratch."""
 
-    width: int = 256
+    width: Annotated[int, Ge(2), MultipleOf(2)] = 256
     """Size of a position's vector, half of it from each direction; an even number."""
-    depth: int = 1
+    depth: PositiveInt = 1
     """Number of layers, at least 1."""
 
     def build(self, vocabulary: Sequence[str]) -> "LstmEncoder":
-        if self.width % 2 or self.depth < 1:
-            raise ConfigError(
-                f"encoder.width is {self.width} and encoder.depth {self.depth}. Give an even width and a layer."
-            )
         return LstmEncoder(vocabulary, self)
 
 

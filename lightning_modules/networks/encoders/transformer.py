@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightrail.lightning_modules.networks.attention import rotary_angles, rotate
 from lightrail.lightning_modules.networks.encoders.embedding import FromScratchConfig, TokenEmbedding
 from lightrail.lightning_modules.networks.encoders.encoder import Encoder
+from lightrail.project.basics.annotations import PositiveInt
 from lightrail.project.basics.errors import ConfigError
 
 
@@ -20,13 +21,13 @@ from lightrail.project.basics.errors import ConfigError
 class TransformerConfig(FromScratchConfig):
     """A Transformer encoder trained from scratch."""
 
-    width: int = 192
+    width: PositiveInt = 192
     """Size of a position's vector; a multiple of 2 x `num_heads`."""
-    depth: int = 2
+    depth: PositiveInt = 2
     """Number of blocks, at least 1."""
-    num_heads: int = 4
+    num_heads: PositiveInt = 4
     """Attention heads."""
-    hidden_factor: int = 4
+    hidden_factor: PositiveInt = 4
     """Width of a block's hidden layer, in widths."""
 
     def build(self, vocabulary: Sequence[str]) -> "TransformerEncoder":
@@ -34,8 +35,6 @@ class TransformerConfig(FromScratchConfig):
             raise ConfigError(
                 f"encoder.width is {self.width}. Give a multiple of 2 x num_heads = {2 * self.num_heads}."
             )
-        if self.depth < 1:
-            raise ConfigError(f"encoder.depth is {self.depth}. Give at least one block.")
         return TransformerEncoder(vocabulary, self)
 
 

@@ -17,20 +17,21 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lightrail.lightning_modules.networks.encoders.encoder import FIRST_TOKEN
+from lightrail.project.basics.annotations import PositiveInt, Ranged
 from lightrail.project.basics.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class VectorsConfig:
+class VectorsConfig(Ranged):
     """Pretrained vectors. Freeze them with `optim.freeze: [.*embedding.vectors]`."""
 
     path: str | None
     """Text with a token and its numbers on each line, separated by spaces or tabs (word2vec's first line with two
     counts is skipped), perhaps .gz; or NAME.npy, an array [tokens, size], beside NAME.txt with a token a line. null in
     a checkpoint, which holds the vectors themselves."""
-    size: int | None = None
+    size: PositiveInt | None = None
     """Size of the vectors. null: as the file says, which must agree otherwise."""
 
     def build(self, vocabulary: Sequence[str]) -> nn.Embedding:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.tagging.tag_schemes import Span
+from lightrail.project.basics.annotations import Ranged
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class EntityHead(nn.Module, ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EntityHeadConfig(ABC):
+class EntityHeadConfig(Ranged, ABC):
     """Which head, and its settings."""
 
     @abstractmethod
@@ -63,5 +64,5 @@ class EntityHeadConfig(ABC):
         Args:
             is_nested: whether entities may lie inside each other.
 
-        Raises: ConfigError when a setting is out of range, or the head cannot do what is asked.
+        Raises: ConfigError when the head cannot do what is asked.
         """

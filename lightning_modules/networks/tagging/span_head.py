@@ -21,7 +21,7 @@ from lightrail.lightning_modules.metrics.calibration import fit_temperature, fit
 from lightrail.lightning_modules.networks.number_formats import at_least_float32
 from lightrail.lightning_modules.networks.tagging.entity_head import EntityHead, EntityHeadConfig, FoundEntities
 from lightrail.lightning_modules.networks.tagging.tag_schemes import Span
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.annotations import PositiveInt
 
 log = logging.getLogger(__name__)
 
@@ -33,16 +33,12 @@ INITIAL_PROBABILITY = 0.01
 class SpanConfig(EntityHeadConfig):
     """Scores every stretch of words for every type; the head for entities that lie inside each other."""
 
-    max_words: int = 24
+    max_words: PositiveInt = 24
     """Widest entity that can be found, in words (characters of Chinese), at least 1. Memory grows with it."""
-    width: int = 128
+    width: PositiveInt = 128
     """Size of what a word is as the first or the last of an entity, at least 1."""
 
     def build(self, width: int, num_types: int, *, is_nested: bool) -> EntityHead:
-        if self.max_words < 1 or self.width < 1:
-            raise ConfigError(
-                f"model.head.max_words is {self.max_words} and model.head.width {self.width}. Give at least 1 for each."
-            )
         return SpanHead(width, num_types, self, is_nested=is_nested)
 
 

@@ -1,0 +1,199 @@
+"""What an annotation says of a value: its type, the range that it must be in, and both in plain words.
+
+A range is written beside the type, `Annotated[float, Gt(0)]`, with the constraints of the package annotated-types.
+"""
+
+import json
+import operator
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
+from inspect import signature
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, GroupedMetadata, Gt, Interval, Le, Lt, MaxLen, MinLen, MultipleOf
+
+from lightrail.project.basics.errors import ConfigError
+
+TypeHint: TypeAlias = Any
+"""An annotation: a class, a union, `list[int]`, Any, ..."""
+PositiveInt: TypeAlias = Annotated[int, Ge(1)]
+NaturalInt: TypeAlias = Annotated[int, Ge(0)]
+Positive: TypeAlias = Annotated[float, Gt(0)]
+NotNegative: TypeAlias = Annotated[float, Ge(0)]
+Share: TypeAlias = Annotated[float, Interval(ge=0, le=1)]
+ShareBelowOne: TypeAlias = Annotated[float, Interval(ge=0, lt=1)]
+ShareAboveZero: TypeAlias = Annotated[float, Interval(gt=0, le=1)]
+ShareBetween: TypeAlias = Annotated[float, Interval(gt=0, lt=1)]
+
+_PLAIN = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    type(None): "null",
+}
+_CONSTRAINTS: dict[type, tuple[str, Callable[[Any, Any], bool], str]] = {
+    Gt: ("gt", operator.gt, "above {}"),
+    Ge: ("ge", operator.ge, "of at least {}"),
+    Lt: ("lt", operator.lt, "below {}"),
+    Le: ("le", operator.le, "up to {}"),
+    MultipleOf: ("multiple_of", lambda value, factor: value % factor == 0, "that is a multiple of {}"),
+    MinLen: ("min_length", lambda value, least: len(value) >= least, "of length {} or more"),
+    MaxLen: ("max_length", lambda value, most: len(value) <= most, "of length {} or less"),
+}
+"""The attribute that holds a constraint's bound, the test of a value, and the words for it. No others are checked."""
+
+
+class Ranged:
+    """Base of a dataclass whose fields are checked as soon as it is built. Raises: ConfigError naming the field."""
+
+    def __post_init__(self) -> None:
+        check_arguments(self)
+
+
+def check_arguments(built: object) -> None:
+    """Check those arguments of an object's class that have a range; the object keeps them under their own names.
+
+    Raises: ConfigError naming class and argument, what was expected and what was found.
+    """
+    for item in signature(type(built)).parameters.values():
+        if has_range(item.annotation):
+            check_range(getattr(built, item.name), item.annotation, f"{type(built).__name__}.{item.name}")
+
+
+def check_range(value: object, annotation: TypeHint, name: str) -> None:
+    """Raises: ConfigError, which calls the value by `name`, when it is out of the annotation's range."""
+    if not is_in_range(value, annotation):
+        raise refusal(value, annotation, name)
+
+
+def refusal(value: object, annotation: TypeHint, name: str) -> ConfigError:
+    """Give the error for a value that an annotation does not allow."""
+    found = json.dumps(value, ensure_ascii=False, default=str)
+    found = found if len(found) <= 60 else f"{found[:60]}..."
+    return ConfigError(f"{name}: expected {in_plain_words(annotation)}, found {found}.")
+
+
+def is_in_range(value: object, annotation: TypeHint) -> bool:
+    """Whether a value, and each of its items, is in the range of a type that it is of; true where it is of none."""
+    own = [(member, constraints) for member, constraints in _members(annotation) if fits(value, member)]
+    return not own or any(
+        all(_holds(value, constraint) for constraint in constraints) and _has_items_in_range(value, member)
+        for member, constraints in own
+    )
+
+
+def _holds(value: object, constraint: object) -> bool:
+    attribute, test, _ = _CONSTRAINTS[type(constraint)]
+    return value is None or test(value, getattr(constraint, attribute))
+
+
+def _has_items_in_range(value: object, annotation: TypeHint) -> bool:
+    if isinstance(value, dict):
+        return all(is_in_range(item, item_type(annotation, dict)) for item in value.values())
+    if isinstance(value, list | tuple):
+        return all(is_in_range(item, item_type(annotation, list, index)) for index, item in enumerate(value))
+    return True
+
+
+def has_range(annotation: TypeHint) -> bool:
+    """Whether some values of a type are out of its range, or items of them are."""
+    return any(constraints or any(map(has_range, get_args(member))) for member, constraints in _members(annotation))
+
+
+def without_ranges(annotation: TypeHint) -> TypeHint:
+    """`list[int]` for `list[Annotated[int, Ge(1)]]`."""
+    if not has_range(annotation):
+        return annotation
+    return get_type_hints(types.SimpleNamespace(__annotations__={"value": annotation}))["value"]
+
+
+def origin_of(annotation: TypeHint) -> TypeHint:
+    """`list` for `list[int]`, and a type without parameters for itself."""
+    origin: TypeHint = get_origin(annotation)
+    return annotation if origin is None else origin
+
+
+def alternatives(annotation: TypeHint) -> tuple[Any, ...]:
+    """The members of a union, or the type itself, without their ranges."""
+    return tuple(member for member, _ in _members(annotation))
+
+
+def _members(annotation: TypeHint, constraints: tuple[Any, ...] = ()) -> Iterator[tuple[TypeHint, tuple[Any, ...]]]:
+    """The members of a union, or the type itself, each with the constraints on it."""
+    if isinstance(annotation, types.UnionType) or origin_of(annotation) is Union:
+        for argument in get_args(annotation):
+            yield from _members(argument, constraints)
+    elif origin_of(annotation) is Annotated:
+        own, *metadata = get_args(annotation)
+        single = (one for item in metadata for one in (item if isinstance(item, GroupedMetadata) else [item]))
+        yield from _members(own, (*constraints, *(one for one in single if type(one) in _CONSTRAINTS)))
+    else:
+        yield annotation, constraints
+
+
+def item_type(annotation: TypeHint, container: type, index: int = 0) -> TypeHint:
+    """The type of the items of a list, or of the values of a dict; Any when the type does not say."""
+    for member in alternatives(annotation):
+        origin, arguments = origin_of(member), get_args(member)
+        if not isinstance(origin, type) or not arguments:
+            continue
+        if issubclass(dict, origin) and container is dict and len(arguments) == 2:
+            return arguments[1]
+        if origin is tuple and container is list:
+            return arguments[0] if arguments[-1] is Ellipsis else arguments[min(index, len(arguments) - 1)]
+        if issubclass(list, origin) and container is list:
+            return arguments[0]
+    return Any
+
+
+def fits(value: object, annotation: TypeHint) -> bool:
+    """Whether a plain value is of a type, as far as one can see without looking at its items.
+
+    A list is written for a tuple or a set too.
+    """
+    origin = origin_of(annotation)
+    if origin is Any:
+        return True
+    if origin is Literal:
+        return value in get_args(annotation)
+    if origin in (int, float) and isinstance(value, bool):
+        return False
+    if isinstance(value, list) and origin in (tuple, set, frozenset):
+        return True
+    return isinstance(origin, type) and isinstance(value, (int, float) if origin is float else origin)
+
+
+def in_plain_words(annotation: TypeHint) -> str:
+    """`a whole number of at least 1 or null` for `Annotated[int, Ge(1)] | None`."""
+    members = list(_members(annotation))
+    literals = [str(item) for member, _ in members if origin_of(member) is Literal for item in get_args(member)]
+    one_of = [f"one of {', '.join(dict.fromkeys(literals))}"] if literals else []
+    others = [f"{_plain(own)}{_range_words(found)}" for own, found in members if origin_of(own) is not Literal]
+    return " or ".join(dict.fromkeys([*one_of, *others]))
+
+
+def _range_words(constraints: Sequence[object]) -> str:
+    words = [_CONSTRAINTS[type(one)][2].format(getattr(one, _CONSTRAINTS[type(one)][0])) for one in constraints]
+    return f" {' and '.join(words)}" if words else ""
+
+
+def _plain(annotation: TypeHint) -> str:
+    if annotation in _PLAIN:
+        return _PLAIN[annotation]
+    origin, arguments = origin_of(annotation), get_args(annotation)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return f"a mapping (each {in_plain_words(arguments[1])})" if has_range(annotation) else "a mapping"
+    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
+        return f"a list of {len(arguments)} values"
+    if isinstance(origin, type) and issubclass(origin, Sequence | set | frozenset):
+        return f"a list (each {in_plain_words(arguments[0])})" if arguments else "a list"
+    if isinstance(annotation, type) and origin is annotation and _is_no_builtin(annotation):
+        return f"{'an' if annotation.__name__[0] in 'AEIOU' else 'a'} {annotation.__name__}"
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _is_no_builtin(annotation: type) -> bool:
+    return is_dataclass(annotation) or annotation.__module__.split(".")[0] not in sys.stdlib_module_names
