@@ -183,7 +183,7 @@ def _parser(annotation: TypeHint, _written: str) -> ArgumentParser | None:
         # anybody, and jsonargparse (4.53) reads 40 as 40.0 where float comes first: Lightning refuses 40.0 batches.
         members.remove(int)
         members.insert(members.index(float), int)
-        annotation = Union[tuple(members)]
+        annotation = Union[tuple(members)]  # noqa: UP007
     try:
         parser.add_argument("--value", type=annotation)
     except ValueError:
