@@ -4,7 +4,7 @@ Shapes: B rows, T positions, N positions with a target, V tokens.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
@@ -17,6 +17,7 @@ from torch import Tensor
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
 from lightrail.lightning_modules.figures.figure import Curve, Figure
+from lightrail.lightning_modules.generation import GenerationConfig, generate
 from lightrail.lightning_modules.metrics.language import LossByPosition
 from lightrail.lightning_modules.metrics.language_scores import BitsPerUnit, Perplexity
 from lightrail.lightning_modules.metrics.scores import Columns, Score, SumRatio, WeightedMean
@@ -69,6 +70,8 @@ class CausalLM(TaskModule):
     """
 
     monitor = "val/loss"
+    transformers_class = "AutoModelForCausalLM"
+    pipeline_tag = "text-generation"
 
     def __init__(
         self,
@@ -134,6 +137,21 @@ class CausalLM(TaskModule):
             "num_correct": [int(count) for count in outputs.per_row(outputs.are_correct)],
             "score": [math.exp(-mean) for mean in means],
         }
+
+    def tokenizer_facts(self) -> Mapping[str, Any]:
+        return dict(self.hparams["tokenizer"])
+
+    def write(
+        self, prompt_ids: Sequence[int], config: GenerationConfig, *, num_samples: int, end_id: int | None
+    ) -> Generator[list[int | None]]:
+        return generate(self.decoder, prompt_ids, config, num_samples=num_samples, end_id=end_id)
+
+    def to_transformers(self) -> Any:
+        return self.decoder.to_transformers()
+
+    def logits(self, input_ids: Tensor) -> Tensor:
+        logits: Tensor = self.decoder(input_ids)
+        return logits
 
     def scores(self) -> Mapping[str, Score]:
         return {

@@ -5,9 +5,9 @@ Shapes: S samples, T positions, V tokens.
 
 import logging
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -43,6 +43,35 @@ class GenerationConfig(Ranged):
     them."""
     seed: NaturalInt = 0
     """Of the random choices, at least 0. A sample depends on it and on its own number, not on how many there are."""
+
+
+@runtime_checkable
+class TextWriter(Protocol):
+    """A task that writes text: what `lightrail generate` asks, and what samples at each validation come from."""
+
+    def tokenizer_facts(self) -> Mapping[str, Any]:
+        """What the tokenizer of its data is made of again."""
+
+    def write(
+        self, prompt_ids: Sequence[int], config: GenerationConfig, *, num_samples: int, end_id: int | None
+    ) -> Generator[list[int | None]]:
+        """Give the next token of every sample, step by step, as `generate` does."""
+
+
+@runtime_checkable
+class TransformersTask(TextWriter, Protocol):
+    """A task that transformers has a model for: what `lightrail export --format hf` writes."""
+
+    transformers_class: str
+    """The class of transformers that loads it, such as `AutoModelForCausalLM`."""
+    pipeline_tag: str
+    """What the Hugging Face hub calls the task."""
+
+    def to_transformers(self) -> Any:
+        """Make the model of transformers with the same weights; adapters are merged into them."""
+
+    def logits(self, input_ids: Tensor) -> Tensor:
+        """Compute what that model calls logits, for one row of token ids, [1, T] to [1, T, V]."""
 
 
 @torch.no_grad()

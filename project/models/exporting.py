@@ -54,14 +54,15 @@ def export(model: StoredModel, target: Path, export_format: Format, *, overwrite
     """
     check_target(target, overwrite=overwrite)
     task = restore_task(model.checkpoint, model.name).eval()
+    converted = None
     with _written_whole(target, overwrite=overwrite) as folder:
         if export_format == "hf":
-            write_transformers(task, folder)
+            converted = write_transformers(task, folder)
             described = json.dumps({"task": model.checkpoint["task"], "format": "hf"})
             (folder / DESCRIPTION).write_text(described, encoding="utf-8")
         else:
             _write_task(model, task, folder)
-        card = model_card(model, target.name, is_for_transformers=export_format == "hf")
+        card = model_card(model, target.name, converted)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -1,8 +1,9 @@
 """Text of a trained model as it comes into being: what is shown stays, and stop strings end it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,11 +11,9 @@ import torch
 from lightrail.datamodules.tokens.learning import load_language_tokenizer
 from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.lightning_modules.base import TaskModule
-from lightrail.lightning_modules.causal_lm import CausalLM
 from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.lightning_modules.exported import load_exported, restore_task
-from lightrail.lightning_modules.generation import GenerationConfig, generate
-from lightrail.lightning_modules.networks.decoders.decoder import Decoder
+from lightrail.lightning_modules.generation import GenerationConfig, TextWriter, generate
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.hardware import usable_accelerator
 from lightrail.project.basics.logs import silence_transformers
@@ -27,9 +26,10 @@ HALF_CHARACTER = "\ufffd"
 
 @dataclass(frozen=True)
 class TextModel:
-    """A decoder and the tokenizer of the text it was trained on."""
+    """What writes tokens, and the tokenizer of the text it was trained on."""
 
-    decoder: Decoder
+    write: Callable[..., Generator[list[int | None]]]
+    """As `generate` of a decoder."""
     tokenizer: LanguageTokenizer
     template: str | None = None
     """How prompt and response were written in training, with {prompt} and {response}; None: as a chat, or neither."""
@@ -63,7 +63,7 @@ class TextModel:
         """
         texts = [GrowingText(self.tokenizer, prompt_ids, stops) for _ in range(num_samples)]
         end_id = self.tokenizer.end_id
-        with closing(generate(self.decoder, prompt_ids, config, num_samples=num_samples, end_id=end_id)) as steps:
+        with closing(self.write(prompt_ids, config, num_samples=num_samples, end_id=end_id)) as steps:
             for tokens in steps:
                 yield [text.add(token) for text, token in zip(texts, tokens, strict=True)]
                 if all(text.has_ended for text in texts):
@@ -149,7 +149,7 @@ def load_text_model(named: str, tracking: TrackingConfig) -> TextModel:
         silence_transformers()
         tokenizer = load_language_tokenizer(str(folder))
         decoder = PretrainedDecoderConfig(checkpoint=str(folder)).build(tokenizer.size)
-        return TextModel(decoder.to(device), tokenizer)
+        return TextModel(partial(generate, decoder.to(device)), tokenizer)
     if folder.is_dir():
         return text_model(load_exported(folder, device), named)
     path = checkpoint_of(named, tracking)
@@ -160,9 +160,9 @@ def load_text_model(named: str, tracking: TrackingConfig) -> TextModel:
 
 def text_model(task: TaskModule, name: str) -> TextModel:
     """Give what writes text in a task. Raises: ConfigError, naming `name`, when it is one that does not."""
-    if not isinstance(task, CausalLM):
+    if not isinstance(task, TextWriter):
         raise ConfigError(
             f"{name} is a {type(task).__name__}, which writes no text. Its answers: lightrail predict --ckpt_path P "
             f"--data.path FILE."
         )
-    return TextModel(task.decoder, LanguageTokenizer.from_facts(task.hparams["tokenizer"]))
+    return TextModel(task.write, LanguageTokenizer.from_facts(task.tokenizer_facts()))

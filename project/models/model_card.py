@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lightrail.lightning_modules.generation import TransformersTask
 from lightrail.project.models.stored_model import StoredModel
 
 LOAD_TRANSFORMERS = """\
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {loader}, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{folder}")
+model = {loader}.from_pretrained("{folder}")
 tokenizer = AutoTokenizer.from_pretrained("{folder}")"""
 LOAD_TASK = """\
 from lightrail.lightning_modules.exported import load_exported
@@ -19,22 +20,26 @@ model = load_exported("{folder}")"""
 HEADER = """\
 ---
 library_name: transformers
-pipeline_tag: text-generation
+pipeline_tag: {tag}
 ---
 
 """
 
 
-def model_card(model: StoredModel, folder: str, *, is_for_transformers: bool) -> str:
+def model_card(model: StoredModel, folder: str, converted: TransformersTask | None) -> str:
     """Write the card of a model.
 
     Args:
         folder: name of the folder that it will lie in.
+        converted: the task, when the folder is that of a transformers model.
     """
     task = model.checkpoint["task"].rpartition(".")[2]
-    code = (LOAD_TRANSFORMERS if is_for_transformers else LOAD_TASK).format(folder=folder)
+    header, code = "", LOAD_TASK.format(folder=folder)
+    if converted is not None:
+        header = HEADER.format(tag=converted.pipeline_tag)
+        code = LOAD_TRANSFORMERS.format(folder=folder, loader=converted.transformers_class)
     lines = [f"# {task} {model.run_name}".rstrip(), "", "```python", code, "```", *_metrics(model), "", *_origin(model)]
-    return (HEADER if is_for_transformers else "") + "\n".join([*lines, ""])
+    return header + "\n".join([*lines, ""])
 
 
 def _metrics(model: StoredModel) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A causal language model as the folder of a plain transformers model."""
+"""A task that transformers has a model for, as the folder of that model."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,7 @@ import torch
 
 from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.lightning_modules.base import TaskModule
-from lightrail.lightning_modules.causal_lm import CausalLM
-from lightrail.lightning_modules.networks.decoders.decoder import Decoder
+from lightrail.lightning_modules.generation import TransformersTask
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.logs import silence_transformers
 
@@ -18,26 +17,27 @@ PROBE = "The 3 cats: «ça va?» 你好，世界。🙂\n\tEnd"
 """Text that the written tokenizer must cut as ours does."""
 
 
-def write_transformers(task: TaskModule, folder: Path) -> None:
+def write_transformers(task: TaskModule, folder: Path) -> TransformersTask:
     """Write weights as safetensors, configuration, generation settings and tokenizer; read them again and compare.
 
-    Adapters are merged into the weights.
+    Adapters are merged into the weights. Returns: the task.
 
     Raises: ConfigError when transformers has nothing like this task, or what it reads differs from what was written.
     """
-    if not isinstance(task, CausalLM):
+    if not isinstance(task, TransformersTask):
         raise ConfigError(
             f"--format hf: transformers has no model like {type(task).__name__}, which is a task of lightrail. "
             f"Use --format safetensors."
         )
     silence_transformers()
-    tokenizer = LanguageTokenizer.from_facts(task.hparams["tokenizer"])
-    model = task.decoder.to_transformers()
+    tokenizer = LanguageTokenizer.from_facts(task.tokenizer_facts())
+    model = task.to_transformers()
     _name_ends(model, tokenizer)
     model.save_pretrained(folder)
     tokenizer.save(folder)
-    _compare_logits(task.decoder, folder, tokenizer.start_id)
+    _compare_logits(task, folder, tokenizer)
     _compare_tokens(tokenizer, folder)
+    return task
 
 
 def _name_ends(model: Any, tokenizer: LanguageTokenizer) -> None:
@@ -51,14 +51,15 @@ def _name_ends(model: Any, tokenizer: LanguageTokenizer) -> None:
 
 
 @torch.no_grad()
-def _compare_logits(decoder: Decoder, folder: Path, start_id: int) -> None:
-    from transformers import AutoModelForCausalLM
+def _compare_logits(task: TransformersTask, folder: Path, tokenizer: LanguageTokenizer) -> None:
+    import transformers
 
-    length = min(NUM_COMPARED, decoder.max_length or NUM_COMPARED)
-    numbers = torch.linspace(0, decoder.num_tokens - 1, length).long()
-    numbers[0] = start_id
-    expected = decoder.eval()(numbers[None])
-    read = AutoModelForCausalLM.from_pretrained(folder).eval()(numbers[None]).logits
+    read_model = getattr(transformers, task.transformers_class).from_pretrained(folder).eval()
+    length = min(NUM_COMPARED, getattr(read_model.config, "max_position_embeddings", NUM_COMPARED))
+    numbers = torch.linspace(0, tokenizer.size - 1, length).long()
+    numbers[0] = tokenizer.start_id
+    expected = task.logits(numbers[None])
+    read = read_model(numbers[None]).logits
     difference = float((read - expected).abs().max())
     if not difference <= 1e-3 * max(1.0, float(expected.abs().max())):  # as merged adapters round
         raise ConfigError(

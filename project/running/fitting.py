@@ -14,7 +14,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import WeightAveraging
 
 from lightrail.lightning_modules.base import TaskModule
-from lightrail.lightning_modules.causal_lm import CausalLM
+from lightrail.lightning_modules.generation import TextWriter
 from lightrail.project.basics.private_names import set_default_root
 from lightrail.project.configuration import Configuration
 from lightrail.project.figures.run_figures import write_figures
@@ -226,12 +226,12 @@ def _description(experiment: Experiment, run: TrackedRun, metrics: Mapping[str, 
     sizes = ", ".join(f"{summary.num_rows:,} {summary.name}" for summary in experiment.data.summaries())
     worst = "worst mistakes" if PREDICTION in table.column_names else "texts with the highest loss"
     command = f"predict --ckpt_path runs:/{run.run_id} --data.path FILE"
-    if isinstance(experiment.model, CausalLM):
+    if isinstance(experiment.model, TextWriter):
         command = f"generate {run.run_id} --prompt TEXT"
     return (
         f"{figures}\n\n"
         f"{type(experiment.model).__name__} on `{experiment.data.path}` ({sizes}). "
-        f"Pictures are in the artifacts under `figures`, the {worst} under `samples`.\n\n"
+        f"Figures are in the artifacts under `figures`, the {worst} under `samples`.\n\n"
         f"`lightrail {command}`"
     )
 

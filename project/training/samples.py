@@ -10,8 +10,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from lightrail.lightning_modules.base import TaskModule
-from lightrail.lightning_modules.causal_lm import CausalLM
-from lightrail.lightning_modules.generation import GenerationConfig
+from lightrail.lightning_modules.generation import GenerationConfig, TextWriter
 from lightrail.project.basics.durable import write_whole
 from lightrail.project.models.generating import TextModel, text_model
 from lightrail.project.tracking.settings import SamplesConfig
@@ -93,7 +92,7 @@ class SampledText(Callback):
 
 def sampled_text(model: pl.LightningModule, config: SamplesConfig) -> list[Callback]:
     """Give the callback for a model that writes text, none for others or where no samples are wanted."""
-    is_wanted = isinstance(model, CausalLM) and config.num_samples > 0 and config.prompts
+    is_wanted = isinstance(model, TextWriter) and config.num_samples > 0 and config.prompts
     return [SampledText(config)] if is_wanted else []
 
 

@@ -145,11 +145,11 @@ def test_the_card_tells_the_name_of_private_files_alone(tmp_path: Path) -> None:
     model = stored(tmp_path)
     arguments = model.checkpoint["configuration"]["data"]["init_args"]
     arguments["path"] = str(tmp_path / "secret" / "letters.txt")
-    card = model_card(model, "out", is_for_transformers=True)
+    card = model_card(model, "out", None)
     assert "- data: letters.txt\n" in card
     assert str(tmp_path) not in card
     arguments["path"] = "owner/set"
-    assert "- data: owner/set\n" in model_card(model, "out", is_for_transformers=True)
+    assert "- data: owner/set\n" in model_card(model, "out", None)
 
 
 def test_what_transformers_does_not_know_is_refused(fitted_classifier: Fitted, tmp_path: Path) -> None:
