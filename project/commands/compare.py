@@ -14,7 +14,7 @@ LEAST_RESAMPLES = 100
 
 
 def run(arguments: list[str]) -> int:
-    options = _parser().parse_intermixed_args(arguments)
+    options = _parser().read(arguments)
     chosen = _format(options)
     _check(options)
     if options.output:
@@ -39,7 +39,6 @@ def _parser() -> OptionParser:
     parser.add_argument("--metric", nargs="+", action="extend", default=[])
     parser.add_argument("--resamples", type=int, default=2_000)
     parser.add_argument("--num_examples", type=int, default=10)
-    parser.add_argument("--tracking.uri", dest="uri")
     return parser
 
 
