@@ -9,8 +9,8 @@ import optuna
 from lightrail.project.tracking.run import TrackedRun
 from lightrail.project.tracking.store import answering, open_store
 from lightrail.sweeps.report.description import description, lead_of
+from lightrail.sweeps.report.figures import write_figures
 from lightrail.sweeps.report.page import report_page
-from lightrail.sweeps.report.pictures import write_pictures
 from lightrail.sweeps.report.registry import mark_best, register_best
 from lightrail.sweeps.report.tables import write_best, write_csv
 from lightrail.sweeps.search.confirming import Confirmation, confirmation_of, write_confirmation
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def conclude(study: optuna.Study, sweep: Sweep, parent: TrackedRun) -> str:
-    """Write best configurations, tables, pictures, metrics and description, and register the best model.
+    """Write best configurations, tables, figures, metrics and description, and register the best model.
 
     May be called again when the study has grown: what it wrote is replaced.
 
@@ -78,7 +78,7 @@ def _write(
     if confirmation is not None:
         write_confirmation(confirmation, folder / "confirmed.csv")
     number = best[0].number if best else None
-    pictures = write_pictures(outcomes, sweep, number, folder / "figures")
+    drawn = write_figures(outcomes, sweep, number, folder / "figures")
     lead = lead_of(outcomes, best, sweep, confirmation)
-    (folder / "report.html").write_text(report_page(outcomes, best, sweep, lead, pictures), encoding="utf-8")
+    (folder / "report.html").write_text(report_page(outcomes, best, sweep, lead, drawn), encoding="utf-8")
     parent.set_tags({"mlflow.note.content": description(outcomes, best, files, sweep, confirmation)})

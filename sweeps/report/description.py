@@ -33,7 +33,7 @@ def description(
         parts.append(literal(confirmation.verdict))
     if best:
         parts.append(_first_trials(outcomes, sweep))
-    parts.append("All trials are in `trials.csv`; `report.html` shows them with all pictures.")
+    parts.append("All trials are in `trials.csv`; `report.html` shows them with all figures.")
     return "\n\n".join(parts)
 
 
