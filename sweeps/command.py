@@ -15,8 +15,7 @@ from lightrail.sweeps.launching import launch
 from lightrail.sweeps.report import conclude, status_table
 from lightrail.sweeps.search.confirming import confirm
 from lightrail.sweeps.search.definition import Sweep, load
-from lightrail.sweeps.search.devices import shares, usable_gpus
-from lightrail.sweeps.search.driver import Driver
+from lightrail.sweeps.search.driver import Driver, shares, usable_gpus
 from lightrail.sweeps.search.dry_run import rehearse
 from lightrail.sweeps.search.locks import Turn, become_keeper, has_lost_its_keeper, keeping
 from lightrail.sweeps.search.outcomes import Progress

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightrail.datamodules.cache import CacheWriter
-from lightrail.datamodules.cache.writing import writing_to
+from lightrail.datamodules.cache.splits import writing_to
 from lightrail.datamodules.corpus.documents import read_documents
 from lightrail.datamodules.corpus.encoding import Division, ShardJob, count_shard, encode_shard
 from lightrail.datamodules.corpus.files import source_files

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightrail.datamodules.cache import CacheWriter, TokenisedSplit, split_names
+from lightrail.datamodules.cache import CacheWriter, TokenisedSplit
+from lightrail.datamodules.cache.splits import split_names
 from lightrail.datamodules.corpus.encoding import NOTES
 from lightrail.datamodules.reading import ReadingNotes
 

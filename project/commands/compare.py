@@ -77,7 +77,7 @@ def _compared(options: argparse.Namespace, chosen: str) -> str:
 
         return as_html(comparison)
     if chosen == "json":
-        from lightrail.project.comparing.as_json import as_json
+        from lightrail.project.comparing.comparison import as_json
 
         return as_json(comparison)
     from lightrail.project.comparing.markdown import as_markdown

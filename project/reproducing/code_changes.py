@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightrail.project.provenance.code_files import digest_of_content
+from lightrail.project.provenance.code import digest_of_content
 from lightrail.project.reproducing.original import Original
 from lightrail.project.reproducing.stored_repository import StoredRepository, present_files, stored_repositories
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightrail.project.basics.catalogue import ROOT
-from lightrail.project.provenance.repositories import Repository, git, repository_of
+from lightrail.project.provenance.code import Repository, git, repository_of
 from lightrail.project.reproducing.original import Original
 
 OWN_FILE = "project/cli.py"

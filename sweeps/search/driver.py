@@ -13,12 +13,15 @@ from types import FrameType
 
 import numpy as np
 import optuna
+import torch
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.hardware import usable_cores
 from lightrail.project.training.stopping import exception_for
-from lightrail.sweeps.search.definition import Sweep
+from lightrail.sweeps.search.definition import ResourceConfig, Sweep
 from lightrail.sweeps.search.locks import Turn
 from lightrail.sweeps.search.outcomes import Progress
 from lightrail.sweeps.search.samplers import build_pruner, build_sampler
@@ -143,3 +146,31 @@ class Driver:
     def _ended(self, study: optuna.Study, trial: FrozenTrial) -> None:
         if is_finished(trial):
             self.progress.ended(study, trial)
+
+
+def shares(resources: ResourceConfig, gpus: list[str]) -> tuple[list[list[str]], int]:
+    """Give the GPUs of each worker, none on a CPU, and the threads of each process.
+
+    Args:
+        gpus: the GPUs that this process may use.
+
+    Raises: ConfigError when there are fewer GPUs than are asked for.
+    """
+    each = resources.devices
+    most = len(gpus) // each if gpus else None
+    num_workers = resources.workers or most or 1
+    if gpus and num_workers * each > len(gpus):
+        raise ConfigError(
+            f"resources: {num_workers} workers with {each} devices each need {num_workers * each} GPUs, and there are "
+            f"{len(gpus)}. Give fewer."
+        )
+    threads = resources.threads or max(1, usable_cores() // (num_workers * each))
+    return [gpus[number * each : (number + 1) * each] for number in range(num_workers)], threads
+
+
+def usable_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not torch.cuda.is_available():
+        return []
+    return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]

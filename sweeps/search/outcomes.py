@@ -16,8 +16,7 @@ from lightrail.project.configuration import Configuration
 from lightrail.project.tracking.run import TrackedRun
 from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.search.study import FAILURE, HALVED, REPORTS, RUNS, WARM_START, finished, is_finished, origin
-from lightrail.sweeps.search.worker import best_of
-from lightrail.sweeps.trials.smaller_batches import with_half_batches
+from lightrail.sweeps.search.worker import best_of, with_half_batches
 
 ENDS = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 

@@ -18,8 +18,8 @@ from PIL import Image
 from lightrail.project.configuration import parse
 from lightrail.project.tracking.run import TrackedRun
 from lightrail.sweeps.report import conclude, status_table
+from lightrail.sweeps.report.description import WIDTH
 from lightrail.sweeps.report.figures import redrawn, write_figures
-from lightrail.sweeps.report.status import WIDTH
 from lightrail.sweeps.report.tables import short_names, write_best
 from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.search.outcomes import best_outcomes, figures_of, outcomes_of
