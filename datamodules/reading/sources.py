@@ -13,7 +13,6 @@ from typing import IO
 from lightrail.datamodules.cache import digest_of, file_digest
 from lightrail.datamodules.reading import hub
 from lightrail.datamodules.reading.embedded import embedded_file, embedded_set
-from lightrail.datamodules.reading.hub import PREFIX, load_hub
 from lightrail.datamodules.reading.lines import STANDARD_INPUT, existing_file, read_lines
 from lightrail.datamodules.reading.records import (
     begins_array,
@@ -21,6 +20,7 @@ from lightrail.datamodules.reading.records import (
     read_json_lines,
     read_labelled,
     read_parquet,
+    read_tagged_tokens,
     read_text,
 )
 from lightrail.datamodules.reading.rows import (
@@ -33,7 +33,6 @@ from lightrail.datamodules.reading.rows import (
     Row,
     TaggedLines,
 )
-from lightrail.datamodules.reading.tagged_tokens import read_tagged_tokens
 from lightrail.project.basics.did_you_mean import nearest
 from lightrail.project.basics.errors import DataError
 
@@ -190,8 +189,8 @@ def source_digest(source: str, file_format: FileFormat = "auto") -> str:
     """
     if source.startswith(EMBEDDED_PREFIX):
         return digest_of([source, [file_digest(embedded_file(path)) for path in embedded_set(source).files]])
-    if source.startswith(PREFIX):
-        return digest_of([source, [file_digest(file["filename"]) for file in load_hub(source).cache_files]])
+    if source.startswith(hub.PREFIX):
+        return digest_of([source, [file_digest(file["filename"]) for file in hub.load_hub(source).cache_files]])
     path = existing_file(source)
     return digest_of([file_digest(path), format_of(source) if file_format == "auto" else file_format])
 

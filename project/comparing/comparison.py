@@ -10,9 +10,15 @@ from typing import Any
 from lightrail.lightning_modules.metrics.scores import Score, StoredScore
 from lightrail.project.basics.did_you_mean import did_you_mean
 from lightrail.project.basics.errors import ConfigError, without_password
-from lightrail.project.comparing.common_texts import with_common_texts
-from lightrail.project.comparing.entries import SHORT_ID, Entry, check_comparable, check_same_examples
-from lightrail.project.comparing.examples import Example, most_different
+from lightrail.project.comparing.entries import (
+    SHORT_ID,
+    Entry,
+    Example,
+    check_comparable,
+    check_same_examples,
+    most_different,
+    with_common_texts,
+)
 from lightrail.project.comparing.measuring import (
     CONFIDENCE,
     LEAST_SWAPS,

@@ -11,7 +11,7 @@ from lightrail.project.basics.hardware import set_threads
 from lightrail.project.configuration import Configuration, parse
 from lightrail.project.configuration.sources import options
 from lightrail.project.provenance.recording import hardware
-from lightrail.project.reproducing.code_changes import CodeChanges, code_changes
+from lightrail.project.reproducing.code import CodeChanges, code_changes
 from lightrail.project.reproducing.environment_changes import PackageChanges, hardware_changes, package_changes
 from lightrail.project.reproducing.original import Original
 from lightrail.project.running.build import build

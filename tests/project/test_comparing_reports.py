@@ -20,9 +20,8 @@ from lightrail.lightning_modules.metrics.scores import MacroF1, Score, ShareEqua
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.comparing.comparison import Comparison, as_json, compare, different_settings
 from lightrail.project.comparing.entries import Entry, ScoredRun
-from lightrail.project.comparing.markdown import as_markdown
+from lightrail.project.comparing.markdown import as_markdown, number, probability, short_setting, short_value
 from lightrail.project.comparing.page import as_html
-from lightrail.project.comparing.words import number, probability, short_setting, short_value
 
 pytestmark = pytest.mark.pictures
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from lightrail.project.configuration import parse
 from lightrail.project.tracking.run import TrackedRun
-from lightrail.sweeps.report import conclude, status_table
-from lightrail.sweeps.report.description import WIDTH
+from lightrail.sweeps.report.concluding import conclude
+from lightrail.sweeps.report.description import WIDTH, status_table
 from lightrail.sweeps.report.figures import redrawn, write_figures
 from lightrail.sweeps.report.tables import short_names, write_best
 from lightrail.sweeps.search.definition import Sweep
