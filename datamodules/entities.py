@@ -11,10 +11,9 @@ import numpy as np
 from lightrail.datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
 from lightrail.datamodules.batches.batching import Batch, BatchConfig
 from lightrail.datamodules.reading import FileFormat, ReadingNotes, Row, TaggedLines, read_rows
-from lightrail.datamodules.reading.column_names import column_names
 from lightrail.datamodules.reading.hub import PREFIX
 from lightrail.datamodules.reading.lines import STANDARD_INPUT
-from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX, format_of, source_digest
+from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX, column_names, format_of, source_digest
 from lightrail.datamodules.spans.aligning import UnitEncoder, UnitNumbers, load_unit_encoder
 from lightrail.datamodules.spans.entity_batches import collate_entities
 from lightrail.datamodules.spans.entity_records import marked_entities, unit_spans

@@ -17,12 +17,13 @@ from lightrail.datamodules.base import DataModule, Facts, Inspected, ReadingConf
 from lightrail.datamodules.batches.batching import Batch, BatchConfig
 from lightrail.datamodules.cache import digest_of, file_digest
 from lightrail.datamodules.reading import ReadingNotes, Row, read_rows
-from lightrail.datamodules.reading.idx import labels_beside, read_idx
 from lightrail.datamodules.reading.image_files import (
     SUFFIXES,
     Channels,
     PictureForm,
     image_files,
+    labels_beside,
+    read_idx,
     read_image_files,
     resized,
 )

@@ -5,25 +5,27 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
 
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.did_you_mean import did_you_mean
+from lightrail.project.basics.errors import ConfigError, Refusal
+from lightrail.project.configuration import Configuration
 from lightrail.project.tracking.run import TrackedRun, continue_run, start_run
 from lightrail.sweeps.launching import launch
-from lightrail.sweeps.report import conclude, status_table
+from lightrail.sweeps.report.concluding import conclude
+from lightrail.sweeps.report.description import status_table
 from lightrail.sweeps.search.confirming import confirm
 from lightrail.sweeps.search.definition import Sweep, load
-from lightrail.sweeps.search.devices import shares, usable_gpus
-from lightrail.sweeps.search.driver import Driver
-from lightrail.sweeps.search.dry_run import rehearse
+from lightrail.sweeps.search.driver import Driver, build_pruner, build_sampler, shares, usable_gpus
 from lightrail.sweeps.search.locks import Turn, become_keeper, has_lost_its_keeper, keeping
 from lightrail.sweeps.search.outcomes import Progress
-from lightrail.sweeps.search.samplers import build_pruner, build_sampler
+from lightrail.sweeps.search.space import Settings
 from lightrail.sweeps.search.study import RUN, finished, open_storage, open_study
 from lightrail.sweeps.search.warm_start import enqueue, warm_start
-from lightrail.sweeps.trials.process import warm_up
+from lightrail.sweeps.trials.process import call_forked, warm_up
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +93,7 @@ def _train(study: optuna.Study, driver: Driver, run_id: str, parent: TrackedRun 
         driver.run()
         with driver.stopping_on_signals():
             trainers = [worker.train_again for worker in driver.workers]
-            confirm(study, sweep, run_id, trainers, driver.is_stopping)
+            confirm(study, sweep, trainers, driver.is_stopping)
         last_line = conclude(study, sweep, parent)
         study.set_user_attr(CONCLUDED, len(finished(study)))
         return last_line
@@ -157,3 +159,53 @@ def _take_over(study: optuna.Study, storage: RDBStorage, sweep: Sweep) -> Tracke
         if is_concluded or not has_lost_its_keeper(study, sweep.config.heartbeat_seconds):
             return None
         return _go_on(study, sweep, force=True)
+
+
+MOST_BUILT = 16
+"""Corners that are built, spread over all; of the others the settings alone are checked."""
+
+
+def rehearse(sweep: Sweep) -> None:
+    """Refuse a sweep of which some trial could only fail.
+
+    Raises: ConfigError naming the setting, and the corner of the space that it stands in.
+    """
+    corners = _configurations(sweep)
+    step = -(-len(corners) // MOST_BUILT)
+    chosen = [(_named(corner), configuration.values) for corner, configuration in corners[::step]]
+    refusal = call_forked(build_corners, chosen, sweep.config.metrics)
+    if refusal:
+        raise ConfigError(refusal)
+    log.info("%d corners of the space have settings that exist, %d of them were built", len(corners), len(chosen))
+
+
+def _configurations(sweep: Sweep) -> list[tuple[Settings, Configuration]]:
+    found = []
+    for corner in sweep.space.corners():
+        try:
+            found.append((corner, sweep.configuration(corner)))
+        except ConfigError as error:
+            raise ConfigError(f"space: {error} This was with {_named(corner)}.") from error
+    return found
+
+
+def build_corners(corners: list[tuple[str, dict[str, Any]]], metrics: list[str]) -> str:
+    """Build each; give what is wrong, "" where nothing is. Run in a process of its own, whose memory ends with it."""
+    from lightrail.project.running.build import build
+
+    for name, values in corners:
+        try:
+            experiment = build(Configuration(values), "fit")
+        except Refusal as refusal:
+            return f"space: a trial with {name} cannot be built: {refusal}"
+        known = experiment.model.validation_metrics()
+        for metric in metrics:
+            if metric not in known:
+                return (
+                    f"metric: {type(experiment.model).__name__} does not measure {metric}.{did_you_mean(metric, known)}"
+                )
+    return ""
+
+
+def _named(corner: Settings) -> str:
+    return ", ".join(f"{name}={value}" for name, value in corner.items())

@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from lightrail.datamodules.cache.reading import FORMAT_VERSION, META
-from lightrail.datamodules.cache.writing import CacheWriter, writing_to
+from lightrail.datamodules.cache.splits import FORMAT_VERSION, META, CacheWriter, writing_to
 from lightrail.project.basics.durable import UNFINISHED, put_in_place
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightrail.datamodules.tokens.tokenizing import FIRST, PAD, UNKNOWN, PretrainedTokenizer, whole_characters
+from lightrail.datamodules.tokens.truncating import best_windows, window_starts
 from lightrail.datamodules.tokens.units import Offsets
-from lightrail.datamodules.tokens.windows import best_windows, window_starts
 from lightrail.project.basics.errors import ConfigError
 
 _WORD_START = "▁"

@@ -15,7 +15,7 @@ LEAST_RESAMPLES = 100
 
 
 def run(arguments: list[str]) -> int:
-    options = _parser().parse_intermixed_args(arguments)
+    options = _parser().read(arguments)
     chosen = _format(options)
     _check(options)
     if options.output:
@@ -41,7 +41,6 @@ def _parser() -> OptionParser:
     parser.add_argument("--resamples", type=int, default=2_000)
     parser.add_argument("--num_examples", type=int, default=10)
     parser.add_argument("--allow_modules", default="")
-    parser.add_argument("--tracking.uri", dest="uri")
     return parser
 
 
@@ -81,7 +80,7 @@ def _compared(options: argparse.Namespace, chosen: str) -> str:
 
         return as_html(comparison)
     if chosen == "json":
-        from lightrail.project.comparing.as_json import as_json
+        from lightrail.project.comparing.comparison import as_json
 
         return as_json(comparison)
     from lightrail.project.comparing.markdown import as_markdown

@@ -9,7 +9,7 @@ FORMATS = ("safetensors", "hf")
 
 
 def run(arguments: list[str]) -> int:
-    options = _parser().parse_intermixed_args(arguments)
+    options = _parser().read(arguments)
     if len(options.run) != 1:
         raise ConfigError(
             f"lightrail export takes one run, found {len(options.run)}: lightrail export RUN_ID --output DIR."
@@ -41,5 +41,4 @@ def _parser() -> OptionParser:
     parser.add_argument("--output")
     parser.add_argument("--overwrite", action="store_true")
     parser.add_argument("--allow_modules", default="")
-    parser.add_argument("--tracking.uri", dest="uri")
     return parser

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def run(arguments: list[str]) -> int:
-    options = _parser().parse_intermixed_args(arguments)
+    options = _parser().read(arguments)
     if len(options.model) != 1:
         raise ConfigError(
             f"lightrail generate takes one run or folder, found {len(options.model)}: lightrail generate RUN_ID "
@@ -61,7 +61,6 @@ def _parser() -> OptionParser:
     parser.add_argument("--num_samples", type=int, default=1)
     parser.add_argument("--chat", action="store_true")
     parser.add_argument("--allow_modules", default="")
-    parser.add_argument("--tracking.uri", dest="uri")
     return parser
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from lightrail.project.basics import catalogue
 from lightrail.project.basics.catalogue import Entry
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.option_parser import OptionParser
 from lightrail.project.basics.tables import aligned
+from lightrail.project.tracking.settings import TrackingConfig
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -19,7 +21,8 @@ COLUMNS = ("run", "status", "began", "what", "name", "result")
 
 def run(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["runs"]:
-        sys.stdout.write(runs_listing(arguments[1:]))
+        options = OptionParser("list runs").read(arguments[1:])
+        sys.stdout.write(runs_listing(TrackingConfig(uri=options.uri)))
         return 0
     if arguments:
         raise ConfigError(f"`lightrail list` takes no arguments, or `runs`; found {' '.join(arguments)!r}.")
@@ -27,18 +30,13 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def runs_listing(arguments: Sequence[str]) -> str:
+def runs_listing(tracking: TrackingConfig) -> str:
     """The last runs of the store, the newest first. Those whose process is gone are closed before."""
-    from lightrail.project.configuration.sources import options
     from lightrail.project.tracking.lookup import last_runs
     from lightrail.project.tracking.recovery import close_dead_runs
-    from lightrail.project.tracking.settings import TrackingConfig
     from lightrail.project.tracking.store import open_store, store_uri
 
-    given = dict(options(arguments))
-    if given.keys() - {"--tracking.uri"}:
-        raise ConfigError(f"`lightrail list runs` takes --tracking.uri alone; found {' '.join(arguments)!r}.")
-    client = open_store(store_uri(TrackingConfig(uri=given.get("--tracking.uri"))), create=False)
+    client = open_store(store_uri(tracking), create=False)
     close_dead_runs(client)
     return "\n".join([*aligned([COLUMNS, *map(_row, last_runs(client, NUM_RUNS))]), ""])
 

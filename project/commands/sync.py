@@ -1,17 +1,15 @@
 """`lightrail sync`: sends what waits on this machine for a store that was away."""
 
-from lightrail.project.basics.errors import ConfigError, without_password
-from lightrail.project.configuration.sources import take_option
-from lightrail.project.tracking.recovery import count_elsewhere, synchronize
+from lightrail.project.basics.errors import without_password
+from lightrail.project.basics.option_parser import OptionParser
 from lightrail.project.tracking.settings import TrackingConfig
 from lightrail.project.tracking.store import open_store, store_uri
 
 
 def run(arguments: list[str]) -> int:
-    named, rest = take_option(arguments, "--tracking.uri")
-    if rest:
-        raise ConfigError(f"lightrail sync takes --tracking.uri URI alone, and not {' '.join(rest)}.")
-    uri = store_uri(TrackingConfig(uri=named))
+    uri = store_uri(TrackingConfig(uri=OptionParser("sync").read(arguments).uri))
+    from lightrail.project.tracking.recovery import count_elsewhere, synchronize
+
     done = synchronize(open_store(uri, create=False), uri)
     for item in done:
         print(item)

@@ -1,16 +1,24 @@
 """Everything a comparison of runs says, before it is put into Markdown, HTML or JSON."""
 
 import json
+import math
 import urllib.parse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from lightrail.lightning_modules.metrics.scores import Score, StoredScore
 from lightrail.project.basics.did_you_mean import did_you_mean
 from lightrail.project.basics.errors import ConfigError, without_password
-from lightrail.project.comparing.common_texts import with_common_texts
-from lightrail.project.comparing.entries import SHORT_ID, Entry, check_comparable, check_same_examples
-from lightrail.project.comparing.examples import Example, most_different
+from lightrail.project.comparing.entries import (
+    SHORT_ID,
+    Entry,
+    Example,
+    check_comparable,
+    check_same_examples,
+    most_different,
+    with_common_texts,
+)
 from lightrail.project.comparing.measuring import (
     CONFIDENCE,
     LEAST_SWAPS,
@@ -177,3 +185,46 @@ def _method(measured: Measured, num_resamples: int, num_swaps: int) -> str:
         f"examples{seeds}. P values are from {tests}; with Holm's correction for {len(measured.differences)} "
         f"comparisons, a difference is shown where p is below {SIGNIFICANCE}."
     )
+
+
+def as_json(comparison: Comparison) -> str:
+    plain = {
+        "entries": [
+            {
+                "run_id": entry.run_id,
+                "name": entry.name,
+                "experiment_id": entry.experiment_id,
+                "is_group": entry.is_group,
+                "runs": [run.run_id for run in entry.runs],
+                "metrics": {metric: asdict(own[place]) for metric, own in comparison.measured.estimates.items()},
+            }
+            for place, entry in enumerate(comparison.entries)
+        ],
+        "differences": [
+            {
+                **asdict(own),
+                "run_id": comparison.entries[own.side].run_id,
+                "baseline": comparison.entries[0].run_id,
+                "is_better": own.is_better,
+                "verdict": own.verdict,
+            }
+            for own in comparison.measured.differences
+        ],
+        "num_examples": comparison.num_rows,
+        "main_metric": comparison.main_metric,
+        "examples": [asdict(example) for example in comparison.examples],
+        "settings": comparison.settings,
+        "notes": list(comparison.notes),
+        "method": comparison.method,
+        "mlflow": comparison.link,
+    }
+    return json.dumps(_defined(plain), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+
+def _defined(value: Any) -> Any:
+    """The same with null for numbers that JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: _defined(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_defined(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,14 +1,26 @@
-"""The runs to compare: found in MLflow by id or name, with the predictions of their tests."""
+"""The runs to compare, found in MLflow by id or name, with the predictions of their tests and where these differ.
 
+Language models are compared on common texts: tokenizers cut the same documents into different rows and tokens, and
+both count the characters and bytes that a row spells, which tell where rows of one end with rows of the other.
+
+Shapes: N rows, G common texts.
+"""
+
+import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+from numpy.typing import NDArray
 
+from lightrail.lightning_modules.metrics.language_scores import Perplexity
 from lightrail.lightning_modules.metrics.scores import Columns, StoredScore
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.models.predictions import stored_scores
@@ -17,6 +29,7 @@ from lightrail.project.tracking.lookup import PREDICTIONS, children_of, find_run
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
 
 EXAMPLE_COLUMNS = ("id", "target", "num_characters", "num_bytes")
 """Columns that say which example a row is, and do not depend on the model."""
@@ -146,34 +159,182 @@ def check_comparable(entries: Sequence[Entry]) -> None:
             if run_id in seen:
                 raise ConfigError(f"run {run_id} ({entry.name}) is named twice. Name different runs.")
             seen[run_id] = entry
-    first, *others = [run for entry in entries for run in entry.runs]
+    one, *others = [run for entry in entries for run in entry.runs]
     for other in others:
-        _check_same_data(first, other)
+        if one.test_digest != other.test_digest:
+            raise ConfigError(
+                f"runs {one} and {other} were tested on different data (digests {one.test_digest} and "
+                f"{other.test_digest}). Numbers on different test sets do not compare: test one of the models on the "
+                f"other's data with `lightrail test --ckpt_path runs:/RUN_ID --data.test_path FILE`."
+            )
 
 
 def check_same_examples(entries: Sequence[Entry]) -> None:
     """Raises: ConfigError when the rows of the runs' predictions are not the same examples."""
-    first, *others = [run for entry in entries for run in entry.runs]
+    one, *others = [run for entry in entries for run in entry.runs]
     for other in others:
-        _check_same_examples(first, other)
+        if one.table.num_rows != other.table.num_rows:
+            raise ConfigError(
+                f"runs {one} and {other} answered {one.table.num_rows} and {other.table.num_rows} examples of the same "
+                f"test set. Test both again without trainer.limit_test_batches."
+            )
+        both = set(one.table.column_names) & set(other.table.column_names)
+        for column in (name for name in EXAMPLE_COLUMNS if name in both):
+            if one.table[column].to_pylist() != other.table[column].to_pylist():
+                raise ConfigError(f"runs {one} and {other} differ in the column {column!r} of their test examples.")
 
 
-def _check_same_data(one: ScoredRun, other: ScoredRun) -> None:
-    if one.test_digest != other.test_digest:
-        raise ConfigError(
-            f"runs {one} and {other} were tested on different data (digests {one.test_digest} and "
-            f"{other.test_digest}). Numbers on different test sets do not compare: test one of the models on the "
-            f"other's data with `lightrail test --ckpt_path runs:/RUN_ID --data.test_path FILE`."
+ANSWER_COLUMNS = ("prediction", "target")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an entry answered: a run its prediction, a group the one that most of its runs gave."""
+
+    text: str
+    """Empty of a language model, which only has a loss."""
+    score: float
+    """Confidence in [0, 1], the mean over the runs that gave the answer."""
+    loss: float
+    """Mean over all runs of the entry; of a language model in bits per character, which compares between tokenizers."""
+    num_agreeing: int
+    num_runs: int
+    is_right: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """A test example and one answer of each entry."""
+
+    id: int
+    input: str | None
+    """The first column of text that is neither answer nor target, such as `text` or `pinyin`."""
+    target: str | None
+    """None of language models."""
+    answers: Sequence[Answer]
+
+
+def most_different(entries: Sequence[Entry], number: int) -> list[Example]:
+    """Examples to which the entries give different answers, those first whose losses are farthest apart.
+
+    Language models give no answers: the texts, then, whose bits per character are farthest apart.
+    """
+    has_answers = "prediction" in entries[0].runs[0].table.column_names
+    losses = np.stack([_mean_loss(entry) for entry in entries])  # [entries, N]
+    spread = np.nan_to_num(losses.max(0) - losses.min(0), nan=np.inf)
+    found: list[Example] = []
+    for row in np.argsort(-spread, kind="stable").tolist():
+        if len(found) >= number:
+            break
+        if has_answers and len({run.table["prediction"][row].as_py() for entry in entries for run in entry.runs}) == 1:
+            continue
+        answers = [_answer(entry, row, float(losses[place, row])) for place, entry in enumerate(entries)]
+        if not has_answers or len({answer.text for answer in answers}) > 1:
+            found.append(_example(entries[0].runs[0], row, answers))
+    return found
+
+
+def _mean_loss(entry: Entry) -> Any:
+    return np.mean([_losses(run.table) for run in entry.runs], axis=0, dtype=np.float64)
+
+
+def _losses(table: pa.Table) -> Any:
+    losses = table["loss"].to_numpy()
+    if "prediction" in table.column_names:
+        return losses
+    bits = losses * table["num_targets"].to_numpy() / math.log(2)
+    return bits / np.maximum(table["num_characters"].to_numpy(), 1)
+
+
+def _answer(entry: Entry, row: int, loss: float) -> Answer:
+    if "prediction" not in entry.runs[0].table.column_names:
+        score = float(np.mean([run.table["score"][row].as_py() for run in entry.runs]))
+        return Answer("", score, loss, len(entry.runs), len(entry.runs), is_right=False)
+    given = [(str(run.table["prediction"][row].as_py()), float(run.table["score"][row].as_py())) for run in entry.runs]
+    text, num_agreeing = Counter(text for text, _ in given).most_common(1)[0]
+    score = float(np.mean([score for own, score in given if own == text]))
+    is_right = text == str(entry.runs[0].table["target"][row].as_py())
+    return Answer(text, score, loss, num_agreeing, len(given), is_right)
+
+
+def _example(run: ScoredRun, row: int, answers: Sequence[Answer]) -> Example:
+    table = run.table
+    texts = [field.name for field in table.schema if field.type == pa.string() and field.name not in ANSWER_COLUMNS]
+    return Example(
+        id=int(table["id"][row].as_py()),
+        input=str(table[texts[0]][row].as_py()) if texts else None,
+        target=str(table["target"][row].as_py()) if "target" in table.column_names else None,
+        answers=answers,
+    )
+
+
+UNITS = ("num_characters", "num_bytes")
+TARGETS = "num_targets"
+SUMS = (TARGETS, "num_correct", *UNITS)
+"""Columns of which a longer text has the sum."""
+Integers: TypeAlias = NDArray[np.int64]
+
+
+def with_common_texts(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+    """Join the rows of each run up to the ends that all runs share, so that every row is the same text for all.
+
+    Where the runs count different numbers of tokens, scores per token are left out, which a note says. Runs of other
+    tasks, and such as did not read the same number of characters, stay as they are.
+    """
+    runs = [run for entry in entries for run in entry.runs]
+    if any("target" in run.table.column_names or TARGETS not in run.table.column_names for run in runs):
+        return list(entries), []
+    ends = [_ends(run.table) for run in runs]
+    if len({own[-1] for own in ends}) == 1 and not all(np.array_equal(ends[0], own) for own in ends):
+        common = reduce(np.intersect1d, ends)
+        entries = [
+            replace(entry, runs=[replace(run, table=_joined(run.table, common)) for run in entry.runs])
+            for entry in entries
+        ]
+    return _per_same_token(entries)
+
+
+def _ends(table: pa.Table) -> Integers:
+    """How far into all documents each row goes, [N]: characters, and bytes where a row ends inside a character."""
+    characters, num_bytes = (table[name].to_numpy().astype(np.int64).cumsum() for name in UNITS)
+    return np.asarray(characters * (num_bytes[-1] + 1) + num_bytes, np.int64)
+
+
+def _joined(table: pa.Table, common: Integers) -> pa.Table:
+    """Rows joined so that they end at `common`, [G], numbered from 0."""
+    groups = np.searchsorted(common, _ends(table))  # [N]
+    texts = [""] * len(common)
+    for group, text in zip(groups.tolist(), table["text"].to_pylist(), strict=True):
+        texts[group] += text
+    sums = {name: np.bincount(groups, table[name].to_numpy(), len(common)) for name in SUMS}
+    nats = np.bincount(groups, table["loss"].to_numpy() * table[TARGETS].to_numpy(), len(common))
+    losses = nats / np.maximum(sums[TARGETS], 1)
+    counts = {name: own.astype(np.int64) for name, own in sums.items()}
+    columns = {"id": range(len(common)), "text": texts, "loss": losses, **counts, "score": np.exp(-losses)}
+    return pa.table(columns).replace_schema_metadata(table.schema.metadata)
+
+
+def _per_same_token(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+    runs = [run for entry in entries for run in entry.runs]
+    counts = [run.table[TARGETS].to_pylist() for run in runs]
+    left_out = _per_token(runs[0])
+    if all(own == counts[0] for own in counts) or not left_out:
+        return list(entries), []
+    kept = [
+        replace(
+            entry,
+            runs=[
+                replace(run, scores={name: own for name, own in run.scores.items() if name not in _per_token(run)})
+                for run in entry.runs
+            ],
         )
+        for entry in entries
+    ]
+    return kept, [f"{', '.join(left_out)}: left out, as the runs divide the texts into different tokens."]
 
 
-def _check_same_examples(one: ScoredRun, other: ScoredRun) -> None:
-    if one.table.num_rows != other.table.num_rows:
-        raise ConfigError(
-            f"runs {one} and {other} answered {one.table.num_rows} and {other.table.num_rows} examples of the same "
-            f"test set. Test both again without trainer.limit_test_batches."
-        )
-    both = set(one.table.column_names) & set(other.table.column_names)
-    for column in (name for name in EXAMPLE_COLUMNS if name in both):
-        if one.table[column].to_pylist() != other.table[column].to_pylist():
-            raise ConfigError(f"runs {one} and {other} differ in the column {column!r} of their test examples.")
+def _per_token(run: ScoredRun) -> list[str]:
+    """Scores that divide by the number of tokens."""
+    return [
+        name for name, score in run.scores.items() if TARGETS in asdict(score).values() or isinstance(score, Perplexity)
+    ]

@@ -10,8 +10,16 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from lightrail.lightning_modules.metrics.scores import Columns, Score, StoredScore, Values
-from lightrail.project.comparing.resampling import bootstrap_sums, swapped_sums
-from lightrail.project.comparing.significance import Spread, holm, mcnemar, share_as_large, student_interval, student_p
+from lightrail.project.comparing.significance import (
+    Spread,
+    bootstrap_sums,
+    holm,
+    mcnemar,
+    share_as_large,
+    student_interval,
+    student_p,
+    swapped_sums,
+)
 
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05

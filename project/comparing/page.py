@@ -2,20 +2,22 @@
 
 import base64
 import difflib
-import html
 import itertools
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lightrail.project.basics.tables import html_table
 from lightrail.project.comparing.comparison import Comparison
-from lightrail.project.comparing.entries import SHORT_ID
-from lightrail.project.comparing.examples import Answer, Example
-from lightrail.project.comparing.forest import DARK, LIGHT, Palette, forest_plot
-from lightrail.project.comparing.measuring import Difference
-from lightrail.project.comparing.words import (
+from lightrail.project.comparing.entries import SHORT_ID, Answer, Example
+from lightrail.project.comparing.markdown import (
     about_answer,
     cut,
     headline,
@@ -27,6 +29,8 @@ from lightrail.project.comparing.words import (
     shown_interval,
     verdict,
 )
+from lightrail.project.comparing.measuring import Difference
+from lightrail.project.figures.drawing import drawable, page
 from lightrail.project.figures.style import STYLE
 
 CHINESE = re.compile(r"[\u3400-\u9fff]")
@@ -34,12 +38,29 @@ ALIKE = 0.6
 """Share of equal characters from which on an answer and its target are compared character by character."""
 
 
+@dataclass(frozen=True)
+class Palette:
+    """Colours of one picture. Better and worse can be told apart by people who see no red or no green."""
+
+    paper: str
+    ink: str
+    muted: str
+    line: str
+    better: str
+    worse: str
+    unclear: str
+
+
+LIGHT = Palette("#ffffff", "#1f2933", "#6b7785", "#dfe4ea", "#2f6fdb", "#d9660a", "#8d99a6")
+DARK = Palette("#161b22", "#e6edf3", "#9aa7b4", "#30363d", "#6ea8fe", "#ff9d4d", "#8b949e")
+
+
 def as_html(comparison: Comparison) -> str:
     """Everything that comes from runs is escaped."""
     title = " / ".join(comparison.label(place) for place in range(len(comparison.entries)))
     body = "\n".join(
         [
-            f"<h1>{_text(title)}</h1>",
+            f"<h1>{escape(title)}</h1>",
             f'<p class="lead">{headline(comparison, _name)}</p>',
             _figure(comparison),
             _section("Values", _values(comparison)),
@@ -53,27 +74,23 @@ def as_html(comparison: Comparison) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
 
-def _text(text: str) -> str:
-    return html.escape(text)
-
-
 def _name(text: str) -> str:
-    return f"<b>{_text(text)}</b>"
+    return f"<b>{escape(text)}</b>"
 
 
 def _section(title: str, content: str) -> str:
-    return f"<section>\n<h2>{_text(title)}</h2>\n{content}\n</section>"
+    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>"
 
 
 def _figure(comparison: Comparison) -> str:
     """The same picture for light and for dark; the style shows one of them."""
     light, dark = (_image(comparison, palette) for palette in (LIGHT, DARK))
-    told = _text(f"Differences to {comparison.label(0)} with 95 % intervals, metric by metric")
-    baseline = _text(comparison.label(0))
+    told = escape(f"Differences to {comparison.label(0)} with 95 % intervals, metric by metric")
+    baseline = escape(comparison.label(0))
     return (
         f'<figure>\n<img class="light" alt="{told}" src="{light}">\n<img class="dark" alt="{told}" src="{dark}">\n'
         f"<figcaption>Difference to <b>{baseline}</b> with its 95 % interval. Filled: shown by the corrected p value; "
@@ -90,11 +107,11 @@ def _image(comparison: Comparison, palette: Palette) -> str:
 
 def _values(comparison: Comparison) -> str:
     estimates = comparison.measured.estimates
-    head = [f"{_text(name)} {'↑' if comparison.higher_is_better[name] else '↓'}" for name in estimates]
+    head = [f"{escape(name)} {'↑' if comparison.higher_is_better[name] else '↓'}" for name in estimates]
     rows = []
     for place, entry in enumerate(comparison.entries):
         baseline = ' <span class="tag">baseline</span>' if place == 0 else ""
-        name = f"<b>{_text(comparison.label(place))}</b>{baseline}<small>{_text(entry.run_id[:SHORT_ID])}</small>"
+        name = f"<b>{escape(comparison.label(place))}</b>{baseline}<small>{escape(entry.run_id[:SHORT_ID])}</small>"
         own = [each[place] for each in estimates.values()]
         cells = [f"{shown_estimate(each)}<small>{shown_interval(each.low, each.high)}</small>" for each in own]
         rows.append([name, *cells])
@@ -107,18 +124,18 @@ def _values(comparison: Comparison) -> str:
 def _differences(comparison: Comparison) -> str:
     rows = [
         [
-            f"<b>{_text(own.metric)}</b>",
-            _text(comparison.label(own.side)),
+            f"<b>{escape(own.metric)}</b>",
+            escape(comparison.label(own.side)),
             number(own.value, is_signed=True),
             shown_interval(own.low, own.high, is_signed=True),
-            _text(probability(own.p)),
-            _text(probability(own.corrected_p)),
-            f'<span class="verdict {_kind(own)}">{_text(verdict(own))}</span>',
+            escape(probability(own.p)),
+            escape(probability(own.corrected_p)),
+            f'<span class="verdict {_kind(own)}">{escape(verdict(own))}</span>',
         ]
         for own in comparison.measured.differences
     ]
     head = ["metric", "run", "difference", "95 % interval", "p", "corrected p", "verdict"]
-    return f'{html_table(head, rows, "tests")}\n<p class="told">{_text(comparison.method)}</p>'
+    return f'{html_table(head, rows, "tests")}\n<p class="told">{escape(comparison.method)}</p>'
 
 
 def _kind(difference: Difference) -> str:
@@ -130,7 +147,7 @@ def _kind(difference: Difference) -> str:
 def _examples(comparison: Comparison) -> Iterator[str]:
     if not comparison.examples:
         return
-    labels = [_text(comparison.label(place)) for place in range(len(comparison.entries))]
+    labels = [escape(comparison.label(place)) for place in range(len(comparison.entries))]
     inputs = ["input"] if comparison.examples[0].input is not None else []
     rows = [_example(example) for example in comparison.examples]
     targets = ["target"] if comparison.examples[0].target is not None else []
@@ -141,19 +158,19 @@ def _examples(comparison: Comparison) -> Iterator[str]:
 
 
 def _example(example: Example) -> list[str]:
-    inputs = [] if example.input is None else [f'<span class="input">{_text(cut(example.input))}</span>']
+    inputs = [] if example.input is None else [f'<span class="input">{escape(cut(example.input))}</span>']
     if example.target is None:
         return [f"<small>{example.id}</small>", *inputs, *(number(answer.loss) for answer in example.answers)]
     answers = [f"{_marked(answer, example.target)}<small>{about_answer(answer)}</small>" for answer in example.answers]
-    return [f"<small>{example.id}</small>", *inputs, _text(cut(example.target)), *answers]
+    return [f"<small>{example.id}</small>", *inputs, escape(cut(example.target)), *answers]
 
 
 def _marked(answer: Answer, target: str) -> str:
     """An answer with what is wrong in it marked."""
     if answer.is_right:
-        return f'<span class="right">{_text(cut(answer.text))}</span>'
+        return f'<span class="right">{escape(cut(answer.text))}</span>'
     return "".join(
-        _text(part) if is_right else f"<mark>{_text(part)}</mark>" for part, is_right in _parts(answer, target)
+        escape(part) if is_right else f"<mark>{escape(part)}</mark>" for part, is_right in _parts(answer, target)
     )
 
 
@@ -172,9 +189,9 @@ def _parts(answer: Answer, target: str) -> list[tuple[str, bool]]:
 def _settings(comparison: Comparison) -> str:
     if not comparison.settings:
         return "<p>None.</p>"
-    labels = [_text(comparison.label(place)) for place in range(len(comparison.entries))]
+    labels = [escape(comparison.label(place)) for place in range(len(comparison.entries))]
     rows = [
-        [f"<code>{_text(short_setting(name))}</code>", *(_text(short_value(name, value)) for value in values)]
+        [f"<code>{escape(short_setting(name))}</code>", *(escape(short_value(name, value)) for value in values)]
         for name, values in comparison.settings.items()
     ]
     return html_table(["setting", *labels], rows)
@@ -182,10 +199,97 @@ def _settings(comparison: Comparison) -> str:
 
 def _notes(comparison: Comparison) -> Iterator[str]:
     if comparison.notes:
-        lines = "".join(f"<li>{_text(note)}</li>" for note in comparison.notes)
+        lines = "".join(f"<li>{escape(note)}</li>" for note in comparison.notes)
         yield _section("Notes", f"<ul>{lines}</ul>")
 
 
 def _link(comparison: Comparison) -> str:
     server = ", after <code>lightrail ui</code>" if comparison.link_needs_server else ""
-    return f'<p><a href="{_text(comparison.link)}">The same runs in MLflow</a>{server}</p>'
+    return f'<p><a href="{escape(comparison.link)}">The same runs in MLflow</a>{server}</p>'
+
+
+MAX_NAME_CHARACTERS = 28
+WIDTH_INCHES = 8.6
+ROW_INCHES, PANEL_INCHES = 0.34, 0.78
+"""Height of a run, and of what a metric's panel needs besides its runs."""
+
+
+def forest_plot(comparison: Comparison, palette: Palette, path: Path) -> None:
+    """Draw a panel for each metric and in it a line for each run, coloured where a difference is shown."""
+    by_metric: dict[str, list[Difference]] = {}
+    for difference in comparison.measured.differences:
+        by_metric.setdefault(difference.metric, []).append(difference)
+    height = sum(PANEL_INCHES + ROW_INCHES * len(own) for own in by_metric.values())
+    with page(path, WIDTH_INCHES, height) as figure:
+        figure.set_facecolor(palette.paper)
+        figure.set_layout_engine("constrained", hspace=0.12)
+        ratios = [PANEL_INCHES + ROW_INCHES * len(own) for own in by_metric.values()]
+        panels = figure.subplots(len(by_metric), 1, squeeze=False, height_ratios=ratios)[:, 0]
+        for axes, (metric, differences) in zip(panels, by_metric.items(), strict=True):
+            _draw_panel(axes, metric, differences, comparison, palette)
+
+
+def _draw_panel(
+    axes: Axes, metric: str, differences: Sequence[Difference], comparison: Comparison, palette: Palette
+) -> None:
+    _draw_ground(axes, palette)
+    names = [drawable(comparison.label(own.side), MAX_NAME_CHARACTERS) for own in differences]
+    for row, own in enumerate(differences):
+        _draw_difference(axes, row, own, palette)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(ylim=(len(names) - 0.4, -0.6), xlim=_limits(differences))
+    axes.set_title(metric, loc="left", fontsize=10, color=palette.ink, fontweight="bold", pad=6)
+    axes.annotate(
+        "better →" if comparison.higher_is_better[metric] else "← better",
+        (1, 1),
+        (0, 7),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha="right",
+        color=palette.better,
+        fontsize=8,
+    )
+
+
+def _draw_ground(axes: Axes, palette: Palette) -> None:
+    axes.set_facecolor(palette.paper)
+    axes.grid(visible=True, axis="x", color=palette.line, linewidth=0.8)
+    axes.grid(visible=False, axis="y")
+    axes.axvline(0, color=palette.ink, linewidth=1.1, zorder=2)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.tick_params(axis="x", colors=palette.muted, length=0, labelsize=8)
+    axes.tick_params(axis="y", colors=palette.ink, length=0, labelsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: "0" if abs(value) < 1e-12 else f"{value:+g}"))
+
+
+def _draw_difference(axes: Axes, row: int, own: Difference, palette: Palette) -> None:
+    color = palette.unclear
+    if own.is_shown:
+        color = palette.better if own.is_better else palette.worse
+    if np.isfinite([own.value, own.low, own.high]).all():
+        axes.plot([own.low, own.high], [row, row], color=color, linewidth=2.4, solid_capstyle="round", zorder=3)
+        marker = color if own.is_shown else palette.paper
+        axes.plot(
+            [own.value], [row], "o", markersize=7.5, color=color, markerfacecolor=marker, markeredgewidth=1.8, zorder=4
+        )
+    axes.annotate(
+        f"{number(own.value, is_signed=True)}   p {probability(own.corrected_p)}",
+        (1, row),
+        (8, 0),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        va="center",
+        color=color if own.is_shown else palette.muted,
+        fontsize=8.5,
+        annotation_clip=False,
+    )
+
+
+def _limits(differences: Sequence[Difference]) -> tuple[float, float]:
+    """Zero and all intervals, with some air; equal runs get an axis too."""
+    ends = [end for own in differences for end in (own.low, own.high, own.value) if np.isfinite(end)]
+    low, high = min([0.0, *ends]), max([0.0, *ends])
+    air = 0.08 * (high - low) or 1.0
+    return low - air, high + air

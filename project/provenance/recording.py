@@ -18,8 +18,7 @@ import torch
 
 from lightrail.project.basics.errors import first_line
 from lightrail.project.basics.hardware import usable_cores
-from lightrail.project.provenance.code_files import SourceFolder, source_folders
-from lightrail.project.provenance.repositories import Repository, repositories_of, repository_of
+from lightrail.project.provenance.code import Repository, SourceFolder, repositories_of, repository_of, source_folders
 
 COMMAND_SECONDS = 10
 UNITS = ("amx_bf16", "avx512_bf16")

@@ -1,7 +1,7 @@
 """Looking at everything a run was made with, data and settings among it, before it is made again."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,24 +11,20 @@ from lightrail.project.basics.hardware import set_threads
 from lightrail.project.configuration import Configuration, parse
 from lightrail.project.configuration.sources import options
 from lightrail.project.provenance.recording import hardware
-from lightrail.project.reproducing.code_changes import CodeChanges, code_changes
-from lightrail.project.reproducing.differences import Differences
-from lightrail.project.reproducing.hardware_changes import hardware_changes
+from lightrail.project.reproducing.code import CodeChanges, code_changes
+from lightrail.project.reproducing.environment_changes import PackageChanges, hardware_changes, package_changes
 from lightrail.project.reproducing.original import Original
-from lightrail.project.reproducing.package_changes import PackageChanges, package_changes
 from lightrail.project.running.build import build
 from lightrail.project.running.resuming import changed_settings
 
 if TYPE_CHECKING:
     from mlflow.entities import Dataset
 
-
 CHANGED_TAG = "lightrail.changed."
 SOURCES = ("data.init_args.path", "data.init_args.validation_path", "data.init_args.test_path")
 """What they name is compared by its content."""
 APPEARANCE = ("trainer.enable_progress_bar", "trainer.enable_model_summary")
-
-
+KINDS = ("code", "packages", "data", "configuration", "hardware")
 NUM_DIGITS = 10
 """Of a digest, shown."""
 
@@ -87,6 +83,35 @@ def _then(dataset: "Dataset | None") -> str:
 
 def _in_words(num_rows: int, digest: str) -> str:
     return f"{num_rows} rows, digest {digest[:NUM_DIGITS]}"
+
+
+@dataclass
+class Differences:
+    """What differs, in lines for a person to read. Only what may move a number counts."""
+
+    counted: dict[str, list[str]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+    notes: list[str] = field(default_factory=list)
+    """What differs too, and moves no number."""
+
+    def add(self, kind: str, lines: Iterable[str], notes: Iterable[str] = ()) -> None:
+        self.counted[kind] += lines
+        self.notes += notes
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of which something differs."""
+        return [kind for kind, lines in self.counted.items() if lines]
+
+    def text(self, run_id: str) -> str:
+        """Everything that differs from the time of the run, kind by kind."""
+        notes = [f"not counted: {note}" for note in self.notes]
+        if not self.kinds:
+            same = f"{', '.join(KINDS[:-1])} and {KINDS[-1]}"
+            return "\n".join([f"nothing differs from run {run_id}: same {same}", *notes])
+        lines = [f"what differs from run {run_id} (then -> now):"]
+        for kind in self.kinds:
+            lines += [kind, *(f"  {line}" for line in self.counted[kind])]
+        return "\n".join([*lines, *notes])
 
 
 @dataclass(frozen=True)

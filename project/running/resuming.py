@@ -23,11 +23,9 @@ from lightrail.project.basics.renamed import with_current_paths
 from lightrail.project.configuration import Configuration
 from lightrail.project.running.build import Experiment, build
 from lightrail.project.running.fitting import FinishedRun, attach, train_and_test
-from lightrail.project.tracking.continuing import already_finished
-from lightrail.project.tracking.inputs import flatten
-from lightrail.project.tracking.logger import is_process_zero
+from lightrail.project.tracking.logger import flatten, is_process_zero
 from lightrail.project.tracking.lookup import TRAININGS, run_artifact, run_text, test_metrics
-from lightrail.project.tracking.recovery import ran_here
+from lightrail.project.tracking.recovery import already_finished, ran_here
 from lightrail.project.tracking.run import TrackedRun, continue_run
 from lightrail.project.tracking.store import open_store, store_uri
 from lightrail.project.training.checkpoints import LAST, LastCheckpoint

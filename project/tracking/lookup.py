@@ -84,13 +84,12 @@ def find_run(client: "MlflowClient", run_id: str) -> "Run":
     raise ConfigError(f"no run {run_id!r}. {_runs_to_choose(run_id, recent)}")
 
 
-def page_of(experiment_id: str, run_id: str = "") -> str:
-    """Return the page of an experiment or of one of its runs, to be put behind the address of an MLflow server.
+def page_of(experiment_id: str, run_id: str) -> str:
+    """Return the page of a run, to be put behind the address of an MLflow server.
 
     Without the last part MLflow opens its pages for prompts and traces, in which a training run looks lost.
     """
-    runs = f"runs/{run_id}" if run_id else "runs"
-    return f"#/experiments/{experiment_id}/{runs}?workflowType=machine_learning"
+    return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
 
 
 def last_runs(client: "MlflowClient", number: int) -> "list[Run]":

@@ -8,7 +8,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -19,13 +19,18 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightrail.project.basics.errors import ConfigError, first_line, without_password
 from lightrail.project.provenance.recording import code_tags, user_tags, write_environment
-from lightrail.project.tracking.continuing import prepare_to_continue
-from lightrail.project.tracking.inputs import flatten, log_inputs
 from lightrail.project.tracking.journal import Ending
-from lightrail.project.tracking.logger import MlflowLogger, is_process_zero
+from lightrail.project.tracking.logger import MlflowLogger, flatten, is_process_zero, log_inputs
 from lightrail.project.tracking.lookup import find_run, page_of
 from lightrail.project.tracking.processes import RunLock, lock_run, process_tag
-from lightrail.project.tracking.recovery import clear, close_dead_runs, forget_waiting, note_waiting, process_of
+from lightrail.project.tracking.recovery import (
+    clear,
+    close_dead_runs,
+    forget_waiting,
+    note_waiting,
+    prepare_to_continue,
+    process_of,
+)
 from lightrail.project.tracking.sender import milliseconds_now
 from lightrail.project.tracking.settings import TrackingConfig
 from lightrail.project.tracking.store import (
@@ -42,8 +47,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from lightrail.datamodules.base import SplitSummary
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 
 log = logging.getLogger(__name__)
@@ -88,38 +91,26 @@ def verdict(error: BaseException) -> tuple[str, str | None, BaseException]:
 
 
 @contextmanager
-def sigterm_raises() -> Iterator[None]:
-    """Have SIGTERM raise Terminated.
+def sigterm_calls(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
+    """Have SIGTERM call a handler; outside of the main thread, which alone may set one, change nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def raise_terminated(_signal: int, _frame: FrameType | None) -> None:
+    """Raise Terminated, as the handler that is in force.
 
     Inside fit, test and the like Lightning puts its own handler in front of ours, notes the signal and raises at the
     end of the batch, on all processes at once; ours then keeps still.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        if signal.getsignal(signal.SIGTERM) is stop:
-            raise Terminated
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-@contextmanager
-def sigterm_waits() -> Iterator[None]:
-    """Ignore SIGTERM while the end of a run is written, which takes a bounded time."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    if signal.getsignal(signal.SIGTERM) is raise_terminated:
+        raise Terminated
 
 
 def check_tags(tags: dict[str, str]) -> None:
@@ -200,7 +191,7 @@ class TrackedRun:
         `lightrail.error`, on any other exception. Metrics, tags and files are sent before; when the store is away they
         wait on disk, and the block is left as it would have been. SIGTERM leaves as Terminated.
         """
-        with sigterm_raises():
+        with sigterm_calls(raise_terminated):
             try:
                 yield
             except BaseException as error:
@@ -216,7 +207,7 @@ class TrackedRun:
             return
         journal, sender = self.logger.journal, self.logger.sender
         try:
-            with sigterm_waits():
+            with sigterm_calls(signal.SIG_IGN):  # the end of a run takes a bounded time
                 journal.append_ending(Ending(status, reason, milliseconds_now()))
                 # A killed run has little time left: another signal will follow that nobody can ignore.
                 is_sent = sender.flush(CLOSE_SECONDS, keep_trying=True, is_patient=status != "KILLED")

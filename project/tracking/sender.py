@@ -25,8 +25,6 @@ from lightrail.project.tracking.store import RunFolders
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 
 log = logging.getLogger(__name__)

@@ -1,13 +1,17 @@
-"""What the page of a study's run says first, in Markdown."""
+"""A study in tables: for the page of its MLflow run in Markdown, and for a terminal."""
 
+import textwrap
+from collections import Counter
 from collections.abc import Sequence
+
+import optuna
 
 from lightrail.project.basics.tables import markdown_table
 from lightrail.project.comparing.markdown import literal
-from lightrail.sweeps.report.tables import named, setting_cells, settings_of, short_names, value_cells
+from lightrail.sweeps.report.tables import named, seconds_cell, setting_cells, settings_of, short_names, value_cells
 from lightrail.sweeps.search.confirming import Confirmation
 from lightrail.sweeps.search.definition import Sweep
-from lightrail.sweeps.search.outcomes import Outcome, counts_of, ranked
+from lightrail.sweeps.search.outcomes import Outcome, best_outcomes, counts_of, outcomes_of, ranked
 
 NUM_SHOWN = 10
 """Trials in the table."""
@@ -33,7 +37,7 @@ def description(
         parts.append(literal(confirmation.verdict))
     if best:
         parts.append(_first_trials(outcomes, sweep))
-    parts.append("All trials are in `trials.csv`; `report.html` shows them with all pictures.")
+    parts.append("All trials are in `trials.csv`; `report.html` shows them with all figures.")
     return "\n\n".join(parts)
 
 
@@ -69,3 +73,58 @@ def _first_trials(outcomes: Sequence[Outcome], sweep: Sweep) -> str:
         for own in order
     ]
     return markdown_table(head, rows)
+
+
+WIDTH = 120
+"""Columns of a terminal."""
+NARROWEST = 24
+"""Columns that the settings of a trial get at least, when they share one."""
+
+
+def status_table(study: optuna.Study, sweep: Sweep) -> str:
+    """Give the trials by number, what was counted, and the best; at most 120 columns wide.
+
+    A value in brackets is the best that a trial has reported which is not complete.
+    """
+    outcomes = outcomes_of(study, sweep)
+    counts = Counter(own.state for own in outcomes)
+    done = sum(counts[state] for state in ("complete", "pruned", "fail"))
+    told = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
+    lines = [f"sweep {sweep.name}: {done} of {sweep.config.n_trials} trials are finished{f' ({told})' if told else ''}"]
+    if outcomes:
+        lines += ["", _trials(outcomes, sweep)]
+    best = best_outcomes(outcomes, sweep)
+    if best:
+        lines += ["", *(_best(own, outcomes, sweep) for own in best)]
+    lines += [_cut(f"trial {own.number} failed: {own.failure}") for own in outcomes if own.failure]
+    return "\n".join(lines)
+
+
+def _trials(outcomes: Sequence[Outcome], sweep: Sweep) -> str:
+    """A column for each setting where they fit side by side, else one for all."""
+    labels = settings_of(outcomes, sweep)
+    names = short_names(labels)
+    head = ["trial", "state", *(metric.removeprefix("val/") for metric in sweep.config.metrics), "seconds"]
+    rows = [[str(own.number), own.state, *value_cells(own, sweep), seconds_cell(own)] for own in outcomes]
+    cells = [setting_cells(own, labels) for own in outcomes]
+    wide = markdown_table([*head, *names.values()], [row + own for row, own in zip(rows, cells, strict=True)])
+    if len(wide.partition("\n")[0]) <= WIDTH:
+        return wide
+    left = WIDTH - len(markdown_table(head, rows).partition("\n")[0]) - 3
+    narrow = []
+    for row, own in zip(rows, outcomes, strict=True):
+        parts = textwrap.wrap(" ".join(named(own.settings, names)), max(NARROWEST, left)) or [""]
+        narrow += [[*row, parts[0]], *([*[""] * len(row), part] for part in parts[1:])]
+    return markdown_table([*head, "settings"], narrow)
+
+
+def _best(best: Outcome, outcomes: Sequence[Outcome], sweep: Sweep) -> str:
+    values = ", ".join(f"{name}={value:.4f}" for name, value in zip(sweep.config.metrics, best.values, strict=True))
+    settings = ", ".join(named(best.settings, short_names(settings_of(outcomes, sweep))))
+    runs = ", ".join(best.runs.values())
+    text = f"best: trial {best.number} with {values} (run {runs}): {settings}"
+    return textwrap.fill(text, WIDTH, subsequent_indent="  ")
+
+
+def _cut(text: str) -> str:
+    return textwrap.shorten(text, WIDTH, placeholder=" …")

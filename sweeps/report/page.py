@@ -1,4 +1,4 @@
-"""The report of a sweep as one HTML file that needs nothing else: the trials as a table, and all pictures."""
+"""The report of a sweep as one HTML file that needs nothing else: the trials as a table, and all figures."""
 
 import html
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from lightrail.sweeps.search.outcomes import Outcome
 OWN_STYLE = """
 tr.best td { font-weight: 600; }
 table.numbers td:last-child { white-space: normal; min-width: 14em; }
-section.picture { background: #ffffff; }
+section.figure { background: #ffffff; }
 """
 
 
 def report_page(
-    outcomes: Sequence[Outcome], best: Sequence[Outcome], sweep: Sweep, lead: str, pictures: Sequence[go.Figure]
+    outcomes: Sequence[Outcome], best: Sequence[Outcome], sweep: Sweep, lead: str, figures: Sequence[go.Figure]
 ) -> str:
     """Everything that comes from a study is escaped.
 
@@ -29,14 +29,14 @@ def report_page(
         lead: what is said first.
     """
     title = html.escape(f"Sweep {sweep.name}")
-    drawn = [own.to_html(full_html=False, include_plotlyjs=False) for own in pictures]
-    script = f"<script>{get_plotlyjs()}</script>\n" if pictures else ""
+    drawn = [own.to_html(full_html=False, include_plotlyjs=False) for own in figures]
+    script = f"<script>{get_plotlyjs()}</script>\n" if figures else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f"<title>{title}</title>\n<style>{STYLE}{OWN_STYLE}</style>\n{script}</head>\n<body>\n<main>\n"
         f'<h1>{title}</h1>\n<p class="lead">{html.escape(lead)}</p>\n'
         f"<section>\n<h2>Trials</h2>\n{_table(outcomes, best, sweep)}\n</section>\n"
-        + "".join(f'<section class="picture wide">\n{own}\n</section>\n' for own in drawn)
+        + "".join(f'<section class="figure wide">\n{own}\n</section>\n' for own in drawn)
         + "</main>\n</body>\n</html>\n"
     )
 

@@ -47,15 +47,7 @@ class Train(Protocol):
         run_id: str | None,
         began: Callable[[str], None],
     ) -> Reports:
-        """Give the validations.
-
-        Args:
-            name: under which MLflow shows the run.
-            run_id: the run to go on with.
-            began: told the run's id as soon as there is one.
-
-        Raises: TrialFailed when the training itself fails; Interrupted when it was told to stop.
-        """
+        """Give the validations; arguments and exceptions are those of `Worker.train_again`."""
         ...
 
 
@@ -127,15 +119,12 @@ class Confirmation:
         return "".join(f" But trial {own} could not be trained again: {why}." for own, why in self.failures.items())
 
 
-def confirm(
-    study: optuna.Study, sweep: Sweep, parent: str, trainers: Sequence[Train], is_stopping: threading.Event
-) -> None:
+def confirm(study: optuna.Study, sweep: Sweep, trainers: Sequence[Train], is_stopping: threading.Event) -> None:
     """Train the best configurations again with fresh seeds, as many at a time as there are trainers.
 
     What is trained already is not trained again, and what was interrupted goes on.
 
     Args:
-        parent: MLflow run of the study.
         is_stopping: set when the trainers are told to stop.
 
     Raises: Interrupted when a training was.
@@ -149,7 +138,7 @@ def confirm(
             return
         own = idle.get()
         try:
-            _train(study, sweep, parent, own, is_stopping, outcome, seed)
+            _train(study, sweep, own, is_stopping, outcome, seed)
         finally:
             idle.put(own)
 
@@ -225,13 +214,7 @@ def fresh_seeds(sweep: Sweep) -> list[int]:
 
 
 def _train(
-    study: optuna.Study,
-    sweep: Sweep,
-    parent: str,
-    train: Train,
-    is_stopping: threading.Event,
-    outcome: Outcome,
-    seed: int,
+    study: optuna.Study, sweep: Sweep, train: Train, is_stopping: threading.Event, outcome: Outcome, seed: int
 ) -> None:
     """Train once, going on when the process is ended from outside, and keep what came of it."""
     key = _key(outcome.number, seed)
@@ -242,7 +225,8 @@ def _train(
         study.set_user_attr(key, dict(state))
 
     configuration = configuration_of(outcome, sweep, seed)
-    name, tags = f"trial {outcome.number} confirm seed {seed}", _tags(sweep, parent, outcome.number)
+    name = f"trial {outcome.number} confirm seed {seed}"
+    tags = {"lightrail.trial": str(outcome.number), CONFIRM_TAG: "true"}
     for attempt in range(1, MOST_ATTEMPTS + 1):
         try:
             values = best_of(train(configuration, name=name, tags=tags, run_id=state["run"], began=began), sweep)
@@ -257,15 +241,6 @@ def _train(
             log.info("%s: %s=%.4f", name, sweep.config.metrics[0], values[0])
             study.set_user_attr(key, {**state, "values": values})
         return
-
-
-def _tags(sweep: Sweep, parent: str, number: int) -> dict[str, str]:
-    return {
-        "mlflow.parentRunId": parent,
-        "lightrail.parent_study": sweep.name,
-        "lightrail.trial": str(number),
-        CONFIRM_TAG: "true",
-    }
 
 
 def _is_done(study: optuna.Study, number: int, seed: int) -> bool:

@@ -1,27 +1,39 @@
-"""The workers of a sweep on this machine: trials are trained until the study holds as many as were asked for."""
+"""The workers of a sweep on this machine: trials are trained until the study holds as many as were asked for.
+
+Besides them Optuna's samplers and pruners by name, and how the machine is divided.
+"""
 
 import logging
 import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
+import torch
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler, GridSampler, QMCSampler, RandomSampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
+from lightrail.project.basics.did_you_mean import did_you_mean
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.hardware import usable_cores
+from lightrail.project.configuration.classes import AllowedClasses
+from lightrail.project.configuration.parameters import parameters_of
 from lightrail.project.training.stopping import exception_for
-from lightrail.sweeps.search.definition import Sweep
+from lightrail.sweeps.search.definition import ResourceConfig, Sweep
 from lightrail.sweeps.search.locks import Turn
 from lightrail.sweeps.search.outcomes import Progress
-from lightrail.sweeps.search.samplers import build_pruner, build_sampler
 from lightrail.sweeps.search.study import end_orphans, finished, is_finished, num_taken, origin, restore_interrupted
 from lightrail.sweeps.search.worker import Interrupted, TrialFailed, Worker
 
@@ -143,3 +155,79 @@ class Driver:
     def _ended(self, study: optuna.Study, trial: FrozenTrial) -> None:
         if is_finished(trial):
             self.progress.ended(study, trial)
+
+
+def shares(resources: ResourceConfig, gpus: list[str]) -> tuple[list[list[str]], int]:
+    """Give the GPUs of each worker, none on a CPU, and the threads of each process.
+
+    Args:
+        gpus: the GPUs that this process may use.
+
+    Raises: ConfigError when there are fewer GPUs than are asked for.
+    """
+    each = resources.devices
+    most = len(gpus) // each if gpus else None
+    num_workers = resources.workers or most or 1
+    if gpus and num_workers * each > len(gpus):
+        raise ConfigError(
+            f"resources: {num_workers} workers with {each} devices each need {num_workers * each} GPUs, and there are "
+            f"{len(gpus)}. Give fewer."
+        )
+    threads = resources.threads or max(1, usable_cores() // (num_workers * each))
+    return [gpus[number * each : (number + 1) * each] for number in range(num_workers)], threads
+
+
+def usable_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not torch.cuda.is_available():
+        return []
+    return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+
+
+def build_sampler(spec: str | dict[str, Any], seed: int, sequence_seed: int) -> BaseSampler:
+    """Build the sampler of one trial, whatever samplers of other trials have given.
+
+    Args:
+        seed: of the trial.
+        sequence_seed: the same for all trials, of a sampler that gives the points of one sequence.
+
+    Raises: ConfigError when there is no such sampler, or it takes no such argument.
+    """
+    found, arguments = _read(spec, BaseSampler, "sampler", "optuna.samplers")
+    if QMCSampler in found.__mro__:
+        first = RandomSampler(seed=seed)  # the sequence begins when the study knows its settings
+        arguments = {"seed": sequence_seed, "independent_sampler": first, **arguments}
+    elif "seed" in parameters_of(found):
+        is_one_order = GridSampler in found.__mro__  # the seed decides in which order its points are gone through
+        arguments = {"seed": sequence_seed if is_one_order else seed, **arguments}
+    sampler: BaseSampler = _built(found, arguments, "sampler")
+    return sampler
+
+
+def build_pruner(spec: str | dict[str, Any]) -> BasePruner:
+    """Raises: ConfigError when there is no such pruner, or it takes no such argument."""
+    pruner: BasePruner = _built(*_read(spec, BasePruner, "pruner", "optuna.pruners"), "pruner")
+    return pruner
+
+
+def _read(spec: str | dict[str, Any], base: Any, setting: str, package: str) -> tuple[type, dict[str, Any]]:
+    given: dict[str, Any] = {"class_path": spec} if isinstance(spec, str) else spec
+    name, arguments = given.get("class_path"), given.get("init_args") or {}
+    if not isinstance(name, str) or set(given) - {"class_path", "init_args"}:
+        raise ConfigError(f"{setting}: expected a class of {package}, or class_path and init_args; found {spec!r}.")
+    path = name if "." in name else f"{package}.{name}"
+    found = AllowedClasses().find(path, (base,), setting)
+    known = parameters_of(found)
+    for argument in arguments:
+        if argument not in known:
+            raise ConfigError(f"{setting}.{argument}: {name} takes no such argument.{did_you_mean(argument, known)}")
+    return found, dict(arguments)
+
+
+def _built(found: type, arguments: dict[str, Any], setting: str) -> Any:
+    warnings.filterwarnings("ignore", category=ExperimentalWarning)  # `group` of TPE is, for six years
+    try:
+        return found(**arguments)
+    except (ValueError, TypeError, ImportError) as error:
+        raise ConfigError(f"{setting}: {found.__name__} refuses its arguments: {error}") from error

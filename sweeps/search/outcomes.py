@@ -16,8 +16,7 @@ from lightrail.project.configuration import Configuration
 from lightrail.project.tracking.run import TrackedRun
 from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.search.study import FAILURE, HALVED, REPORTS, RUNS, WARM_START, finished, is_finished, origin
-from lightrail.sweeps.search.worker import best_of
-from lightrail.sweeps.trials.smaller_batches import with_half_batches
+from lightrail.sweeps.search.worker import best_of, with_half_batches
 
 ENDS = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -171,15 +170,12 @@ class Progress:
     def ended(self, study: optuna.Study, trial: FrozenTrial) -> None:
         with self._telling:
             done = finished(study)
-            log.info("trial %d %s; %d of %d", origin(trial), _told(trial, self.sweep), len(done), self._wanted)
+            wanted = self.sweep.config.n_trials
+            log.info("trial %d %s; %d of %d", origin(trial), _told(trial, self.sweep), len(done), wanted)
             if self.parent is None:
                 return
             figures = figures_of(outcomes_of(study, self.sweep), self.sweep)
             self.parent.logger.log_metrics(figures, step=len(done))
-
-    @property
-    def _wanted(self) -> int:
-        return self.sweep.config.n_trials
 
 
 def _told(trial: FrozenTrial, sweep: Sweep) -> str:
@@ -190,5 +186,5 @@ def _told(trial: FrozenTrial, sweep: Sweep) -> str:
         return f"finished: {values}"
     if trial.state == TrialState.PRUNED:
         what = "seeds" if sweep.compares_seeds else "validations"
-        return f"was given up after {len(trial.intermediate_values)} {what}"
+        return f"was pruned after {len(trial.intermediate_values)} {what}"
     return f"failed: {trial.user_attrs[FAILURE]['reason']}"

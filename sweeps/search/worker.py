@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -17,9 +18,8 @@ from lightrail.project.tracking.store import open_store, store_uri
 from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.search.space import Settings
 from lightrail.sweeps.search.study import DRIVER, FAILURE, HALVED, KILLS, PROCESS, REPORTS, RUNS, origin, requeue
-from lightrail.sweeps.trials.messages import Assignment, Failed, Finished, Report, Started
+from lightrail.sweeps.trials.messages import HALVED_TAG, Assignment, Failed, Finished, Report, Started
 from lightrail.sweeps.trials.process import TrialProcess
-from lightrail.sweeps.trials.smaller_batches import HALVED_TAG, with_half_batches
 
 log = logging.getLogger(__name__)
 
@@ -275,3 +275,35 @@ def _frozen(trial: optuna.Trial) -> FrozenTrial:
 def _keep(trial: optuna.Trial, attribute: str, seed: int, value: object) -> None:
     """Set what an attribute holds for a seed."""
     trial.set_user_attr(attribute, {**trial.user_attrs.get(attribute, {}), str(seed): value})
+
+
+COUNT_BATCHES = (
+    "accumulate_grad_batches",
+    "val_check_interval",
+    "limit_train_batches",
+    "limit_val_batches",
+    "limit_test_batches",
+)
+"""Settings of the trainer that count batches; those that are no whole number are shares of an epoch."""
+
+
+def with_half_batches(configuration: Configuration) -> Configuration:
+    """Halve what a batch may hold and take twice as many of them, so that the trial stays comparable.
+
+    Twice as many for an optimizer step, from one validation to the next, and of whatever else is counted in batches.
+
+    Returns: the same configuration where nothing can be halved.
+    """
+    values = configuration.values
+    data, trainer = values["data"], values["trainer"]
+    batch: dict[str, Any] = data["init_args"].get("batch") or {}
+    halved = {name: _half(value) if name in ("size", "max_tokens") else value for name, value in batch.items()}
+    if halved == batch:
+        return configuration
+    more = {name: 2 * trainer[name] for name in COUNT_BATCHES if isinstance(trainer.get(name), int)}
+    data = {**data, "init_args": {**data["init_args"], "batch": halved}}
+    return Configuration({**values, "data": data, "trainer": {**trainer, **more}})
+
+
+def _half(value: int | None) -> int | None:
+    return None if value is None else max(1, value // 2)

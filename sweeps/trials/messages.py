@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+HALVED_TAG = "lightrail.halved"
+"""Of a run whose batches are half as large as its trial's settings say."""
 FailureKind = Literal["pruned", "interrupted", "killed", "memory", "error"]
 
 

@@ -30,8 +30,15 @@ from lightrail.project.tracking.recovery import close_dead_runs
 from lightrail.project.tracking.run import GivenUp, Terminated
 from lightrail.project.tracking.store import open_store, store_uri
 from lightrail.sweeps.trials.callback import GIVEN_UP_AT, Spoilt, TrialReporter
-from lightrail.sweeps.trials.messages import Assignment, Failed, FailureKind, Finished, cause_in_others, note_cause
-from lightrail.sweeps.trials.smaller_batches import HALVED_TAG
+from lightrail.sweeps.trials.messages import (
+    HALVED_TAG,
+    Assignment,
+    Failed,
+    FailureKind,
+    Finished,
+    cause_in_others,
+    note_cause,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -13,8 +13,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from lightrail.datamodules.spans.aligning import Positions, SubwordAligner, in_windows, load_unit_encoder
+from lightrail.datamodules.tokens.truncating import best_windows, window_starts
 from lightrail.datamodules.tokens.units import Offsets, cut_text, join_units
-from lightrail.datamodules.tokens.windows import best_windows, window_starts
 from lightrail.project.basics.errors import ConfigError
 from tests.datamodules.test_entities import WORDS, batch_of, tagged
 from tests.datamodules.test_tokenizing import write_word_pieces

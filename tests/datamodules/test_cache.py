@@ -24,9 +24,9 @@ from lightrail.datamodules.cache import (
     cache_folder,
     digest_of,
     file_digest,
-    split_names,
+    splits,
 )
-from lightrail.datamodules.cache import writing as cache_writing
+from lightrail.datamodules.cache.splits import split_names
 from lightrail.project.basics.errors import ConfigError
 from tests.children import SECONDS_TO_HANG
 
@@ -47,7 +47,7 @@ def write(folder: Path, rows: list[tuple[list[int], int, str]], split: str = "tr
 def test_rows_come_back_as_they_were_written(rows: list[tuple[list[int], int, str]], values_per_flush: int) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(cache_writing, "_VALUES_PER_FLUSH", values_per_flush),
+        mock.patch.object(splits, "_VALUES_PER_FLUSH", values_per_flush),
     ):
         split = write(Path(folder, "cache"), rows)
         assert len(split) == len(rows)
@@ -67,7 +67,7 @@ def test_rows_written_together_are_rows_written_one_by_one(
 ) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(cache_writing, "_VALUES_PER_FLUSH", values_per_flush),
+        mock.patch.object(splits, "_VALUES_PER_FLUSH", values_per_flush),
     ):
         plain = [(ids, label) for ids, label, _ in rows]
         writers = [CacheWriter(Path(folder, name)) for name in ("single", "together")]
@@ -107,7 +107,7 @@ def test_a_column_takes_the_narrowest_type_that_holds_it(tmp_path: Path, values:
 
 
 def test_a_column_is_widened_when_later_rows_need_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_writing, "_VALUES_PER_FLUSH", 4)
+    monkeypatch.setattr(splits, "_VALUES_PER_FLUSH", 4)
     ids = [1, 2, 3, 4, 5, 6, 70_000, -1, 2**40]
     split = write(tmp_path / "cache", [([value], 0, "") for value in ids])
     assert split.values("ids").tolist() == ids
@@ -123,7 +123,7 @@ def test_a_column_is_widened_when_later_rows_need_it(tmp_path: Path, monkeypatch
 def test_the_digest_is_of_content_and_order_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [([1, 2], 0, "a"), ([3], 1, "b")]
     digest = write(tmp_path / "one", rows).digest
-    monkeypatch.setattr(cache_writing, "_VALUES_PER_FLUSH", 1)
+    monkeypatch.setattr(splits, "_VALUES_PER_FLUSH", 1)
     assert write(tmp_path / "two", rows, split="test").digest == digest
     moved = [([1], 0, "a"), ([2, 3], 1, "b")]
     others = [rows[::-1], [*rows, rows[0]], moved, [([1, 2], 1, "a"), rows[1]], [([1, 2], 0, "ab"), ([3], 1, "")]]
@@ -271,7 +271,7 @@ def full_disk(*_: object) -> None:
 
 
 def test_a_full_disk_is_refused_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_writing, "_append", full_disk)
+    monkeypatch.setattr(splits, "_append", full_disk)
     with pytest.raises(ConfigError, match=r"No space left on device. Set LIGHTRAIL_CACHE"):
         build_once(tmp_path / "cache", add_one)
     assert [path.name for path in tmp_path.iterdir()] == ["cache.lock"]

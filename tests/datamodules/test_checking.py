@@ -8,19 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightrail.datamodules.checking import (
-    DataReport,
-    Remedies,
-    SplitFacts,
-    conflicts,
-    cut_shares,
-    find,
-    imbalance,
-    length_percentiles,
-    repeats,
-    report_on,
-    shared,
-)
+from lightrail.datamodules.checking import DataReport, Remedies, SplitFacts, report_on
+from lightrail.datamodules.checking.facts import conflicts, cut_shares, imbalance, length_percentiles, repeats, shared
+from lightrail.datamodules.checking.findings import find
 from lightrail.datamodules.reading import ReadingNotes
 
 SMALL = st.lists(st.integers(0, 6), max_size=30)

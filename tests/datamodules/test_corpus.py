@@ -25,9 +25,8 @@ from lightrail.datamodules.cache import cache_folder
 from lightrail.datamodules.cache.splitting import split_of
 from lightrail.datamodules.causal_lm import CausalLMData
 from lightrail.datamodules.corpus import encoding, shards
-from lightrail.datamodules.corpus.documents import Document, read_documents
-from lightrail.datamodules.corpus.shards import CorpusReading, Shard, shards_of
-from lightrail.datamodules.corpus.workers import run_jobs
+from lightrail.datamodules.corpus.encoding import run_jobs
+from lightrail.datamodules.corpus.shards import CorpusReading, Document, Shard, read_documents, shards_of
 from lightrail.datamodules.reading import ReadingNotes
 from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.project.basics.errors import DataError
@@ -132,7 +131,7 @@ def test_the_same_text_is_read_from_every_format(tmp_path: Path) -> None:
 def test_a_file_that_is_one_document_is_read_in_pieces_that_share_a_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_shards: None
 ) -> None:
-    monkeypatch.setattr("lightrail.datamodules.corpus.documents.CHARACTERS_PER_PIECE", 300)
+    monkeypatch.setattr("lightrail.datamodules.corpus.shards.CHARACTERS_PER_PIECE", 300)
     names = ["validation_path", "test_path"]
     path = lines(tmp_path, "train.txt", *SENTENCES)
     others: dict[str, Any] = {name: lines(tmp_path, f"{name}.txt", *SENTENCES[:100], name) for name in names}
@@ -253,7 +252,7 @@ def _own_process(_: int) -> int:
 
 WAITING = """
 import sys
-from lightrail.datamodules.corpus.workers import run_jobs
+from lightrail.datamodules.corpus.encoding import run_jobs
 if __name__ == "__main__":
     import time
     list(run_jobs(time.sleep, [3600, 3600], None, num_processes=2, sizes=[1, 1], title="waiting"))

@@ -32,8 +32,8 @@ def test_edits_of_known_pairs() -> None:
     ]
 
 
-@settings(max_examples=300)
-@given(hanzi, hanzi)
+@settings(max_examples=300, deadline=None)
+@given(*[hanzi | st.text(st.sampled_from("你好我\U00020000"), max_size=80)] * 2)
 def test_edits_are_the_levenshtein_distance(one: str, other: str) -> None:
     assert num_edits(one, other) == edit_distance(one, other)
 

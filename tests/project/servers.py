@@ -8,20 +8,24 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from lightrail.project.commands import ui
+from tests.children import SECONDS_TO_HANG
 
 
 class MlflowServer:
     """`mlflow server` on a free port of this machine, with its artifacts in `folder`."""
 
     def __init__(self, store: str, folder: Path) -> None:
-        self.port = ui._free_port()
+        self.port = ui._usable_port(0)
         self.uri = f"http://{ui.HOST}:{self.port}"
         self._command = [
             *(sys.executable, "-m", "mlflow", "server"),
@@ -39,7 +43,13 @@ class MlflowServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        ui._wait_until_it_answers(self._process, f"{self.uri}/")
+        deadline = time.monotonic() + SECONDS_TO_HANG
+        while self._process.poll() is None and time.monotonic() < deadline:
+            with suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+                urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()
+                return
+            time.sleep(0.2)
+        raise AssertionError(f"MLflow's server does not answer at {self.uri}")
 
     def hang(self) -> None:
         """Take connections, and say nothing more."""
@@ -57,7 +67,7 @@ class Postgres:
     """A cluster of its own in `folder`, which the user who runs it must reach."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = ui._free_port()
+        self.port = ui._usable_port(0)
         self.uri = f"postgresql+psycopg2://postgres@127.0.0.1:{self.port}/postgres"
         self._folder = folder
         self._user = _unprivileged() if os.getuid() == 0 else None  # PostgreSQL does not run as root

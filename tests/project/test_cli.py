@@ -37,6 +37,19 @@ def test_help_and_list_import_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[0, 0, 0, 0]"
 
 
+@pytest.mark.parametrize("command", ["list runs", "sync", "ui", "compare", "export", "generate"])
+def test_a_command_without_a_configuration_refuses_options_without_the_heavy_libraries(command: str) -> None:
+    probe = (
+        "import sys; from lightrail.project.cli import main; words = sys.argv[1:];"
+        "statuses = [main([*words, more]) for more in ('--help', '--tracking.url', '--trackinguri=x')];"
+        f"print(statuses, *sorted({HEAVY} & {{name.split('.')[0] for name in sys.modules}}))"
+    )
+    done = subprocess.run([sys.executable, "-c", probe, *command.split()], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[0, 2, 2]"
+    refusal = f"lightrail: error: lightrail {command}: no option {{}}. Did you mean --tracking.uri?"
+    assert done.stderr.splitlines() == [refusal.format("--tracking.url"), refusal.format("--trackinguri")]
+
+
 def test_the_module_runs_as_the_command() -> None:
     refused = output_of("fti", "--config", "x")
     assert (refused.returncode, refused.stdout) == (2, "")

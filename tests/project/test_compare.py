@@ -247,7 +247,7 @@ def test_metrics_are_chosen_and_corrected_for_alone(made_up: MadeUp) -> None:
         (["--resamples=5"], "--resamples 5: give at least 100"),
         (["--resamples=many"], "invalid int value: 'many'"),
         (["--num_examples=-1"], "--num_examples -1: give 0 or more"),
-        (["--out=x.md"], "unrecognized arguments: --out=x.md"),
+        (["--out=x.md"], "no option --out. Did you mean --output?"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(made_up: MadeUp, arguments: Sequence[str], said: str) -> None:

@@ -11,10 +11,8 @@ import pytest
 from lightrail.lightning_modules.metrics.language_scores import BitsPerUnit, Perplexity
 from lightrail.lightning_modules.metrics.scores import Score, SumRatio, WeightedMean
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.comparing.as_json import as_json
-from lightrail.project.comparing.common_texts import with_common_texts
-from lightrail.project.comparing.comparison import Comparison, compare
-from lightrail.project.comparing.entries import Entry, ScoredRun
+from lightrail.project.comparing.comparison import Comparison, as_json, compare
+from lightrail.project.comparing.entries import Entry, ScoredRun, with_common_texts
 from lightrail.project.comparing.markdown import as_markdown
 from lightrail.project.comparing.page import as_html
 from lightrail.project.models.predictions import write_predictions

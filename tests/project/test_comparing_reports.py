@@ -18,12 +18,10 @@ import pytest
 from lightrail.lightning_modules.metrics.ranking import MacroAuroc
 from lightrail.lightning_modules.metrics.scores import MacroF1, Score, ShareEqual, WeightedMean
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.comparing.as_json import as_json
-from lightrail.project.comparing.comparison import Comparison, compare, different_settings
+from lightrail.project.comparing.comparison import Comparison, as_json, compare, different_settings
 from lightrail.project.comparing.entries import Entry, ScoredRun
-from lightrail.project.comparing.markdown import as_markdown
+from lightrail.project.comparing.markdown import as_markdown, number, probability, short_setting, short_value
 from lightrail.project.comparing.page import as_html
-from lightrail.project.comparing.words import number, probability, short_setting, short_value
 
 pytestmark = pytest.mark.pictures
 

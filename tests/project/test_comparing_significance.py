@@ -9,10 +9,18 @@ from scipy import stats
 
 from benchmarks.comparing import MADE_WORSE, World, alarms
 from lightrail.lightning_modules.metrics.scores import Columns, Score, ShareZero, SumRatio, Values, WeightedMean
-from lightrail.project.comparing import resampling
+from lightrail.project.comparing import significance
 from lightrail.project.comparing.measuring import Difference, measure
-from lightrail.project.comparing.resampling import bootstrap_sums, swapped_sums
-from lightrail.project.comparing.significance import Spread, holm, mcnemar, share_as_large, student_interval, student_p
+from lightrail.project.comparing.significance import (
+    Spread,
+    bootstrap_sums,
+    holm,
+    mcnemar,
+    share_as_large,
+    student_interval,
+    student_p,
+    swapped_sums,
+)
 
 RATE: dict[str, Score] = {"rate": SumRatio(numerator="num_edits", denominator="num_hanzi", higher_is_better=False)}
 ZERO: dict[str, Score] = {"zero": ShareZero(column="num_edits")}
@@ -189,7 +197,7 @@ def test_a_loss_that_is_not_a_number_spoils_no_other_metric() -> None:
 def test_the_same_comparison_gives_the_same_numbers_in_any_part_size(monkeypatch: pytest.MonkeyPatch) -> None:
     statistics = RATE["rate"].statistics(answers(64, seed=1))
     whole = list(bootstrap_sums(statistics, 100, seed=3))
-    monkeypatch.setattr(resampling, "PART_NUMBERS", 64 * 7)
+    monkeypatch.setattr(significance, "PART_NUMBERS", 64 * 7)
     parts = list(bootstrap_sums(statistics, 100, seed=3))
     assert [len(part) for part in parts] == [7] * 14 + [2]
     assert np.array_equal(np.concatenate(parts), np.concatenate(whole))

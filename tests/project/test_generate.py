@@ -97,7 +97,7 @@ def test_stop_strings_end_a_text(checkpoint: str) -> None:
         (["--num_samples=0"], "--num_samples: expected a whole number of at least 1, found 0."),
         (["--max_tokens=many"], "argument --max_tokens: invalid int value: 'many'. `lightrail generate --help` lists"),
         (["--stop="], "--stop is empty"),
-        (["--tempreature=1"], "unrecognized arguments: --tempreature=1"),
+        (["--tempreature=1"], "no option --tempreature. Did you mean --temperature?"),
         (["another"], "takes one run or folder, found 2"),
         (["--chat"], "--chat: the tokenizer of this model has no chat template. Leave --chat out."),
         (["--prompts=nowhere.txt"], "--prompts nowhere.txt: "),

@@ -121,7 +121,13 @@ def test_the_last_runs_are_listed_and_one_whose_process_is_gone_is_closed(store:
     assert finished.run_id in {row.split()[0] for row in rows}
 
 
-@pytest.mark.parametrize(("arguments", "message"), [(["--x=1"], "takes --tracking.uri alone"), (["x"], "Unexpected")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tracking.url=1"], "no option --tracking.url. Did you mean --tracking.uri?"),
+        (["x"], "unexpected argument 'x'"),
+    ],
+)
 def test_an_option_of_list_runs_that_there_is_not_is_refused(arguments: list[str], message: str) -> None:
     outcome = lightrail("list", "runs", *arguments)
     assert outcome.status == 2

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from lightrail.project.basics.catalogue import ROOT
-from lightrail.project.reproducing.advice import _package
-from lightrail.project.reproducing.code_changes import changed_places
-from lightrail.project.reproducing.hardware_changes import hardware_changes
+from lightrail.project.commands.reproduce import _package
+from lightrail.project.reproducing.code import OWN_FILE, changed_places, present_file, present_files
+from lightrail.project.reproducing.environment_changes import hardware_changes, needed_packages
 from lightrail.project.reproducing.outcome import (
     History,
     MetricPair,
@@ -22,8 +22,6 @@ from lightrail.project.reproducing.outcome import (
     in_few_words,
     table,
 )
-from lightrail.project.reproducing.package_changes import needed_packages
-from lightrail.project.reproducing.stored_repository import OWN_FILE, present_file, present_files
 from lightrail.project.reproducing.survey import Survey
 
 CURVE: History = [(1, 0.5), (2, 0.25), (3, math.nan)]

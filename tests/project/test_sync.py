@@ -158,5 +158,5 @@ def test_a_store_that_does_not_answer_and_an_unknown_setting_are_refused() -> No
     done = lightrail("sync", "--tracking.url=x")
     assert (done.status, done.err) == (
         2,
-        "lightrail: error: lightrail sync takes --tracking.uri URI alone, and not --tracking.url=x.\n",
+        "lightrail: error: lightrail sync: no option --tracking.url. Did you mean --tracking.uri?\n",
     )

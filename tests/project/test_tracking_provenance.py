@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lightrail.project.provenance import code_files, repositories
+from lightrail.project.provenance import code as code_of_runs
 from lightrail.project.provenance import recording as provenance
-from lightrail.project.provenance.code_files import with_imports
+from lightrail.project.provenance.code import with_imports
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -28,8 +28,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(folder, "add", ".")
     git(folder, "commit", "--quiet", "--message", "first")
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(code_files, "ROOT", tmp_path)
-    monkeypatch.setattr(code_files, "_imported_files", lambda: iter([]))
+    monkeypatch.setattr(code_of_runs, "ROOT", tmp_path)
+    monkeypatch.setattr(code_of_runs, "_imported_files", lambda: iter([]))
     return folder
 
 
@@ -138,7 +138,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(source, "init", "--quiet")
     git(source, "commit", "--quiet", "--allow-empty", "--message", "lightrail")
     (source / "project" / "changed.py").write_text("")
-    monkeypatch.setattr(code_files, "ROOT", source)
+    monkeypatch.setattr(code_of_runs, "ROOT", source)
     return source
 
 
@@ -161,7 +161,7 @@ def test_the_code_is_each_file_with_its_digest_and_its_place_in_a_repository(
     (repository / "src" / "mine").mkdir(parents=True)
     (repository / "src" / "mine" / "model.py").write_text("from mine import parts\n")
     (repository / "src" / "mine" / "parts.py").write_text("b = 1\n")
-    monkeypatch.setattr(code_files, "_imported_files", lambda: iter([(repository / "src", "mine/model.py")]))
+    monkeypatch.setattr(code_of_runs, "_imported_files", lambda: iter([(repository / "src", "mine/model.py")]))
     provenance.write_environment(tmp_path / "environment")
     code = json.loads((tmp_path / "environment" / "code.json").read_text())
     assert code["working_folder"] == str(repository)
@@ -174,13 +174,13 @@ def test_the_code_is_each_file_with_its_digest_and_its_place_in_a_repository(
     assert (own["repository"], own["inside"], list(own["files"])) == (1, ".", ["project/changed.py"])
     assert (brought["repository"], brought["inside"]) == (0, "src")
     assert brought["files"] == {
-        name: code_files.digest_of_content((repository / "src" / name).read_bytes())
+        name: code_of_runs.digest_of_content((repository / "src" / name).read_bytes())
         for name in ("mine/model.py", "mine/parts.py")
     }
 
 
 def test_modules_in_memory_that_are_not_installed_are_code_of_the_run() -> None:
-    names = {name for source in code_files.source_folders() for name in source.files}
+    names = {name for source in code_of_runs.source_folders() for name in source.files}
     assert {"project/cli.py", "datamodules/base.py", "tests/project/test_tracking_provenance.py"} < names
     assert not [name for name in names if name.startswith(("torch", "json", "pytest"))]
 
@@ -231,7 +231,7 @@ def test_what_cannot_be_recorded_does_not_fail_a_run(
         raise RuntimeError("as asked")
 
     (repository / "code.py").write_text("a = 2\n")
-    monkeypatch.setattr(repositories.Repository, "patch", fail)
+    monkeypatch.setattr(code_of_runs.Repository, "patch", fail)
     for name in ("packages", "hardware", "source_folders"):
         monkeypatch.setattr(provenance, name, fail)
     provenance.write_environment(tmp_path / "environment")

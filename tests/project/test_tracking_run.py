@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from lightrail.datamodules.base import SplitSummary
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.tracking import run as starting
-from lightrail.project.tracking.inputs import flatten, log_inputs
+from lightrail.project.tracking.logger import flatten, log_inputs
 from lightrail.project.tracking.run import Terminated, TrackedRun, continue_run, start_run
 from lightrail.project.tracking.settings import TrackingConfig
 

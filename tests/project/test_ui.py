@@ -1,11 +1,9 @@
-"""`lightrail ui`, with a small server in MLflow's place: the real one takes ten seconds to start."""
+"""`lightrail ui`, with a small program in the place of MLflow's server, which takes ten seconds to start."""
 
-import os
+import re
 import signal
 import socket
-import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import psutil
@@ -15,27 +13,15 @@ from lightrail.project.basics.errors import ConfigError
 from lightrail.project.commands import ui
 from lightrail.project.tracking.run import start_run
 from lightrail.project.tracking.settings import TrackingConfig
-from tests.children import SECONDS_TO_HANG
+from tests.children import SECONDS_TO_HANG, Child, wait_for
 
-STAND_IN = """
-import subprocess, sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
-
-class Healthy(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-    def log_message(self, *args):
-        pass
-
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-HTTPServer(("127.0.0.1", int(sys.argv[1])), Healthy).serve_forever()
+SERVES = """
+import sys
+from lightrail.project.commands import ui
+server = "import sys, time; print('serving on', sys.argv[1], flush=True); time.sleep(600)"
+ui._command = lambda uri, port: [sys.executable, "-c", server, f"{uri} {port}"]
+sys.exit(ui.run(sys.argv[1:]))
 """
-
-
-@pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ui, "_command", lambda _, port: [sys.executable, "-c", STAND_IN, str(port)])
 
 
 def test_a_store_that_is_a_server_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,31 +41,25 @@ def test_a_port_in_use_is_refused(store: str) -> None:
             ui.run(["--tracking.uri", store, "--port", str(port)])
 
 
-def test_the_last_run_is_named_and_control_c_leaves_no_process(
-    store: str, stand_in: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_address_is_named_and_a_signal_leaves_no_process(store: str, number: signal.Signals) -> None:
     start_run(TrackingConfig(uri=store), {}, {})
-    last = start_run(TrackingConfig(uri=store), {}, {})
-    before = set(psutil.Process().children(recursive=True))  # of tests that ran earlier
-    children: list[psutil.Process] = []
-
-    def interrupt(server: subprocess.Popen[bytes], address: str) -> None:
-        wait(server, address)
-        children.extend(set(psutil.Process().children(recursive=True)) - before)
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-
-    wait = ui._wait_until_it_answers
-    monkeypatch.setattr(ui, "_wait_until_it_answers", interrupt)
-    assert ui.run(["--tracking.uri", store, "--port", "0"]) == 0
-    assert last.address in capsys.readouterr().out
-    assert len(children) == 2
-    assert psutil.wait_procs(children, timeout=SECONDS_TO_HANG)[1] == []
+    process = Child(["--tracking.uri", store, "--port", "0"], program=SERVES)
+    wait_for(lambda: "serving on" in process._outputs[0].text, process)
+    server = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    out, err = process.communicate()
+    found = re.search(rf"{re.escape(store)} at http://127.0.0.1:([1-9]\d*)/", out)
+    assert found
+    assert f"serving on {store} {found[1]}" in out
+    assert (process.returncode, err, len(server)) == (0, "", 1)
+    assert psutil.wait_procs(server, timeout=SECONDS_TO_HANG)[1] == []
 
 
-def test_a_server_that_ends_is_reported(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_status_of_a_server_that_ends_is_given(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    start_run(TrackingConfig(uri=store), {}, {})
     monkeypatch.setattr(ui, "_command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
-    with pytest.raises(ConfigError, match="ended with status 3"):
-        ui.run(["--tracking.uri", store, "--port", "0"])
+    assert ui.run(["--tracking.uri", store, "--port", "0"]) == 3
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own, while its server is imported

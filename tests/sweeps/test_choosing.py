@@ -9,7 +9,7 @@ from optuna.samplers import TPESampler
 
 from lightrail.project.basics.errors import ConfigError
 from lightrail.sweeps.search.definition import SAMPLER
-from lightrail.sweeps.search.samplers import build_pruner, build_sampler
+from lightrail.sweeps.search.driver import build_pruner, build_sampler
 
 
 def test_a_class_is_named_in_short_or_in_full() -> None:

@@ -16,7 +16,7 @@ from scipy import stats
 
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import Configuration
-from lightrail.sweeps.report import conclude
+from lightrail.sweeps.report.concluding import conclude
 from lightrail.sweeps.search.confirming import Confirmation, compare, confirm, confirmation_of, fresh_seeds
 from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.search.study import open_storage, open_study
@@ -76,7 +76,7 @@ def told(sweep: Sweep) -> optuna.Study:
 
 
 def run(study: optuna.Study, sweep: Sweep, *trainers: Trainer) -> None:
-    confirm(study, sweep, "the parent", trainers, trainers[0].is_stopping)
+    confirm(study, sweep, trainers, trainers[0].is_stopping)
 
 
 def confirmed(study: optuna.Study, sweep: Sweep) -> Confirmation:
@@ -97,8 +97,6 @@ def test_the_best_are_trained_again_with_seeds_that_no_trial_had(tmp_path: Path)
         settings = sweep.space.suggest(FixedTrial(study.trials[number].params))
         assert call["configuration"] == sweep.configuration(settings, seed)
         assert call["tags"] == {
-            "mlflow.parentRunId": "the parent",
-            "lightrail.parent_study": "tiny",
             "lightrail.trial": str(number),
             "lightrail.confirm": "true",
         }

@@ -9,7 +9,7 @@ import yaml
 from lightrail.project.basics.catalogue import sweep_files
 from lightrail.project.basics.errors import ConfigError
 from lightrail.sweeps.search.definition import load
-from lightrail.sweeps.search.samplers import build_pruner
+from lightrail.sweeps.search.driver import build_pruner
 from lightrail.sweeps.search.warm_start import setting
 from tests.sweeps.made_studies import SPACE, make_sweep
 

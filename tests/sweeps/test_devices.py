@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lightrail.project.basics.errors import ConfigError
-from lightrail.sweeps.search import devices
+from lightrail.sweeps.search import driver
 from lightrail.sweeps.search.definition import ResourceConfig
-from lightrail.sweeps.search.devices import shares, usable_gpus
+from lightrail.sweeps.search.driver import shares, usable_gpus
 from lightrail.sweeps.trials.messages import Assignment
 from lightrail.sweeps.trials.trial import _prepare
 
@@ -30,7 +30,7 @@ FOUR = ["0", "1", "2", "3"]
 def test_workers_get_devices_and_threads_of_their_own(
     resources: ResourceConfig, gpus: list[str], expected: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(devices, "usable_cores", lambda: 8)
+    monkeypatch.setattr(driver, "usable_cores", lambda: 8)
     assert shares(resources, gpus) == expected
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lightrail.project.configuration import Configuration
-from lightrail.sweeps.trials.smaller_batches import with_half_batches
+from lightrail.sweeps.search.worker import with_half_batches
 
 
 def configuration(batch: dict[str, Any] | None, accumulation: int = 1) -> Configuration:

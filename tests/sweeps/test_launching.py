@@ -10,7 +10,7 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
-from lightrail.sweeps.launching.driver_process import DriverProcess
+from lightrail.sweeps.launching import DriverProcess
 from lightrail.sweeps.search.study import RUNS
 from tests.children import SECONDS_TO_HANG
 from tests.sweeps.sweeping import TinySweep, processes_of

@@ -1,14 +1,119 @@
-"""The git repositories that a run's code lies in, as they stand. Leaves index and files of each as they are."""
+"""The code that a process runs: its files with their digests, and the git repositories that they are in."""
 
+import ast
+import hashlib
 import os
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
 import tempfile
-from collections.abc import Iterable, Mapping
-from functools import cached_property
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Set
+from functools import cached_property, lru_cache
+from pathlib import Path, PurePath
+from types import ModuleType
 from typing import NamedTuple
+
+from lightrail.project.basics.catalogue import FOLDERS, ROOT
+from lightrail.project.basics.logs import OWN_PACKAGE
+
+
+def with_imports(folder: Path, names: Iterable[str], known: Set[str]) -> set[str]:
+    """Add to files of `folder` all others there that they import, directly or not, anywhere in their text.
+
+    Args:
+        names: `package/module.py`, relative to `folder`.
+        known: further files, in the result too, into which one need not look.
+    """
+    found = set(known)
+    waiting = set(names) - found
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        waiting |= {file for module in _modules(folder, name) for file in _files(folder, module)} - found
+    return found
+
+
+def _modules(folder: Path, name: str) -> Iterator[tuple[str, ...]]:
+    """What a file may import; of `from a import b`, `b` may be a module or not."""
+    try:
+        imports = _imports((folder / name).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return
+    package = PurePath(name).parent.parts
+    for level, module in imports:
+        yield (*package[: len(package) - level + 1], *module) if level else module
+
+
+@lru_cache(maxsize=1024)  # a run asks twice, and trials ask for the same files again
+def _imports(text: bytes) -> list[tuple[int, tuple[str, ...]]]:
+    """What a text may import: each by its level, 0 for what is absolute, and its name."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found += [(0, tuple(alias.name.split("."))) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = tuple(node.module.split(".")) if node.module else ()
+            found += [(node.level, (*base, *alias.name.split("."))) for alias in node.names]
+    return found
+
+
+def _files(folder: Path, module: tuple[str, ...]) -> Iterator[str]:
+    """The files that importing a module runs, as far as they are in the folder: its packages' first."""
+    for length in range(1, len(module) + 1):
+        path = Path(*module[:length])
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if (folder / file).is_file():
+                yield file.as_posix()
+
+
+class SourceFolder(NamedTuple):
+    """A folder that packages are imported from."""
+
+    folder: Path
+    files: list[str]
+    """Relative to the folder, `package/module.py`."""
+
+    def digests(self) -> dict[str, str]:
+        """Digest the content of each file."""
+        return {name: digest_of_content((self.folder / name).read_bytes()) for name in self.files}
+
+
+def digest_of_content(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def source_folders() -> list[SourceFolder]:
+    """Return lightrail's own folder first, then those of other modules in memory which are not installed packages.
+
+    Call it when the classes of the configuration have been imported.
+    """
+    own = {file.relative_to(ROOT).as_posix() for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")}
+    found = {ROOT: own}
+    brought: dict[Path, set[str]] = defaultdict(set)
+    for folder, name in _imported_files():
+        brought[folder].add(name)
+    for folder, names in brought.items():
+        found[folder] = with_imports(folder, names, known=found.get(folder, set()))
+    return [SourceFolder(folder, sorted(files)) for folder, files in found.items()]
+
+
+def _imported_files() -> Iterator[tuple[Path, str]]:
+    """The folder and the relative name of each module's file, as far as its name tells them."""
+    installed = tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib"))
+    for name, module in list(sys.modules.items()):
+        file = vars(module).get("__file__") if isinstance(module, ModuleType) else None
+        if not isinstance(file, str) or name in ("__main__", "__mp_main__") or name.split(".")[0] == OWN_PACKAGE:
+            continue
+        if file.startswith(installed) or "/site-packages/" in file or "/dist-packages/" in file:
+            continue
+        relative = Path(*name.split("."))
+        for candidate in (relative.with_suffix(".py"), relative / "__init__.py"):
+            if Path(file).parts[-len(candidate.parts) :] == candidate.parts and Path(file).is_file():
+                yield Path(file).absolute().parents[len(candidate.parts) - 1], candidate.as_posix()
+
 
 COMMAND_SECONDS = 10
 SOURCE_FILES = (

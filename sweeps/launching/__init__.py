@@ -1,3 +1,0 @@
-from lightrail.sweeps.launching.launching import launch
-
-__all__ = ["launch"]
