@@ -12,8 +12,9 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from tests.children import ALIVE
+from tests.support.children import ALIVE
 
+pytest_plugins = ["tests.support.stores"]
 OPEN_FILES, MAX_OPEN_FILES = Path("/proc/self/fd"), 500
 
 gc.disable()  # till all is imported: there is nothing to collect

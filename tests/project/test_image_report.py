@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lightrail.datamodules.image_classification import ImageClassificationData
 from lightrail.project.figures.image_report import draw_worst_images
-from tests.pictures import bars, write_folder, write_idx
+from tests.support.pictures import bars, write_folder, write_idx
 
 pytestmark = pytest.mark.pictures
 

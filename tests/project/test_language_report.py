@@ -9,8 +9,8 @@ import pytest
 from matplotlib.axes import Axes
 
 from lightrail.project.figures.plots import draw_loss_by_position
-from tests.lightning_modules.test_causal_lm import OURS, TEXTS, write_texts
-from tests.project.running import FOUR_STEPS, QUIET, RecordedRun, lightrail
+from tests.support.running import FOUR_STEPS, QUIET, RecordedRun, lightrail
+from tests.support.tasks.causal_lm import OURS, TEXTS, write_texts
 
 pytestmark = pytest.mark.pictures
 

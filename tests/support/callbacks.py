@@ -1,7 +1,9 @@
-"""What goes wrong in a training, by a setting that a sweep can vary; a slow one; and one that shows its weights."""
+"""Callbacks for trainings of the tests: what goes wrong, is interrupted or slow, by settings that a sweep can vary."""
 
 import hashlib
 import math
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +11,9 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+ALLOW = "--allow_modules=tests.support.callbacks"
+"""What a command is given to use these."""
+EVERY_STEP = "--tracking.checkpoint.every_minutes=0"
 How = Literal["well", "crash", "nan", "memory", "memory of a GPU", "small memory"]
 
 
@@ -65,3 +70,74 @@ class Weights(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         with self.file.open("a", encoding="utf-8") as file:
             file.write(f"{trainer.global_step} {type(exception).__name__}\n")
+
+
+class Interrupt(Callback):
+    """Raises KeyboardInterrupt after an optimizer step, once for each marker file that is not there yet."""
+
+    def __init__(self, marker: str, step: int = 3) -> None:
+        self.marker, self.step = Path(marker), step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        if trainer.global_step == self.step and not self.marker.exists():
+            self.marker.touch()
+            raise KeyboardInterrupt
+
+
+class InterruptSeed(Callback):
+    """Raises KeyboardInterrupt after the second step of the second run that trains with it, once."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        (self.folder / f"{len(list(self.folder.iterdir()))}").touch()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        if trainer.global_step == 2 and len(list(self.folder.iterdir())) == 2:
+            raise KeyboardInterrupt
+
+
+class WarnAt(Callback):
+    """Sends the signal that SLURM warns with, at a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+
+class RaiseAt(Callback):
+    """Goes wrong at the end of an optimizer step."""
+
+    def __init__(self, step: int, error: Literal["RuntimeError", "KeyboardInterrupt"] = "RuntimeError") -> None:
+        self.step, self.error = step, error
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            raise {"RuntimeError": RuntimeError, "KeyboardInterrupt": KeyboardInterrupt}[self.error]("as asked")
+
+
+class SpoilAt(Callback):
+    """Turns all weights round before an optimizer step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.global_step + 1 == self.step:
+            with torch.no_grad():
+                for parameter in pl_module.parameters():
+                    parameter.neg_()
+
+
+class Slow(Callback):
+    """Takes its time after each batch, as a larger network would."""
+
+    def __init__(self, seconds: float = 0.05) -> None:
+        self.seconds = seconds
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        time.sleep(self.seconds)

@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 
 from lightrail.sweeps.launching.driver_process import DriverProcess
 from lightrail.sweeps.search.study import RUNS
-from tests.children import SECONDS_TO_HANG
-from tests.sweeps.sweeping import TinySweep, processes_of
+from tests.support.children import SECONDS_TO_HANG
+from tests.support.sweeping import TinySweep, processes_of
 
 ON_THIS_MACHINE = ["--launcher=slurm", "--cluster.executor=local", "--cluster.parameters.timeout_min=10"]
 
