@@ -27,8 +27,6 @@ from tests.support.guides import EVERY_SPLIT_HAS_ROWS, FILES, OF_THE_CHECKPOINT,
 from tests.support.running import Outcome, lightrail
 from tests.support.tasks.causal_lm import write_gpt2
 
-pytestmark = pytest.mark.pictures
-
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCED = re.compile(r"^ *```(?P<language>.*)\n(?P<text>(?:.*\n)*?) *```$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)[^)]*\)|<(?:img|a)\b[^>]*?(?:src|href)=\"([^\"]+)\"")
@@ -271,6 +269,7 @@ def test_experiments_are_shipped() -> None:
     assert experiment_files().keys() >= {"pinyin", "pinyin_baseline", "text_classification"}
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("name", experiment_files())
 def test_a_shipped_experiment_trains_a_step_and_is_tested(name: str, run_id: str) -> None:
     outcome = lightrail("fit", *tiny(["--config", name]))

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from tests.support import blank_figures  # noqa: F401 - in trials and drivers too, which import what they are allowed
+
 ALLOW = "--allow_modules=tests.support.callbacks"
 """What a command is given to use these."""
 EVERY_STEP = "--tracking.checkpoint.every_minutes=0"
@@ -42,6 +44,23 @@ class Going(Callback):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         if self.how == "memory" or (self.how == "small memory" and len(batch["id"]) > 3):
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: not enough memory")
+
+
+class Together(Callback):
+    """Lets a training go on once so many trainings have begun.
+
+    Args:
+        folder: for a file of each process that trains.
+    """
+
+    def __init__(self, folder: str, number: int = 2) -> None:
+        self.folder, self.number = Path(folder), number
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / f"{os.getpid()}").touch()
+        while len(list(self.folder.iterdir())) < self.number:
+            time.sleep(0.1)
 
 
 class Weights(Callback):
