@@ -5,15 +5,14 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from matplotlib.figure import Figure
-from PIL import Image
 
-from tests.children import ALIVE
+from tests.support.blank_figures import DRAWS_FIGURES
+from tests.support.children import ALIVE
 
+pytest_plugins = ["tests.support.stores"]
 OPEN_FILES, MAX_OPEN_FILES = Path("/proc/self/fd"), 500
 
 gc.disable()  # till all is imported: there is nothing to collect
@@ -30,15 +29,10 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before what fixtures of a whole file train
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Leave pictures blank but in the tests marked `pictures`: two fifths of a tiny training's time went into them."""
-    Figure.savefig = _save if item.get_closest_marker("pictures") else _save_blank  # type: ignore[method-assign, assignment]
-
-
-_save = Figure.savefig
-
-
-def _save_blank(_figure: Figure, path: Path, **_: Any) -> None:
-    Image.new("L", (1, 1)).save(path, "png")
+    """Leave figures blank but in the tests marked `pictures`."""
+    os.environ.pop(DRAWS_FIGURES, None)
+    if item.get_closest_marker("pictures"):
+        os.environ[DRAWS_FIGURES] = "1"
 
 
 @pytest.fixture(autouse=True)

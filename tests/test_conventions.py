@@ -102,6 +102,13 @@ def packages_hold_imports_or_nothing(file: Path, tree: ast.Module) -> Iterator[s
             yield f"{file}:{node.lineno}: an __init__.py holds imports or nothing"
 
 
+def what_tests_share_is_in_support(file: Path, tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        for name in imported_names(node):
+            if re.match(r"tests\.(?!(support|golden)\.)|tests\..*\b(test_|conftest)", f"{name}."):
+                yield f"{file}:{node.lineno}: imports {name}; move what tests share to tests/support"  # type: ignore[attr-defined]
+
+
 RULES: dict[Rule, dict[str, list[str]]] = {
     tasks_and_data_are_final_and_one_level_deep: {
         "lightning_modules/x.py": [
@@ -126,7 +133,7 @@ RULES: dict[Rule, dict[str, list[str]]] = {
         ],
         "project/x.py": ["import lightrail.sweeps", "from tests import contract"],
         "project/basics/x.py": ["from lightrail.project.running import build", "import lightrail.datamodules"],
-        "sweeps/x.py": ["from tests.contract import TaskContract"],
+        "sweeps/x.py": ["from tests.support.contract import TaskContract"],
     },
     files_are_named_after_what_they_do: {"project/utils.py": [""], "datamodules/reading/helpers.py": ["x = 1"]},
     files_are_short: {"project/x.py": ["\n" * 400 + "x = 1"]},
@@ -134,6 +141,16 @@ RULES: dict[Rule, dict[str, list[str]]] = {
     nothing_is_printed_outside_commands: {
         "datamodules/x.py": ["def f():\n    print('x')"],
         "project/build.py": ["print()"],
+    },
+    what_tests_share_is_in_support: {
+        "tests/test_x.py": [
+            "from tests.project.test_y import lines",
+            "def f():\n    import tests.test_y",
+            "from tests import test_y",
+            "from tests.golden.test_y import lines",
+        ],
+        "tests/sweeps/conftest.py": ["from tests.project.conftest import store", "from tests.tiny import Signs"],
+        "benchmarks/x.py": ["from tests.sweeps.sweeping import TinySweep"],
     },
     packages_hold_imports_or_nothing: {"sweeps/__init__.py": ["def f(): ...", "__version__ = '1'"]},
 }
@@ -148,6 +165,7 @@ KEPT = {
     + "\n" * 90
     + "'''\n"
     + "    x = 1\n" * 45,
+    "tests/test_x.py": "from tests.support import tiny\nfrom tests.support.tiny import f\nimport tests.golden.write",
     "project/__init__.py": '"""Text."""\nfrom lightrail.project.running.build import build\n__all__ = ["build"]',
 }
 """Sources that keep every rule."""

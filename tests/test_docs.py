@@ -22,11 +22,10 @@ from lightrail.project.cli import COMMANDS, main
 from lightrail.project.configuration import parse
 from lightrail.project.configuration.sources import take_option
 from lightrail.sweeps.search.definition import load
-from tests.lightning_modules.test_causal_lm import write_gpt2
-from tests.project.running import Outcome, lightrail
-from tests.project.test_resume import ALLOW
-
-pytestmark = pytest.mark.pictures
+from tests.support.callbacks import ALLOW
+from tests.support.guides import EVERY_SPLIT_HAS_ROWS, FILES, OF_THE_CHECKPOINT, QUIET, SMALL_DATA, class_name
+from tests.support.running import Outcome, lightrail
+from tests.support.tasks.causal_lm import write_gpt2
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCED = re.compile(r"^ *```(?P<language>.*)\n(?P<text>(?:.*\n)*?) *```$", re.MULTILINE)
@@ -34,50 +33,11 @@ LINK = re.compile(r"\]\(([^)\s]+)[^)]*\)|<(?:img|a)\b[^>]*?(?:src|href)=\"([^\"]
 INLINE_SETTINGS = re.compile(r"`(--[^`\s]+ [^`]+)`")
 INLINE_COMMAND = re.compile(r"`(?:[^`\s]*/)?lightrail ([a-z][^`]*)`")
 
-SENTENCES = [
-    f"{who}是{what}。" for who in ("我们", "你", "老师", "他") for what in ("学生", "好人", "行长", "世界", "中国人")
-]
-REVIEWS = [(f"这本书{word}{end}", "+" if word in "好美" else "-") for word in "好坏美丑" for end in "啊了的吧呢"]
 
-
-def tagged(sentence: str) -> str:
-    """Its characters a line each, the first word of two a person."""
-    tags = ["B-PER", "E-PER", *["O"] * (len(sentence) - 2)]
-    return "".join(f"{character} {tag}\n" for character, tag in zip(sentence, tags, strict=True))
-
-
-FILES = {
-    "sentences.txt": "".join(f"{sentence}\n" for sentence in SENTENCES),
-    "reviews.csv": "text,label\n" + "".join(f"{text},{label}\n" for text, label in REVIEWS),
-    "train.tsv": "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in REVIEWS[::2]),
-    "dev.tsv": "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in REVIEWS[1::4]),
-    "test.tsv": "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in REVIEWS[3::4]),
-    "sentences.conll": "".join(f"{tagged(sentence)}\n" for sentence in SENTENCES),
-    "book.txt": "".join(f"{sentence}\n" for sentence in SENTENCES),
-    "plays.txt": " ".join(SENTENCES[4:]),
-    "rest.txt": " ".join(SENTENCES[:4]),
-    "questions.jsonl": "".join(f'{{"question": "{text}", "answer": "{label}"}}\n' for text, label in REVIEWS),
-    "new.txt": "wo men shi hao ren\nni shi shi jie\n",
-    "faster.yaml": "model:\n  init_args:\n    optim:\n      lr: 0.01\n",
-    "my_package.py": "",
-}
-"""What the guides take for granted in the folder one works in."""
-
-SMALL_DATA = {
-    "PinyinData": ["path=sentences.txt"],
-    "TextClassificationData": ["path=reviews.csv"],
-    "EntityData": ["path=sentences.conll"],
-    "ImageClassificationData": ["path=embedded:digits", "test_path=null"],
-    "CausalLMData": ["path=sentences.txt"],
-    "InstructionData": ["path=reviews.csv"],
-}
-"""Settings in place of what is embedded or comes with another package, by the class of the data."""
-QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
 ONE_STEP = [
     *("--trainer.max_steps=1", "--trainer.log_every_n_steps=1"),
     *("--trainer.val_check_interval=1", "--trainer.check_val_every_n_epoch=null"),
 ]
-EVERY_SPLIT_HAS_ROWS = ["--data.split.validation_fraction=0.3", "--data.split.test_fraction=0.3"]
 SMALL_NETWORKS = {
     "TransformerConfig": ["width=16", "depth=1", "num_heads=2", "ngram_buckets=64", "ngram_width=8"],
     "LstmConfig": ["width=16", "ngram_buckets=64", "ngram_width=8"],
@@ -91,8 +51,6 @@ SMALL_NETWORKS = {
     "": [],
 }
 """Settings by the network's class; "" stands for no network."""
-OF_THE_CHECKPOINT = ["--data.tokenizer=gpt", "--data.blocks.length=64"]
-"""What fits the decoder in the folder `gpt`."""
 ABOUT = {"entities.md": "ner", "language_models.md": "causal_lm"}
 """The experiment that a guide's settings are of, where it is not text classification."""
 AS_THEY_STAND = {"list", "sync", "compare", "reproduce", "generate", "export", "--help", "--version"}
@@ -237,10 +195,6 @@ def tiny_sweep(arguments: list[str]) -> list[str]:
     return [*arguments, *small, space, "--n_trials=2", "--enqueue=[]", "--pruner=optuna.pruners.NopPruner"]
 
 
-def class_name(chosen: dict[str, str]) -> str:
-    return chosen["class_path"].rpartition(".")[2]
-
-
 @pytest.mark.parametrize("block", blocks("", "sh", "bash"), ids=lambda block: block.name)
 def test_the_commands_of_a_guide_run(block: Block, run_id: str) -> None:
     assert block.commands
@@ -315,6 +269,7 @@ def test_experiments_are_shipped() -> None:
     assert experiment_files().keys() >= {"pinyin", "pinyin_baseline", "text_classification"}
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("name", experiment_files())
 def test_a_shipped_experiment_trains_a_step_and_is_tested(name: str, run_id: str) -> None:
     outcome = lightrail("fit", *tiny(["--config", name]))

@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 
 from lightrail.project.basics.catalogue import FOLDERS, ROOT
 from lightrail.project.configuration import parse
-from tests.lightning_modules.test_pinyin import TINY, write_sentences
-from tests.project.running import FOUR_STEPS, QUIET
+from tests.support.running import FOUR_STEPS, QUIET
+from tests.support.tasks.pinyin import TINY, write_sentences
 
 MINE = """
 from pathlib import Path

@@ -29,10 +29,14 @@ def with_imports(folder: Path, names: Iterable[str], known: Set[str]) -> set[str
     """
     found = set(known)
     waiting = set(names) - found
+    there = {entry.name.removesuffix(".py") for entry in folder.iterdir()}
+    seen: set[tuple[str, ...]] = set()  # most imports are met again and again, or lead elsewhere
     while waiting:
         name = waiting.pop()
         found.add(name)
-        waiting |= {file for module in _modules(folder, name) for file in _files(folder, module)} - found
+        modules = {module for module in _modules(folder, name) if module and module[0] in there} - seen
+        seen |= modules
+        waiting |= {file for module in modules for file in _files(folder, module)} - found
     return found
 
 

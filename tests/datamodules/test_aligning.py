@@ -16,8 +16,8 @@ from lightrail.datamodules.spans.aligning import Positions, SubwordAligner, in_w
 from lightrail.datamodules.tokens.truncating import best_windows, window_starts
 from lightrail.datamodules.tokens.units import Offsets, cut_text, join_units
 from lightrail.project.basics.errors import ConfigError
-from tests.datamodules.test_entities import WORDS, batch_of, tagged
-from tests.datamodules.test_tokenizing import write_word_pieces
+from tests.support.tagged_texts import WORDS, batch_of, tagged
+from tests.support.texts import write_word_pieces
 
 TEXTS = ["low lower lowest", "new newer newest", "北京 2008"]
 

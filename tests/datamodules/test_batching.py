@@ -1,7 +1,7 @@
 """Batches hold every example once, within their limits, whoever asks and wherever a run goes on."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from torch import nn
 
 from lightrail.datamodules.batches.batching import BatchConfig, BatchLoader, BucketSampler, batch_bounds, length_buckets
 from lightrail.project.basics.errors import ConfigError
-from tests.tiny import quiet_trainer
+from tests.support.counted_rows import CountedRows, collate, ids, many_lengths
+from tests.support.tiny import quiet_trainer
 
 WORLDS = (1, 2, 3, 5)
 
@@ -25,36 +26,10 @@ some_lengths = st.lists(st.integers(0, 300), min_size=1, max_size=80).map(np.arr
 limits = st.tuples(st.none() | st.integers(1, 20), st.none() | st.integers(1, 700)).filter(any)
 
 
-class CountedRows:
-    """Row `n` has `lengths[n]` tokens."""
-
-    def __init__(self, lengths: Sequence[int]) -> None:
-        self.lengths = np.array(lengths)
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def row(self, index: int) -> dict[str, Any]:
-        return {"length": int(self.lengths[index])}
-
-
-def collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return {"id": [row["id"] for row in rows], "lengths": torch.tensor([row["length"] for row in rows])}
-
-
-def many_lengths(number: int = 20_000) -> np.ndarray:
-    """Lengths as of sentences: many short ones, a long tail, at most 400."""
-    return np.clip(np.random.default_rng(0).lognormal(3.0, 0.8, number), 1, 400).astype(np.int64)
-
-
 def loader(num_workers: int = 0, *, num_rows: int = 23, size: int = 4, **more: Any) -> BatchLoader:
     rows = CountedRows(many_lengths(num_rows).tolist())
     sampler = BucketSampler(rows.lengths, BatchConfig(size=size), is_shuffled=True, **more)
     return BatchLoader(rows, collate, sampler, num_workers)
-
-
-def ids(batches: BatchLoader) -> list[list[int]]:
-    return [batch["id"] for batch in batches]
 
 
 @given(some_lengths)

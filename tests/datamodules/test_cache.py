@@ -28,7 +28,7 @@ from lightrail.datamodules.cache import (
 )
 from lightrail.datamodules.cache.splits import split_names
 from lightrail.project.basics.errors import ConfigError
-from tests.children import SECONDS_TO_HANG
+from tests.support.children import SECONDS_TO_HANG
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 ROWS = st.lists(st.tuples(st.lists(INT64 | st.integers(0, 300)), INT64 | st.integers(0, 3), st.text()), min_size=1)

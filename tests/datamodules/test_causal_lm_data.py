@@ -16,8 +16,7 @@ from lightrail.datamodules.batches.blocks import NO_TARGET, BlockConfig
 from lightrail.datamodules.causal_lm import CausalLMData
 from lightrail.datamodules.corpus.files import SourceConfig
 from lightrail.project.basics.errors import ConfigError, DataError
-from tests.datamodules.test_corpus import SENTENCES, spelled
-from tests.datamodules.test_datamodule import lines, ready, three_files
+from tests.support.texts import SENTENCES, lines, ready, spelled, three_files
 
 
 def predicted(data: CausalLMData, facts: dict[str, Any]) -> CausalLMData:

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightrail.datamodules.base import DataModule, ReadingConfig, Split, SplitConfig
+from lightrail.datamodules.base import ReadingConfig, Split, SplitConfig
 from lightrail.datamodules.cache import cache_folder
 from lightrail.datamodules.cache.splitting import split_of
 from lightrail.datamodules.causal_lm import CausalLMData
@@ -28,13 +28,11 @@ from lightrail.datamodules.corpus import encoding, shards
 from lightrail.datamodules.corpus.encoding import run_jobs
 from lightrail.datamodules.corpus.shards import CorpusReading, Document, Shard, read_documents, shards_of
 from lightrail.datamodules.reading import ReadingNotes
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.project.basics.errors import DataError
-from tests.children import SECONDS_TO_HANG
-from tests.datamodules.test_datamodule import lines, ready
+from tests.support.children import SECONDS_TO_HANG
+from tests.support.texts import SENTENCES, lines, ready, spelled
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-SENTENCES = [f"Sentence {number}: {'word ' * (number % 7)}北京 {number * 7919 % 1000}." for number in range(300)]
 PLAIN = CorpusReading(
     document="line",
     text_column="text",
@@ -52,17 +50,6 @@ def documents_of(file: Path, **more: Any) -> list[Document]:
         document
         for shard in shards_of(str(file), reading, ReadingNotes(), file.with_name("spool"))
         for document in read_documents(shard, reading, ReadingNotes())
-    ]
-
-
-def spelled(data: DataModule, split: Any) -> list[str]:
-    """Each row as text; a bar begins it, and ends it, where the tokenizer says so."""
-    tokenizer = LanguageTokenizer.from_facts(data.facts()["tokenizer"])
-    rows = data.rows(split)
-    ids = [np.asarray(rows.row(number)["input_ids"]) for number in range(len(rows))]
-    return [
-        "|" * bool(own[0] == tokenizer.start_id) + tokenizer.decode(own) + "|" * bool(own[-1] == tokenizer.end_id)
-        for own in ids
     ]
 
 

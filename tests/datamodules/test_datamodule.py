@@ -21,7 +21,8 @@ from lightrail.datamodules.batches.batching import Batch, BatchConfig, pad
 from lightrail.datamodules.cache.splitting import split_of
 from lightrail.datamodules.reading import Row
 from lightrail.project.basics.errors import ConfigError, DataError
-from tests.tiny import quiet_trainer
+from tests.support.texts import lines, ready, three_files
+from tests.support.tiny import quiet_trainer
 
 HALF = SplitConfig(validation_fraction=0.25, test_fraction=0.25)
 
@@ -81,26 +82,6 @@ class Words(DataModule):
 
     def inspect(self, row: Mapping[str, Any]) -> Inspected:
         return Inspected(length=len(row["input_ids"]), target=row["text"][-1], labels=(row["text"][-1],))
-
-
-def lines(folder: Path, name: str, *texts: str) -> str:
-    file = folder / name
-    file.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
-    return str(file)
-
-
-def three_files(folder: Path, train: Sequence[str], validation: Sequence[str], test: Sequence[str]) -> dict[str, Any]:
-    return {
-        "path": lines(folder, "train.txt", *train),
-        "validation_path": lines(folder, "validation.txt", *validation),
-        "test_path": lines(folder, "test.txt", *test),
-    }
-
-
-def ready(data: DataModule) -> DataModule:
-    data.prepare_data()
-    data.setup("fit")
-    return data
 
 
 def texts(data: DataModule, split: Split) -> list[str]:

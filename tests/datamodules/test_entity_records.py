@@ -8,7 +8,7 @@ import pytest
 from lightrail.datamodules.entities import EntityData
 from lightrail.datamodules.spans.entity_batches import NO_TAG
 from lightrail.project.basics.errors import DataError
-from tests.datamodules.test_entities import batch_of, entities_of, marked
+from tests.support.tagged_texts import batch_of, entities_of, marked
 
 
 @pytest.mark.parametrize(

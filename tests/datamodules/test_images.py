@@ -16,7 +16,7 @@ from lightrail.datamodules.cache.splitting import text_digest
 from lightrail.datamodules.image_classification import ImageClassificationData
 from lightrail.datamodules.reading.image_files import PictureForm, read_image
 from lightrail.project.basics.errors import ConfigError, DataError
-from tests.pictures import bars, write_folder, write_idx, write_labels
+from tests.support.pictures import bars, write_folder, write_idx, write_labels
 
 IDX = "train-images-idx3-ubyte"
 

@@ -14,8 +14,7 @@ from lightrail.datamodules.batches.batching import BatchConfig
 from lightrail.datamodules.reading import read_rows
 from lightrail.datamodules.text_classification import TextClassificationData
 from lightrail.project.basics.errors import ConfigError, DataError
-from tests.datamodules.test_text_classification_data import ready, write_tables
-from tests.datamodules.test_tokenizing import write_word_pieces
+from tests.support.texts import ready, write_tables, write_word_pieces
 
 Write = Callable[[str, str | bytes], str]
 

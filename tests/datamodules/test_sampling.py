@@ -11,8 +11,8 @@ from lightrail.datamodules.batches.batching import BatchConfig, BatchLoader, Buc
 from lightrail.datamodules.batches.sampling import LabelDraw, SamplingConfig
 from lightrail.datamodules.text_classification import TextClassificationData
 from lightrail.project.basics.errors import ConfigError
-from tests.datamodules.test_batching import CountedRows, collate, ids, many_lengths
-from tests.datamodules.test_text_classification_data import ready, write_tables
+from tests.support.counted_rows import CountedRows, collate, ids, many_lengths
+from tests.support.texts import ready, write_tables
 
 LABELS = np.array([0] * 60 + [2] * 7 + [1] * 20)
 METHODS = ("oversample", "undersample", "weighted")

@@ -1,6 +1,5 @@
 """Tags become spans and the same tags again, in every scheme; what a scheme does not allow is found where it stands."""
 
-from collections.abc import Iterable
 from itertools import pairwise
 
 import pytest
@@ -8,27 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightrail.datamodules.spans.tag_schemes import ROLES, Scheme, SchemeEvidence, Span, read_tags, split_tag
+from tests.support.tagged_texts import write_tags
 
 SCHEMES = list(ROLES)
 KINDS = ("PER", "ORG.NAM", "a-b_c")
-
-
-def write_tags(spans: Iterable[Span], num_tokens: int, scheme: Scheme) -> list[str]:
-    """Mark entities that do not overlap; the inverse of `read_tags`, but that IO cannot part neighbours of one type."""
-    letters = {role: letter for letter, role in ROLES[scheme].items()}
-    tags = ["O"] * num_tokens
-    last_end, last_type = -1, ""
-    for start, end, kind in sorted(spans):
-        inside = letters["inside"]
-        begin = letters.get("begin", inside)
-        if scheme == "IOB1" and (start, kind) != (last_end, last_type):
-            begin = inside
-        tags[start:end] = [f"{inside}-{kind}"] * (end - start)
-        tags[start] = f"{begin}-{kind}"
-        if "end" in letters:
-            tags[end - 1] = f"{letters['end'] if end - start > 1 else letters['single']}-{kind}"
-        last_end, last_type = end, kind
-    return tags
 
 
 @st.composite

@@ -1,6 +1,5 @@
 """Texts with labels become numbers, masks and label numbers; what cannot is refused by file and line."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +11,9 @@ from lightrail.datamodules.base import ReadingConfig
 from lightrail.datamodules.batches.batching import BatchConfig
 from lightrail.datamodules.text_classification import TextClassificationData
 from lightrail.project.basics.errors import ConfigError, DataError
-from tests.datamodules.test_tokenizing import write_word_pieces
+from tests.support.texts import ready, write_tables, write_word_pieces
 
 TRAIN = [("good film", "pos"), ("a bad film", "neg"), ("good good", "pos"), ("bad", "neg")]
-
-
-def write_tables(folder: Path, **tables: list[tuple[str, str]]) -> dict[str, Any]:
-    """Write train, validation and test; those not given are one known row."""
-    paths: dict[str, Any] = {}
-    for name, setting in (("train", "path"), ("validation", "validation_path"), ("test", "test_path")):
-        rows = tables.get(name, [("film", "pos")])
-        file = folder / f"{name}.jsonl"
-        file.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows), "utf-8")
-        paths[setting] = str(file)
-    return paths
-
-
-def ready(data: TextClassificationData) -> TextClassificationData:
-    data.prepare_data()
-    data.setup("fit")
-    return data
 
 
 def words_data(folder: Path, train: list[tuple[str, str]] = TRAIN, **settings: Any) -> TextClassificationData:

@@ -7,31 +7,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from lightrail.datamodules.tokens.tokenizing import FIRST, PAD, UNKNOWN, load_tokenizer, vocabulary_of
 from lightrail.datamodules.tokens.truncating import Frame
 from lightrail.project.basics.errors import ConfigError
-
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-
-
-def write_word_pieces(folder: Path, *, texts: list[str] | None = None, has_frame: bool = True) -> str:
-    """A real word-piece tokenizer, as transformers writes it; `has_frame`: texts stand between [CLS] and [SEP]."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=60, special_tokens=SPECIAL)
-    tokenizer.train_from_iterator(texts or ["low lower lowest", "new newer newest"], trainer)
-    if has_frame:
-        frame = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=frame
-        )
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
-    return str(folder)
+from tests.support.texts import write_word_pieces
 
 
 def test_characters_are_numbered_by_the_vocabulary() -> None:

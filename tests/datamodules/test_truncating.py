@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from lightrail.datamodules.tokens.tokenizing import load_tokenizer
 from lightrail.datamodules.tokens.truncating import Frame, Truncation, kept, lay_out, shared_room
 from lightrail.project.basics.errors import ConfigError
-from tests.datamodules.test_tokenizing import write_word_pieces
+from tests.support.texts import write_word_pieces
 
 LONG = "low new lower newer lowest newest"
 SHORT = "new low"

@@ -15,6 +15,7 @@ import socket
 import sqlite3
 import sys
 import tarfile
+from collections.abc import Callable
 from contextlib import closing, suppress
 from getpass import getuser
 from pathlib import Path
@@ -27,24 +28,19 @@ from lightrail.project.configuration import parse
 from lightrail.project.running.fitting import fit
 from lightrail.project.tracking.processes import this_machine
 from lightrail.project.tracking.run import Terminated
-from tests.contract import Contract
 from tests.golden.unpacking import ARCHIVE, DATABASES, MADE_IN, replace_texts
-from tests.lightning_modules.test_causal_lm import TestPackedCharacters
-from tests.lightning_modules.test_entities import TestCrf
-from tests.lightning_modules.test_image_classification import TestImageClassifierWithConvolutions
-from tests.lightning_modules.test_pinyin import TestPinyinTagger
-from tests.lightning_modules.test_text_classification import TestTextClassifierFromScratch
-from tests.project.running import FOUR_STEPS, QUIET, Outcome, lightrail
+from tests.support.running import FOUR_STEPS, QUIET, Outcome, lightrail
+from tests.support.tasks import causal_lm, entities, image_classification, pinyin, text_classification
 
 FOLDER = Path(MADE_IN)
-TASKS: dict[str, tuple[type[Contract], list[str]]] = {
-    "texts": (TestTextClassifierFromScratch, ["--seeds=2"]),
-    "images": (TestImageClassifierWithConvolutions, []),
-    "entities": (TestCrf, ["--model.encoder.width=16"]),
-    "pinyin": (TestPinyinTagger, []),
-    "language": (TestPackedCharacters, ["--model.decoder.width=16"]),
+TASKS: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
+    "texts": (text_classification.settings, ["--seeds=2"]),
+    "images": (image_classification.settings, []),
+    "entities": (entities.settings, ["--model.encoder.width=16"]),
+    "pinyin": (pinyin.settings, []),
+    "language": (causal_lm.settings, ["--model.decoder.width=16"]),
 }
-"""The tiny settings of each task, as its own test has them, and what is added here."""
+"""The tiny settings of each task, as its contract has them, and what is added here."""
 TWELVE_STEPS = [*FOUR_STEPS, "--trainer.max_steps=12", "--trainer.val_check_interval=4", "--model.optim.lr=0.01"]
 SWEEP = {
     "base": "base.yaml",
@@ -118,9 +114,9 @@ def settings(name: str) -> list[str]:
     """Write the data of a task, and give arguments whose paths begin at the working folder."""
     folder = Path("data") / name
     folder.mkdir(parents=True, exist_ok=True)
-    task, more = TASKS[name]
+    own_settings, more = TASKS[name]
     own = [argument for argument in more if not argument.startswith("--seeds")]
-    return [*task().settings(folder), *own, *TWELVE_STEPS, *QUIET]
+    return [*own_settings(folder), *own, *TWELVE_STEPS, *QUIET]
 
 
 def succeed(*arguments: str) -> Outcome:

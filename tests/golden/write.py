@@ -24,8 +24,8 @@ from lightrail.project.configuration import parse
 from lightrail.project.configuration.yaml_file import write_text
 from lightrail.project.running.build import build
 from lightrail.sweeps.search.definition import load
-from tests.lightning_modules.test_causal_lm import write_gpt2
-from tests.test_docs import EVERY_SPLIT_HAS_ROWS, FILES, OF_THE_CHECKPOINT, QUIET, SMALL_DATA, class_name
+from tests.support.guides import EVERY_SPLIT_HAS_ROWS, FILES, OF_THE_CHECKPOINT, QUIET, SMALL_DATA, class_name
+from tests.support.tasks.causal_lm import write_gpt2
 
 HERE = Path(__file__).parent
 EXPERIMENTS, SWEEPS = HERE / "experiments", HERE / "sweeps"

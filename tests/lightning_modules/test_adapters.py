@@ -14,10 +14,9 @@ from lightrail.lightning_modules.networks.adapters import LoraConfig
 from lightrail.lightning_modules.networks.encoders.pretrained import PretrainedConfig
 from lightrail.lightning_modules.optimization import layer_numbers
 from lightrail.project.basics.errors import ConfigError
-from tests.contract import NetworkContract, outputs_and_batch
-from tests.lightning_modules.test_pretrained import IDS, IS_TOKEN, encoded, written
-from tests.lightning_modules.test_text_classification import TEXTS, write_texts
-from tests.tiny_bert import write_tiny_bert
+from tests.support.contract import NetworkContract, outputs_and_batch
+from tests.support.pretrained import IDS, IS_TOKEN, encoded, write_tiny_bert, written
+from tests.support.tasks.text_classification import TEXTS, write_texts
 
 pytest.importorskip("peft", reason="needs lightrail[lora]")
 RANK = 2

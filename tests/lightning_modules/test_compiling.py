@@ -17,7 +17,7 @@ from lightrail.lightning_modules.networks.decoders.decoder import Decoder
 from lightrail.lightning_modules.networks.encoders.encoder import Encoder
 from lightrail.project.configuration import parse
 from lightrail.project.running.build import build
-from tests.lightning_modules.test_text_classification import write_texts
+from tests.support.tasks.text_classification import write_texts
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what PyTorch itself does when it compiles
 

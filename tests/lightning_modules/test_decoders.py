@@ -1,12 +1,10 @@
 """Our decoders: nothing sees what follows or another document, a cache changes nothing, and neither does the export."""
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from lightrail.lightning_modules.arguments import from_plain, to_plain
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig
@@ -14,8 +12,8 @@ from lightrail.lightning_modules.networks.decoders.documents import document_mas
 from lightrail.lightning_modules.networks.decoders.plain_decoder import PlainDecoderConfig
 from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
 from lightrail.project.basics.errors import ConfigError
+from tests.support.packing import DOCUMENTS, NUM_TOKENS, assert_close, packed, rows
 
-NUM_TOKENS = 11
 TINY = TransformerDecoderConfig(width=16, depth=2, num_heads=4, num_key_value_heads=2)
 PLAIN = PlainDecoderConfig(width=16, depth=2, num_heads=4, max_length=24)
 CONFIGS: dict[str, DecoderConfig] = {
@@ -24,8 +22,6 @@ CONFIGS: dict[str, DecoderConfig] = {
     "untied": replace(TINY, num_key_value_heads=1, is_tied=False, max_length=24),
     "plain": PLAIN,
 }
-DOCUMENTS = [[3, 4, 5, 6, 7], [8], [9, 10, 3, 4]]
-assert_close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture(params=CONFIGS)
@@ -41,18 +37,6 @@ def built(config: DecoderConfig) -> Decoder:
         for weight in network.parameters():
             weight.add_(torch.randn_like(weight), alpha=0.3)
     return network
-
-
-def rows(num_rows: int = 3, length: int = 12) -> Tensor:
-    return torch.randint(NUM_TOKENS, (num_rows, length), generator=torch.Generator().manual_seed(1))
-
-
-def packed() -> tuple[Tensor, Tensor]:
-    """The documents in one row, and in a second one in another order; the last is padding."""
-    orders = [DOCUMENTS, [*reversed(DOCUMENTS)]]
-    ids = [[token for document in order for token in document] + [0, 0] for order in orders]
-    numbers = [[n for n, document in enumerate([*order, [0, 0]]) for _ in document] for order in orders]
-    return torch.tensor(ids), torch.tensor(numbers)
 
 
 @torch.inference_mode()

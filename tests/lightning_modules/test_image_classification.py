@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,24 +11,9 @@ from torch import Tensor
 from lightrail.lightning_modules.networks.augmentation import Augmentation, AugmentConfig
 from lightrail.lightning_modules.networks.images import ConvNetConfig, ImageEncoderConfig, MlpConfig
 from lightrail.project.basics.errors import ConfigError
-from tests.contract import NetworkContract, TaskContract
-from tests.pictures import write_idx
-
-
-def write_pictures(folder: Path) -> list[str]:
-    """Noise in which the upper or the lower half is the brighter one."""
-    arguments = ["--model=ImageClassifier", "--data=ImageClassificationData", "--data.label_names=[up,down]"]
-    for seed, (split, setting, number) in enumerate(
-        [("train", "path", 8), ("validation", "validation_path", 5), ("test", "test_path", 11)]
-    ):
-        images = np.random.default_rng(seed).integers(0, 160, (number, 6, 5)).astype(np.uint8)
-        labels = [place % 2 for place in range(number)]
-        for image, label in zip(images, labels, strict=True):
-            image[3 * label : 3 * label + 3] += 60
-        file = folder / f"{split}-images-idx3-ubyte"
-        write_idx(file, images, labels)
-        arguments.append(f"--data.{setting}={file}")
-    return arguments
+from tests.support.contract import NetworkContract, TaskContract
+from tests.support.tasks import image_classification
+from tests.support.tasks.image_classification import write_pictures
 
 
 class TestImageClassifierWithLayers(NetworkContract):
@@ -43,9 +27,7 @@ class TestImageClassifierWithLayers(NetworkContract):
 
 class TestImageClassifierWithConvolutions(TaskContract):
     def settings(self, folder: Path) -> list[str]:
-        sizes = ["channels=[4,8]", "depth=1", "width=16", "dropout=0.1"]
-        network = [f"--model.encoder.{size}" for size in sizes]
-        return [*write_pictures(folder), *network, "--model.augment.shift=1", "--model.augment.flip=true"]
+        return image_classification.settings(folder)
 
     def without_dropout(self) -> list[str]:
         return ["--model.encoder.dropout=0", "--model.augment.shift=0", "--model.augment.flip=false"]

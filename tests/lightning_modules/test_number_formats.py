@@ -14,7 +14,7 @@ from lightrail.lightning_modules.metrics.evaluation import MeanLoss
 from lightrail.lightning_modules.networks import number_formats
 from lightrail.lightning_modules.networks.number_formats import at_least_float32, run_lstm
 from lightrail.project.basics.catalogue import ROOT
-from tests.tiny import Signs
+from tests.support.tiny import Signs
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 """What makes a processor with more do as one with AVX2 does."""

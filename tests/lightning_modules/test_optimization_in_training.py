@@ -11,9 +11,9 @@ from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import parse
 from lightrail.project.running.build import build
 from lightrail.project.running.resuming import changed_settings, refuse_fixed
-from tests.contract import processes
-from tests.going_on import BY_BATCHES, EVERY_STEP, Trained, check_every_state, train
-from tests.lightning_modules.test_text_classification import TestTextClassifierFromScratch as Classifier
+from tests.support.contract import processes
+from tests.support.resuming import BY_BATCHES, EVERY_STEP, Trained, check_every_state, train
+from tests.support.tasks import text_classification
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 SETTINGS = {
@@ -29,7 +29,7 @@ def arguments(folder: Path, name: str, *more: str) -> list[str]:
     quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.precision=32-true"]
     own = [f"--model.optim.{setting}" for setting in SETTINGS[name]]
     batches = ["--data.batch.max_tokens=null", "--data.batch.size=4"]
-    return [*Classifier().settings(folder), *quiet, *EVERY_STEP, *OFTEN, *batches, *own, *more]
+    return [*text_classification.settings(folder), *quiet, *EVERY_STEP, *OFTEN, *batches, *own, *more]
 
 
 def trained(folder: Path, name: str, *more: str) -> Trained:
@@ -54,7 +54,7 @@ def test_weights_are_the_same_however_a_batch_is_divided(tmp_path: Path, name: s
     plain = [*epochs, "--trainer.check_val_every_n_epoch=1", "--model.optim.optimizer=sgd", "--data.batch.size=8"]
     states = []
     for place, more in (("whole", []), ("divided", divided)):
-        trained(tmp_path / place, name, *plain, *Classifier().without_dropout(), *more)
+        trained(tmp_path / place, name, *plain, *text_classification.WITHOUT_DROPOUT, *more)
         states.append(torch.load(tmp_path / place / "run" / "last.ckpt", weights_only=True))
     whole, parts = states
     assert whole["global_step"] == parts["global_step"] == 6
@@ -85,7 +85,7 @@ def test_while_a_metric_falls_that_is_to_fall_the_rate_stays(tmp_path: Path, mon
     rates = {}
     for mode in ("min", "max"):
         monkeypatch.setattr(task, "monitor_mode", mode)
-        run = trained(tmp_path / mode, "plateau", "--model.optim.lr=0.002", *Classifier().without_dropout())
+        run = trained(tmp_path / mode, "plateau", "--model.optim.lr=0.002", *text_classification.WITHOUT_DROPOUT)
         losses = list(run.curves.of("val/loss").values())
         assert losses[1:7] == sorted(losses[1:7], reverse=True)
         rates[mode] = run.curves.of("train/learning_rate")[7]

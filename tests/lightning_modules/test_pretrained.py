@@ -2,46 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from lightrail.lightning_modules.arguments import from_plain, to_plain
-from lightrail.lightning_modules.networks.encoders.pretrained import PretrainedConfig, PretrainedEncoder
+from lightrail.lightning_modules.networks.encoders.pretrained import PretrainedConfig
 from lightrail.project.basics.errors import ConfigError
+from tests.support.pretrained import ARCHITECTURES, IDS, IS_TOKEN, encoded, written
 
-SIZES = {"vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
-SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "bert": SIZES,
-    "roberta": {**SIZES, "type_vocab_size": 1},
-    "distilbert": {"vocab_size": 30, "dim": 8, "n_layers": 2, "n_heads": 2, "hidden_dim": 8},
-    "albert": {**SIZES, "embedding_size": 4},
-    "electra": {**SIZES, "embedding_size": 4},
-    "deberta-v2": {**SIZES, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
-    "modernbert": {**SIZES, **SPECIAL, "pad_token_id": 0},
-    "mpnet": SIZES,
-}
 TELLS_SEGMENTS_APART = {"bert", "albert", "electra"}
-IDS = torch.tensor([[5, 6, 7, 8, 9], [8, 9, 7, 0, 0]])
-IS_TOKEN = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
 SEGMENTS = torch.tensor([[0, 0, 1, 1, 1], [0, 1, 1, 0, 0]])
-
-
-def written(folder: Path, name: str, **changes: Any) -> str:
-    """A folder with a tiny network of the architecture, as transformers writes it."""
-    torch.manual_seed(0)
-    AutoModel.from_config(AutoConfig.for_model(name, **ARCHITECTURES[name], **changes)).save_pretrained(folder)
-    return str(folder)
-
-
-def encoded(encoder: PretrainedEncoder, segment_ids: Tensor | None = None) -> Tensor:
-    with torch.inference_mode():
-        states: Tensor = encoder(IDS, IS_TOKEN, segment_ids)[IS_TOKEN]
-    return states
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -18,7 +18,7 @@ from lightrail.lightning_modules.networks.decoders.pretrained_decoder import (
     PretrainedDecoderConfig,
 )
 from lightrail.project.basics.errors import ConfigError
-from tests.lightning_modules.test_decoders import DOCUMENTS, assert_close, packed, rows
+from tests.support.packing import DOCUMENTS, assert_close, packed, rows
 
 NUM_TOKENS = 11
 SPECIAL: dict[str, Any] = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.contract import NetworkContract
-from tests.lightning_modules.test_text_classification import write_texts
+from tests.support.contract import NetworkContract
+from tests.support.tasks.text_classification import write_texts
 
 WORDS = ["--data.tokenizer=words", "--data.min_count=1"]
 

@@ -1,4 +1,4 @@
-"""An empty MLflow store for each test: making one takes seconds, so that one is made and copied."""
+"""Runs that have been trained once, for all tests that only read them."""
 
 import shutil
 import subprocess
@@ -9,37 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lightrail.project.tracking.store import open_store
-
 if TYPE_CHECKING:
-    from tests.project.running import Fitted
-
-MLFLOW_WITH_SQLALCHEMY_2_1 = "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        item.add_marker(pytest.mark.filterwarnings(MLFLOW_WITH_SQLALCHEMY_2_1))
-
-
-@pytest.fixture(scope="session")
-def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("store") / "template.db"
-    open_store(f"sqlite:///{file}", create=True)
-    return file
-
-
-@pytest.fixture
-def store(store_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return the address of a fresh store; everything else a run writes goes into `tmp_path` too."""
-    file = tmp_path / "mlflow.db"
-    shutil.copy(store_template, file)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("LIGHTRAIL_RUN", "")
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr("lightrail.project.tracking.run.CLOSE_SECONDS", 5.0)
-    return f"sqlite:///{file}"
+    from tests.support.running import Fitted
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +26,7 @@ def world(store_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="session")
 def fitted_pinyin(world: Path) -> "Fitted":
-    from tests.project.running import fit_pinyin
+    from tests.support.running import fit_pinyin
 
     with _working_in(world):
         return fit_pinyin(world / "pinyin", f"sqlite:///{world}/mlflow.db")
@@ -63,7 +34,7 @@ def fitted_pinyin(world: Path) -> "Fitted":
 
 @pytest.fixture(scope="session")
 def fitted_classifier(world: Path) -> "Fitted":
-    from tests.project.running import fit_classifier
+    from tests.support.running import fit_classifier
 
     with _working_in(world):
         return fit_classifier(world / "classifier", f"sqlite:///{world}/mlflow.db")

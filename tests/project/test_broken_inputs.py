@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.lightning_modules.test_pinyin import TINY, write_sentences
-from tests.lightning_modules.test_text_classification import write_texts
-from tests.project.running import ALLOW, FOUR_STEPS, QUIET, Fitted, lightrail, runs_in
+from tests.support.callbacks import ALLOW
+from tests.support.running import FOUR_STEPS, QUIET, Fitted, lightrail, runs_in
+from tests.support.tasks.pinyin import TINY, write_sentences
+from tests.support.tasks.text_classification import write_texts
 
 Damage = Callable[[Path], list[str]]
 """Spoils something in a folder that held good data, and returns arguments to add to good ones."""

@@ -13,9 +13,9 @@ from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.lightning_modules.text_classification import TextClassifier
 from lightrail.project.running import fitting as calibration
 from lightrail.project.training.checkpoints import store_buffers
-from tests.children import Child
-from tests.lightning_modules.test_text_classification import write_texts
-from tests.project.running import FOUR_STEPS, QUIET, RecordedRun, lightrail, runs_in
+from tests.support.children import Child
+from tests.support.running import FOUR_STEPS, QUIET, RecordedRun, lightrail, runs_in
+from tests.support.tasks.text_classification import write_texts
 
 TEMPERATURE = "head.temperature"
 

@@ -14,8 +14,9 @@ import torch
 
 from benchmarks.chaos import MOMENTS, differences
 from lightrail.project.basics.catalogue import ROOT
-from tests.lightning_modules.test_pinyin import TINY, write_sentences
-from tests.project.running import ALLOW, QUIET
+from tests.support.callbacks import ALLOW
+from tests.support.running import QUIET
+from tests.support.tasks.pinyin import TINY, write_sentences
 
 NUM_KILLS = 20
 SETTINGS = [

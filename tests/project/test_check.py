@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project.running import FOUR_STEPS, QUIET, lightrail
+from tests.support.running import FOUR_STEPS, QUIET, lightrail
 
 TASK = ["--model=TextClassifier", "--model.encoder.width=16", "--data=TextClassificationData", *FOUR_STEPS, *QUIET]
 

@@ -22,7 +22,7 @@ from lightrail.project.training.checkpoints import (
     checkpoint_callbacks,
     place_checkpoints,
 )
-from tests.tiny import Signs, fit, quiet_trainer
+from tests.support.tiny import Signs, fit, quiet_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 CONFIGURATION = {"seed_everything": 3, "model": {"class_path": "Signs", "init_args": {"width": 2}}}

@@ -19,8 +19,8 @@ from mlflow.store.artifact.artifact_repository_registry import _artifact_reposit
 
 from lightrail.lightning_modules.metrics.scores import MacroF1, Score, ShareEqual, SumRatio, WeightedMean
 from lightrail.project.models.predictions import with_scores
-from tests.project.running import Fitted, Outcome, RecordedRun, lightrail, runs_in
-from tests.project.test_tracking_lookup import FarAway
+from tests.support.running import Fitted, Outcome, RecordedRun, lightrail, runs_in
+from tests.support.tracking import FarAway
 
 SCORES: dict[str, Score] = {
     "accuracy": ShareEqual(),

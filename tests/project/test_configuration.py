@@ -16,9 +16,9 @@ from lightrail.project.basics.errors import ConfigError, Shown
 from lightrail.project.configuration import Configuration, parse
 from lightrail.project.configuration.parameters import read
 from lightrail.project.tracking.settings import TrackingConfig
-from tests.project.components import Lines, NamedConfig, Recorder, ScheduleConfig, StepConfig, Tagger, WideConfig
+from tests.support.components import Lines, NamedConfig, Recorder, ScheduleConfig, StepConfig, Tagger, WideConfig
 
-ALLOW = ("--allow_modules", "tests.project.components")
+ALLOW = ("--allow_modules", "tests.support.components")
 CHOSEN = (*ALLOW, "--model", "Tagger", "--data", "Lines")
 WriteYaml = Callable[[str], str]
 
@@ -52,9 +52,9 @@ def test_the_values_hold_every_default() -> None:
     assert list(values) == ["seed_everything", "model", "data", "trainer", "tracking"]
     assert values["seed_everything"] == 0
     assert values["model"] == {
-        "class_path": "tests.project.components.Tagger",
+        "class_path": "tests.support.components.Tagger",
         "init_args": {
-            "network": {"class_path": "tests.project.components.WideConfig", "init_args": {"width": 16, "depth": 2}},
+            "network": {"class_path": "tests.support.components.WideConfig", "init_args": {"width": 16, "depth": 2}},
             "step": {"rate": 1e-3, "schedule": {"kind": "cosine"}, "extra": {}},
             "dropout": 0.1,
             "layers": [1, 2],

@@ -8,7 +8,7 @@ import pytest
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import parse
 
-ALLOW = ("--allow_modules", "tests.project.components")
+ALLOW = ("--allow_modules", "tests.support.components")
 CHOSEN = (*ALLOW, "--model", "Tagger", "--data", "Lines")
 
 
@@ -110,7 +110,7 @@ def test_what_is_required_is_asked_for() -> None:
     ("name", "value", "message"),
     [
         ("model", "Taggr", "model.class_path: there is no class 'Taggr'. Did you mean Tagger?"),
-        ("model", "tests.project.components.Taggr", "there is no class tests.project.components.Taggr. Did you mean"),
+        ("model", "tests.support.components.Taggr", "there is no class tests.support.components.Taggr. Did you mean"),
         ("model", "TextClasifier", "Did you mean TextClassifier?"),
         ("model", "Lines", "model.class_path: Lines is not a LightningModule."),
         ("model.network", "WydeConfig", "model.init_args.network.class_path: there is no class 'WydeConfig'. Did"),

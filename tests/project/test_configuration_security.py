@@ -9,7 +9,7 @@ import pytest
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import parse
 
-ALLOW = ("--allow_modules", "tests.project.components")
+ALLOW = ("--allow_modules", "tests.support.components")
 CHOSEN = (*ALLOW, "--model", "Tagger", "--data", "Lines")
 FUNCTIONS = ["os.system", "torch.os.system", "builtins.eval", "torch.load", "torch.hub.load", "subprocess.Popen"]
 
@@ -36,7 +36,7 @@ def test_a_callable_is_not_built_from_a_class_either(name: str, tmp_path: Path) 
     refuse("--config", str(file), match="a.yaml:1: model.init_args.on_start takes plain values, not a class")
 
 
-@pytest.mark.parametrize("function", [*FUNCTIONS, "torch.nn.ReLU", "tests.project.components.run_in_shell"])
+@pytest.mark.parametrize("function", [*FUNCTIONS, "torch.nn.ReLU", "tests.support.components.run_in_shell"])
 def test_functions_do_not_hide_in_lists_and_mappings(function: str) -> None:
     hooked = "--trainer.callbacks", "Hooked"
     for value in (f"[{function}]", f"[{{class_path: {function}}}]"):
@@ -71,9 +71,9 @@ def test_a_function_is_no_class(function: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "tests.project.components.run_in_shell",
-        "tests.project.components.os.system",
-        "tests.project.components.timedelta",
+        "tests.support.components.run_in_shell",
+        "tests.support.components.os.system",
+        "tests.support.components.timedelta",
         "lightning.pytorch.trainer.connectors.callback_connector.os.system",
         "lightning.fabric.utilities.cloud_io.Path",
         "torch.serialization.pickle.Unpickler",
@@ -132,13 +132,13 @@ def test_a_configuration_cannot_allow_modules(tmp_path: Path) -> None:
 
 def test_only_what_was_allowed_this_time_is_allowed() -> None:
     parse(CHOSEN)
-    with pytest.raises(ConfigError, match=r"tests\.project\.components\.Tagger is outside the packages"):
-        parse(["--model", "tests.project.components.Tagger", "--data", "Lines"])
+    with pytest.raises(ConfigError, match=r"tests\.support\.components\.Tagger is outside the packages"):
+        parse(["--model", "tests.support.components.Tagger", "--data", "Lines"])
 
 
 def test_the_environment_allows_modules(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIGHTRAIL_ALLOW_MODULES", "tests.project.components,")
-    assert parse(["--model", "Tagger", "--data", "tests.project.components.Lines"]).values["model"]
+    monkeypatch.setenv("LIGHTRAIL_ALLOW_MODULES", "tests.support.components,")
+    assert parse(["--model", "Tagger", "--data", "tests.support.components.Lines"]).values["model"]
 
 
 def test_an_allowed_module_may_lie_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +147,7 @@ def test_an_allowed_module_may_lie_in_the_working_folder(tmp_path: Path, monkeyp
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", os.getcwd())])
-    arguments = ["--allow_modules", "my_data,tests.project.components", "--model", "Tagger", "--data", "Mine"]
+    arguments = ["--allow_modules", "my_data,tests.support.components", "--model", "Tagger", "--data", "Mine"]
     assert parse(arguments).values["data"]["class_path"] == "my_data.Mine"
 
 

@@ -13,8 +13,8 @@ import torch
 from lightrail.lightning_modules.networks.encoders.pooling import build_pooling
 from lightrail.lightning_modules.pinyin import PinyinTagger
 from lightrail.lightning_modules.text_classification import TextClassifier
-from tests.lightning_modules.test_text_classification import TEXTS, write_texts
-from tests.project.running import Fitted, Outcome, RecordedRun, lightrail, runs_in
+from tests.support.running import Fitted, Outcome, RecordedRun, lightrail, runs_in
+from tests.support.tasks.text_classification import TEXTS, write_texts
 
 
 @pytest.fixture(params=["fitted_pinyin", "fitted_classifier"])

@@ -1,7 +1,7 @@
 """Going on from any state ends where the training left alone ends, whatever the schedule of validations and epochs.
 
-The classifier stands for all tasks here; what a task could break is in `tests/contract.py`, with the plainest schedules
-and loader workers.
+The classifier stands for all tasks here; what a task could break is in `tests/support/contract.py`, with the plainest
+schedules and loader workers.
 """
 
 import json
@@ -18,8 +18,8 @@ from torch.amp.grad_scaler import GradScaler
 from lightrail.project.configuration import parse
 from lightrail.project.running.build import Experiment, build
 from lightrail.project.training.checkpoints import place_checkpoints
-from tests.going_on import BY_BATCHES, BY_EPOCHS, EVERY_STEP, check_every_state, train, weights_in
-from tests.lightning_modules.test_text_classification import TestTextClassifierFromScratch as Classifier
+from tests.support.resuming import BY_BATCHES, BY_EPOCHS, EVERY_STEP, check_every_state, train, weights_in
+from tests.support.tasks import text_classification
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Checkpoint directory .* exists and is not empty",
@@ -41,7 +41,7 @@ SCHEDULES = {
 def settings(folder: Path, *more: str) -> list[str]:
     quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.precision=32-true"]
     batches = ["--data.batch.max_tokens=null", "--data.batch.size=2"]
-    return [*Classifier().settings(folder), *quiet, *batches, *EVERY_STEP, *more]
+    return [*text_classification.settings(folder), *quiet, *batches, *EVERY_STEP, *more]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -94,7 +94,7 @@ def test_another_number_of_processes_goes_on_with_the_same_batches_to_the_same_w
 ) -> None:
     still = ["--model.optim.optimizer=sgd", "--model.optim.schedule=constant", "--model.optim.warmup_fraction=0"]
     size = ["--data.batch.size=3", "--trainer.max_steps=-1", "--trainer.max_epochs=3"]
-    arguments = settings(tmp_path, *still, *size, *Classifier().without_dropout())
+    arguments = settings(tmp_path, *still, *size, *text_classification.WITHOUT_DROPOUT)
     whole = train_on(before, arguments, tmp_path / "whole")
     part = train_on(before, [*arguments, "--trainer.max_steps=4"], tmp_path / "part")
     rest = train_on(after, arguments, tmp_path / "rest", tmp_path / "part" / "last.ckpt")

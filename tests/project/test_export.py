@@ -24,8 +24,8 @@ from lightrail.project.models.exporting import export
 from lightrail.project.models.model_card import model_card
 from lightrail.project.models.stored_model import StoredModel, stored_model
 from lightrail.project.tracking.settings import TrackingConfig
-from tests.project.language import TEXTS, TINY_DECODER, language_model, write_checkpoint
-from tests.project.running import Fitted, lightrail
+from tests.support.language_model import TEXTS, TINY_DECODER, language_model, write_checkpoint
+from tests.support.running import Fitted, lightrail
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 DECODERS = {

@@ -17,17 +17,9 @@ from sklearn.metrics import accuracy_score, f1_score
 from lightrail.project.cli import main
 from lightrail.project.tracking.lookup import run_checkpoint
 from lightrail.project.tracking.settings import TrackingConfig
-from tests.lightning_modules.test_pinyin import SENTENCES
-from tests.project.running import (
-    ALLOW,
-    FOUR_STEPS,
-    QUIET,
-    Fitted,
-    RecordedRun,
-    lightrail,
-    runs_in,
-    same_weights,
-)
+from tests.support.callbacks import ALLOW
+from tests.support.running import FOUR_STEPS, QUIET, Fitted, RecordedRun, lightrail, runs_in, same_weights
+from tests.support.tasks.pinyin import SENTENCES
 
 pytestmark = pytest.mark.pictures
 

@@ -16,9 +16,9 @@ from lightrail.datamodules.tokens.learning import load_language_tokenizer
 from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.lightning_modules.generation import GenerationConfig
 from lightrail.project.models.generating import text_model
-from tests.children import SECONDS_TO_HANG
-from tests.project.language import TEXTS, language_model, write_checkpoint
-from tests.project.running import Outcome, lightrail
+from tests.support.children import SECONDS_TO_HANG
+from tests.support.language_model import TEXTS, language_model, write_checkpoint
+from tests.support.running import Outcome, lightrail
 
 
 @pytest.fixture(scope="module")

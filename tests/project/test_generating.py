@@ -13,8 +13,8 @@ from lightrail.lightning_modules.generation import GenerationConfig
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.models.generating import GrowingText, TextModel, load_text_model, text_model
 from lightrail.project.tracking.settings import TrackingConfig
-from tests.project.language import TEXTS, language_model, write_checkpoint
-from tests.tiny import Signs
+from tests.support.language_model import TEXTS, language_model, write_checkpoint
+from tests.support.tiny import Signs
 
 BYTES = load_language_tokenizer("bytes")
 TEXT = "春天 came, 🙂 ça va?"

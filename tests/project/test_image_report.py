@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lightrail.datamodules.image_classification import ImageClassificationData
 from lightrail.lightning_modules.image_classification import ImageClassifier
 from lightrail.project.figures.draw import draw
-from tests.pictures import bars, write_folder, write_idx
+from tests.support.pictures import bars, write_folder, write_idx
 
 pytestmark = pytest.mark.pictures
 

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from lightrail.lightning_modules.causal_lm import CausalLM
 from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
 from lightrail.project.figures.draw import draw
-from tests.lightning_modules.test_causal_lm import OURS, TEXTS, write_texts
-from tests.project.running import FOUR_STEPS, QUIET, RecordedRun, lightrail
+from tests.support.running import FOUR_STEPS, QUIET, RecordedRun, lightrail
+from tests.support.tasks.causal_lm import OURS, TEXTS, write_texts
 
 pytestmark = pytest.mark.pictures
 

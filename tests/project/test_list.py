@@ -11,7 +11,7 @@ from lightrail.project.basics.errors import ConfigError
 from lightrail.project.commands.list import listing, run
 from lightrail.project.tracking.run import start_run
 from lightrail.project.tracking.settings import TrackingConfig
-from tests.project.running import lightrail
+from tests.support.running import lightrail
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from torch import Tensor
 from lightrail.project.cli import main
 from lightrail.project.tracking.logger import MlflowLogger
 from lightrail.project.tracking.recovery import waiting_runs
-from tests.children import SECONDS_TO_HANG
-from tests.lightning_modules.test_pinyin import TINY, write_sentences
-from tests.project.running import QUIET, Outcome, lightrail
-from tests.project.servers import MlflowServer, Postgres, running_postgres
+from tests.support.children import SECONDS_TO_HANG
+from tests.support.running import QUIET, Outcome, lightrail
+from tests.support.servers import MlflowServer, Postgres, running_postgres
+from tests.support.tasks.pinyin import TINY, write_sentences
 
 NUM_STEPS = 16
 SETTINGS = [

@@ -18,13 +18,13 @@ import pytest
 
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.models.answer_files import check_output, flat, with_named_lists, write_answers
-from tests.children import SECONDS_TO_HANG
-from tests.lightning_modules.test_entities import TEXTS as SENTENCES
-from tests.lightning_modules.test_entities import TINY as TINY_TAGGER
-from tests.lightning_modules.test_entities import write_entities
-from tests.lightning_modules.test_image_classification import write_pictures
-from tests.lightning_modules.test_text_classification import write_texts
-from tests.project.running import FOUR_STEPS, QUIET, Fitted, Outcome, lightrail
+from tests.support.children import SECONDS_TO_HANG
+from tests.support.running import FOUR_STEPS, QUIET, Fitted, Outcome, lightrail
+from tests.support.tasks.entities import TEXTS as SENTENCES
+from tests.support.tasks.entities import TINY as TINY_TAGGER
+from tests.support.tasks.entities import write_entities
+from tests.support.tasks.image_classification import write_pictures
+from tests.support.tasks.text_classification import write_texts
 
 ODD_ROWS = ["好 看|+", "不 好 看|-", '"很 好|+', "不 行|-", "好|+", "不|-", "很 好 看|+", "不 好|-"]
 """Not what any other file is like: no header, quotes that are none, GB 18030, an ending that says nothing."""

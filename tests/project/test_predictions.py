@@ -21,7 +21,7 @@ from lightrail.project.models.predictions import (
     worst_mistakes,
     write_predictions,
 )
-from tests.tiny import Points, Signs, collate_points, points_loader, quiet_trainer
+from tests.support.tiny import Points, Signs, collate_points, points_loader, quiet_trainer
 
 SCORES = {"accuracy": ShareEqual(), "loss": WeightedMean(column="loss", higher_is_better=False)}
 

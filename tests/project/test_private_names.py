@@ -14,7 +14,7 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from lightrail.project.basics import private_names
-from tests.tiny import Signs, fit, points_loader
+from tests.support.tiny import Signs, fit, points_loader
 
 
 class Seen(Callback):

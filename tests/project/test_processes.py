@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.children import Child, wait_for
-from tests.lightning_modules.test_pinyin import TINY, write_sentences
-from tests.project.running import ALLOW, FOUR_STEPS, QUIET, RecordedRun, lightrail, runs_in
+from tests.support.callbacks import ALLOW
+from tests.support.children import Child, wait_for
+from tests.support.running import FOUR_STEPS, QUIET, RecordedRun, lightrail, runs_in
+from tests.support.tasks.pinyin import TINY, write_sentences
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.project.training.progress import TrainingProgress
-from tests.tiny import Signs, fit, points_loader
+from tests.support.tiny import Signs, fit, points_loader
 
 
 class Clock(Callback):

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from lightrail.project.training.checkpoints import StepSeeds, seed_all
-from tests.tiny import fit
+from tests.support.tiny import fit
 
 Draw = tuple[float, float, float]
 

@@ -90,7 +90,7 @@ def written(folder: Path, name: str, value: Any) -> list[str]:
     file.write_text(
         f"model: Tagger\ntrainer: {{max_steps: 1}}\ndata:\n  class_path: Limited\n  limits:\n    {name}: {shown}\n"
     )
-    return ["--allow_modules=tests.project.components,tests.project.test_ranges", f"--config={file}"]
+    return ["--allow_modules=tests.support.components,tests.project.test_ranges", f"--config={file}"]
 
 
 @pytest.mark.parametrize("flags", [[], ["--print_config"]], ids=["fit", "print_config"])
@@ -130,7 +130,7 @@ def test_a_value_in_range_is_kept_as_it_is(tmp_path: Path, name: str, value: Any
 
 
 def test_a_number_is_read_with_a_range_as_without() -> None:
-    chosen = ["--allow_modules=tests.project.components,tests.project.test_ranges", "--model=Tagger", "--data=Limited"]
+    chosen = ["--allow_modules=tests.support.components,tests.project.test_ranges", "--model=Tagger", "--data=Limited"]
     values = parse([*chosen, "--data.limits.gt=1", "--data.limits.items=[1,'2']"]).values["data"]["init_args"]["limits"]
     assert (values["gt"], type(values["gt"]), values["items"]) == (1.0, float, [1, 2])
     for text in ("1.0", "true"):

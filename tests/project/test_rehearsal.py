@@ -12,7 +12,7 @@ from lightrail.datamodules.batches.batching import BatchConfig, BatchLoader, Buc
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.project.running.build import Experiment
 from lightrail.project.running.dry_run import NUM_TIMED, Rehearsal, rehearse
-from tests.tiny import Points, Signs, collate_points, quiet_trainer
+from tests.support.tiny import Points, Signs, collate_points, quiet_trainer
 
 LENGTHS = np.array([3] * 8 + [10] * 4 + [100])
 """With at most 40 positions a batch: 8 x 3, 4 x 10 and 1 x 100."""

@@ -15,8 +15,8 @@ import pytest
 
 from lightrail.project.provenance import recording as provenance
 from lightrail.project.provenance.recording import hardware
-from tests.lightning_modules.test_text_classification import write_texts
-from tests.project.running import FOUR_STEPS, QUIET, Outcome, RecordedRun, lightrail, runs_in, same_weights
+from tests.support.running import FOUR_STEPS, QUIET, Outcome, RecordedRun, lightrail, runs_in, same_weights
+from tests.support.tasks.text_classification import write_texts
 
 COMMITTED = """\
 from lightning.pytorch import Callback

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lightrail.project.cli import main
-from tests.project.running import Fitted, Outcome, RecordedRun, lightrail, runs_in, same_weights
-from tests.project.test_resume import ALLOW, EVERY_STEP
+from tests.support.callbacks import ALLOW, EVERY_STEP
+from tests.support.running import Fitted, Outcome, RecordedRun, lightrail, runs_in, same_weights
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import re
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,51 +11,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightrail.project.cli import main
-from tests.project.running import ALLOW as ALLOW_RUNNING
-from tests.project.running import Fitted, Outcome, RecordedRun, lightrail, runs_in, same_weights
-
-ALLOW = f"{ALLOW_RUNNING},tests.project.test_resume"
-EVERY_STEP = "--tracking.checkpoint.every_minutes=0"
-
-
-class Interrupt(Callback):
-    """Raises KeyboardInterrupt after an optimizer step, once for each marker file that is not there yet."""
-
-    def __init__(self, marker: str, step: int = 3) -> None:
-        self.marker, self.step = Path(marker), step
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
-        if trainer.global_step == self.step and not self.marker.exists():
-            self.marker.touch()
-            raise KeyboardInterrupt
-
-
-class InterruptSeed(Callback):
-    """Raises KeyboardInterrupt after the second step of the second run that trains with it, once."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = Path(folder)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        (self.folder / f"{len(list(self.folder.iterdir()))}").touch()
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
-        if trainer.global_step == 2 and len(list(self.folder.iterdir())) == 2:
-            raise KeyboardInterrupt
-
-
-class WarnAt(Callback):
-    """Sends the signal that SLURM warns with, at a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
-        if trainer.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGUSR1)
+from tests.support.callbacks import ALLOW, EVERY_STEP
+from tests.support.running import Fitted, Outcome, RecordedRun, lightrail, runs_in, same_weights
 
 
 @pytest.fixture

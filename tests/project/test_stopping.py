@@ -16,7 +16,7 @@ from lightrail.project.tracking.run import Terminated
 from lightrail.project.tracking.settings import CheckpointConfig
 from lightrail.project.training.checkpoints import LastCheckpoint, place_checkpoints
 from lightrail.project.training.stopping import SECONDS_OF_ONE_SIGNAL, StopRequest, slurm_job
-from tests.tiny import Signs, fit, quiet_trainer
+from tests.support.tiny import Signs, fit, quiet_trainer
 
 RARELY = CheckpointConfig(every_minutes=60)
 

@@ -13,10 +13,9 @@ from lightrail.project.tracking.recovery import waiting_runs
 from lightrail.project.tracking.run import TrackedRun, start_run
 from lightrail.project.tracking.settings import TrackingConfig
 from lightrail.project.tracking.store import state_folder
-from tests.children import Child
-from tests.project.running import lightrail
-from tests.project.test_tracking_journal import DIES_AFTER_LOGGING
-from tests.project.test_tracking_lookup import FarAway
+from tests.support.children import Child
+from tests.support.running import lightrail
+from tests.support.tracking import DIES_AFTER_LOGGING, FarAway
 
 
 @pytest.fixture

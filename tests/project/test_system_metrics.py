@@ -16,8 +16,8 @@ from lightrail.project.tracking.run import TrackedRun, start_run
 from lightrail.project.tracking.settings import TrackingConfig
 from lightrail.project.training import system_metrics as system_metrics
 from lightrail.project.training.system_metrics import ProcessUse, SystemMetrics, cuda_devices, measure_gpu
-from tests.children import SECONDS_TO_HANG
-from tests.project.test_tracking_run import fit
+from tests.support.children import SECONDS_TO_HANG
+from tests.support.tracking import fit
 
 CPU, MEMORY = "system/cpu_utilization_percentage", "system/memory_usage_megabytes"
 

@@ -9,7 +9,8 @@ from lightning.pytorch import Callback, Trainer
 
 from lightrail.datamodules.batches.batching import Batch
 from lightrail.project.training.system_metrics import Throughput
-from tests.tiny import Curves, Signs, fit, points_loader
+from tests.support.resuming import Curves
+from tests.support.tiny import Signs, fit, points_loader
 
 
 class Clock(Callback):

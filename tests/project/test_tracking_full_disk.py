@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lightrail.project.tracking.journal import Journal
-from tests.children import Child
-from tests.project.test_tracking_journal import StubServer
+from tests.support.children import Child
+from tests.support.tracking import StubServer
 
 FILLS_UP = """
 import logging, resource, sys

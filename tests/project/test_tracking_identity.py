@@ -14,8 +14,8 @@ from lightrail.project.tracking.processes import PROCESS_TAG, RunLock, owner_of,
 from lightrail.project.tracking.recovery import close_dead_runs, ran_here, send_pending
 from lightrail.project.tracking.run import TrackedRun, continue_run, start_run
 from lightrail.project.tracking.settings import TrackingConfig
-from tests.children import Child
-from tests.project.test_tracking_lookup import FarAway
+from tests.support.children import Child
+from tests.support.tracking import FarAway
 
 HOLDS_A_RUN = """
 import sys, time

@@ -1,11 +1,9 @@
 """Nothing that was logged is lost or doubled, whatever happens to the process or the store."""
 
-import json
 import logging
 import pickle
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,18 +18,8 @@ from lightrail.project.tracking.run import start_run
 from lightrail.project.tracking.sender import Sent
 from lightrail.project.tracking.settings import TrackingConfig
 from lightrail.project.tracking.store import RunFolders
-from tests.children import SECONDS_TO_HANG, Child
-
-DIES_AFTER_LOGGING = """
-import os, sys
-from lightrail.project.tracking.run import TrackingConfig, start_run
-run = start_run(TrackingConfig(uri=sys.argv[1]), {}, {})
-run.logger.sender.close()  # nothing is sent in the background from here on
-for step in range(1500):
-    run.logger.log_metrics({"train/loss": step / 2, "lr": 0.1}, step)
-print(run.run_id, flush=True)
-os._exit(9)
-"""
+from tests.support.children import SECONDS_TO_HANG, Child
+from tests.support.tracking import DIES_AFTER_LOGGING, StubServer
 
 
 def steps(client: MlflowClient, run_id: str, key: str) -> list[int]:
@@ -93,37 +81,6 @@ def test_a_store_that_is_gone_until_after_the_end_gets_metrics_and_status_later(
 
 def refuse(*args: object, **kwargs: object) -> None:
     raise MlflowException("the server is away")
-
-
-class StubServer(ThreadingHTTPServer):
-    """Takes `log-batch` requests after it has refused the first ones."""
-
-    daemon_threads = True
-
-    def __init__(self, num_refusals: int) -> None:
-        super().__init__(("127.0.0.1", 0), StubHandler)
-        self.num_refusals = num_refusals
-        self.metrics: list[tuple[str, int, float]] = []
-        self.was_refused = threading.Event()
-
-
-class StubHandler(BaseHTTPRequestHandler):
-    server: StubServer
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.num_refusals -= 1
-        is_refused = self.server.num_refusals >= 0
-        if not is_refused:
-            self.server.metrics += [(item["key"], int(item["step"]), item["value"]) for item in body["metrics"]]
-        self.send_response(503 if is_refused else 200)
-        self.end_headers()
-        self.wfile.write(b"{}")
-        if is_refused:
-            self.server.was_refused.set()
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing: the original writes each request to stderr."""
 
 
 @pytest.fixture

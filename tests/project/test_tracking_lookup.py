@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
-from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.tracking.lookup import run_checkpoint, run_configuration
 from lightrail.project.tracking.run import TrackedRun, start_run
 from lightrail.project.tracking.settings import TrackingConfig
+from tests.support.tracking import FarAway
 
 CONFIGURATION = {"model": {"init_args": {"name": "中文", "lr": 1e-5}}}
 
@@ -77,13 +77,6 @@ def test_looking_for_a_run_makes_no_store(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none.db: no runs are recorded there. Run `lightrail fit` first"):
         run_configuration("abc", TrackingConfig(uri=f"sqlite:///{tmp_path}/none.db"))
     assert list(tmp_path.iterdir()) == []
-
-
-class FarAway(LocalArtifactRepository):  # type: ignore[misc]
-    """A folder behind a scheme of its own, which nobody but MLflow can read."""
-
-    def __init__(self, artifact_uri: str, *arguments: object, **settings: object) -> None:
-        super().__init__("file:" + artifact_uri.removeprefix("faraway:"), *arguments, **settings)
 
 
 def test_files_of_a_remote_store_are_uploaded_and_downloaded(

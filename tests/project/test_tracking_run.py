@@ -11,10 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from mlflow import MlflowClient
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from lightrail.datamodules.base import SplitSummary
 from lightrail.project.basics.errors import ConfigError
@@ -22,6 +20,7 @@ from lightrail.project.tracking import run as starting
 from lightrail.project.tracking.logger import flatten, log_inputs
 from lightrail.project.tracking.run import Terminated, TrackedRun, continue_run, start_run
 from lightrail.project.tracking.settings import TrackingConfig
+from tests.support.tracking import fit
 
 CONFIGURATION = {"seed_everything": 7, "model": {"class_path": "Tiny", "init_args": {"lr": 0.1, "name": "中文"}}}
 
@@ -258,37 +257,6 @@ def test_a_deleted_experiment_is_refused(run: TrackedRun, store: str, client: Ml
     client.delete_experiment(run.experiment_id)
     with pytest.raises(ConfigError, match=f"was deleted.*--experiment-id {run.experiment_id}"):
         start_run(TrackingConfig(uri=store, experiment="试验 one"), {}, {})
-
-
-class Tiny(LightningModule):
-    """Two numbers to a loss."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(2, 1)
-
-    def training_step(self, batch: Tensor) -> Tensor:
-        loss: Tensor = self.layer(batch).square().mean()
-        self.log("train/loss", loss)
-        return loss
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def fit(run: TrackedRun, *callbacks: Callback, num_steps: int = 2) -> None:
-    trainer = Trainer(
-        logger=run.logger,
-        callbacks=list(callbacks),
-        max_steps=num_steps,
-        log_every_n_steps=1,
-        accelerator="cpu",
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    rows = [torch.tensor([float(number), 1.0]) for number in range(8)]
-    trainer.fit(Tiny(), DataLoader(rows, batch_size=2))  # type: ignore[arg-type]
 
 
 @pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")

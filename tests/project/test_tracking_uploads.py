@@ -8,7 +8,7 @@ import pytest
 
 from lightrail.project.tracking.sender import Uploads
 from lightrail.project.tracking.store import RunFolders
-from tests.children import SECONDS_TO_HANG
+from tests.support.children import SECONDS_TO_HANG
 
 
 class Store:

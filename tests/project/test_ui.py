@@ -13,7 +13,7 @@ from lightrail.project.basics.errors import ConfigError
 from lightrail.project.commands import ui
 from lightrail.project.tracking.run import start_run
 from lightrail.project.tracking.settings import TrackingConfig
-from tests.children import SECONDS_TO_HANG, Child, wait_for
+from tests.support.children import SECONDS_TO_HANG, Child, wait_for
 
 SERVES = """
 import sys

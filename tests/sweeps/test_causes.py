@@ -15,7 +15,7 @@ from lightrail.sweeps.trials import trial
 from lightrail.sweeps.trials.callback import Spoilt, TrialReporter
 from lightrail.sweeps.trials.messages import Assignment, Failed, cause_in_others, forget_cause
 from lightrail.sweeps.trials.trial import follow, lead
-from tests.tiny import Signs, quiet_trainer
+from tests.support.tiny import Signs, quiet_trainer
 
 GONE = RuntimeError("[gloo] Connection closed by peer")
 

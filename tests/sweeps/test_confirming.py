@@ -21,9 +21,9 @@ from lightrail.sweeps.search.confirming import Confirmation, compare, confirm, c
 from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.search.study import open_storage, open_study
 from lightrail.sweeps.search.worker import Interrupted, Reports, TrialFailed
-from tests.children import SECONDS_TO_HANG
-from tests.sweeps.made_studies import ACCURACY, LOSS, Story, make_parent, make_sweep
-from tests.sweeps.sweeping import TinySweep
+from tests.support.children import SECONDS_TO_HANG
+from tests.support.made_studies import ACCURACY, LOSS, Story, make_parent, make_sweep
+from tests.support.sweeping import TinySweep
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 

@@ -12,8 +12,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightrail.project.tracking.processes import owner_of
 from lightrail.sweeps.search.study import KILLS, PROCESS, REPORTS, RUNS
-from tests.children import SECONDS_TO_HANG, wait_for
-from tests.sweeps.sweeping import ALLOWED, TinySweep, processes_of
+from tests.support.callbacks import ALLOW
+from tests.support.children import SECONDS_TO_HANG, wait_for
+from tests.support.sweeping import TinySweep, processes_of
 
 RATES = [0.03, 1e-9]
 """The second one learns nothing, and is given up."""
@@ -30,7 +31,7 @@ def alone(tiny_sweep: TinySweep, store_template: Path) -> TinySweep:
 
 
 def write(sweep: TinySweep, devices: int, *settings: str, rates: list[float]) -> None:
-    shown = ["--trainer.callbacks=Weights", f"--trainer.callbacks.folder={sweep.folder}/weights", ALLOWED]
+    shown = ["--trainer.callbacks=Weights", f"--trainer.callbacks.folder={sweep.folder}/weights", ALLOW]
     sweep.write(
         *WITHOUT_CHANCE,
         *shown,

@@ -11,7 +11,7 @@ from lightrail.project.basics.errors import ConfigError
 from lightrail.sweeps.search.definition import load
 from lightrail.sweeps.search.driver import build_pruner
 from lightrail.sweeps.search.warm_start import setting
-from tests.sweeps.made_studies import SPACE, make_sweep
+from tests.support.made_studies import SPACE, make_sweep
 
 
 def test_a_sweep_is_named_by_its_file_or_by_its_setting(tmp_path: Path) -> None:
@@ -133,13 +133,13 @@ def test_what_makes_no_sweep_is_refused(tmp_path: Path, more: dict[str, Any], me
 
 
 def test_modules_that_are_allowed_are_allowed_to_trials(tmp_path: Path) -> None:
-    make_sweep(tmp_path, space={"trainer.callbacks": "tests.sweeps.components.Going"})
-    settings = {"trainer.callbacks": "tests.sweeps.components.Going"}
+    make_sweep(tmp_path, space={"trainer.callbacks": "tests.support.callbacks.Going"})
+    settings = {"trainer.callbacks": "tests.support.callbacks.Going"}
     command = ["--config", f"{tmp_path}/tiny.yaml"]
-    allowed = load([*command, "--allow_modules", "tests.sweeps.components"])
+    allowed = load([*command, "--allow_modules", "tests.support.callbacks"])
     callbacks = allowed.configuration(settings).values["trainer"]["callbacks"]
-    assert callbacks["class_path"] == "tests.sweeps.components.Going"
-    with pytest.raises(ConfigError, match=r"tests\.sweeps\.components\.Going is outside the packages"):
+    assert callbacks["class_path"] == "tests.support.callbacks.Going"
+    with pytest.raises(ConfigError, match=r"tests\.support\.callbacks\.Going is outside the packages"):
         load(command).configuration(settings)
 
 

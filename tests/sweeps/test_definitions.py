@@ -9,8 +9,8 @@ from lightrail.project.basics.catalogue import experiment_files, sweep_files
 from lightrail.sweeps.command import build_corners
 from lightrail.sweeps.search.definition import Sweep, load
 from lightrail.sweeps.search.warm_start import points_to_begin_with
-from tests.lightning_modules.test_causal_lm import write_gpt2
-from tests.test_docs import FILES, OF_THE_CHECKPOINT, QUIET, SMALL_DATA, class_name
+from tests.support.guides import FILES, OF_THE_CHECKPOINT, QUIET, SMALL_DATA, class_name
+from tests.support.tasks.causal_lm import write_gpt2
 
 PRETRAINED = ["--model.decoder.checkpoint=gpt", *OF_THE_CHECKPOINT]
 

@@ -23,8 +23,8 @@ from lightrail.sweeps.search.driver import Driver
 from lightrail.sweeps.search.outcomes import Progress
 from lightrail.sweeps.search.study import DRIVER, FAILURE, PROCESS, open_storage, open_study
 from lightrail.sweeps.search.worker import Interrupted, TrialFailed
-from tests.children import SECONDS_TO_HANG
-from tests.sweeps.made_studies import make_sweep
+from tests.support.children import SECONDS_TO_HANG
+from tests.support.made_studies import make_sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 SPACE = {"model.optim.lr": {"low": 1e-4, "high": 1e-1, "log": True}, "model.encoder.depth": {"low": 1, "high": 8}}

@@ -18,7 +18,7 @@ from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.search.study import DRIVER, FAILURE, HALVED, KILLS, REPORTS, RUNS, requeue
 from lightrail.sweeps.search.worker import MOST_KILLS, Interrupted, TrialFailed, Worker, best_of
 from lightrail.sweeps.trials.messages import Assignment, Failed, FailureKind, Finished, Message, Report, Started
-from tests.sweeps.made_studies import ACCURACY, LOSS, make_sweep
+from tests.support.made_studies import ACCURACY, LOSS, make_sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 RUN = Started("run")

@@ -11,8 +11,8 @@ from lightrail.project.tracking.store import open_store
 from lightrail.sweeps.command import CONCLUDED
 from lightrail.sweeps.search.driver import Driver
 from lightrail.sweeps.search.locks import KEEPER, become_keeper, has_lost_its_keeper, keeping
-from tests.children import SECONDS_TO_HANG
-from tests.sweeps.sweeping import TinySweep
+from tests.support.children import SECONDS_TO_HANG
+from tests.support.sweeping import TinySweep
 
 ELSEWHERE = "another/0 4 1700000000"
 HEARTBEAT = 5

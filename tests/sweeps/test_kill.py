@@ -11,9 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightrail.project.tracking.processes import Owner, owner_of
 from lightrail.sweeps.search.study import DRIVER, PROCESS, RUNS, finished
-from tests.children import SECONDS_TO_HANG, wait_for
-from tests.project.running import Outcome, RecordedRun
-from tests.sweeps.sweeping import TinySweep
+from tests.support.children import SECONDS_TO_HANG, wait_for
+from tests.support.running import Outcome, RecordedRun
+from tests.support.sweeping import TinySweep
 
 STEPS, VALIDATED_EVERY = 30, 3
 SLOW = ["--trainer.callbacks.seconds=0.2", f"--trainer.max_steps={STEPS}", "--tracking.checkpoint.every_steps=2"]

@@ -16,8 +16,8 @@ from lightrail.project.tracking.store import open_store
 from lightrail.sweeps.search.definition import Sweep, load
 from lightrail.sweeps.search.study import finished, open_storage, open_study
 from lightrail.sweeps.search.warm_start import enqueue, params_of, points_to_begin_with, warm_start
-from tests.lightning_modules.test_pinyin import TINY, write_sentences
-from tests.project.running import Fitted, fit_pinyin
+from tests.support.running import Fitted, fit_pinyin
+from tests.support.tasks.pinyin import TINY, write_sentences
 
 SPACE: dict[str, Any] = {
     "model.optim.lr": {"low": 1e-4, "high": 1e-1, "log": True},

@@ -24,7 +24,7 @@ from lightrail.sweeps.report.tables import short_names, write_best
 from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.search.outcomes import best_outcomes, figures_of, outcomes_of
 from lightrail.sweeps.search.study import HALVED, WARM_START, open_storage, open_study
-from tests.sweeps.made_studies import ACCURACY, LOSS, SPACE, STEPS, Story, make_parent, make_sweep
+from tests.support.made_studies import ACCURACY, LOSS, SPACE, STEPS, Story, make_parent, make_sweep
 
 pytestmark = [pytest.mark.pictures, pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")]
 

@@ -19,9 +19,9 @@ from sqlalchemy.exc import OperationalError
 
 from lightrail.sweeps.search.locks import Turn
 from lightrail.sweeps.search.study import DRIVER, RUNS, finished
-from tests.children import SECONDS_TO_HANG, wait_for
-from tests.project.servers import running_postgres
-from tests.sweeps.sweeping import TinySweep
+from tests.support.children import SECONDS_TO_HANG, wait_for
+from tests.support.servers import running_postgres
+from tests.support.sweeping import TinySweep
 
 SLOW = ["--trainer.callbacks.seconds=0.3", "--tracking.checkpoint.every_steps=2"]
 

@@ -34,8 +34,8 @@ from lightrail.sweeps.search.study import (
     origin,
     restore_interrupted,
 )
-from tests.children import SECONDS_TO_HANG
-from tests.sweeps.made_studies import SPACE, make_sweep
+from tests.support.children import SECONDS_TO_HANG
+from tests.support.made_studies import SPACE, make_sweep
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning"),

@@ -6,8 +6,9 @@ import pytest
 from optuna.trial import TrialState
 
 from lightrail.sweeps.search.study import FAILURE, HALVED, RUNS
-from tests.project.running import lightrail, runs_in
-from tests.sweeps.sweeping import ALLOWED, LR, TinySweep
+from tests.support.callbacks import ALLOW
+from tests.support.running import lightrail, runs_in
+from tests.support.sweeping import LR, TinySweep
 
 LAST_STEP = 12
 
@@ -34,7 +35,7 @@ def test_trials_are_runs_under_that_of_their_study(tiny_sweep: TinySweep, monkey
     with monkeypatch.context() as elsewhere:
         elsewhere.chdir(parent.directory / "environment")
         definition = f"--config={parent.directory / 'sweep.yaml'}"
-        assert lightrail("sweep", definition, ALLOWED).last_line == outcome.last_line, "begun again, it is done"
+        assert lightrail("sweep", definition, ALLOW).last_line == outcome.last_line, "begun again, it is done"
     assert len(tiny_sweep.trials) == 4
     assert tiny_sweep.run("--n_trials=5").status == 0
     assert tiny_sweep.numbers(TrialState.COMPLETE) == [0, 1, 2, 3, 4]

@@ -16,7 +16,7 @@ from lightrail.project.tracking.settings import TrackingConfig
 from lightrail.sweeps.search.definition import Sweep, load
 from lightrail.sweeps.search.study import FAILURE, REPORTS, RUNS, requeue
 from lightrail.sweeps.search.worker import TrialFailed
-from tests.lightning_modules.test_pinyin import TINY, write_sentences
+from tests.support.tasks.pinyin import TINY, write_sentences
 
 ACCURACY, LOSS = "val/character_accuracy", "val/loss"
 SPACE = {

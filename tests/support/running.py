@@ -1,7 +1,6 @@
 """Runs a command as a person does, in this process, and reads the run it made back from MLflow."""
 
 import io
-import time
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -11,12 +10,11 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 from mlflow import MlflowClient
 
 from lightrail.project.cli import main
-from tests.lightning_modules.test_pinyin import TINY, write_sentences
-from tests.lightning_modules.test_text_classification import write_texts
+from tests.support.tasks.pinyin import TINY, write_sentences
+from tests.support.tasks.text_classification import write_texts
 
 FOUR_STEPS = [
     "--trainer.max_steps=4",
@@ -27,7 +25,6 @@ FOUR_STEPS = [
     "--data.batch.size=4",
 ]
 QUIET = ["--trainer.accelerator=cpu", "--trainer.precision=32-true", "--trainer.enable_progress_bar=false"]
-ALLOW = "--allow_modules=tests.project.running"
 
 
 @dataclass(frozen=True)
@@ -149,37 +146,3 @@ def same_weights(one: RecordedRun, other: RecordedRun) -> bool:
     """Whether the last weights are equal to the last bit."""
     first, second = one.weights(), other.weights()
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-class RaiseAt(Callback):
-    """Goes wrong at the end of an optimizer step."""
-
-    def __init__(self, step: int, error: Literal["RuntimeError", "KeyboardInterrupt"] = "RuntimeError") -> None:
-        self.step, self.error = step, error
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if trainer.global_step == self.step:
-            raise {"RuntimeError": RuntimeError, "KeyboardInterrupt": KeyboardInterrupt}[self.error]("as asked")
-
-
-class SpoilAt(Callback):
-    """Turns all weights round before an optimizer step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if trainer.global_step + 1 == self.step:
-            with torch.no_grad():
-                for parameter in pl_module.parameters():
-                    parameter.neg_()
-
-
-class Slow(Callback):
-    """Takes its time after each batch, as a larger network would."""
-
-    def __init__(self, seconds: float = 0.05) -> None:
-        self.seconds = seconds
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        time.sleep(self.seconds)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from lightrail.project.commands import ui
-from tests.children import SECONDS_TO_HANG
+from tests.support.children import SECONDS_TO_HANG
 
 
 class MlflowServer:

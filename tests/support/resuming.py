@@ -1,21 +1,42 @@
 """Goes on from every state that a training writes, and compares each end with that of the training left alone."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers.logger import Logger
 
 from lightrail.project.running.build import Experiment
 from lightrail.project.training.checkpoints import LastCheckpoint, place_checkpoints
-from tests.tiny import Curves
 
 EVERY_STEP = ["--tracking.checkpoint.every_minutes=0", "--trainer.log_every_n_steps=1"]
 BY_BATCHES = ["--trainer.val_check_interval=3", "--trainer.check_val_every_n_epoch=null", "--trainer.max_steps=9"]
 BY_EPOCHS = ["--trainer.max_epochs=2", "--trainer.max_steps=-1", "--trainer.val_check_interval=1.0"]
+
+
+class Curves(Logger):
+    """Keeps what is logged: step to name to value."""
+
+    name, version = "curves", 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.points: list[tuple[int, dict[str, float]]] = []
+
+    def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None: ...
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        assert step is not None
+        self.points.append((step, {name: float(value) for name, value in metrics.items()}))
+
+    def of(self, name: str) -> dict[int, float]:
+        steps = [step for step, values in self.points if name in values]
+        assert steps == sorted(set(steps))
+        return {step: values[name] for step, values in self.points if name in values}
 
 
 @dataclass

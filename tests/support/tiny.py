@@ -8,7 +8,6 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor, nn
 
 from lightrail.datamodules.batches.batching import BatchConfig, BatchLoader, BucketSampler
@@ -62,27 +61,6 @@ class Points:
 
     def row(self, index: int) -> dict[str, Any]:
         return {"point": self.points[index], "label": int(self.labels[index])}
-
-
-class Curves(Logger):
-    """Keeps what is logged: step to name to value."""
-
-    name, version = "curves", 0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.points: list[tuple[int, dict[str, float]]] = []
-
-    def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None: ...
-
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        assert step is not None
-        self.points.append((step, {name: float(value) for name, value in metrics.items()}))
-
-    def of(self, name: str) -> dict[int, float]:
-        steps = [step for step, values in self.points if name in values]
-        assert steps == sorted(set(steps))
-        return {step: values[name] for step, values in self.points if name in values}
 
 
 def collate_points(rows: Sequence[Mapping[str, Any]]) -> Batch:

@@ -11,11 +11,11 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from lightrail.project.configuration import parse
-from tests.children import Child
-from tests.lightning_modules.test_pinyin import TINY, write_sentences
-from tests.project.running import QUIET, Outcome, RecordedRun, lightrail, runs_in
+from tests.support.callbacks import ALLOW
+from tests.support.children import Child
+from tests.support.running import QUIET, Outcome, RecordedRun, lightrail, runs_in
+from tests.support.tasks.pinyin import TINY, write_sentences
 
-ALLOWED = "--allow_modules=tests.sweeps.components"
 STEPS = [
     "--trainer.max_steps=12",
     "--trainer.val_check_interval=3",
@@ -44,7 +44,7 @@ class TinySweep:
             values: of the definition, over those of a sweep of four trials with two workers.
         """
         base = [*TINY, *write_sentences(self.folder), *QUIET, *STEPS, f"--tracking.uri={self.store}"]
-        callback = ["--trainer.callbacks=Going", ALLOWED]
+        callback = ["--trainer.callbacks=Going", ALLOW]
         (self.folder / "base.yaml").write_text(parse([*base, *callback, *settings]).dump(), encoding="utf-8")
         given = {"base": "base.yaml", "metric": "val/character_accuracy", "direction": "maximize", "n_trials": 4}
         machine = {"storage": self.storage, "resources": {"workers": 2, "threads": 1}, "heartbeat_seconds": 5}
@@ -57,7 +57,7 @@ class TinySweep:
 
     @property
     def command(self) -> list[str]:
-        return ["sweep", f"--config={self.folder}/tiny.yaml", ALLOWED]
+        return ["sweep", f"--config={self.folder}/tiny.yaml", ALLOW]
 
     def run(self, *settings: str) -> Outcome:
         return lightrail(*self.command, *settings)
