@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, final
 
 import lightning.pytorch as pl
+import numpy as np
+from numpy.typing import NDArray
 
 from lightrail.datamodules.batches.batching import Batch, BatchConfig, BatchLoader, BucketSampler, Draw, MeasuredRows
 from lightrail.datamodules.batches.sampling import LabelDraw, SamplingConfig
@@ -100,8 +102,8 @@ class DataModule(pl.LightningDataModule, ABC):
         batch: what one batch may hold.
     """
 
-    length_column = "input_ids"
-    """The column whose length is an example's number of positions."""
+    length_columns: Sequence[str] = ("input_ids",)
+    """The columns whose lengths are an example's numbers of positions: one, or source and target."""
     length_unit = "tokens"
     max_length: int
     """Longest example, in `length_unit`; a setting of each datamodule that cuts."""
@@ -157,15 +159,19 @@ class DataModule(pl.LightningDataModule, ABC):
 
     @abstractmethod
     def encode(self, example: Row, facts: Facts) -> Mapping[str, Any]:
-        """Turn an example into integer arrays, integers and strings. Raises: DataError naming file and line."""
+        """Turn an example into numbers, arrays of numbers, and strings. Raises: DataError naming file and line."""
 
     @abstractmethod
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """Pad rows into a batch: tensors, the list `id`, and the integers `num_tokens` (unpadded) and `num_targets`."""
+        """Pad rows into a batch: tensors, the list `id`, and the integers `num_tokens` (unpadded) and `num_targets`.
+
+        What is drawn at random, as masks are, comes from `np.random.default_rng(row["draw_seed"])` of each row: it
+        follows from seed, epoch and example, on any number of processes and after any interruption.
+        """
 
     def inspect(self, row: Mapping[str, Any]) -> Inspected:
         """Say what `lightrail check` is to know of an encoded row."""
-        return Inspected(length=len(row[self.length_column]))
+        return Inspected(length=sum(len(row[name]) for name in self.length_columns))
 
     def read(self, source: str, split: Split, notes: ReadingNotes) -> Iterator[Row]:
         """Give the records of a source; another way to read is for data that is no rows of text."""
@@ -307,7 +313,7 @@ class DataModule(pl.LightningDataModule, ABC):
     def _loader(self, split: Split, *, is_shuffled: bool = False) -> BatchLoader:
         dataset, trainer = self.dataset(split), self.trainer
         sampler = BucketSampler(
-            dataset.lengths(self.length_column),
+            self.lengths(dataset),
             self.batch,
             seed=self.order_seed,
             is_shuffled=is_shuffled,
@@ -316,6 +322,12 @@ class DataModule(pl.LightningDataModule, ABC):
             world_size=trainer.world_size if trainer else 1,
         )
         return BatchLoader(dataset, self.collate, sampler, self.batch.num_workers)
+
+    @final
+    def lengths(self, dataset: MeasuredRows) -> NDArray[np.int64]:
+        """Give the positions of each example, [N], or in each of several `length_columns`, [N, K]."""
+        columns = [dataset.lengths(name) for name in self.length_columns]
+        return columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
 
     def _encode_once(self, stage: str) -> Path:
         if stage == "predict":  # texts to predict are read once: they are not kept

@@ -51,7 +51,7 @@ class ImageClassificationData(DataModule):
         channels: 1 turns pictures into grays, 3 into colours; auto: as they are, to predict as the model knows them.
     """
 
-    length_column, length_unit, is_cut = "pixels", "pixels", False
+    length_columns, length_unit, is_cut = ("pixels",), "pixels", False
 
     def __init__(
         self,

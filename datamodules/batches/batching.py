@@ -41,6 +41,8 @@ class Share:
     """The part of one global batch that one process works on."""
 
     indices: list[int]
+    draw_seed: tuple[int, int]
+    """Seed and epoch, which with an example's number seed what is drawn for it."""
     is_filler: bool
     """The batch held fewer examples than there are processes; this repeat of one of them counts for nothing."""
 
@@ -99,6 +101,23 @@ def _mixed_batch(buckets: np.ndarray, max_tokens: int | None) -> int:
     return max(1, int(np.searchsorted(positions, max_tokens, side="right")))
 
 
+def pair_bounds(pairs: np.ndarray, size: int | None, max_tokens: int | None) -> np.ndarray:
+    """Cut pairs of lengths, [N, 2], into batches in which the longest of each together take up to `max_tokens`.
+
+    Returns: the position at which each batch begins, and the end.
+    """
+    bounds = [0]
+    while (start := bounds[-1]) < len(pairs):
+        most = size or len(pairs)
+        if max_tokens is not None:
+            most = min(most, max(1, max_tokens // max(1, int(pairs[start].sum()))))
+        longest = np.maximum.accumulate(pairs[start : start + most], axis=0).sum(1, dtype=np.int64)  # if it ended here
+        positions = longest * np.arange(1, len(longest) + 1)
+        fitting = len(longest) if max_tokens is None else int(np.searchsorted(positions, max_tokens, side="right"))
+        bounds.append(start + max(1, fitting))
+    return np.array(bounds, np.int64)
+
+
 class GlobalBatches(Sequence[np.ndarray]):
     """The example numbers of every batch of an epoch, each batch cut out when it is asked for.
 
@@ -145,8 +164,9 @@ class BucketSampler(Sampler[Share]):
     it. Schedules need a fixed number: it is that of the first epoch, and later ones leave out or repeat what differs.
 
     Args:
-        lengths: positions of each example, [N].
-        seed: seed of the order.
+        lengths: positions of each example, [N], or in its source and its target, [N, 2]: of both together a batch holds
+            at most `max_tokens`.
+        seed: seed of the order, and of what is drawn for each example.
         draw: chooses the examples of an epoch; None takes each once. For shuffled batches only.
         is_shuffled: False gives the same order in every epoch, shortest first.
         rank, world_size: which process this is, of how many.
@@ -166,7 +186,12 @@ class BucketSampler(Sampler[Share]):
         config.check()
         assert draw is None or is_shuffled, "an evaluation takes each example once"
         self.config, self.draw = config, draw
-        self.buckets = length_buckets(lengths)
+        self.buckets = length_buckets(lengths if lengths.ndim == 1 else lengths.ravel()).reshape(lengths.shape)
+        self.pairs: np.ndarray | None = None
+        if lengths.ndim == 2:  # sorted by the sum, then by the first: what shares a batch is alike in both
+            keyed = np.column_stack([self.buckets.sum(1, dtype=np.int64), self.buckets])
+            found, self.buckets = np.unique(keyed, axis=0, return_inverse=True)
+            self.pairs = found[:, 1:]
         drawn = self._drawn(0)
         self.num_drawn = len(drawn)
         self.num_batches = len(self._bounds(np.sort(self.buckets[drawn], kind="stable"))) - 1
@@ -200,12 +225,15 @@ class BucketSampler(Sampler[Share]):
         return by_length, self._bounds(self.buckets[by_length])
 
     def _bounds(self, buckets: np.ndarray) -> np.ndarray:
+        if self.pairs is not None:
+            return pair_bounds(self.pairs[buckets], self.config.size, self.config.max_tokens)
         return batch_bounds(buckets, self.config.size, self.config.max_tokens)
 
     def __iter__(self) -> Iterator[Share]:
         for batch in self.global_batches()[self.first_batch :]:
             own = batch[self.rank :: self.world_size].tolist()
-            yield Share(own, is_filler=False) if own else Share([int(batch[0])], is_filler=True)
+            seed = (self.seed, self.epoch if self.is_shuffled else 0)
+            yield Share(own, seed, is_filler=False) if own else Share([int(batch[0])], seed, is_filler=True)
 
 
 class Shares(Dataset[Batch]):
@@ -215,7 +243,12 @@ class Shares(Dataset[Batch]):
         self.rows, self.collate = rows, collate
 
     def __getitem__(self, share: Share) -> Batch:
-        batch = self.collate([{**self.rows.row(index), "id": index} for index in share.indices])
+        batch = self.collate(
+            [
+                {**self.rows.row(number), "id": number, "draw_seed": (*share.draw_seed, number)}
+                for number in share.indices
+            ]
+        )
         return {**batch, "is_filler": share.is_filler}
 
 

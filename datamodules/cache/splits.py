@@ -18,7 +18,8 @@ FORMAT_VERSION = 1
 META = "meta.json"
 OFFSET_DTYPE = np.dtype("<i8")
 
-Kind = Literal["integer", "integers", "text"]
+Kind = Literal["integer", "integers", "float", "floats", "text"]
+SCALARS = ("integer", "float")
 
 
 def values_file(folder: Path, split: str, column: str) -> Path:
@@ -58,18 +59,18 @@ class TokenisedSplit:
         """Their names, in the order in which they were written."""
         return list(self._columns)
 
-    def row(self, index: int) -> dict[str, NDArray[Any] | int | str]:
+    def row(self, index: int) -> dict[str, NDArray[Any] | int | float | str]:
         """Give row `index`, from 0. Arrays are read-only views in the type they are stored in: copy before writing."""
         if not 0 <= index < self._num_rows:
             raise IndexError(f"row {index} of {self._num_rows}")
         return {column: cell(index) for column, cell in self._readers}
 
-    def cell(self, column: str, index: int) -> NDArray[Any] | int | str:
+    def cell(self, column: str, index: int) -> NDArray[Any] | int | float | str:
         """Give one column of row `index`, which must be in range: of a long row the rest need not be read."""
         return self._columns[column].cell(index)
 
     def lengths(self, column: str) -> NDArray[np.int64]:
-        """Give how many integers each row has in a column; for texts, how many bytes of UTF-8."""  # [N]
+        """Give how many numbers each row has in a column; for texts, how many bytes of UTF-8."""  # [N]
         return self._columns[column].lengths()
 
     def values(self, column: str) -> NDArray[Any]:
@@ -90,22 +91,22 @@ class _MappedColumn:
         self.values = _mapped(values_file(folder, split, column), np.dtype(dtype), num_values)
         self._num_rows = num_rows
         self._cells = self.values.data
-        self.cell: Callable[[int], NDArray[Any] | int | str] = self._integer
+        self.cell: Callable[[int], NDArray[Any] | int | float | str] = self._scalar
         self.kind = kind
-        if kind == "integer":
+        if kind in SCALARS:
             return
         self._offsets = _mapped(offsets_file(folder, split, column), OFFSET_DTYPE, num_rows + 1)
         self._bounds = self._offsets.data  # indexing it gives Python integers, far faster than numpy's
-        self.cell = self._text if kind == "text" else self._integers
+        self.cell = self._text if kind == "text" else self._array
 
     def lengths(self) -> NDArray[np.int64]:
-        return np.ones(self._num_rows, np.int64) if self.kind == "integer" else np.diff(self._offsets)
+        return np.ones(self._num_rows, np.int64) if self.kind in SCALARS else np.diff(self._offsets)
 
-    def _integer(self, index: int) -> int:
-        value: int = self._cells[index]
+    def _scalar(self, index: int) -> int | float:
+        value: int | float = self._cells[index]
         return value
 
-    def _integers(self, index: int) -> NDArray[Any]:
+    def _array(self, index: int) -> NDArray[Any]:
         return self.values[self._bounds[index] : self._bounds[index + 1]]
 
     def _text(self, index: int) -> str:
@@ -125,9 +126,9 @@ def _mapped(path: Path, dtype: np.dtype[Any], num_values: int) -> NDArray[Any]:
         return np.frombuffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), dtype)
 
 
-Cell = NDArray[np.integer[Any]] | int | str
-Rows = tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]] | None]
-"""Integers of many rows one after the other, and how many each row has; None: one integer a row."""
+Cell = NDArray[Any] | int | float | str
+Rows = tuple[NDArray[Any], NDArray[np.integer[Any]] | None]
+"""Numbers of many rows one after the other, and how many each row has; None: one number a row."""
 
 _VALUES_PER_FLUSH = 2**18
 # The narrowest that holds a column is used; signed ones are there for marks such as -100.
@@ -137,8 +138,9 @@ _DTYPES = [np.dtype(name) for name in ("<u1", "<i1", "<u2", "<i2", "<i4", "<i8")
 class CacheWriter:
     """Takes rows for any number of splits; every row of a split has the same columns.
 
-    A column holds one integer a row, or an array of integers, or a text. Integers are stored in the narrowest type
-    that holds them all, which may be widened on the way.
+    A column holds one number a row, or an array of numbers, or a text. Integers are stored in the narrowest type that
+    holds them all, which may be widened on the way; floating-point numbers in 64 bits, and a column that has them
+    takes integers too.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -215,15 +217,17 @@ class _SplitWriter:
         return {"num_rows": self.num_rows, "digest": content.hexdigest(), "columns": columns}
 
 
-def _first(values: NDArray[np.integer[Any]], lengths: NDArray[np.integer[Any]] | None) -> Cell:
+def _first(values: NDArray[Any], lengths: NDArray[np.integer[Any]] | None) -> Cell:
     """A cell of the kind that such rows have."""
-    return 0 if lengths is None else values[:0]
+    return (0.0 if values.dtype.kind == "f" else 0) if lengths is None else values[:1]
 
 
 def _kind(cell: Cell) -> Kind:
     if isinstance(cell, str):
         return "text"
-    return "integers" if isinstance(cell, np.ndarray) and cell.ndim == 1 else "integer"
+    if isinstance(cell, np.ndarray) and cell.ndim == 1:
+        return "floats" if cell.dtype.kind == "f" and cell.size else "integers"
+    return "float" if isinstance(cell, float | np.floating) else "integer"
 
 
 class _ColumnWriter:
@@ -231,8 +235,7 @@ class _ColumnWriter:
 
     def __init__(self, folder: Path, split: str, name: str, kind: Kind) -> None:
         self.where = f"column {name!r} of {split}"
-        self.kind = kind
-        self.dtype = _DTYPES[0]
+        self._become(kind)
         self.num_values = 0
         self._low = self._high = 0
         self._folder = folder
@@ -241,31 +244,44 @@ class _ColumnWriter:
         self._cells: list[NDArray[np.int64]] = []
         self._offsets = [0]
         self._num_buffered = 0
-        self._content = hashlib.blake2b(kind.encode(), digest_size=16)
         self._lengths = hashlib.blake2b(digest_size=16)
+
+    def _become(self, kind: Kind) -> None:
+        self.kind = kind
+        self.is_float = kind in ("float", "floats")
+        self.dtype = np.dtype("<f8") if self.is_float else _DTYPES[0]
+        self._content = hashlib.blake2b(kind.encode(), digest_size=16)
 
     def add(self, cell: Cell) -> None:
         if isinstance(cell, str):
             values = np.frombuffer(cell.encode("utf-8", "surrogatepass"), np.uint8)
         else:
             values = np.asarray(cell)
-        if _kind(cell) != self.kind or values.ndim > 1 or (values.size and values.dtype.kind not in "iub"):
+        kind = _kind(cell)
+        if (self.kind, kind) == ("integers", "floats") and not self.num_values:
+            self._become(kind)  # arrays without a number tell nothing of their kind
+        is_fitting = kind == self.kind or (self.kind, kind) in (("float", "integer"), ("floats", "integers"))
+        if not is_fitting or values.ndim > 1 or (values.size and values.dtype.kind not in "iubf"):
             raise TypeError(f"{self.where} takes {self.kind}, not {cell!r:.60}")
         if values.dtype == np.uint64 and values.size and values.max() > np.iinfo(np.int64).max:
             raise OverflowError(f"{self.where} holds {values.max()}, more than 64 bits with a sign can")
-        self._cells.append(values.reshape(-1).astype(OFFSET_DTYPE))  # a copy: the caller may go on with its buffer
+        self._cells.append(self._stored(values.reshape(-1)))
         self.num_values += values.size
         self._offsets.append(self.num_values)
         self._num_buffered += values.size + 1
         if self._num_buffered >= _VALUES_PER_FLUSH:
             self._flush()
 
-    def extend(self, values: NDArray[np.integer[Any]], lengths: NDArray[np.integer[Any]] | None) -> None:
-        if (lengths is None) != (self.kind == "integer"):
+    def _stored(self, values: NDArray[Any]) -> NDArray[np.int64]:
+        """A copy, since the caller may go on with its buffer; floating-point numbers as their bits."""
+        return values.astype("<f8").view(OFFSET_DTYPE) if self.is_float else values.astype(OFFSET_DTYPE)
+
+    def extend(self, values: NDArray[Any], lengths: NDArray[np.integer[Any]] | None) -> None:
+        if (lengths is None) != (self.kind in SCALARS) or (values.dtype.kind == "f" and not self.is_float):
             raise TypeError(f"{self.where} takes {self.kind}")
         self._flush()
         for start in range(0, len(values), _VALUES_PER_FLUSH):
-            self._write_values(values[start : start + _VALUES_PER_FLUSH].astype(OFFSET_DTYPE))
+            self._write_values(self._stored(values[start : start + _VALUES_PER_FLUSH]))
         sizes = np.ones(len(values), OFFSET_DTYPE) if lengths is None else lengths.astype(OFFSET_DTYPE)
         self._write_offsets(np.concatenate([[self.num_values], self.num_values + np.cumsum(sizes)]))
         self.num_values += len(values)
@@ -274,7 +290,7 @@ class _ColumnWriter:
     def close(self) -> dict[str, Any]:
         self._flush()
         with writing_to(self._folder):
-            for path in (self._path, self._offsets_path) if self.kind != "integer" else (self._path,):
+            for path in (self._path, self._offsets_path) if self.kind not in SCALARS else (self._path,):
                 sync(path)
         digest = self._content.hexdigest() + self._lengths.hexdigest()
         return {"kind": self.kind, "dtype": self.dtype.str, "num_values": self.num_values, "digest": digest}
@@ -287,13 +303,16 @@ class _ColumnWriter:
     def _write_values(self, values: NDArray[np.int64]) -> None:
         self._content.update(values.tobytes())
         with writing_to(self._folder):
-            self._widen_for(values)
-            _append(self._path, values.astype(self.dtype))
+            if self.is_float:
+                _append(self._path, values)
+            else:
+                self._widen_for(values)
+                _append(self._path, values.astype(self.dtype))
 
     def _write_offsets(self, offsets: NDArray[np.int64]) -> None:
         """Write where rows end; the first offset is where the first of them begins."""
         self._lengths.update(np.diff(offsets).tobytes())
-        if self.kind != "integer":
+        if self.kind not in SCALARS:
             is_first = not self._offsets_path.exists()
             with writing_to(self._folder):
                 _append(self._offsets_path, offsets if is_first else offsets[1:])

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from lightrail.datamodules.base import DataModule
@@ -27,8 +28,9 @@ def write_figures(data: DataModule, model: TaskModule, predictions: pa.Table, se
             draw(figure, directory)
         except Exception:  # of a kind or value that another's task brings: the run is trained and tested
             log.exception("the figure %s is left out: it cannot be drawn", figure.name)
-    lengths = data.rows("train").lengths(data.length_column)
-    if len(set(lengths.tolist())) > 1:  # images are of one size
+    lengths = data.lengths(data.rows("train"))
+    lengths = lengths if lengths.ndim == 1 else lengths.sum(1)
+    if len(np.unique(lengths)) > 1:  # images are of one size
         length_histogram(lengths.tolist(), folder / "lengths.png", unit=data.length_unit)
     lower = {f"val/{name}" for name, score in model.scores().items() if not score.higher_is_better}
     learning_curves(series, folder / "learning_curves.png", {"val/loss", *lower})

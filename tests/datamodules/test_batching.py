@@ -1,7 +1,7 @@
 """Batches hold every example once, within their limits, whoever asks and wherever a run goes on."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -337,3 +337,60 @@ def test_batches_can_be_measured_without_looking_at_them(
     batches = sampler.global_batches()
     assert batches.sizes().tolist() == [len(batch) for batch in batches]
     assert sampler.buckets[batches.longest()].tolist() == [sampler.buckets[batch].max() for batch in batches]
+
+
+PAIRS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=80)
+
+
+@settings(max_examples=60)
+@given(PAIRS, st.integers(1, 300), st.none() | st.integers(1, 9), st.booleans())
+def test_a_token_budget_counts_source_and_target(
+    pairs: list[tuple[int, int]], max_tokens: int, size: int | None, is_shuffled: bool
+) -> None:
+    lengths = np.array(pairs)
+    sampler = BucketSampler(lengths, BatchConfig(size=size, max_tokens=max_tokens), is_shuffled=is_shuffled)
+    batches = list(sampler.global_batches())
+    assert sorted(number for batch in batches for number in batch.tolist()) == list(range(len(pairs)))
+    for batch in batches:
+        positions = len(batch) * lengths[batch].max(0).sum()
+        assert len(batch) == 1 or (positions <= max_tokens and len(batch) <= (size or len(pairs)))
+    for epoch in (1, 2):
+        sampler.set_epoch(epoch)
+        assert len(sampler.global_batches()) == len(sampler)
+
+
+def test_pairs_that_are_alike_in_both_lengths_share_a_batch() -> None:
+    source = np.random.default_rng(0).integers(5, 60, 2000)
+    lengths = np.stack([source, source + np.random.default_rng(1).integers(0, 12, 2000)], axis=1)  # as translations
+    batches = BucketSampler(lengths, BatchConfig(size=None, max_tokens=1000), is_shuffled=True).global_batches()
+    padded = sum(len(batch) * lengths[batch].max(0).sum() for batch in batches)
+    assert padded < 1.25 * lengths.sum()
+
+
+def drawn_by(loader: BatchLoader) -> dict[int, float]:
+    """What each example draws, by its number."""
+    return {number: value for batch in loader for number, value in batch["drawn"]}
+
+
+def draw(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {"drawn": [(row["id"], np.random.default_rng(row["draw_seed"]).random()) for row in rows]}
+
+
+@pytest.mark.parametrize("is_shuffled", [True, False])
+def test_what_is_drawn_for_an_example_follows_from_seed_and_epoch_alone(is_shuffled: bool) -> None:
+    def loader(seed: int = 5, rank: int = 0, world_size: int = 1, size: int = 4, workers: int = 0) -> BatchLoader:
+        rows, config = CountedRows(many_lengths(40).tolist()), BatchConfig(size=size)
+        sampler = BucketSampler(
+            rows.lengths, config, seed=seed, is_shuffled=is_shuffled, rank=rank, world_size=world_size
+        )
+        sampler.set_epoch(3)
+        return BatchLoader(rows, draw, sampler, workers)
+
+    expected = drawn_by(loader())
+    assert len(set(expected.values())) == 40
+    assert drawn_by(loader(size=7, workers=1)) == expected
+    assert drawn_by(loader(rank=0, world_size=2)) | drawn_by(loader(rank=1, world_size=2)) == expected
+    assert drawn_by(loader(seed=6)) != expected
+    other_epoch = loader()
+    other_epoch.sampler.set_epoch(4)
+    assert (drawn_by(other_epoch) == expected) is not is_shuffled

@@ -298,3 +298,29 @@ def test_digests_follow_content_and_settings(tmp_path: Path) -> None:
     assert digest_of({"file": first, "max_length": 8}) == digest_of({"max_length": 8, "file": second})
     different: list[Callable[[], str]] = [lambda: digest_of({"file": first, "max_length": 9}), lambda: digest_of([])]
     assert len({digest() for digest in different} | {digest_of({"file": first, "max_length": 8})}) == 3
+
+
+FLOATS = st.floats(allow_nan=False)
+
+
+@given(st.lists(st.tuples(FLOATS | st.integers(-9, 9), st.lists(FLOATS, max_size=4)), min_size=1, max_size=9))
+def test_floating_point_numbers_come_back_as_they_were_written(rows: list[tuple[float, list[float]]]) -> None:
+    first: tuple[float, list[float]] = (0.5, [])  # an array without a number does not decide what the column holds
+    with tempfile.TemporaryDirectory() as folder:
+        writer = CacheWriter(Path(folder) / "cache")
+        for score, vector in [first, *rows]:
+            writer.add("train", {"score": score, "vector": np.array(vector)})
+        writer.close()
+        read = TokenisedSplit(Path(folder) / "cache", "train")
+        found = [
+            (read.row(number)["score"], np.asarray(read.row(number)["vector"]).tolist()) for number in range(len(read))
+        ]
+    assert found == [first, *rows]
+    assert read.lengths("score").tolist() == [1] * len(found)
+
+
+def test_a_column_of_integers_takes_no_other_number_later(tmp_path: Path) -> None:
+    writer = CacheWriter(tmp_path / "cache")
+    writer.add("train", {"score": 1})
+    with pytest.raises(TypeError, match=r"'score' of train takes integer, not 0\.5"):
+        writer.add("train", {"score": 0.5})

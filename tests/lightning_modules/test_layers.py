@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, T5Config, T5ForConditionalGeneration
 
 from lightrail.lightning_modules.networks.encoders.encoder import Encoder
 from lightrail.lightning_modules.networks.encoders.recurrent import LstmConfig
@@ -171,3 +171,33 @@ def test_unfreezing_that_would_not_reach_the_lowest_layer_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"lowest of 5 layers .* reached after 1\.00 of the run\. Give less than 1/4"):
         parameter_groups(transformer(), OptimConfig(unfreeze_fraction=0.25))
     parameter_groups(transformer(), OptimConfig(unfreeze_fraction=0.24))
+
+
+def stack(depth: int) -> nn.Module:
+    part = nn.Module()
+    part.embedding = nn.Embedding(5, 4)
+    part.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4)) for _ in range(depth))
+    part.norm = nn.LayerNorm(4)
+    return part
+
+
+def test_an_encoder_and_a_decoder_are_two_stacks_whose_ends_are_level() -> None:
+    module = nn.Module()
+    module.shared, module.encoder, module.decoder = nn.Embedding(5, 4), stack(3), stack(2)
+    module.head = nn.Linear(4, 5)
+    numbers = layer_numbers(module)
+    assert [numbers[f"encoder.blocks.{place}.0.weight"] for place in range(3)] == [1, 2, 3]
+    assert [numbers[f"decoder.blocks.{place}.0.weight"] for place in range(2)] == [2, 3]
+    found = [numbers[f"{name}.weight"] for name in ("shared", "encoder.embedding", "decoder.embedding", "head")]
+    assert found == [0, 0, 1, 4]
+    assert numbers["encoder.norm.weight"] == numbers["decoder.norm.weight"] == 4
+
+
+def test_the_stacks_of_a_network_of_transformers_are_found() -> None:
+    sizes = {"d_model": 8, "d_ff": 8, "d_kv": 4, "num_heads": 2, "vocab_size": 20}
+    module = nn.Module()
+    module.network = T5ForConditionalGeneration(T5Config(**sizes, num_layers=2, num_decoder_layers=3))
+    numbers = layer_numbers(module)
+    first, last = "block.0.layer.0.layer_norm.weight", "block.2.layer.0.layer_norm.weight"
+    assert (numbers[f"network.encoder.{first}"], numbers[f"network.decoder.{first}"]) == (2, 1)
+    assert (numbers[f"network.decoder.{last}"], numbers["network.shared.weight"]) == (3, 0)
