@@ -3,25 +3,24 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, final
 
 import lightning.pytorch as pl
+import pyarrow as pa
 import torch
 import torch.distributed
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 
 from lightrail.lightning_modules.arguments import from_plain, to_plain
 from lightrail.lightning_modules.checkpoint import read_checkpoint
+from lightrail.lightning_modules.compiling import as_written, compile_networks
 from lightrail.lightning_modules.figures.figure import Figure, reliability
 from lightrail.lightning_modules.heads.head import Head
 from lightrail.lightning_modules.metrics.evaluation import MeanLoss, ScoreSums
 from lightrail.lightning_modules.metrics.scores import Columns, StoredScore
-from lightrail.lightning_modules.networks.decoders.decoder import Decoder
-from lightrail.lightning_modules.networks.encoders.encoder import Encoder
 from lightrail.lightning_modules.optimization import (
     OptimConfig,
     build_optimizer,
@@ -31,28 +30,12 @@ from lightrail.lightning_modules.optimization import (
     freeze,
 )
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.basics.private_names import is_compiled, norms_with_statistics
+from lightrail.project.basics.private_names import norms_with_statistics
 
 Batch = dict[str, Any]
 Stage = Literal["val", "test"]
 _TARGETS_PER_UNIT = 1024
 """Scale of the loss while gradients of several batches or processes add up; a power of two, so it rounds nothing."""
-
-
-def compile_networks(parts: Iterable[nn.Module]) -> None:
-    """Have those networks compiled whose settings ask for it; names of weights stay as they are."""
-    for network in filter(_is_compiled, parts):
-        if not is_compiled(network):
-            network.compile()
-
-
-def as_written(parts: Iterable[nn.Module]) -> AbstractContextManager[object]:
-    """A context in which nothing that was compiled is used."""
-    return torch.compiler.set_stance("force_eager") if any(map(_is_compiled, parts)) else nullcontext()
-
-
-def _is_compiled(part: nn.Module) -> bool:
-    return isinstance(part, Encoder | Decoder) and part.config.is_compiled
 
 
 class TaskModule(pl.LightningModule, ABC):
@@ -154,6 +137,10 @@ class TaskModule(pl.LightningModule, ABC):
     def column_labels(self) -> Mapping[str, Sequence[str]]:
         """Say what the numbers of a list stand for, by the column of `decode` that holds such lists."""
         return head.column_labels() if isinstance(head := getattr(self, "head", None), Head) else {}
+
+    def column_types(self) -> Mapping[str, pa.DataType]:
+        """Say how columns of `decode` are stored, where their values do not tell: of lists, for example."""
+        return head.column_types() if isinstance(head := getattr(self, "head", None), Head) else {}
 
     @final
     def can_be_calibrated(self) -> bool:

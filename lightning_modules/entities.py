@@ -6,6 +6,7 @@ Shapes: B sentences, N windows, T positions, W words, D width. A word is what ca
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, final
 
+import pyarrow as pa
 from torch import Tensor, nn
 
 from lightrail.lightning_modules.arguments import FromData
@@ -112,6 +113,10 @@ class EntityTagger(TaskModule):
     def scores(self) -> Mapping[str, Score]:
         loss = WeightedMean(column="loss", weight="num_targets", higher_is_better=False)
         return {**entity_scores(self.labels), "loss": loss}
+
+    def column_types(self) -> Mapping[str, pa.DataType]:
+        entity = {"start": pa.int64(), "end": pa.int64(), "type": pa.string(), "text": pa.string()}
+        return {"entities": pa.list_(pa.struct({**entity, "score": pa.float32()}))}
 
     def val_scores(self) -> Mapping[str, Score]:
         """Those of all types together: of many types a curve each would bury the others."""

@@ -6,12 +6,13 @@ import re
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
 
-from lightrail.project.basics.catalogue import ROOT, experiment_files
+from lightrail.project.basics.catalogue import ROOT, components, experiment_files
 
 PACKAGES = ("project", "lightning_modules", "datamodules", "sweeps")
 FOLDERS = (*PACKAGES, "tests", "benchmarks")
@@ -109,6 +110,24 @@ def what_tests_share_is_in_support(file: Path, tree: ast.Module) -> Iterator[str
                 yield f"{file}:{node.lineno}: imports {name}; move what tests share to tests/support"  # type: ignore[attr-defined]
 
 
+def general_code_names_no_task(file: Path, tree: ast.Module) -> Iterator[str]:
+    if file.parts[0] not in ("project", "sweeps") or file.as_posix() in NAMES_TASKS:
+        return
+    for node in ast.walk(tree):
+        names = [own.rpartition(".")[2] for own in imported_names(node)]
+        names += [node.id] if isinstance(node, ast.Name) else []
+        yield from (f"{file}:{node.lineno}: names the task {name}" for name in names if name in task_names())  # type: ignore[attr-defined]
+
+
+@cache
+def task_names() -> frozenset[str]:
+    found = (own for folder in ("lightning_modules", "datamodules") for own in components(ROOT / folder))
+    return frozenset(own.name for own in found if set(SINGLE_AXIS) & set(own.bases))
+
+
+NAMES_TASKS = ("project/basics/renamed.py",)
+"""A table of what was called otherwise."""
+
 RULES: dict[Rule, dict[str, list[str]]] = {
     tasks_and_data_are_final_and_one_level_deep: {
         "lightning_modules/x.py": [
@@ -133,7 +152,7 @@ RULES: dict[Rule, dict[str, list[str]]] = {
         ],
         "project/x.py": ["import lightrail.sweeps", "from tests import contract"],
         "project/basics/x.py": ["from lightrail.project.running import build", "import lightrail.datamodules"],
-        "sweeps/x.py": ["from tests.support.contract import TaskContract"],
+        "sweeps/x.py": ["from lightrail.testing.contract import TaskContract"],
     },
     files_are_named_after_what_they_do: {"project/utils.py": [""], "datamodules/reading/helpers.py": ["x = 1"]},
     files_are_short: {"project/x.py": ["\n" * 400 + "x = 1"]},
@@ -151,6 +170,10 @@ RULES: dict[Rule, dict[str, list[str]]] = {
         ],
         "tests/sweeps/conftest.py": ["from tests.project.conftest import store", "from tests.tiny import Signs"],
         "benchmarks/x.py": ["from tests.sweeps.sweeping import TinySweep"],
+    },
+    general_code_names_no_task: {
+        "project/x.py": ["isinstance(task, CausalLM)", "from lightrail.lightning_modules.pinyin import PinyinTagger"],
+        "sweeps/x.py": ["from lightrail.datamodules.entities import EntityData as Data"],
     },
     packages_hold_imports_or_nothing: {"sweeps/__init__.py": ["def f(): ...", "__version__ = '1'"]},
 }

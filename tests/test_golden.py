@@ -22,9 +22,9 @@ from lightrail.project.configuration import parse
 from lightrail.project.running.build import build
 from lightrail.sweeps.search.definition import load
 from lightrail.sweeps.search.warm_start import earlier_runs
+from lightrail.testing.contract import decoded
 from tests.golden.unpacking import unpack
 from tests.golden.write import COMMAND, EXPERIMENTS, PARAMETERS, SWEEPS, experiment_text, sweep_text, tiny_data
-from tests.support.contract import decoded
 from tests.support.running import Outcome, RecordedRun, lightrail, runs_in
 
 TASKS = ["texts seed 0", "images", "entities", "pinyin", "language"]

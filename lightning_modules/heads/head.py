@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
 from torch import Tensor, nn
 
 from lightrail.lightning_modules.figures.figure import Figure
@@ -36,6 +37,9 @@ class Head(nn.Module, ABC):
         return ()
 
     def calibrate(self, rows: list[Any]) -> Mapping[str, float]:
+        return {}
+
+    def column_types(self) -> Mapping[str, pa.DataType]:
         return {}
 
     def column_labels(self) -> Mapping[str, Sequence[str]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
+import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -108,6 +109,9 @@ class LabelHead(Head):
     def decode(self, outputs: Tensor, batch: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
         """The columns `prediction`, `score`, `probabilities` and, with labels, `target` and `loss`."""
         return self._columns(outputs, batch.get("labels"))
+
+    def column_types(self) -> dict[str, pa.DataType]:
+        return {"probabilities": pa.list_(pa.float32())}
 
     def column_labels(self) -> dict[str, Sequence[str]]:
         return {"probabilities": self.labels}

@@ -16,8 +16,6 @@ from lightrail.project.basics.errors import ConfigError
 from lightrail.project.tracking.store import check_folder
 
 ENDINGS = (".jsonl", ".csv", ".parquet")
-_ONE_OF = {"probabilities": "probability"}
-"""What one value of a record is called, for the columns of a table."""
 
 
 def check_output(output: Path, source: str) -> None:
@@ -82,13 +80,18 @@ def flat(table: pa.Table) -> pa.Table:
     columns: dict[str, pa.Array | pa.ChunkedArray] = {}
     for field in table.schema:
         if pa.types.is_struct(field.type):
-            name, parts = _ONE_OF.get(field.name, field.name), table[field.name].combine_chunks().flatten()
+            name, parts = _singular(field.name), table[field.name].combine_chunks().flatten()
             columns |= {f"{name}_{own.name}": part for own, part in zip(field.type, parts, strict=True)}
         elif pa.types.is_nested(field.type):
             columns[field.name] = pa.array([_json(value) for value in table[field.name].to_pylist()], pa.string())
         else:
             columns[field.name] = table[field.name]
     return pa.table(columns)
+
+
+def _singular(name: str) -> str:
+    """`probability` for `probabilities`."""
+    return f"{name.removesuffix('ies')}y" if name.endswith("ies") else name.removesuffix("s")
 
 
 def _json_lines(table: pa.Table) -> Iterator[str]:

@@ -14,6 +14,7 @@ import pyarrow.parquet
 import torch.distributed
 from lightning.pytorch import Callback
 
+from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.metrics.scores import StoredScore
 from lightrail.project.models.stored_scores import scores_from_json, scores_to_json
 from lightrail.project.tracking.lookup import PREDICTIONS
@@ -26,16 +27,8 @@ NUM_WORST = 100
 """Examples shown in the run's samples."""
 PREDICTION = "prediction"
 """The column that a language model lacks: it has a loss for each text, and no answer."""
-_ENTITY = pa.struct(
-    {"start": pa.int64(), "end": pa.int64(), "type": pa.string(), "text": pa.string(), "score": pa.float32()}
-)
-_TYPES = {
-    "id": pa.int64(),
-    "score": pa.float32(),
-    "loss": pa.float32(),
-    "probabilities": pa.list_(pa.float32()),
-    "entities": pa.list_(_ENTITY),
-}
+COLUMN_TYPES = {"id": pa.int64(), "score": pa.float32(), "loss": pa.float32()}
+"""Of the columns of every task; a task tells the types of its own by `column_types`."""
 
 
 def with_scores(table: pa.Table, scores: Mapping[str, StoredScore], main_metric: str) -> pa.Table:
@@ -90,29 +83,26 @@ class PredictionTable(Callback):
         self._add(outputs)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.table = _gathered(self._columns, trainer)
+        self.table = _gathered(self._columns, trainer, pl_module)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.table = _gathered(self._columns, trainer)
+        self.table = _gathered(self._columns, trainer, pl_module)
 
     def _add(self, columns: Mapping[str, Sequence[Any]] | None) -> None:
         for name, values in (columns or {}).items():
             self._columns[name].extend(values)
 
 
-def _gathered(columns: dict[str, list[Any]], trainer: pl.Trainer) -> pa.Table | None:
+def _gathered(columns: dict[str, list[Any]], trainer: pl.Trainer, task: pl.LightningModule) -> pa.Table | None:
     parts: list[Any] = [dict(columns)]
     if trainer.world_size > 1:
         parts = [None] * trainer.world_size
         torch.distributed.all_gather_object(parts, dict(columns))
     if not trainer.is_global_zero:
         return None
-    tables = [pa.table(_typed(part)) for part in parts if part]
+    types = COLUMN_TYPES | (dict(task.column_types()) if isinstance(task, TaskModule) else {})
+    tables = [pa.table({name: _array(own, types.get(name)) for name, own in part.items()}) for part in parts if part]
     return pa.concat_tables(tables).sort_by("id") if tables else None
-
-
-def _typed(columns: dict[str, list[Any]]) -> dict[str, pa.Array]:
-    return {name: _array(values, _TYPES.get(name)) for name, values in columns.items()}
 
 
 def _array(values: list[Any], kind: pa.DataType | None) -> pa.Array:

@@ -14,7 +14,7 @@ from lightrail.lightning_modules.networks.adapters import LoraConfig
 from lightrail.lightning_modules.networks.encoders.pretrained import PretrainedConfig
 from lightrail.lightning_modules.optimization import layer_numbers
 from lightrail.project.basics.errors import ConfigError
-from tests.support.contract import NetworkContract, outputs_and_batch
+from lightrail.testing.contract import NetworkContract, outputs_and_batch
 from tests.support.pretrained import IDS, IS_TOKEN, encoded, write_tiny_bert, written
 from tests.support.tasks.text_classification import TEXTS, write_texts
 

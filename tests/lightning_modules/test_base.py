@@ -20,7 +20,7 @@ from lightrail.lightning_modules.networks.encoders.transformer import Transforme
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.lightning_modules.text_classification import TextClassifier
 from lightrail.project.basics.errors import ConfigError
-from tests.support.resuming import Curves
+from lightrail.testing.resuming import Curves
 from tests.support.tiny import Points, Signs, fit, points_loader, quiet_trainer
 
 STILL = OptimConfig(optimizer="sgd", lr=1e-12, warmup_fraction=0)

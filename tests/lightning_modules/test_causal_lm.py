@@ -6,7 +6,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
-from tests.support.contract import Contract, NetworkContract, TaskContract, without_gradient
+from lightrail.testing.contract import Contract, NetworkContract, TaskContract, without_gradient
 from tests.support.tasks import causal_lm
 from tests.support.tasks.causal_lm import OURS, TEXTS, write_gpt2, write_texts
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lightrail.project.basics.errors import ConfigError
-from tests.support.contract import Contract, NetworkContract, TaskContract
+from lightrail.testing.contract import Contract, NetworkContract, TaskContract
 from tests.support.pretrained import write_tiny_bert
 from tests.support.tasks import entities
 from tests.support.tasks.entities import TEXTS, TINY, write_entities

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightrail.lightning_modules.networks.augmentation import Augmentation, AugmentConfig
 from lightrail.lightning_modules.networks.images import ConvNetConfig, ImageEncoderConfig, MlpConfig
 from lightrail.project.basics.errors import ConfigError
-from tests.support.contract import NetworkContract, TaskContract
+from lightrail.testing.contract import NetworkContract, TaskContract
 from tests.support.tasks import image_classification
 from tests.support.tasks.image_classification import write_pictures
 

@@ -11,8 +11,8 @@ from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import parse
 from lightrail.project.running.build import build
 from lightrail.project.running.resuming import changed_settings, refuse_fixed
-from tests.support.contract import processes
-from tests.support.resuming import BY_BATCHES, EVERY_STEP, Trained, check_every_state, train
+from lightrail.testing.contract import processes
+from lightrail.testing.resuming import BY_BATCHES, EVERY_STEP, Trained, check_every_state, train
 from tests.support.tasks import text_classification
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.support.contract import TaskContract
+from lightrail.testing.contract import TaskContract
 from tests.support.tasks import pinyin
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.contract import NetworkContract, TaskContract, first_batch
+from lightrail.testing.contract import NetworkContract, TaskContract, first_batch
 from tests.support.pretrained import write_tiny_bert
 from tests.support.tasks import text_classification
 from tests.support.tasks.text_classification import TEXTS, write_texts

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.support.contract import NetworkContract
+from lightrail.testing.contract import NetworkContract
 from tests.support.tasks.text_classification import write_texts
 
 WORDS = ["--data.tokenizer=words", "--data.min_count=1"]

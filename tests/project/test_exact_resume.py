@@ -18,7 +18,7 @@ from torch.amp.grad_scaler import GradScaler
 from lightrail.project.configuration import parse
 from lightrail.project.running.build import Experiment, build
 from lightrail.project.training.checkpoints import place_checkpoints
-from tests.support.resuming import BY_BATCHES, BY_EPOCHS, EVERY_STEP, check_every_state, train, weights_in
+from lightrail.testing.resuming import BY_BATCHES, BY_EPOCHS, EVERY_STEP, check_every_state, train, weights_in
 from tests.support.tasks import text_classification
 
 pytestmark = pytest.mark.filterwarnings(

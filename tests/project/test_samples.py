@@ -20,9 +20,9 @@ from lightrail.project.models.generating import text_model
 from lightrail.project.tracking.settings import CheckpointConfig, SamplesConfig
 from lightrail.project.training.checkpoints import StepSeeds, checkpoint_callbacks, place_checkpoints
 from lightrail.project.training.samples import GENERATED, SampledText, generated_texts, place_samples, sampled_text
+from lightrail.testing.resuming import Curves
 from tests.support.callbacks import RaiseAt
 from tests.support.language_model import TEXTS
-from tests.support.resuming import Curves
 from tests.support.running import FOUR_STEPS, QUIET, RecordedRun, lightrail
 from tests.support.tiny import Signs, quiet_trainer
 

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 
 from lightrail.datamodules.batches.batching import Batch
 from lightrail.project.training.system_metrics import Throughput
-from tests.support.resuming import Curves
+from lightrail.testing.resuming import Curves
 from tests.support.tiny import Signs, fit, points_loader
 
 

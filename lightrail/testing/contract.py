@@ -25,7 +25,7 @@ from lightrail.project.models.predictions import stored_scores, write_prediction
 from lightrail.project.models.stored_model import StoredModel
 from lightrail.project.running.build import Experiment, build
 from lightrail.project.training.checkpoints import place_checkpoints
-from tests.support.resuming import BY_BATCHES, BY_EPOCHS, EVERY_STEP, check_every_state
+from lightrail.testing.resuming import BY_BATCHES, BY_EPOCHS, EVERY_STEP, check_every_state
 
 WITHOUT_VALIDATION = ["--trainer.limit_val_batches=0"]
 PRECISIONS = {"bf16-mixed": torch.float32, "bf16-true": torch.bfloat16, "64-true": torch.float64}
