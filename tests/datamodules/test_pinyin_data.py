@@ -141,7 +141,7 @@ def test_a_pair_of_different_lengths_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_length_below_one_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"data\.max_length is 0"):
+    with pytest.raises(ConfigError, match=r"PinyinData\.max_length: expected a whole number of at least 1, found 0"):
         PinyinData("x.txt", max_length=0)
 
 

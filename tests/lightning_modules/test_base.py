@@ -106,7 +106,7 @@ def test_nothing_in_a_checkpoint_is_run(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_settings_out_of_range_are_refused_when_a_task_is_built() -> None:
-    with pytest.raises(ConfigError, match=r"model\.optim\.lr is -1"):
+    with pytest.raises(ConfigError, match=r"OptimConfig\.lr: expected a number above 0, found -1"):
         Signs(optim=OptimConfig(lr=-1))
 
 

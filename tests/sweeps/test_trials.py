@@ -121,7 +121,7 @@ def test_a_trial_that_is_trained_to_its_end_is_complete(tiny_sweep: TinySweep) -
         ),
         (
             {"space": {"model.encoder.width": {"choices": ["wide"]}}},
-            r'width: expected a whole number, found "wide"\. This was with model\.encoder\.width=wide',
+            r'width: expected a whole number of at least 1, found "wide"\. This was with model\.encoder\.width=wide',
         ),
         ({"metric": "val/accurracy"}, r"metric: PinyinTagger does not measure val/accurracy\. Did you mean val/"),
         ({"metric": "test/loss"}, r"metric: test/loss: a sweep chooses by validation alone"),
