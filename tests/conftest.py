@@ -12,7 +12,8 @@ import torch
 from tests.support.blank_figures import DRAWS_FIGURES
 from tests.support.children import ALIVE
 
-pytest_plugins = ["tests.support.stores"]
+pytest_plugins = ["tests.support.stores", "tests.support.installed"]
+collect_ignore = ["outside"]  # a package of its own, which `test_outside.py` installs
 OPEN_FILES, MAX_OPEN_FILES = Path("/proc/self/fd"), 500
 
 gc.disable()  # till all is imported: there is nothing to collect

@@ -119,6 +119,17 @@ def general_code_names_no_task(file: Path, tree: ast.Module) -> Iterator[str]:
         yield from (f"{file}:{node.lineno}: names the task {name}" for name in names if name in task_names())  # type: ignore[attr-defined]
 
 
+def defaults_that_are_built_are_settings(file: Path, tree: ast.Module) -> Iterator[str]:
+    if file.parts[0] not in ("datamodules", "lightning_modules"):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arguments):
+            for default in (own for own in (*node.defaults, *node.kw_defaults) if isinstance(own, ast.Call)):
+                name = ast.unparse(default.func).rpartition(".")[2]
+                if not name.endswith(("Config", "Remedies", "TaggedLines")):
+                    yield f"{file}:{default.lineno}: the default {name}() is shared by all calls"
+
+
 @cache
 def task_names() -> frozenset[str]:
     found = (own for folder in ("lightning_modules", "datamodules") for own in components(ROOT / folder))
@@ -174,6 +185,9 @@ RULES: dict[Rule, dict[str, list[str]]] = {
     general_code_names_no_task: {
         "project/x.py": ["isinstance(task, CausalLM)", "from lightrail.lightning_modules.pinyin import PinyinTagger"],
         "sweeps/x.py": ["from lightrail.datamodules.entities import EntityData as Data"],
+    },
+    defaults_that_are_built_are_settings: {
+        "datamodules/x.py": ["def f(names: list[str] = list()): ...", "def f(*, head: Head = Head(3)): ..."],
     },
     packages_hold_imports_or_nothing: {"sweeps/__init__.py": ["def f(): ...", "__version__ = '1'"]},
 }

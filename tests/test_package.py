@@ -1,18 +1,14 @@
 """What is installed is one package, `lightrail`, which meets nobody else's names."""
 
-import os
-import subprocess
-import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 
-import pytest
 import yaml
 from mlflow import MlflowClient
 
 from lightrail.project.basics.catalogue import FOLDERS, ROOT
 from lightrail.project.configuration import parse
+from tests.support.installed import run
 from tests.support.running import FOUR_STEPS, QUIET
 from tests.support.tasks.pinyin import TINY, write_sentences
 
@@ -25,34 +21,9 @@ class Witness(Callback):
     def on_fit_end(self, trainer, pl_module):
         Path(f"rank {trainer.global_rank}").write_text(str(trainer.world_size))
 """
+COMMAND = ("-m", "lightrail")
 SWEEP = {"base": "base.yaml", "metric": "val/loss", "direction": "minimize", "n_trials": 1}
 """Of one trial, which has two processes."""
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (found,) = folder.glob("*.whl")
-    return found
-
-
-@pytest.fixture
-def lightrail(wheel: Path, tmp_path: Path) -> Path:
-    """Return the command in an environment that the wheel is installed in, beside another vendor's `sweeps`.
-
-    What lightrail needs is found where these tests find it; lightrail itself, as a checkout, is not.
-    """
-    environment = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
-    (packages,) = environment.glob("lib/python*/site-packages")
-    (packages / "needed.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
-    (packages / "sweeps").mkdir()
-    (packages / "sweeps" / "__init__.py").write_text("raise ImportError('of another vendor')")
-    install = [sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python"), "install"]
-    subprocess.run([*install, "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
-    return environment / "bin" / "lightrail"
 
 
 def test_the_wheel_holds_one_package_with_all_that_is_shipped(wheel: Path) -> None:
@@ -74,31 +45,36 @@ def test_packages_of_a_user_with_our_folders_names_are_left_alone_and_found(ligh
     allowed, two = "--allow_modules=datamodules.mine", ["--trainer.devices=2", "--trainer.strategy=ddp"]
     store = f"--tracking.uri=sqlite:///{mine}/mlflow.db"
     settings = [*TINY, *write_sentences(mine), *FOUR_STEPS, *QUIET, store]
-    run(lightrail, mine, "fit", *settings, *two, allowed, "--trainer.callbacks=datamodules.mine.Witness")
+    run(
+        lightrail,
+        mine,
+        "-m",
+        "lightrail",
+        "fit",
+        *settings,
+        *two,
+        allowed,
+        "--trainer.callbacks=datamodules.mine.Witness",
+    )
     assert {rank: (mine / f"rank {rank}").read_text() for rank in "01"} == {"0": "2", "1": "2"}
     (file,) = mine.glob("mlruns/*/*/artifacts/checkpoints/best.ckpt")
-    run(lightrail, mine, "validate", f"--ckpt_path={file}", allowed, "--trainer.devices=1", "--trainer.strategy=auto")
+    run(
+        lightrail,
+        mine,
+        "-m",
+        "lightrail",
+        "validate",
+        f"--ckpt_path={file}",
+        allowed,
+        "--trainer.devices=1",
+        "--trainer.strategy=auto",
+    )
     (mine / "base.yaml").write_text(parse(settings).dump(), encoding="utf-8")
     space = {"model.optim.lr": {"choices": [0.01]}}
     definition = {**SWEEP, "space": space, "resources": {"workers": 1, "devices": 2, "threads": 1}}
     (mine / "one.yaml").write_text(yaml.safe_dump(definition))
-    run(lightrail, mine, "sweep", "--config=one.yaml", f"--storage=sqlite:///{mine}/sweeps.db")
+    run(lightrail, mine, *COMMAND, "sweep", "--config=one.yaml", f"--storage=sqlite:///{mine}/sweeps.db")
     client = MlflowClient(f"sqlite:///{mine}/mlflow.db")
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert sorted(own.data.tags["lightrail.kind"] for own in runs) == ["fit", "fit", "sweep"]
     assert {own.info.status for own in runs} == {"FINISHED"}
-
-
-def run(command: Path, folder: Path, *arguments: str) -> None:
-    python = command.with_name("python")  # as `python -m lightrail`, which looks into the working folder first
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    environment.pop("PYTHONPATH", None)
-    done = subprocess.run(
-        [str(python), "-m", "lightrail", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr

@@ -62,7 +62,9 @@ def test_learning_curves_of_a_resumed_run_are_of_the_whole_run(
     interrupted: RecordedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: dict[str, list[tuple[int, float]]] = {}
-    monkeypatch.setattr("lightrail.project.figures.run_figures.learning_curves", lambda series, *_: drawn.update(series))
+    monkeypatch.setattr(
+        "lightrail.project.figures.run_figures.learning_curves", lambda series, *_: drawn.update(series)
+    )
     resume(interrupted)
     assert [step for step, _ in drawn["train/loss"]] == [1, 2, 3, 4]
 
