@@ -1,13 +1,13 @@
-"""What every task promises. A task's test derives a class from `TaskContract`, and gets all of these tests; for another
-network or other settings of the same task `NetworkContract`, which goes on from fewer states of a run.
+"""Tests that hold for every task: derive a class from `TaskContract` and say with which settings.
 
-Processes are forked (gloo): that tests what several processes compute, in tenths of a second. How the command line
-starts them is tested once, in `tests/project/test_processes.py`.
+For another network, or other settings, of the same task derive from `NetworkContract`, which resumes from fewer states
+of a run. Processes are forked (gloo): that tests what several processes compute, in tenths of a second.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -19,8 +19,12 @@ from lightrail.datamodules.batches.batching import Batch
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.lightning_modules.exported import load_exported
+from lightrail.lightning_modules.generation import GenerationConfig, TextWriter
+from lightrail.lightning_modules.metrics.evaluation import ScoreSums
 from lightrail.project.configuration import parse
+from lightrail.project.figures.run_figures import write_figures
 from lightrail.project.models.exporting import export
+from lightrail.project.models.generating import text_model
 from lightrail.project.models.predictions import stored_scores, write_predictions
 from lightrail.project.models.stored_model import StoredModel
 from lightrail.project.running.build import Experiment, build
@@ -34,7 +38,24 @@ PRECISIONS = {"bf16-mixed": torch.float32, "bf16-true": torch.bfloat16, "64-true
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # a resumed run's own
 class Contract(ABC):
-    """Give the settings of a tiny network, and rows written by the test."""
+    """Tests of a task with the settings of a tiny network, and rows written by the test.
+
+    All are run in a temporary folder, with a cache of their own, on one thread.
+    """
+
+    expected_failures: ClassVar[Mapping[str, str]] = {}
+    """Tests that the task cannot pass, by name, and the reason of each. They are run, and have to fail."""
+
+    def __init_subclass__(cls) -> None:
+        if unknown := [name for name in cls.expected_failures if not hasattr(cls, name)]:
+            raise TypeError(f"{cls.__name__}.expected_failures names {unknown[0]}, which is no test of the contract")
+
+    @pytest.fixture(autouse=True)
+    def _alone(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("LIGHTRAIL_CACHE", str(tmp_path / "cache"))
+        torch.set_num_threads(1)
+        if reason := self.expected_failures.get(request.node.originalname):
+            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
 
     @abstractmethod
     def settings(self, folder: Path) -> list[str]:
@@ -180,7 +201,7 @@ class Contract(ABC):
 
 
 class NetworkContract(Contract):
-    """What a further network, or other settings of a task that keeps `TaskContract`, promise."""
+    """Tests of a further network, or of other settings, of a task that keeps `TaskContract`."""
 
     def test_a_state_in_the_middle_of_a_run_leads_to_the_same_bits(self, tmp_path: Path) -> None:
         arguments = [*BY_EPOCHS, *EVERY_STEP, "--data.batch.size=2"]
@@ -188,7 +209,7 @@ class NetworkContract(Contract):
 
 
 class TaskContract(Contract):
-    """What a task promises."""
+    """Tests of a task with the network that it has by default."""
 
     @pytest.mark.parametrize(
         ("schedule", "num_workers"),
@@ -206,6 +227,40 @@ class TaskContract(Contract):
         arguments = [*schedule, *EVERY_STEP, "--data.batch.size=2", f"--data.batch.num_workers={num_workers}"]
         only = [1, 3, 4] if num_workers else None  # starting workers takes time
         assert check_every_state(lambda: self.experiment(tmp_path, *arguments), tmp_path, only) >= 5
+
+    def test_a_validation_gives_the_scores_of_its_decoded_columns(self, tmp_path: Path) -> None:
+        """However `update` computes them."""
+        checkpoint = self.checkpoint(tmp_path)
+        experiment = self.experiment(tmp_path, "--trainer.max_steps=1", "--data.batch.size=4", checkpoint=checkpoint)
+        model, loader = experiment.model.eval(), experiment.data.val_dataloader()
+        scores = {name: score for name, score in model.val_scores().items() if name != "loss"}
+        assert model.monitor in {"val/loss", *(f"val/{name}" for name in scores)}
+        found, expected = ScoreSums(scores), ScoreSums(scores)
+        for batch in loader:
+            with torch.inference_mode():
+                model.update(found, outputs := model(batch), batch)
+                expected.update(model.decode(outputs, batch))
+        assert found.compute() == pytest.approx(expected.compute(), rel=1e-6, nan_ok=True)
+
+    def test_every_figure_of_a_test_is_drawn(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        checkpoint = self.checkpoint(tmp_path)
+        experiment = self.experiment(tmp_path, "--trainer.max_steps=1", checkpoint=checkpoint)
+        self.evaluate(experiment)
+        table = experiment.predictions.table
+        assert table is not None
+        write_figures(experiment.data, experiment.model, table, {"val/loss": [(1, 1.0)]}, tmp_path / "run")
+        assert "cannot be drawn" not in caplog.text
+        assert (tmp_path / "run" / "figures" / "learning_curves.png").stat().st_size
+
+    def test_a_task_that_writes_text_writes_the_same_again(self, tmp_path: Path) -> None:
+        model = self.experiment(tmp_path, "--trainer.max_steps=1").model
+        if not isinstance(model, TextWriter):
+            pytest.skip("the task writes no text")
+        writer = text_model(model, "the model")
+        prompt, config = writer.prompt_ids("a"), GenerationConfig(max_tokens=4, seed=1)
+        first, again = (list(writer.samples(prompt, config, num_samples=2)) for _ in range(2))
+        assert first == again
+        assert all(len(step) == 2 for step in first)
 
 
 def processes(number: int) -> list[str]:
