@@ -52,8 +52,8 @@ def run_sweep(arguments: Sequence[str]) -> str:
 def _run(arguments: Sequence[str]) -> str:
     warm_up()
     sweep = load(arguments)
-    build_sampler(sweep.config.sampler, 0, 0)
-    build_pruner(sweep.config.pruner)
+    build_sampler(sweep.config.sampler, 0, 0, sweep.modules)
+    build_pruner(sweep.config.pruner, sweep.modules)
     rehearse(sweep)
     if sweep.config.launcher != "local":
         return launch(sweep, arguments)

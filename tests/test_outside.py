@@ -1,6 +1,7 @@
 """A task of a package of its own, installed beside lightrail, is used like a shipped one without naming its modules."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,16 @@ import pytest
 
 from lightrail.project.basics.catalogue import ROOT
 from tests.support.installed import run
+
+CODE = re.compile(r"```(?:python|toml)\n(.*?)```", re.DOTALL)
+
+
+def test_the_guide_shows_the_package_as_it_is() -> None:
+    package = ROOT / "tests" / "outside" / "number_words"
+    sources = [file.read_text("utf-8") for file in (*package.rglob("*.py"), package / "pyproject.toml")]
+    shown = CODE.findall((ROOT / "docs" / "own_task.md").read_text("utf-8"))
+    assert len(shown) == 6
+    assert [text for text in shown if not any(text in source for source in sources)] == []
 
 
 @pytest.fixture

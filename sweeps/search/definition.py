@@ -125,6 +125,8 @@ class Sweep:
     space: Space
     base: list[str]
     """Arguments, as of `lightrail fit`, for the configuration that every trial starts from."""
+    modules: tuple[str, ...] = ()
+    """Those of a user's own whose classes may be named."""
 
     def configuration(self, settings: Settings, seed: int | None = None) -> Configuration:
         """The configuration of a trial.
@@ -190,7 +192,7 @@ def load(arguments: Sequence[str]) -> Sweep:
     bases = [config.base] if isinstance(config.base, str) else config.base
     base = [*(f"--config={_beside(name, files[-1])}" for name in bases), *_allowing(modules)]
     base += [f"--{name}={_written(value)}" for name, value in _dotted(config.overrides)]
-    sweep = Sweep(config, config.study or files[-1].stem, read_space(config.space), base)
+    sweep = Sweep(config, config.study or files[-1].stem, read_space(config.space), base, tuple(modules))
     _check_names(config, sweep.space)
     return sweep
 

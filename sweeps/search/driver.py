@@ -113,7 +113,7 @@ class Driver:
 
     def _work(self, worker: Worker) -> None:
         study = optuna.load_study(study_name=self.sweep.name, storage=self.storage)
-        study.pruner = build_pruner(self.sweep.config.pruner)
+        study.pruner = build_pruner(self.sweep.config.pruner, self.sweep.modules)
         try:
             while not self.is_stopping.is_set() and time.monotonic() < self._ends_at:
                 if self._train_one(study, worker):
@@ -132,7 +132,8 @@ class Driver:
             restore_interrupted(study)
             if num_taken(study) >= self.sweep.config.n_trials or self.is_stopping.is_set():
                 return False
-            study.sampler = build_sampler(self.sweep.config.sampler, self._seed(study), self.sweep.config.seed)
+            sampler, modules = self.sweep.config.sampler, self.sweep.modules
+            study.sampler = build_sampler(sampler, self._seed(study), self.sweep.config.seed, modules)
             try:
                 study.optimize(
                     lambda trial: worker.objective(trial, end_turn),
@@ -185,16 +186,19 @@ def usable_gpus() -> list[str]:
     return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
 
 
-def build_sampler(spec: str | dict[str, Any], seed: int, sequence_seed: int) -> BaseSampler:
+def build_sampler(
+    spec: str | dict[str, Any], seed: int, sequence_seed: int, modules: Sequence[str] = ()
+) -> BaseSampler:
     """Build the sampler of one trial, whatever samplers of other trials have given.
 
     Args:
         seed: of the trial.
         sequence_seed: the same for all trials, of a sampler that gives the points of one sequence.
+        modules: further ones that the sampler may be of.
 
     Raises: ConfigError when there is no such sampler, or it takes no such argument.
     """
-    found, arguments = _read(spec, BaseSampler, "sampler", "optuna.samplers")
+    found, arguments = _read(spec, BaseSampler, "sampler", "optuna.samplers", modules)
     if QMCSampler in found.__mro__:
         first = RandomSampler(seed=seed)  # the sequence begins when the study knows its settings
         arguments = {"seed": sequence_seed, "independent_sampler": first, **arguments}
@@ -205,19 +209,21 @@ def build_sampler(spec: str | dict[str, Any], seed: int, sequence_seed: int) -> 
     return sampler
 
 
-def build_pruner(spec: str | dict[str, Any]) -> BasePruner:
+def build_pruner(spec: str | dict[str, Any], modules: Sequence[str] = ()) -> BasePruner:
     """Raises: ConfigError when there is no such pruner, or it takes no such argument."""
-    pruner: BasePruner = _built(*_read(spec, BasePruner, "pruner", "optuna.pruners"), "pruner")
+    pruner: BasePruner = _built(*_read(spec, BasePruner, "pruner", "optuna.pruners", modules), "pruner")
     return pruner
 
 
-def _read(spec: str | dict[str, Any], base: Any, setting: str, package: str) -> tuple[type, dict[str, Any]]:
+def _read(
+    spec: str | dict[str, Any], base: Any, setting: str, package: str, modules: Sequence[str]
+) -> tuple[type, dict[str, Any]]:
     given: dict[str, Any] = {"class_path": spec} if isinstance(spec, str) else spec
     name, arguments = given.get("class_path"), given.get("init_args") or {}
     if not isinstance(name, str) or set(given) - {"class_path", "init_args"}:
         raise ConfigError(f"{setting}: expected a class of {package}, or class_path and init_args; found {spec!r}.")
     path = name if "." in name else f"{package}.{name}"
-    found = AllowedClasses().find(path, (base,), setting)
+    found = AllowedClasses(modules).find(path, (base,), setting)
     known = parameters_of(found)
     for argument in arguments:
         if argument not in known:

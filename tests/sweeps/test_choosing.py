@@ -5,7 +5,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.pruners import MedianPruner, NopPruner
-from optuna.samplers import TPESampler
+from optuna.samplers import RandomSampler, TPESampler
 
 from lightrail.project.basics.errors import ConfigError
 from lightrail.sweeps.search.definition import SAMPLER
@@ -74,3 +74,14 @@ def test_a_grid_is_gone_through_once_whatever_the_seeds_of_its_trials() -> None:
         study.sampler = build_sampler(spec, seed, 0)
         study.optimize(lambda trial: trial.suggest_float("x", 0, 5), n_trials=1)
     assert sorted(trial.params["x"] for trial in study.trials) == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_a_sampler_of_an_allowed_module_is_found_and_another_is_not() -> None:
+    own = f"{__name__}.Middle"
+    assert type(build_sampler(own, 0, 0, modules=[__name__])) is Middle
+    with pytest.raises(ConfigError, match=r"Middle is outside the packages a configuration may name"):
+        build_sampler(own, 0, 0)
+
+
+class Middle(RandomSampler):
+    """A sampler of a user's own."""
