@@ -46,6 +46,9 @@ class Contract(ABC):
     expected_failures: ClassVar[Mapping[str, str]] = {}
     """Tests that the task cannot pass, by name, and the reason of each. They are run, and have to fail."""
 
+    _checkpoint: ClassVar[Path]
+    _whole: ClassVar[TaskModule]
+
     def __init_subclass__(cls) -> None:
         if unknown := [name for name in cls.expected_failures if not hasattr(cls, name)]:
             raise TypeError(f"{cls.__name__}.expected_failures names {unknown[0]}, which is no test of the contract")
@@ -160,7 +163,9 @@ class Contract(ABC):
         one_step = ["--trainer.max_steps=1", "--trainer.gradient_clip_val=null", *WITHOUT_VALIDATION]
         one_step += self.without_dropout()
         plain_step = ["--model.optim.optimizer=sgd", "--model.optim.lr=1", "--model.optim.warmup_fraction=0"]
-        whole = self.fit(tmp_path, *one_step, *plain_step, "--data.batch.size=8")
+        if "_whole" not in vars(type(self)):
+            type(self)._whole = self.fit(tmp_path, *one_step, *plain_step, "--data.batch.size=8")
+        whole = type(self)._whole
         divided = self.fit(
             tmp_path,
             *one_step,
@@ -185,9 +190,11 @@ class Contract(ABC):
         return ["--model.encoder.dropout=0", "--model.encoder.ngram_dropout=0"]
 
     def checkpoint(self, folder: Path) -> Path:
-        """Of a model that has learned a little, so that metrics are neither 0 nor 1."""
-        self.fit(folder, "--trainer.max_steps=3", "--data.batch.size=4", keep=folder / "kept")
-        return folder / "kept" / "step=3.ckpt"
+        """Return that of a model that has learned a little: no metric is 0 or 1. It is trained once for each class."""
+        if "_checkpoint" not in vars(type(self)):
+            self.fit(folder, "--trainer.max_steps=3", "--data.batch.size=4", keep=folder / "kept")
+            type(self)._checkpoint = folder / "kept" / "step=3.ckpt"
+        return type(self)._checkpoint
 
     def metrics(self, folder: Path, checkpoint: Path, *more: str) -> dict[str, float]:
         experiment = self.experiment(folder, "--trainer.max_steps=1", *more, checkpoint=checkpoint)
