@@ -1,5 +1,5 @@
-"""What every task promises. A task's test derives a class from `TaskContract`, and gets all of these tests; for another
-network or other settings of the same task `NetworkContract`, which goes on from fewer states of a run.
+"""The contract of tasks, as tests. A task's test derives a class from `TaskContract`, and gets all of these tests; for
+another network or other settings of the same task `NetworkContract`, which resumes from fewer states of a run.
 
 Processes are forked (gloo): that tests what several processes compute, in tenths of a second. How the command line
 starts them is tested once, in `tests/project/test_processes.py`.
@@ -29,20 +29,23 @@ from lightrail.testing.resuming import BY_BATCHES, BY_EPOCHS, EVERY_STEP, check_
 
 WITHOUT_VALIDATION = ["--trainer.limit_val_batches=0"]
 PRECISIONS = {"bf16-mixed": torch.float32, "bf16-true": torch.bfloat16, "64-true": torch.float64}
-"""And the format of the weights under each."""
+"""Value of `trainer.precision` to the format of the weights."""
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # a resumed run's own
 class Contract(ABC):
-    """Give the settings of a tiny network, and rows written by the test."""
+    """Tests of a task on a tiny network and a few rows, which the derived class provides by `settings`."""
 
     @abstractmethod
     def settings(self, folder: Path) -> list[str]:
-        """Write data into `folder` and return arguments, as for `lightrail fit`: 8 training rows of different lengths,
-        11 test and 5 validation rows, dropout above 0, batches by `data.batch.size`.
+        """Write data into `folder` and return arguments, as for `lightrail fit`.
+
+        The data has 8 training rows of different lengths, 11 test and 5 validation rows; dropout is above 0, batches
+        are limited by `data.batch.size`.
         """
 
     def experiment(self, folder: Path, *more: str, checkpoint: Path | None = None) -> Experiment:
+        """Build the experiment of these settings and `more`, on the CPU in float32."""
         quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.precision=32-true"]
         configuration = parse(
             [*self.settings(folder), *quiet, "--data.batch.max_tokens=null", "--data.batch.size=8", *more]
@@ -50,7 +53,7 @@ class Contract(ABC):
         return build(configuration, "test" if checkpoint else "fit", checkpoint)
 
     def fit(self, folder: Path, *more: str, keep: Path | None = None) -> TaskModule:
-        """Train, keeping a checkpoint of each step in `keep`, if given; give the model with its last weights."""
+        """Train, keeping a checkpoint of each step in `keep`, if given; return the model with its last weights."""
         kept = [] if keep is None else [ModelCheckpoint(keep, filename="{step}", save_top_k=-1, every_n_train_steps=1)]
         own = ["--trainer.enable_checkpointing=false"] if keep is None else []
         experiment = self.experiment(folder, *more, *own)
@@ -152,27 +155,29 @@ class Contract(ABC):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6, msg=name)
 
     def answers(self, columns: dict[str, Any]) -> list[Any]:
-        """What a model says of each example, of what `decode` gives."""
+        """Return the prediction for each example, of the columns that `decode` returns."""
         return list(columns["prediction"])
 
     def is_learned(self, columns: dict[str, Any]) -> bool:
-        """Whether a model knows all examples, of what `decode` gives."""
+        """Return whether the model predicts all examples, of the columns that `decode` returns."""
         return bool(columns["prediction"] == columns["target"])
 
     def without_dropout(self) -> list[str]:
-        """Arguments that switch off every random part of the network."""
+        """Return arguments that switch off every random part of the network."""
         return ["--model.encoder.dropout=0", "--model.encoder.ngram_dropout=0"]
 
     def checkpoint(self, folder: Path) -> Path:
-        """Of a model that has learned a little, so that metrics are neither 0 nor 1."""
+        """Return the checkpoint of a model that has learned a little, so that metrics are neither 0 nor 1."""
         self.fit(folder, "--trainer.max_steps=3", "--data.batch.size=4", keep=folder / "kept")
         return folder / "kept" / "step=3.ckpt"
 
     def metrics(self, folder: Path, checkpoint: Path, *more: str) -> dict[str, float]:
+        """Return the test metrics of a checkpoint."""
         experiment = self.experiment(folder, "--trainer.max_steps=1", *more, checkpoint=checkpoint)
         return self.evaluate(experiment)
 
     def evaluate(self, experiment: Experiment) -> dict[str, float]:
+        """Return the test metrics of an experiment."""
         experiment.trainer.test(experiment.model, datamodule=experiment.data, verbose=False)
         metrics = {name: float(value) for name, value in experiment.trainer.callback_metrics.items()}
         assert metrics
@@ -180,7 +185,7 @@ class Contract(ABC):
 
 
 class NetworkContract(Contract):
-    """What a further network, or other settings of a task that keeps `TaskContract`, promise."""
+    """Tests for a further network, or other settings, of a task that keeps `TaskContract`."""
 
     def test_a_state_in_the_middle_of_a_run_leads_to_the_same_bits(self, tmp_path: Path) -> None:
         arguments = [*BY_EPOCHS, *EVERY_STEP, "--data.batch.size=2"]
@@ -188,7 +193,7 @@ class NetworkContract(Contract):
 
 
 class TaskContract(Contract):
-    """What a task promises."""
+    """Tests for a task: those of `Contract`, and that every state of a run resumes to the same bits."""
 
     @pytest.mark.parametrize(
         ("schedule", "num_workers"),
@@ -209,16 +214,18 @@ class TaskContract(Contract):
 
 
 def processes(number: int) -> list[str]:
+    """Return arguments for a number of forked processes."""
     return [f"--trainer.devices={number}", "--trainer.strategy=ddp_fork"]
 
 
 def first_batch(experiment: Experiment) -> Batch:
+    """Return the first training batch."""
     batch: Batch = next(iter(experiment.data.train_dataloader()))
     return batch
 
 
 def without_gradient(model: TaskModule, experiment: Experiment) -> list[str]:
-    """Names of the parameters to be trained that get none from the first batch."""
+    """Return the names of trained parameters that get no gradient from the first batch."""
     loss, _ = model.loss(*outputs_and_batch(model.train(), experiment))
     loss.backward()  # type: ignore[no-untyped-call]
     return [
@@ -229,10 +236,12 @@ def without_gradient(model: TaskModule, experiment: Experiment) -> list[str]:
 
 
 def outputs_and_batch(model: TaskModule, experiment: Experiment) -> tuple[Any, Batch]:
+    """Return the model's outputs for the first training batch, and the batch."""
     batch = first_batch(experiment)
     return model(batch), batch
 
 
 @torch.inference_mode()
 def decoded(model: TaskModule, batch: Batch) -> dict[str, Any]:
+    """Return the columns of a batch's predictions."""
     return dict(model.decode(model(batch), batch))

@@ -1,4 +1,4 @@
-"""Words that our prose avoids, and the field's terms. `python -m tests.support.glossary [FOLDER ...]` prints the hits."""
+"""Words that our prose avoids, and standard terms. `python -m tests.support.glossary [FOLDER ...]` prints the hits."""
 
 import io
 import itertools
