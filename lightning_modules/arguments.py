@@ -48,9 +48,7 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(value: Any) -> Any:
-    """Rebuild the dataclasses that `to_plain` turned into mappings.
-
-    Of a checkpoint only dataclasses of lightrail, or of a module already imported, are built.
+    """Rebuild the dataclasses that `to_plain` described: only those of lightrail, or of a module already imported.
 
     Raises: ConfigError for any other class path.
     """

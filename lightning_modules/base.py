@@ -98,9 +98,7 @@ class TaskModule(pl.LightningModule, ABC):
         return self.scores()
 
     def update(self, sums: ScoreSums, outputs: Any, batch: Batch) -> None:
-        """Add a validation batch to the scores. Override it only where `decode` computes much that no score reads;
-        whatever is passed to `sums` must lead to the same scores.
-        """
+        """Add a validation batch to the scores. Override it where `decode` computes much that no score reads."""
         sums.update(self.decode(outputs, batch))
 
     def observe(self, outputs: Any, batch: Batch) -> None:
@@ -212,6 +210,7 @@ class TaskModule(pl.LightningModule, ABC):
             # Lightning and DDP divided by the number of parts.
             num_parts = self.trainer.accumulate_grad_batches * self.trainer.world_size
             gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+            # One call for all: a loop starts a kernel for each parameter.
             torch._foreach_mul_(gradients, _TARGETS_PER_UNIT * num_parts / num_targets.clamp(min=1))
         self.num_targets = 0
         # Here rather than after the step: a checkpoint of this step then finds the window closed and the point logged.
@@ -314,6 +313,7 @@ class TaskModule(pl.LightningModule, ABC):
                 f"{name} is a checkpoint of {checkpoint['task'].rpartition('.')[2]}, not of {cls.__name__}. "
                 f"Name a checkpoint of this task, or the configuration that it was trained with."
             )
+        # Not Lightning's own loading (2.6), which passes plain mappings where the constructor takes dataclasses.
         task = cls(**from_plain(checkpoint[cls.CHECKPOINT_HYPER_PARAMS_KEY]))
         task.load_state_dict(checkpoint["state_dict"])
         return task

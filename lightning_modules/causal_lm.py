@@ -85,7 +85,9 @@ class CausalLM(TaskModule):
         super().__init__(optim)
         self.save_hyperparameters()
         self.decoder = decoder.build(tokenizer["size"])
-        self.hparams["decoder"] = self.decoder.config
+        self.hparams["decoder"] = (
+            self.decoder.config
+        )  # with the architecture that was loaded: no files are needed again
         self.label_smoothing = label_smoothing
         self.loss_by_position = LossByPosition()
 
@@ -127,10 +129,7 @@ class CausalLM(TaskModule):
             )
 
     def decode(self, outputs: NextTokens, batch: Batch) -> Mapping[str, Sequence[Any]]:
-        """Return for each row its mean nats, its counts of targets and of correct predictions, and its score.
-
-        The score is the geometric mean of the targets' probabilities. Training batches have no `text`.
-        """
+        """Return mean nats, counts and score, the geometric mean of the targets' probabilities, of each row."""
         counts = outputs.is_target.sum(1).tolist()
         sums = outputs.per_row(outputs.losses)
         means = [total / max(1, count) for total, count in zip(sums, counts, strict=True)]

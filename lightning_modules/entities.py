@@ -83,10 +83,7 @@ class EntityTagger(TaskModule):
         sums.update({name: [written(map(self._entity, spans)) for spans in own] for name, own in columns.items()})
 
     def decode(self, outputs: Tensor, batch: Batch) -> Mapping[str, Sequence[Any]]:
-        """Return predictions and targets as entities by character, `start:end:TYPE`.
-
-        The score is the probability that the whole sentence is right; `entities` has the text and probability of each.
-        """
+        """Return entities by character, `start:end:TYPE`, and the probability that the whole sentence is right."""
         found, texts, offsets = self.head.found(outputs, batch["word_mask"]), batch["text"], batch["offsets"]
         predictions = [
             [self._entity(span, own) for span in each.spans] for each, own in zip(found, offsets, strict=True)

@@ -76,10 +76,7 @@ class PinyinTagger(TaskModule):
         return self._losses(outputs, batch).sum() / max(1, batch["num_targets"]), batch["num_targets"]
 
     def decode(self, outputs: Readings, batch: Batch) -> Mapping[str, Sequence[Any]]:
-        """Return sentences, their targets, edit distances and scores.
-
-        The score is the probability that the whole sentence is right, characters taken as independent.
-        """
+        """Return sentences and edits; the score is the probability that all is right, with characters independent."""
         confidences = self._per_sentence(outputs.logits.log_softmax(-1).amax(-1), outputs)
         predictions = self.sentences(outputs, batch)
         columns: dict[str, Sequence[Any]] = {

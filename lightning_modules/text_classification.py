@@ -77,14 +77,9 @@ class TextClassifier(TaskModule):
 
 
 def mean_over_windows(vectors: Tensor, text_of_window: Tensor, num_texts: int) -> Tensor:
-    """Average the vectors of each text's windows, [N, D] to [B, D].
+    """Average the vectors of each text's windows, [N, D] to [B, D]; `text_of_window`, [N], numbers their texts.
 
-    Args:
-        vectors: [N, D].
-        text_of_window: the text that each window belongs to, [N].
-        num_texts: B.
-
-    >>> mean_over_windows(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1]), 2).tolist()
+    >>> mean_over_windows(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1]), num_texts=2).tolist()
     [[2.0], [5.0]]
     """
     counts = torch.bincount(text_of_window, minlength=num_texts).to(vectors.dtype)  # [B]

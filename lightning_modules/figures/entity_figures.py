@@ -7,14 +7,7 @@ from typing import Any
 import numpy as np
 
 from lightrail.lightning_modules.figures.figure import Bars, Figure, Mark, MarkedLine, MarkedText, Reliability
-from lightrail.lightning_modules.metrics.entity_scores import (
-    counts_by_type,
-    f1,
-    outcomes,
-    precision,
-    read,
-    recall,
-)
+from lightrail.lightning_modules.metrics.entity_scores import counts_by_type, f1, outcomes, precision, read, recall
 from lightrail.lightning_modules.metrics.scores import Columns
 
 OUTCOMES = {

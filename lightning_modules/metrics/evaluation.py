@@ -59,7 +59,7 @@ class ScoreSums:
         arrays = {name: as_column(values) for name, values in columns.items()}
         for number, scores in enumerate(self.groups.values()):
             self._rows[number].append(scores[0].statistics(arrays))
-            if all(isinstance(score, Score) for score in scores):
+            if all(isinstance(score, Score) for score in scores):  # else every row is needed at the end
                 self._rows[number] = [np.concatenate(self._rows[number]).sum(0, keepdims=True)]
 
     def compute(self) -> dict[str, float]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightrail.lightning_modules.metrics.scores import Columns, Score, Values
+from lightrail.lightning_modules.metrics.scores import Columns, Ratio, Score, Values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Perplexity(Score):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BitsPerUnit(Score):
+class BitsPerUnit(Ratio):
     """Bits of all targets over the characters or bytes that they decode to.
 
     Source: S. Mielke (2019), "Can you compare perplexity across different segmentations?"
@@ -37,8 +37,3 @@ class BitsPerUnit(Score):
         """Return the bits and the characters or bytes of each example, [N, 2]."""
         nats = columns["loss"].astype(np.float64) * columns["num_targets"].astype(np.float64)
         return np.stack([nats / math.log(2), columns[self.units].astype(np.float64)], axis=1)
-
-    def value(self, sums: Values) -> Values:
-        """Return bits per character or byte, [..., 2] to [...]; NaN without any."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(sums[..., 0] / sums[..., 1], np.float64)

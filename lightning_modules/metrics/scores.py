@@ -75,7 +75,17 @@ class Score(StoredScore):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShareEqual(Score):
+class Ratio(Score):
+    """A metric that is the sum of the first statistic over the sum of the second."""
+
+    def value(self, sums: Values) -> Values:
+        """Return the ratio, [..., 2] to [...]; NaN for 0 / 0."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(sums[..., 0] / sums[..., 1], np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareEqual(Ratio):
     """Fraction of the examples in which two columns are equal: accuracy.
 
     >>> ShareEqual().of({"prediction": np.array(["a", "b"]), "target": np.array(["a", "c"])})
@@ -90,13 +100,9 @@ class ShareEqual(Score):
         """Return whether the columns are equal, and 1, for each example, [N, 2]."""
         return _with_count(columns[self.column] == columns[self.other])
 
-    def value(self, sums: Values) -> Values:
-        """Return the fraction, [..., 2] to [...]."""
-        return _ratio(sums)
-
 
 @dataclass(frozen=True, kw_only=True)
-class ShareZero(Score):
+class ShareZero(Ratio):
     """Fraction of the examples in which a column is zero: whole sentences without an edit."""
 
     is_binary: ClassVar[bool] = True
@@ -106,13 +112,9 @@ class ShareZero(Score):
         """Return whether the column is zero, and 1, for each example, [N, 2]."""
         return _with_count(columns[self.column] == 0)
 
-    def value(self, sums: Values) -> Values:
-        """Return the fraction, [..., 2] to [...]."""
-        return _ratio(sums)
-
 
 @dataclass(frozen=True, kw_only=True)
-class WeightedMean(Score):
+class WeightedMean(Ratio):
     """Mean of a column weighted by another: a loss over targets."""
 
     column: str
@@ -125,13 +127,9 @@ class WeightedMean(Score):
         weights = np.ones_like(values) if self.weight is None else columns[self.weight].astype(np.float64)
         return np.stack([values * weights, weights], axis=1)
 
-    def value(self, sums: Values) -> Values:
-        """Return the mean, [..., 2] to [...]; NaN where the weights are 0."""
-        return _ratio(sums)
-
 
 @dataclass(frozen=True, kw_only=True)
-class SumRatio(Score):
+class SumRatio(Ratio):
     """Sum of a column over the sum of another, or 1 minus that: an error rate, or its accuracy."""
 
     numerator: str
@@ -144,7 +142,8 @@ class SumRatio(Score):
 
     def value(self, sums: Values) -> Values:
         """Return the ratio, [..., 2] to [...]; NaN where the denominators are 0."""
-        return 1 - _ratio(sums) if self.is_complement else _ratio(sums)
+        ratio = super().value(sums)
+        return 1 - ratio if self.is_complement else ratio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,8 +208,3 @@ def mean_over_labels(numerators: Values, denominators: Values, is_counted: NDArr
 
 def _with_count(is_right: NDArray[np.bool_]) -> Values:
     return np.stack([is_right, np.ones_like(is_right)], axis=1).astype(np.float64)
-
-
-def _ratio(sums: Values) -> Values:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(sums[..., 0] / sums[..., 1], np.float64)

@@ -55,10 +55,7 @@ class OptimConfig(Ranged):
     embeddings, in [0, 1). 0: all are trained from the start."""
 
     def check_end(self, num_steps: float) -> None:
-        """Check that no setting counts towards an unknown end.
-
-        Raises: ConfigError when one does and `num_steps` is infinite.
-        """
+        """Check that no setting counts towards an unknown end, `num_steps` being infinite. Raises: ConfigError."""
         if math.isfinite(num_steps):
             return
         if self.schedule in ("cosine", "linear") or self.warmup_fraction:
@@ -73,10 +70,7 @@ class OptimConfig(Ranged):
             )
 
     def check_validation(self, share: float) -> None:
-        """Check that a plateau has validations to wait for.
-
-        Raises: ConfigError when it has none, `share` (fraction or number of validation batches) being 0.
-        """
+        """Check that a plateau has validations: their `share`, or number, is not 0. Raises: ConfigError."""
         if self.schedule == "plateau" and not share:
             raise ConfigError(
                 "model.optim.schedule=plateau lowers the learning rate by what validations find, and "

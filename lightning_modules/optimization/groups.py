@@ -84,10 +84,7 @@ def shrink(optimizer: Optimizer) -> None:
 
 
 def clip_gradients(module: nn.Module, limit: float | None, algorithm: str | None) -> None:
-    """Clip gradients in place by total norm or, with the algorithm `value`, by value.
-
-    Lightning's own clipping (2.6) refuses fused optimizers under autocast.
-    """
+    """Clip in place by total norm or by value; Lightning's own (2.6) refuses fused optimizers under autocast."""
     if limit:
         parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
         if algorithm == "value":
@@ -102,6 +99,7 @@ def apply_settings(module: nn.Module, config: OptimConfig, optimizer: Optimizer,
     The schedule keeps its step and continues from there along the curve of its own settings.
     """
     for restored, wanted in zip(optimizer.param_groups, build_optimizer(module, config).param_groups, strict=True):
+        # `fused` depends on the precision, not on these settings.
         restored.update({name: value for name, value in wanted.items() if name not in ("params", "fused")})
     schedule.base_lrs = [group["lr"] for group in optimizer.param_groups]
     for group, peak in zip(optimizer.param_groups, schedule.base_lrs, strict=True):

@@ -81,6 +81,7 @@ def _(figure: Bars, directory: Path) -> None:
     *marked, bar = (name for name in figure.values)
     heights = np.asarray(figure.values[bar], np.float64)
     shown = sorted(np.argsort(-np.asarray(figure.counts), kind="stable")[:MAX_BARS].tolist())
+    # By value: barh draws the first, the weakest label, at the bottom.
     shown.sort(key=lambda number: (heights[number], figure.counts[number]))
     left_out = f", the {len(shown)} most frequent of {len(heights)} labels" if len(shown) < len(heights) else ""
     places = np.arange(len(shown))

@@ -39,7 +39,7 @@ def page(path: Path, width_inches: float, height_inches: float) -> Iterator[Figu
     """Give a figure to draw on and write it to `path` as a PNG when the block is left normally."""
     with mpl.rc_context(_style()):
         figure = Figure(figsize=(width_inches, height_inches), dpi=DOTS_PER_INCH, layout="constrained")
-        FigureCanvasAgg(figure)
+        FigureCanvasAgg(figure)  # without pyplot, whose global list would keep every figure in memory
         yield figure
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="png")

@@ -13,11 +13,7 @@ from torch import Tensor, nn
 from lightrail.lightning_modules.networks.adapters import LoraConfig, add_adapters, merge_adapters
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig, TokenCache
 from lightrail.lightning_modules.networks.decoders.probing import PackedArguments, is_causal, takes
-from lightrail.lightning_modules.networks.loading import (
-    from_architecture,
-    from_checkpoint,
-    switch_checkpointing,
-)
+from lightrail.lightning_modules.networks.loading import from_architecture, from_checkpoint, switch_checkpointing
 from lightrail.project.basics.annotations import ShareBelowOne
 from lightrail.project.basics.did_you_mean import nearest
 from lightrail.project.basics.errors import ConfigError

@@ -53,9 +53,8 @@ class LstmEncoder(Encoder):
 class LstmLayer(nn.Module):
     """A bidirectional LSTM layer, [B, T, D] to [B, T, D].
 
-    The second direction reads each example reversed within its own length, so that padding comes last for both and
-    reaches no state of a token. Padded tensors are several times faster on a CPU than packed sequences, which oneDNN
-    refuses.
+    The second direction reads each example reversed within its own length: padding comes last for both and reaches no
+    state of a token. Padded tensors are several times faster on a CPU than packed sequences, which oneDNN refuses.
     """
 
     def __init__(self, width: int) -> None:

@@ -44,10 +44,7 @@ class SpanConfig(EntityHeadConfig):
 
 
 class SpanHead(EntityHead):
-    """Decides each cell by itself, then keeps the more probable one of entities that conflict.
-
-    Entities conflict that cross or, in data without nesting, overlap at all.
-    """
+    """Decides each cell by itself; of entities that cross or, without nesting, overlap, keeps the more probable one."""
 
     temperature: Tensor
     threshold: Tensor

@@ -105,10 +105,7 @@ class TagHead(EntityHead):
 
     @torch.no_grad()
     def calibrate(self, rows: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
-        """Fit the temperature by the likelihood of whole sentences.
-
-        Where every sentence is right it is 1: certainty would fit best, for which there is no evidence.
-        """
+        """Fit the temperature by the likelihood of sentences; 1 where all are right, as certainty would fit best."""
         batches = list(self._batches(rows))
 
         def nats_per_sentence(temperature: float) -> float:
