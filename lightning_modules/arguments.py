@@ -15,7 +15,7 @@ from lightrail.project.basics.renamed import current_path
 T = TypeVar("T")
 _MARK = object()
 FromData = Annotated[T, _MARK]
-"""The type of an argument that the datamodule gives: `labels: FromData[list[str]]` of a task's constructor is passed
+"""The type of an argument that comes from the data: `labels: FromData[list[str]]` of a task's constructor is passed
 `facts()["labels"]` of the datamodule when a run is built. Like every fact it is a plain value, and no configuration can
 set it."""
 DESCRIPTION = {"class_path", "init_args"}

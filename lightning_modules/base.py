@@ -46,7 +46,7 @@ class TaskModule(pl.LightningModule, ABC):
     The gradient of an optimizer step is that of the mean loss over its targets, however these are spread over
     micro-batches and processes. Evaluation counts each example once, and metrics are computed from sums.
 
-    What a task must know of the data it takes as `FromData` arguments of its constructor.
+    A task takes what it needs of its data as `FromData` arguments of its constructor.
 
     Args:
         optim: optimizer, schedule and freezing.
@@ -84,7 +84,7 @@ class TaskModule(pl.LightningModule, ABC):
         """Return the columns of the stored predictions, a value per example.
 
         These are `prediction`, `score` (confidence in [0, 1]) and, where the batch has targets, `target`, `loss` (mean
-        over the example's targets) and what else `scores` needs.
+        over the example's targets) and any other column that `scores` reads.
         """
         columns = {name: batch[name] for name in self.input_columns}
         return {**columns, **self._head("decode").decode(outputs, batch)}
@@ -164,9 +164,9 @@ class TaskModule(pl.LightningModule, ABC):
 
     @final
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Change the number format of parameters only: in half precision sums of metrics would be wrong after a few
-        hundred batches, and what was calibrated would not be what is tested. Statistics of a batch norm go with its
-        weights, without which PyTorch refuses them.
+        """Change the number format of parameters only: in half precision, sums of metrics would be wrong after a few
+        hundred batches, and calibrated values would differ from the tested ones. Statistics of a batch norm take the
+        format of its weights, without which PyTorch refuses them.
         """
         norms = norms_with_statistics()
         converted = {id(tensor) for own in self.parameters() for tensor in (own, own.grad)}

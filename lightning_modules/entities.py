@@ -1,6 +1,6 @@
 """Named-entity recognition.
 
-Shapes: B sentences, N windows, T positions, W words, D width. A word is what carries a tag: a character of Chinese.
+Shapes: B sentences, N windows, T positions, W words, D width. A word is the part with a tag: in Chinese a character.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ class EntityTagger(TaskModule):
     """Finds the entities of a sentence and their types.
 
     Args:
-        vocabulary: the tokens a network from scratch can tell apart, empty with a pretrained tokenizer; from the data.
+        vocabulary: the tokens of a network from scratch, empty with a pretrained tokenizer; from the data.
         labels: names of the types; from the data.
         has_nested: whether entities may lie inside each other; from the data.
         encoder: the network that reads the sentence.

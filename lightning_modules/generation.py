@@ -60,7 +60,7 @@ class TextWriter(Protocol):
 
 @runtime_checkable
 class TransformersTask(TextWriter, Protocol):
-    """A task with a counterpart in transformers: what `lightrail export --format hf` writes."""
+    """A task with a counterpart in transformers, which `lightrail export --format hf` writes."""
 
     transformers_class: str
     """The class of transformers that loads it, such as `AutoModelForCausalLM`."""
@@ -157,7 +157,7 @@ def _repeated(prompt_ids: Sequence[int], num_samples: int, decoder: Decoder) -> 
 
 
 def _process(config: GenerationConfig) -> Process:
-    """Return what narrows the choice, in the order in which transformers does it."""
+    """Return the steps that narrow the choice, in the order of transformers."""
     from transformers.generation import logits_process as steps
 
     chain = steps.LogitsProcessorList()

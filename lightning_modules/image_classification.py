@@ -38,7 +38,7 @@ class ImageClassifier(TaskModule):
         encoder: the network that reads the image.
         dropout: fraction of its vector zeroed in training, in [0, 1).
         augment: how images are changed in training.
-        loss: what changes the training loss.
+        loss: options of the training loss.
     """
 
     monitor = "val/accuracy"

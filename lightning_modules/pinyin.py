@@ -37,7 +37,7 @@ class PinyinTagger(TaskModule):
     """Chooses a character for each syllable among those it can be read as, from the whole sentence.
 
     Args:
-        vocabulary: the tokens the network can tell apart; from the data.
+        vocabulary: the tokens of the network; from the data.
         candidates: for each syllable its characters and how often each was seen; from the data.
         encoder: the network that reads the sentence. null: every syllable becomes its most frequent character,
             the baseline that any network must beat.

@@ -25,7 +25,7 @@ class TextClassifier(TaskModule):
     """Assigns one label to each text or, with `has_many_labels`, any number of labels.
 
     Args:
-        vocabulary: the tokens a network from scratch can tell apart, empty with a pretrained tokenizer; from the data.
+        vocabulary: the tokens of a network from scratch, empty with a pretrained tokenizer; from the data.
         labels: names of the labels; from the data.
         label_counts: how often the training split has each; from the data.
         has_many_labels: whether a text may have several labels, or none; from the data.
@@ -33,7 +33,7 @@ class TextClassifier(TaskModule):
         pooling: how a text's vector is made of its positions': `mean`, `first`, `max` or `attention`.
         dropout: fraction of that vector zeroed in training, in [0, 1).
         token_dropout: fraction of a text's tokens hidden in training, in [0, 1).
-        loss: what changes the training loss.
+        loss: options of the training loss.
     """
 
     monitor = "val/accuracy"

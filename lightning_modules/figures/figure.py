@@ -1,6 +1,6 @@
-"""Figures as data: what a task shows of its test. `project/figures` draws them, one function for each type.
+"""Figures of a task's test, as data. `project/figures` draws them, one function for each type.
 
-A figure named `labels` becomes `figures/labels.png` of the run; what is a page or a table goes to `samples/`. Text may
+A figure named `labels` becomes `figures/labels.png` of the run; pages and tables go to `samples/`. Text may
 hold any characters. Needs no torch.
 """
 

@@ -1,6 +1,6 @@
 """From vectors to labels: the head that classifiers of texts and of images share.
 
-A task keeps one as `self.head`, and its `forward` gives `self.head.passes(lambda: ...)`, from vectors [B, D] to logits.
+A task has one as `self.head`, and its `forward` returns `self.head.passes(lambda: ...)`, from vectors [B, D] to logits.
 
 Shapes: B examples, D width, L labels, P passes through the network. Labels are [B] int64 or, where an example may have
 several, [B, L] of 0 and 1.
@@ -35,7 +35,7 @@ class LabelHead(Head):
         label_counts: how often the training split has each.
         has_many: whether an example may have several labels, or none.
         dropout: fraction of a vector zeroed in training, in [0, 1).
-        loss: what changes the training loss.
+        loss: options of the training loss.
     """
 
     temperature: Tensor

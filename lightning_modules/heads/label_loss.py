@@ -20,7 +20,7 @@ ClassWeights = Literal["none", "balanced"] | dict[str, NotNegative]
 
 @dataclass(frozen=True, kw_only=True)
 class LabelLossConfig(Ranged):
-    """What changes the training loss; an evaluation reports the plain one."""
+    """Options of the training loss; an evaluation reports the plain one."""
 
     label_smoothing: ShareBelowOne = 0.0
     """Fraction of the target's probability that is spread over all labels, in [0, 1)."""

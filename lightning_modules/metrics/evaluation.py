@@ -76,7 +76,7 @@ class ScoreSums:
         return {name: values[id(score)] for name, score in self.scores.items()}
 
     def reset(self) -> None:
-        """Forget what was counted."""
+        """Remove all sums and rows."""
         self._rows.clear()
 
 

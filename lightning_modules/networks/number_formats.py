@@ -22,7 +22,7 @@ def run_lstm(lstm: nn.LSTM, states: Tensor) -> Tensor:
     still fewer, and raises elsewhere (torch 2.13). There the layer computes in float32 and its states are rounded.
 
     Args:
-        lstm: one that takes [B, T, D] and begins with zeros.
+        lstm: one that takes [B, T, D] and starts from zero states.
         states: [B, T, D].
 
     Returns: the states of all positions, [B, T, hidden size of the LSTM].

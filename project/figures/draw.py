@@ -44,7 +44,7 @@ MARKS = ((INK, "|", 9), (ORANGE, "D", 4), (MUTED, "o", 4))
 
 @singledispatch
 def draw(figure: Figure, directory: Path) -> None:
-    """Draw a figure into `figures/` of a run's directory, and what is a page or a table into `samples/`."""
+    """Draw a figure into `figures/` of a run's directory; pages and tables go to `samples/`."""
     raise NotImplementedError(
         f"no function draws a figure of the type {type(figure).__name__}: register one, `draw.register`."
     )

@@ -36,7 +36,7 @@ CHINESE_FONTS = (
 
 @contextmanager
 def page(path: Path, width_inches: float, height_inches: float) -> Iterator[Figure]:
-    """Give a figure to draw on and write it to `path` as a PNG when the block is left normally."""
+    """Yield a figure to draw on; it is written to `path` as a PNG when the block is left normally."""
     with mpl.rc_context(_style()):
         figure = Figure(figsize=(width_inches, height_inches), dpi=DOTS_PER_INCH, layout="constrained")
         FigureCanvasAgg(figure)  # without pyplot, whose global list would keep every figure in memory

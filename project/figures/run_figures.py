@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def write_figures(data: DataModule, model: TaskModule, predictions: pa.Table, series: Series, directory: Path) -> None:
-    """Draw learning curves, lengths of the training examples, and what the task shows of its test.
+    """Draw learning curves, lengths of the training examples, and the figures of the task's test.
 
     Args:
         series: (step, value) pairs of each metric of the run.

@@ -31,7 +31,7 @@ class Encoder(nn.Module, ABC):
             segment_ids: 0 in the first text of a pair and 1 in the second, [B, T]; networks from scratch see the token
                 that separates the two instead.
 
-        Returns: [B, T, D]; rows of padding hold nothing of use.
+        Returns: [B, T, D]; rows of padding are undefined.
         """
 
 
