@@ -24,7 +24,7 @@ GLOSSARY = {
     r"lifelines?": ("liveness pipe", "a lifeline"),
     r"keepers?": ("heartbeat, owner", "its keeper"),
     r"(whose|its|their|his|the) turn": ("lock", "waits for its turn"),
-    r"(is|are|was|were|be) told(?! apart)|told of": ("is notified, receives", "is told"),
+    r"(is|are|was|were|be) told(?! apart| from)|told of": ("is notified, receives", "is told"),
     r"(MLflow|Optuna|Lightning|store|server|log) (tell|told|say|said)s?": ("reports, states", "MLflow tells"),
     r"sa(ys|id) so": ("reports", "and says so"),
     r"to be had": ("available", "none is to be had"),
