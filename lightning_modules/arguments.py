@@ -1,6 +1,6 @@
 """Arguments of a task's constructor: which of them come from the data, and all of them as plain values.
 
-A checkpoint holds them as plain values, so that it holds no object that must be trusted.
+A checkpoint stores plain values alone, so that loading it runs no code.
 """
 
 import importlib
@@ -15,11 +15,11 @@ from lightrail.project.basics.renamed import current_path
 T = TypeVar("T")
 _MARK = object()
 FromData = Annotated[T, _MARK]
-"""The type of an argument that the datamodule gives: `labels: FromData[list[str]]` of a task's constructor is passed
+"""The type of an argument that comes from the data: `labels: FromData[list[str]]` of a task's constructor is passed
 `facts()["labels"]` of the datamodule when a run is built. Like every fact it is a plain value, and no configuration can
 set it."""
 DESCRIPTION = {"class_path", "init_args"}
-"""Keys of a mapping that stands for a dataclass."""
+"""Keys of a mapping that describes a dataclass."""
 
 
 def is_from_data(annotation: Any) -> bool:
@@ -32,7 +32,11 @@ def is_from_data(annotation: Any) -> bool:
 
 
 def to_plain(value: Any) -> Any:
-    """Restate dataclasses in the configuration's own words, `{"class_path": ..., "init_args": ...}`; copy the rest."""
+    """Return a copy of a value with dataclasses as `{"class_path": ..., "init_args": ...}`, and tuples as lists.
+
+    >>> to_plain({"sizes": (1, 2)})
+    {'sizes': [1, 2]}
+    """
     if is_dataclass(value) and not isinstance(value, type):
         arguments = {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
         return {"class_path": f"{type(value).__module__}.{type(value).__qualname__}", "init_args": arguments}
@@ -44,7 +48,7 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(value: Any) -> Any:
-    """Undo `to_plain`. Of a checkpoint only dataclasses of lightrail, or of a module already imported, are built.
+    """Rebuild the dataclasses that `to_plain` described: only those of lightrail, or of a module already imported.
 
     Raises: ConfigError for any other class path.
     """

@@ -46,7 +46,7 @@ class TaskModule(pl.LightningModule, ABC):
     The gradient of an optimizer step is that of the mean loss over its targets, however these are spread over
     micro-batches and processes. Evaluation counts each example once, and metrics are computed from sums.
 
-    What a task must know of the data it takes as `FromData` arguments of its constructor.
+    A task takes what it needs of its data as `FromData` arguments of its constructor.
 
     Args:
         optim: optimizer, schedule and freezing.
@@ -55,7 +55,7 @@ class TaskModule(pl.LightningModule, ABC):
     monitor: str
     """The metric that decides which checkpoint is the best, for example `val/accuracy`."""
     input_columns: ClassVar[tuple[str, ...]] = ()
-    """Entries of a batch that stand in the predictions beside what a head makes of it, such as `text`."""
+    """Entries of a batch that are stored beside its predictions, such as `text`."""
 
     def __init__(self, optim: OptimConfig) -> None:
         super().__init__()
@@ -69,48 +69,47 @@ class TaskModule(pl.LightningModule, ABC):
         self.logged_loss = torch.tensor(math.nan)
         self.is_calibrating = False
         self.tables: dict[str, Tensor] = {}
-        """What the torchmetrics metrics that the task keeps as attributes, and updates in `observe`, computed over all
-        processes at the end of a test, by their attributes' names; `figures` draws from it."""
+        """Values of the torchmetrics metrics that are attributes of the task and updated in `observe`, over all
+        processes at the end of a test, by attribute name; `figures` draws from them."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Any:
-        """Compute the outputs that `loss`, `update` and `decode` share."""
+        """Return the outputs that `loss`, `update` and `decode` share."""
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, int]:
-        """Give the mean loss (zero if there is no target), and how many targets it is a mean over."""
+        """Return the mean loss (0 without a target) and the number of targets it is a mean over."""
         return self._head("loss").loss(outputs, batch)
 
     def decode(self, outputs: Any, batch: Batch) -> Mapping[str, Sequence[Any]]:
-        """Restate outputs for people: one column each for `prediction`, `score` (confidence in [0, 1]) and, where the
-        batch has targets, `target`, `loss` (mean over the example's targets) and what else `scores` needs; a value per
-        example.
+        """Return the columns of the stored predictions, a value per example.
+
+        These are `prediction`, `score` (confidence in [0, 1]) and, where the batch has targets, `target`, `loss` (mean
+        over the example's targets) and any other column that `scores` reads.
         """
         columns = {name: batch[name] for name in self.input_columns}
         return {**columns, **self._head("decode").decode(outputs, batch)}
 
     def scores(self) -> Mapping[str, StoredScore]:
-        """Every metric of a test, named without `test/`, as computed from the columns that `decode` gives."""
+        """Return every metric of a test by its name without `test/`, computed from the columns of `decode`."""
         return self._head("scores").scores()
 
     def val_scores(self) -> Mapping[str, StoredScore]:
-        """Those of `scores` that are followed while the model trains."""
+        """Return the metrics of `scores` that are also computed on the validation split."""
         return self.scores()
 
     def update(self, sums: ScoreSums, outputs: Any, batch: Batch) -> None:
-        """Count a batch of a validation into its scores. To be written only where `decode` computes much that no score
-        reads; what `sums` is given must lead to the same scores.
-        """
+        """Add a validation batch to the scores. Override it where `decode` computes much that no score reads."""
         sums.update(self.decode(outputs, batch))
 
     def observe(self, outputs: Any, batch: Batch) -> None:
-        """Count a batch of a test into metrics that predictions do not tell; see `tables`."""
+        """Add a test batch to metrics that stored predictions cannot give; see `tables`."""
 
     def figures(self, columns: Columns, example: Callable[[int], Mapping[str, Any]]) -> Iterable[Figure]:
-        """Give what there is to see of a test; called on process zero.
+        """Yield the figures of a test; called on process zero.
 
         Args:
             columns: those of the stored predictions, [N] each.
-            example: gives the encoded row of the test example with an `id`.
+            example: returns the encoded row of the test example with an `id`.
         """
         if isinstance(head := getattr(self, "head", None), Head):
             yield from head.figures(columns)
@@ -118,28 +117,28 @@ class TaskModule(pl.LightningModule, ABC):
             yield reliability(columns["score"], columns["prediction"], columns["target"])
 
     def calibration_rows(self, outputs: Any, batch: Batch) -> Sequence[Any]:
-        """Give what `calibrate` must know of each example of a validation batch, a value or tensor on the CPU each.
+        """Return a value or CPU tensor for each example of a validation batch, for `calibrate` to be fitted on.
 
-        It may not depend on what `calibrate` sets: a calibration that was broken off is done again over itself. A task
-        without rows is not calibrated.
+        It may not depend on what `calibrate` sets: an interrupted calibration is repeated. A task without rows is not
+        calibrated.
         """
         head = getattr(self, "head", None)
         return head.calibration_rows(outputs, batch) if isinstance(head, Head) else ()
 
     def calibrate(self, rows: list[Any]) -> Mapping[str, float]:
-        """Fit buffers, such as a temperature, on the rows of the whole validation split, in the order of the examples.
+        """Fit buffers, such as a temperature, and return metrics to log. Called once, with the weights that are tested.
 
-        Called once, with the weights that are tested. While a model trains, these buffers say that nothing is
-        calibrated. Returns: figures to log.
+        `rows` are those of the whole validation split, in the order of the examples. Until then the buffers change
+        nothing.
         """
         return self._head("calibrate").calibrate(rows)
 
     def column_labels(self) -> Mapping[str, Sequence[str]]:
-        """Say what the numbers of a list stand for, by the column of `decode` that holds such lists."""
+        """Return what the entries of a list stand for: name of a list column of `decode` to a label per entry."""
         return head.column_labels() if isinstance(head := getattr(self, "head", None), Head) else {}
 
     def column_types(self) -> Mapping[str, pa.DataType]:
-        """Say how columns of `decode` are stored, where their values do not tell: of lists, for example."""
+        """Return the stored types of those columns of `decode` whose values do not show them, such as lists."""
         return head.column_types() if isinstance(head := getattr(self, "head", None), Head) else {}
 
     @final
@@ -152,21 +151,22 @@ class TaskModule(pl.LightningModule, ABC):
     @final
     @property
     def monitor_mode(self) -> Literal["min", "max"]:
-        """Which of two values of `monitor` is the better one, as its score says."""
+        """Return `min` where the smaller of two values of `monitor` is better, as its score states, else `max`."""
         name = self.monitor.removeprefix("val/")
         score = self.scores().get(name)
         return "min" if name == "loss" or (score is not None and not score.higher_is_better) else "max"
 
     @final
     def configure_model(self) -> None:
+        """Freeze parameters and compile networks as the settings ask, before the optimizer is built."""
         freeze(self, self.optim.freeze)
         compile_networks(self.children())
 
     @final
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Change the number format of parameters only: in half precision sums of metrics would be wrong after a few
-        hundred batches, and what was calibrated would not be what is tested. Statistics of a batch norm go with its
-        weights, without which PyTorch refuses them.
+        """Change the number format of parameters only: in half precision, sums of metrics would be wrong after a few
+        hundred batches, and calibrated values would differ from the tested ones. Statistics of a batch norm take the
+        format of its weights, without which PyTorch refuses them.
         """
         norms = norms_with_statistics()
         converted = {id(tensor) for own in self.parameters() for tensor in (own, own.grad)}
@@ -182,11 +182,13 @@ class TaskModule(pl.LightningModule, ABC):
 
     @final
     def on_train_start(self) -> None:
+        """Move the sum of losses to the device; targets of an unfinished step do not count."""
         self.num_targets = 0
         self.window_loss = self.window_loss.to(self.device)
 
     @final
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the mean loss of a batch, weighted by its targets where a step sums over batches or processes."""
         mean, num_targets = self.loss(self(batch), batch)
         if batch["is_filler"]:
             num_targets = 0
@@ -197,7 +199,7 @@ class TaskModule(pl.LightningModule, ABC):
 
     @final
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Turn the sum of gradients into the gradient of the mean over all targets of this step."""
+        """Scale the sum of gradients to the gradient of the mean over all targets of this step."""
         if self.optim.unfreeze_fraction:
             steps_per_layer = self.optim.unfreeze_fraction * self.trainer.estimated_stepping_batches
             drop_frozen_gradients(optimizer, self.trainer.global_step, steps_per_layer)
@@ -208,6 +210,7 @@ class TaskModule(pl.LightningModule, ABC):
             # Lightning and DDP divided by the number of parts.
             num_parts = self.trainer.accumulate_grad_batches * self.trainer.world_size
             gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+            # One call for all: a loop starts a kernel for each parameter.
             torch._foreach_mul_(gradients, _TARGETS_PER_UNIT * num_parts / num_targets.clamp(min=1))
         self.num_targets = 0
         # Here rather than after the step: a checkpoint of this step then finds the window closed and the point logged.
@@ -223,10 +226,12 @@ class TaskModule(pl.LightningModule, ABC):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
+        """Clip by `clip_gradients` instead of Lightning's own clipping."""
         clip_gradients(self, gradient_clip_val, gradient_clip_algorithm)
 
     @final
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Sequence[Any]] | None:
+        """Add a batch to the validation metrics; while calibrating, return its ids and calibration rows."""
         outputs = self._evaluate("val", batch)
         if batch["is_filler"]:
             return None
@@ -237,10 +242,12 @@ class TaskModule(pl.LightningModule, ABC):
 
     @final
     def on_validation_epoch_end(self) -> None:
+        """Compute, log and reset the validation metrics."""
         self._log_evaluation("val")
 
     @final
     def test_step(self, batch: Batch, batch_idx: int) -> Mapping[str, Sequence[Any]]:
+        """Add a batch to the test metrics and return the columns of its predictions; {} for a padding batch."""
         outputs = self._evaluate("test", batch)
         if batch["is_filler"]:
             return {}
@@ -251,10 +258,12 @@ class TaskModule(pl.LightningModule, ABC):
 
     @final
     def on_test_epoch_end(self) -> None:
+        """Compute, log and reset the test metrics."""
         self._log_evaluation("test")
 
     @final
     def predict_step(self, batch: Batch, batch_idx: int) -> Mapping[str, Sequence[Any]]:
+        """Return the columns of the predictions for a batch; {} for a padding batch."""
         if batch["is_filler"]:
             return {}
         with as_written(self.children()):
@@ -262,6 +271,7 @@ class TaskModule(pl.LightningModule, ABC):
 
     @final
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return the optimizer and a schedule that advances with each optimizer step."""
         # A fused optimizer unscales float16 gradients itself, which is after clipping needs them.
         optimizer = build_optimizer(self, self.optim, is_fused=self.trainer.precision != "16-mixed")
         num_steps = self.trainer.estimated_stepping_batches
@@ -270,13 +280,15 @@ class TaskModule(pl.LightningModule, ABC):
 
     @final
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store the task's class, its arguments as plain values, and the loss since the last logged step."""
         checkpoint["task"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = to_plain(dict(self.hparams))
         checkpoint["loss_window"] = self._loss_window().tolist()
 
     @final
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # One process goes on with everybody's sum, or it would be counted once for each.
+        """Restore the loss since the last logged step."""
+        # One process resumes with the sum over all, or it would be counted once for each.
         total, num_targets = checkpoint["loss_window"] if self.trainer.is_global_zero else (0.0, 0)
         self.window_loss, self.window_targets = torch.tensor(total, dtype=torch.float64), int(num_targets)
 
@@ -294,20 +306,21 @@ class TaskModule(pl.LightningModule, ABC):
     @final
     @classmethod
     def from_checkpoint(cls, checkpoint: Mapping[str, Any], name: str) -> Self:
-        """As `load_from_checkpoint`, for a checkpoint that was read already; `name` is used in messages."""
+        """Rebuild a task from a checkpoint that was read already; `name` stands for its file in messages."""
         own = f"{cls.__module__}.{cls.__qualname__}"
         if checkpoint["task"] != own:
             raise ConfigError(
                 f"{name} is a checkpoint of {checkpoint['task'].rpartition('.')[2]}, not of {cls.__name__}. "
                 f"Name a checkpoint of this task, or the configuration that it was trained with."
             )
+        # Not Lightning's own loading (2.6), which passes plain mappings where the constructor takes dataclasses.
         task = cls(**from_plain(checkpoint[cls.CHECKPOINT_HYPER_PARAMS_KEY]))
         task.load_state_dict(checkpoint["state_dict"])
         return task
 
     @final
     def validation_metrics(self) -> set[str]:
-        """Names of what an evaluation of the validation split gives checkpoints and early stopping to go by."""
+        """Return the names of the metrics that checkpoints and early stopping may monitor."""
         return {"val/loss", *(f"val/{name}" for name in self.val_scores())}
 
     def _is_alone(self) -> bool:
@@ -352,7 +365,7 @@ class TaskModule(pl.LightningModule, ABC):
                 schedule.scheduler.validated(float(values[self.monitor]))  # type: ignore[union-attr]
 
     def _head(self, method: str) -> Head:
-        """The head that does what the task does not.
+        """Return the head that does what the task does not.
 
         Raises: NotImplementedError when there is none.
         """
@@ -366,7 +379,7 @@ class TaskModule(pl.LightningModule, ABC):
 
     @property
     def recent_loss(self) -> float:
-        """Mean training loss since the last logged step (right after it: up to it), of this process. Waits for it."""
+        """Mean training loss of this process since the last logged step (just after it: up to it), in nats."""
         return float(self.window_loss) / self.window_targets if self.window_targets else float(self.logged_loss)
 
     def _close_loss_window(self) -> Tensor:

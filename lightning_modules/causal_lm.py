@@ -33,7 +33,7 @@ NO_TARGET = -100
 
 @dataclass(frozen=True)
 class NextTokens:
-    """Scores of the tokens that may come next, where there is a target."""
+    """Scores of the tokens that may come next, at the positions that have a target."""
 
     logits: Tensor
     """[N, V], row by row of the batch."""
@@ -44,7 +44,7 @@ class NextTokens:
 
     @cached_property
     def losses(self) -> Tensor:
-        """Nats of each target, [N]."""
+        """Loss of each target in nats, [N]."""
         return F.cross_entropy(at_least_float32(self.logits), self.targets, reduction="none")
 
     @cached_property
@@ -53,7 +53,7 @@ class NextTokens:
         return self.logits.argmax(-1) == self.targets
 
     def per_row(self, values: Tensor) -> list[float]:
-        """Add up values of targets, [N], in each row, [B]."""
+        """Add up values of targets, [N], within each row, [B]."""
         rows = self.is_target.nonzero()[:, 0]  # [N]
         sums = torch.zeros(len(self.is_target), dtype=torch.float64, device=values.device)
         return sums.index_add_(0, rows, values.double()).tolist()
@@ -61,12 +61,12 @@ class NextTokens:
 
 @final
 class CausalLM(TaskModule):
-    """Says which token comes next, at every position of a text, from what comes before it.
+    """Predicts the next token at every position of a text from the tokens before it.
 
     Args:
-        tokenizer: what makes the data's tokenizer again, `size` among it; from the data.
+        tokenizer: facts that rebuild the data's tokenizer, its `size` among them; from the data.
         decoder: the network that reads the text.
-        label_smoothing: share of the target's probability that training spreads over all tokens, in [0, 1).
+        label_smoothing: fraction of the target's probability that training spreads over all tokens, in [0, 1).
     """
 
     monitor = "val/loss"
@@ -85,11 +85,14 @@ class CausalLM(TaskModule):
         super().__init__(optim)
         self.save_hyperparameters()
         self.decoder = decoder.build(tokenizer["size"])
-        self.hparams["decoder"] = self.decoder.config
+        self.hparams["decoder"] = (
+            self.decoder.config
+        )  # with the architecture that was loaded: no files are needed again
         self.label_smoothing = label_smoothing
         self.loss_by_position = LossByPosition()
 
     def forward(self, batch: Batch) -> NextTokens:
+        """Score the next token at the positions with a target, N of B x T."""
         labels = batch["labels"]
         is_target = labels != NO_TARGET  # [B, T]
         if batch["num_targets"] == labels.numel():  # nothing to select, which a GPU would have to wait for
@@ -99,6 +102,7 @@ class CausalLM(TaskModule):
         return NextTokens(logits, labels[is_target], is_target)
 
     def loss(self, outputs: NextTokens, batch: Batch) -> tuple[Tensor, int]:
+        """Return the mean nats per target, smoothed in training, and the number of targets."""
         losses = outputs.losses
         if self.training and self.label_smoothing:
             even = -at_least_float32(outputs.logits).log_softmax(-1).mean(-1)  # [N]
@@ -106,10 +110,11 @@ class CausalLM(TaskModule):
         return losses.sum() / max(1, batch["num_targets"]), batch["num_targets"]
 
     def observe(self, outputs: NextTokens, batch: Batch) -> None:
+        """Add the nats of a test batch to `loss_by_position`."""
         self.loss_by_position.update(outputs.losses, positions=outputs.is_target.nonzero()[:, 1])
 
     def figures(self, columns: Columns, example: Callable[[int], Mapping[str, Any]]) -> Iterator[Figure]:
-        """The loss by how much the model has read."""
+        """Yield the loss against the number of tokens read before."""
         positions, nats, counts = self.tables["loss_by_position"].numpy().T
         if len(positions):
             yield Curve(
@@ -124,9 +129,7 @@ class CausalLM(TaskModule):
             )
 
     def decode(self, outputs: NextTokens, batch: Batch) -> Mapping[str, Sequence[Any]]:
-        """The score is the geometric mean of the probabilities of the targets. Training batches do not say what their
-        targets spell.
-        """
+        """Return mean nats, counts and score, the geometric mean of the targets' probabilities, of each row."""
         counts = outputs.is_target.sum(1).tolist()
         sums = outputs.per_row(outputs.losses)
         means = [total / max(1, count) for total, count in zip(sums, counts, strict=True)]
@@ -139,21 +142,26 @@ class CausalLM(TaskModule):
         }
 
     def tokenizer_facts(self) -> Mapping[str, Any]:
+        """Return the facts that rebuild the data's tokenizer."""
         return dict(self.hparams["tokenizer"])
 
     def write(
         self, prompt_ids: Sequence[int], config: GenerationConfig, *, num_samples: int, end_id: int | None
     ) -> Generator[list[int | None]]:
+        """Yield the next token of every sample, step by step; see `generate`."""
         return generate(self.decoder, prompt_ids, config, num_samples=num_samples, end_id=end_id)
 
     def to_transformers(self) -> Any:
+        """Return the same network as a causal language model of transformers."""
         return self.decoder.to_transformers()
 
     def logits(self, input_ids: Tensor) -> Tensor:
+        """Return the logits of one row of token ids, [1, T] to [1, T, V]."""
         logits: Tensor = self.decoder(input_ids)
         return logits
 
     def scores(self) -> Mapping[str, Score]:
+        """Return loss, perplexity, bits per character and per byte, and token accuracy."""
         return {
             "loss": WeightedMean(column="loss", weight="num_targets", higher_is_better=False),
             "perplexity": Perplexity(higher_is_better=False),

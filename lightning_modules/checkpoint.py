@@ -10,11 +10,11 @@ from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.renamed import with_current_paths
 
 PLAIN_PARTS = ("task", "configuration", pl.LightningModule.CHECKPOINT_HYPER_PARAMS_KEY)
-"""Of a checkpoint: what names classes."""
+"""Entries of a checkpoint that hold class paths."""
 
 
 def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read a checkpoint without running anything in it.
+    """Read a task's checkpoint without running anything in it; names of moved classes are brought up to date.
 
     Raises: ConfigError when the file is missing, damaged or not a task's checkpoint.
     """

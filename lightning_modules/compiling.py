@@ -1,4 +1,4 @@
-"""Networks that are compiled where their settings ask for it."""
+"""Compilation of the networks whose settings ask for it."""
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -12,14 +12,14 @@ from lightrail.project.basics.private_names import is_compiled
 
 
 def compile_networks(parts: Iterable[nn.Module]) -> None:
-    """Have those networks compiled whose settings ask for it; names of weights stay as they are."""
+    """Compile in place the networks whose settings ask for it; names of weights stay as they are."""
     for network in filter(_is_compiled, parts):
         if not is_compiled(network):
             network.compile()
 
 
 def as_written(parts: Iterable[nn.Module]) -> AbstractContextManager[object]:
-    """A context in which nothing that was compiled is used."""
+    """Return a context in which compiled networks run uncompiled."""
     return torch.compiler.set_stance("force_eager") if any(map(_is_compiled, parts)) else nullcontext()
 
 

@@ -1,6 +1,6 @@
 """Named-entity recognition.
 
-Shapes: B sentences, N windows, T positions, W words, D width. A word is what carries a tag: a character of Chinese.
+Shapes: B sentences, N windows, T positions, W words, D width. A word is the part with a tag: in Chinese a character.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,13 +31,13 @@ class EntityTagger(TaskModule):
     """Finds the entities of a sentence and their types.
 
     Args:
-        vocabulary: the tokens a network from scratch can tell apart, empty with a pretrained tokenizer; from the data.
+        vocabulary: the tokens of a network from scratch, empty with a pretrained tokenizer; from the data.
         labels: names of the types; from the data.
         has_nested: whether entities may lie inside each other; from the data.
         encoder: the network that reads the sentence.
-        head: what finds entities in the words' vectors: CrfConfig, SoftmaxConfig, or SpanConfig where they are nested.
-        dropout: share of these vectors zeroed in training, in [0, 1).
-        token_dropout: share of a text's tokens hidden in training, in [0, 1).
+        head: finds entities in the words' vectors: CrfConfig, SoftmaxConfig, or SpanConfig where they are nested.
+        dropout: fraction of these vectors zeroed in training, in [0, 1).
+        token_dropout: fraction of a text's tokens hidden in training, in [0, 1).
     """
 
     monitor = "val/f1"
@@ -64,6 +64,7 @@ class EntityTagger(TaskModule):
         self.head = head.build(self.encoder.width, len(labels), is_nested=has_nested)
 
     def forward(self, batch: Batch) -> Tensor:
+        """Score words for the head, [B, W, ...]; windows of a long sentence are joined by their words' places."""
         input_ids, is_token = self.token_dropout(batch["input_ids"], batch["attention_mask"])
         states = self.encoder(input_ids, is_token)  # [N, T, D]
         if "word_places" in batch:
@@ -72,32 +73,31 @@ class EntityTagger(TaskModule):
         return scores  # [B, W, ...]
 
     def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, int]:
+        """Return the mean nats per word, and the number of words."""
         return self.head.losses(outputs, batch).sum() / max(1, batch["num_targets"]), batch["num_targets"]
 
     def update(self, sums: ScoreSums, outputs: Tensor, batch: Batch) -> None:
-        """Without the probabilities of entities, which take a CRF as long as all the rest, and by word."""
+        """Add a validation batch by word, without entities' probabilities, which take a CRF as long as all the rest."""
         found = self.head.spans(outputs, batch["word_mask"])
         columns = {"prediction": found, "target": _targets(batch)}
         sums.update({name: [written(map(self._entity, spans)) for spans in own] for name, own in columns.items()})
 
     def decode(self, outputs: Tensor, batch: Batch) -> Mapping[str, Sequence[Any]]:
-        """Predictions and targets are entities by character, `start:end:TYPE`, the score is the probability that the
-        whole sentence is right, and `entities` has each with its text and its own probability.
-        """
+        """Return entities by character, `start:end:TYPE`, and the probability that the whole sentence is right."""
         found, texts, offsets = self.head.found(outputs, batch["word_mask"]), batch["text"], batch["offsets"]
         predictions = [
-            [self._entity(span, own) for span in answer.spans] for answer, own in zip(found, offsets, strict=True)
+            [self._entity(span, own) for span in each.spans] for each, own in zip(found, offsets, strict=True)
         ]
         columns: dict[str, Sequence[Any]] = {
             "text": texts,
             "prediction": [written(entities) for entities in predictions],
-            "score": [answer.probability for answer in found],
+            "score": [own.probability for own in found],
             "entities": [
                 [
                     {"start": start, "end": end, "type": kind, "text": text[start:end], "score": probability}
-                    for (start, end, kind), probability in zip(entities, answer.probabilities, strict=True)
+                    for (start, end, kind), probability in zip(entities, own.probabilities, strict=True)
                 ]
-                for entities, answer, text in zip(predictions, found, texts, strict=True)
+                for entities, own, text in zip(predictions, found, texts, strict=True)
             ],
         }
         if "spans" in batch:
@@ -111,31 +111,35 @@ class EntityTagger(TaskModule):
         return columns
 
     def scores(self) -> Mapping[str, Score]:
+        """Return the scores of entities, `f1` first, and the loss."""
         loss = WeightedMean(column="loss", weight="num_targets", higher_is_better=False)
         return {**entity_scores(self.labels), "loss": loss}
 
     def column_types(self) -> Mapping[str, pa.DataType]:
+        """Return the type of the column `entities`: a list of structs."""
         entity = {"start": pa.int64(), "end": pa.int64(), "type": pa.string(), "text": pa.string()}
         return {"entities": pa.list_(pa.struct({**entity, "score": pa.float32()}))}
 
     def val_scores(self) -> Mapping[str, Score]:
-        """Those of all types together: of many types a curve each would bury the others."""
+        """Return the scores over all types together: a curve for each of many types would bury the others."""
         scores = self.scores()
         return {name: scores[name] for name in ("f1", "precision", "recall", "f1_macro")}
 
     def figures(self, columns: Columns, example: Callable[[int], Mapping[str, Any]]) -> Iterator[Figure]:
-        """How reliable sentences and entities are, how well each type is found, and the worst mistakes marked."""
+        """Yield reliability of sentences and entities, scores by type, and the worst mistakes marked in their texts."""
         yield from super().figures(columns, example)
         yield from entity_figures(columns, self.labels)
 
     def calibration_rows(self, outputs: Tensor, batch: Batch) -> Sequence[Any]:
+        """Return for each sentence what the head's calibration is fitted on."""
         return self.head.calibration_rows(outputs, batch)
 
     def calibrate(self, rows: list[Any]) -> Mapping[str, float]:
+        """Fit the head's calibration and return its values, named `calibration/NAME`."""
         return {f"calibration/{name}": figure for name, figure in self.head.calibrate(rows).items()}
 
     def _entity(self, span: Span, offsets: Sequence[tuple[int, int]] | None = None) -> Entity:
-        """An entity by word or, with the words' offsets, by character."""
+        """Return a span as an entity by word or, with the words' offsets, by character."""
         first, end, kind = span
         if offsets is None:
             return first, end, self.labels[kind]
@@ -143,7 +147,7 @@ class EntityTagger(TaskModule):
 
 
 def _targets(batch: Batch) -> list[list[Span]]:
-    """The entities of each sentence."""
+    """Return the entities of each sentence."""
     spans: list[list[Span]] = [[] for _ in batch["text"]]
     for sentence, first, end, kind in batch["spans"].tolist():
         spans[sentence].append((first, end, kind))

@@ -1,4 +1,4 @@
-"""Models outside of runs: a folder with weights as safetensors and, as JSON, all else that builds the task again.
+"""Models outside of runs: a folder with weights as safetensors and, as JSON, all else that rebuilds the task.
 
     from lightrail.lightning_modules.exported import load_exported
     model = load_exported("DIR")
@@ -25,11 +25,11 @@ WEIGHTS, DESCRIPTION = "model.safetensors", "lightrail.json"
 
 
 def load_exported(folder: str | Path, device: str | torch.device = "cpu") -> TaskModule:
-    """Build an exported task with its weights, ready to answer (in evaluation mode).
+    """Build an exported task with its weights, in evaluation mode.
 
-    A task or network of your own must have been imported before.
+    A task or network of your own must be imported first.
 
-    Raises: ConfigError when the folder holds no such model, or one of a class that is not to be had here.
+    Raises: ConfigError when the folder holds no such model, or one of a class that cannot be imported.
     """
     from safetensors.torch import load_file
 
@@ -37,7 +37,7 @@ def load_exported(folder: str | Path, device: str | torch.device = "cpu") -> Tas
     description = read_description(place)
     try:
         weights = load_file(place / WEIGHTS, device=str(device))
-    except Exception as error:  # the library raises its own kind for a damaged file
+    except Exception as error:  # safetensors raises its own type for a damaged file
         raise ConfigError(f"{place / WEIGHTS} cannot be read ({error}). Export the model again.") from error
     for name, same in description["shared"].items():
         weights[name] = weights[same]
@@ -47,7 +47,7 @@ def load_exported(folder: str | Path, device: str | torch.device = "cpu") -> Tas
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Read `lightrail.json` of a folder. Raises: ConfigError when there is none that describes a task."""
+    """Read `lightrail.json` of a folder. Raises: ConfigError when it is missing or describes no task."""
     file = folder / DESCRIPTION
     try:
         description = json.loads(file.read_text(encoding="utf-8"))
@@ -66,15 +66,15 @@ def restore_task(checkpoint: Mapping[str, Any], name: str) -> TaskModule:
     """Build the task of a checkpoint with its weights, whichever task it is.
 
     Args:
-        name: of the file or folder, for messages.
+        name: the file or folder, for messages.
 
-    Raises: ConfigError when it names a class that is no task of lightrail, nor one that was imported already.
+    Raises: ConfigError when its class is neither a task of lightrail nor one that was imported before.
     """
     return _task_class(str(checkpoint["task"]), name).from_checkpoint(checkpoint, name)
 
 
 def describe_task(checkpoint: Mapping[str, Any], shared: Mapping[str, str]) -> str:
-    """Write what `lightrail.json` says of the task of a checkpoint.
+    """Return the text of `lightrail.json`: class and constructor arguments of a checkpoint's task, and shared weights.
 
     Raises: ConfigError when an argument of the task is something that JSON would change.
     """
@@ -92,7 +92,7 @@ def describe_task(checkpoint: Mapping[str, Any], shared: Mapping[str, str]) -> s
 
 
 def separate_weights(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Give each tensor its own memory, as safetensors wants it, and name those that are another one entirely.
+    """Copy each tensor into memory of its own, as safetensors requires, and name those that are another one entirely.
 
     Returns: the weights on the CPU, and for each name left out (tied embeddings) the name it shares its values with.
     """
@@ -115,11 +115,13 @@ def _task_class(path: str, name: str) -> type[TaskModule]:
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
-            raise ConfigError(f"{name} is of the task {path}, which this version of lightrail lacks.") from error
+            raise ConfigError(
+                f"{name} needs the task {path}, which this version of lightrail lacks. Use the version that wrote it."
+            ) from error
     found = getattr(sys.modules.get(module), task, None)
     if not (isinstance(found, type) and issubclass(found, TaskModule)):
         raise ConfigError(
-            f"{name} is of the task {path}, which is not to be had here. If it is your own, import its module first "
+            f"{name} needs the task {path}, which cannot be imported. If it is your own, import its module first "
             f"(--allow_modules on the command line)."
         )
     return found

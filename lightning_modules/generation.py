@@ -32,7 +32,7 @@ class GenerationConfig(Ranged):
     max_tokens: PositiveInt = 200
     """Most tokens of a sample, its prompt not counted, at least 1."""
     temperature: Annotated[float, Interval(ge=0, lt=math.inf)] = 1.0
-    """What the scores are divided by, 0 or more: below 1 likely tokens become likelier. 0 always takes the likeliest,
+    """Divides the scores, 0 or more: below 1 likely tokens become likelier. 0 always takes the likeliest,
     so that all samples are the same."""
     top_k: PositiveInt | None = None
     """Choose among this many of the likeliest tokens, at least 1. null: among all."""
@@ -42,54 +42,54 @@ class GenerationConfig(Ranged):
     """Makes tokens that the text or its prompt has already less likely, above 0; 1 changes nothing, below 1 favours
     them."""
     seed: NaturalInt = 0
-    """Of the random choices, at least 0. A sample depends on it and on its own number, not on how many there are."""
+    """Seed of the random choices, at least 0. A sample depends on it and its own number, not on how many there are."""
 
 
 @runtime_checkable
 class TextWriter(Protocol):
-    """A task that writes text: what `lightrail generate` asks, and what samples at each validation come from."""
+    """A task that generates text: for `lightrail generate` and the samples at each validation."""
 
     def tokenizer_facts(self) -> Mapping[str, Any]:
-        """What the tokenizer of its data is made of again."""
+        """Return the facts that rebuild the tokenizer of the task's data."""
 
     def write(
         self, prompt_ids: Sequence[int], config: GenerationConfig, *, num_samples: int, end_id: int | None
     ) -> Generator[list[int | None]]:
-        """Give the next token of every sample, step by step, as `generate` does."""
+        """Yield the next token of every sample, step by step, as `generate` does."""
 
 
 @runtime_checkable
 class TransformersTask(TextWriter, Protocol):
-    """A task that transformers has a model for: what `lightrail export --format hf` writes."""
+    """A task with a counterpart in transformers, which `lightrail export --format hf` writes."""
 
     transformers_class: str
     """The class of transformers that loads it, such as `AutoModelForCausalLM`."""
     pipeline_tag: str
-    """What the Hugging Face hub calls the task."""
+    """Name of the task on the Hugging Face hub."""
 
     def to_transformers(self) -> Any:
-        """Make the model of transformers with the same weights; adapters are merged into them."""
+        """Return the model of transformers with the same weights, adapters merged into them."""
 
     def logits(self, input_ids: Tensor) -> Tensor:
-        """Compute what that model calls logits, for one row of token ids, [1, T] to [1, T, V]."""
+        """Return the logits of one row of token ids, [1, T] to [1, T, V], as the exported model gives them."""
 
 
 @torch.no_grad()
 def generate(
     decoder: Decoder, prompt_ids: Sequence[int], config: GenerationConfig, *, num_samples: int, end_id: int | None
 ) -> Generator[list[int | None]]:
-    """Give the next token of every sample, step by step; None for a sample that has ended, and at its end.
+    """Yield the next token of every sample, step by step; None for a sample that has ended.
 
     It stops when all have ended or `max_tokens` is reached, and may be left earlier. Until then the decoder is in
     evaluation mode; torch's global random numbers are not used. The decoder sees at most its `max_length` positions:
     of a longer prompt the last ones, and where the text grows longer, the older half is forgotten each time.
 
     Args:
-        prompt_ids: what the samples go on from, the document's start included; not empty.
+        prompt_ids: token ids that the samples continue, the document's start included; not empty.
         num_samples: S, at least 1.
-        end_id: the token that ends a sample; None: none does.
+        end_id: the token id that ends a sample; None: none does.
 
-    Raises: ConfigError when there is to be no sample.
+    Raises: ConfigError when `num_samples` is below 1.
     """
     if num_samples < 1:
         raise ConfigError(f"the number of samples is {num_samples}. Give a number of at least 1.")
@@ -117,7 +117,7 @@ def _steps(decoder: Decoder, text: Tensor, config: GenerationConfig, end_id: int
 
 
 class _Context:
-    """What the decoder has seen of a growing text."""
+    """The part of a growing text that the decoder has read."""
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
@@ -127,9 +127,9 @@ class _Context:
         """Positions in the cache, and positions of the text up to the last that was seen."""
 
     def next_scores(self, text: Tensor) -> Tensor:
-        """Scores of the token that follows the text, [S, T] to [S, V], in float32.
+        """Return scores of the token that follows the text, [S, T] to [S, V], in float32.
 
-        A pretrained network may score more tokens than the tokenizer numbers; these are not chosen.
+        A pretrained network may score more tokens than the tokenizer has; these are not chosen.
         """
         num_new = text.shape[1] - self.num_seen
         if self.num_cached + num_new > self.max_length:
@@ -146,7 +146,7 @@ class _Context:
 
 
 def _repeated(prompt_ids: Sequence[int], num_samples: int, decoder: Decoder) -> Tensor:
-    """The prompt once for each sample, [S, T], on the decoder's device."""
+    """Return the prompt once for each sample, [S, T], on the decoder's device."""
     assert len(prompt_ids), "a prompt holds at least the start of a document"
     if decoder.max_length is not None and len(prompt_ids) > decoder.max_length:
         log.warning(
@@ -157,7 +157,7 @@ def _repeated(prompt_ids: Sequence[int], num_samples: int, decoder: Decoder) -> 
 
 
 def _process(config: GenerationConfig) -> Process:
-    """What narrows the choice, in the order in which transformers does it."""
+    """Return the steps that narrow the choice, in the order of transformers."""
     from transformers.generation import logits_process as steps
 
     chain = steps.LogitsProcessorList()
@@ -173,7 +173,7 @@ def _process(config: GenerationConfig) -> Process:
 
 
 def _choice(config: GenerationConfig, num_samples: int) -> Callable[[Tensor], Tensor]:
-    """Choose a token of each sample by its scores, [S, V] to [S]."""
+    """Return the function that chooses a token of each sample by its scores, [S, V] to [S]."""
     if config.temperature == 0:
         return lambda scores: scores.argmax(-1)
     states = [np.random.SeedSequence([config.seed, number]).generate_state(1) for number in range(num_samples)]

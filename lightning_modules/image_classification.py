@@ -1,6 +1,6 @@
 """Image classification.
 
-Shapes: B pictures, C channels, H and W their height and width, D width, L labels.
+Shapes: B images, C channels, H and W their height and width, D width, L labels.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -28,17 +28,17 @@ NUM_SHOWN = 36
 
 @final
 class ImageClassifier(TaskModule):
-    """Gives each picture one label.
+    """Assigns one label to each image.
 
     Args:
         labels: names of the labels; from the data.
         label_counts: how often the training split has each; from the data.
-        image_shape: C, H, W of every picture; from the data.
+        image_shape: C, H, W of every image; from the data.
         pixel_mean, pixel_std: of each channel, C numbers with white as 1; from the data.
-        encoder: the network that sees the picture.
-        dropout: share of its vector zeroed in training, in [0, 1).
-        augment: how pictures are changed in training.
-        loss: what changes the training loss.
+        encoder: the network that reads the image.
+        dropout: fraction of its vector zeroed in training, in [0, 1).
+        augment: how images are changed in training.
+        loss: options of the training loss.
     """
 
     monitor = "val/accuracy"
@@ -68,19 +68,20 @@ class ImageClassifier(TaskModule):
         self.encoder, self.head = network, head
 
     def forward(self, batch: Batch) -> Tensor:
+        """Return logits, [B, L]; in training with R-Drop of two passes, [2, B, L]."""
         pixels = self.augmentation(batch["pixels"])  # [B, C, H, W]
         images = ((pixels - self.pixel_mean) / self.pixel_std).to(self.dtype)
         return self.head.passes(lambda: self.encoder(images))  # [B, L]
 
     def figures(self, columns: Columns, example: Callable[[int], Mapping[str, Any]]) -> Iterator[Figure]:
-        """Those of the labels, and the images whose wrong answers cost most, the worst first."""
+        """Yield the figures of the labels, and the wrong predictions with the greatest loss, the worst first."""
         yield from self.head.figures(columns)
         is_wrong = columns["prediction"] != columns["target"]
         worst = np.flatnonzero(is_wrong)[np.argsort(-columns["loss"][is_wrong], kind="stable")][:NUM_SHOWN]
         if len(worst):
             yield Images(
                 name="worst_mistakes",
-                title="Worst mistakes: target, and answer with its score",
+                title="Worst mistakes: target, and prediction with its score",
                 note=f"{is_wrong.sum():,} of {len(is_wrong):,} wrong; the {len(worst)} whose loss is greatest",
                 images=[self._image(example(int(columns["id"][number]))) for number in worst],
                 captions=[
@@ -90,6 +91,6 @@ class ImageClassifier(TaskModule):
             )
 
     def _image(self, row: Mapping[str, Any]) -> NDArray[np.uint8]:
-        """[H, W], or [H, W, 3] of a coloured one."""
+        """Return the pixels of a row, [H, W], or [H, W, 3] of a coloured image."""
         pixels = np.moveaxis(np.asarray(row["pixels"]).reshape(self.hparams["image_shape"]), 0, -1)
         return pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels

@@ -24,7 +24,7 @@ from lightrail.lightning_modules.optimization import OptimConfig
 
 @dataclass(frozen=True)
 class Readings:
-    """Scores of the characters each syllable can be read as."""
+    """Scores of the characters that each syllable can be read as."""
 
     logits: Tensor
     """[N, K], row by row of the batch."""
@@ -37,7 +37,7 @@ class PinyinTagger(TaskModule):
     """Chooses a character for each syllable among those it can be read as, from the whole sentence.
 
     Args:
-        vocabulary: the tokens the network can tell apart; from the data.
+        vocabulary: the tokens of the network; from the data.
         candidates: for each syllable its characters and how often each was seen; from the data.
         encoder: the network that reads the sentence. null: every syllable becomes its most frequent character,
             the baseline that any network must beat.
@@ -63,6 +63,7 @@ class PinyinTagger(TaskModule):
         )
 
     def forward(self, batch: Batch) -> Readings:
+        """Score the candidates of each syllable, [N, K]."""
         input_ids = batch["input_ids"]
         is_syllable = self.output.has_candidates(input_ids)  # [B, T]
         states = None
@@ -71,10 +72,11 @@ class PinyinTagger(TaskModule):
         return Readings(self.output(states, input_ids[is_syllable]), is_syllable)
 
     def loss(self, outputs: Readings, batch: Batch) -> tuple[Tensor, int]:
+        """Return the mean nats per character, and the number of characters."""
         return self._losses(outputs, batch).sum() / max(1, batch["num_targets"]), batch["num_targets"]
 
     def decode(self, outputs: Readings, batch: Batch) -> Mapping[str, Sequence[Any]]:
-        """The score is the probability that the whole sentence is right, characters taken as independent."""
+        """Return sentences and edits; the score is the probability that all is right, with characters independent."""
         confidences = self._per_sentence(outputs.logits.log_softmax(-1).amax(-1), outputs)
         predictions = self.sentences(outputs, batch)
         columns: dict[str, Sequence[Any]] = {
@@ -95,6 +97,7 @@ class PinyinTagger(TaskModule):
         return columns
 
     def scores(self) -> Mapping[str, Score]:
+        """Return accuracy and error rate by character, sentence accuracy and loss."""
         rate = SumRatio(numerator="num_edits", denominator="num_hanzi", higher_is_better=False)
         return {
             "character_accuracy": replace(rate, is_complement=True, higher_is_better=True),
@@ -104,22 +107,22 @@ class PinyinTagger(TaskModule):
         }
 
     def sentences(self, outputs: Readings, batch: Batch) -> list[str]:
-        """The most probable sentence of each example; a token without candidates stands as it is."""
+        """Return the most probable sentence of each example; a token without candidates stays as it is."""
         places = iter(outputs.logits.argmax(-1).tolist())
         return [
             "".join(
                 self.characters[number][next(places)] if self.characters[number] else token
-                for number, token in zip(numbers, tokens, strict=False)  # numbers go on with padding
+                for number, token in zip(numbers, tokens, strict=False)  # the rest of the numbers is padding
             )
             for numbers, tokens in zip(batch["input_ids"].tolist(), batch["tokens"], strict=True)
         ]
 
     def _losses(self, outputs: Readings, batch: Batch) -> Tensor:
-        """Of each syllable, [N]; 0 where there is no target or it is no candidate."""
+        """Return the nats of each syllable, [N]; 0 where there is no target or it is no candidate."""
         return F.cross_entropy(
             outputs.logits, batch["labels"][outputs.is_syllable].clamp(min=-1), ignore_index=-1, reduction="none"
         )
 
     def _per_sentence(self, values: Tensor, outputs: Readings) -> list[list[float]]:
-        """Divide values of syllables, [N], into lists of each sentence's own."""
+        """Divide values of syllables, [N], into a list for each sentence."""
         return [own.tolist() for own in torch.split(values, outputs.is_syllable.sum(1).tolist())]

@@ -22,18 +22,18 @@ from lightrail.project.basics.annotations import ShareBelowOne
 
 @final
 class TextClassifier(TaskModule):
-    """Gives each text one label or, where the data says so, any number of labels.
+    """Assigns one label to each text or, with `has_many_labels`, any number of labels.
 
     Args:
-        vocabulary: the tokens a network from scratch can tell apart, empty with a pretrained tokenizer; from the data.
+        vocabulary: the tokens of a network from scratch, empty with a pretrained tokenizer; from the data.
         labels: names of the labels; from the data.
         label_counts: how often the training split has each; from the data.
         has_many_labels: whether a text may have several labels, or none; from the data.
         encoder: the network that reads the text.
         pooling: how a text's vector is made of its positions': `mean`, `first`, `max` or `attention`.
-        dropout: share of that vector zeroed in training, in [0, 1).
-        token_dropout: share of a text's tokens hidden in training, in [0, 1).
-        loss: what changes the training loss.
+        dropout: fraction of that vector zeroed in training, in [0, 1).
+        token_dropout: fraction of a text's tokens hidden in training, in [0, 1).
+        loss: options of the training loss.
     """
 
     monitor = "val/accuracy"
@@ -64,6 +64,7 @@ class TextClassifier(TaskModule):
         self.encoder, self.pooling, self.head = network, build_pooling(pooling, network.width), head
 
     def forward(self, batch: Batch) -> Tensor:
+        """Return logits, [B, L]; in training with R-Drop of two passes, [2, B, L]."""
         return self.head.passes(lambda: self._vectors(batch))  # [B, L]
 
     def _vectors(self, batch: Batch) -> Tensor:
@@ -76,7 +77,11 @@ class TextClassifier(TaskModule):
 
 
 def mean_over_windows(vectors: Tensor, text_of_window: Tensor, num_texts: int) -> Tensor:
-    """Average the vectors of each text's windows: [N, D], and to which text each belongs, [N], to [B, D]."""
+    """Average the vectors of each text's windows, [N, D] to [B, D]; `text_of_window`, [N], numbers their texts.
+
+    >>> mean_over_windows(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1]), num_texts=2).tolist()
+    [[2.0], [5.0]]
+    """
     counts = torch.bincount(text_of_window, minlength=num_texts).to(vectors.dtype)  # [B]
     sums = vectors.new_zeros(num_texts, vectors.shape[1]).index_add(0, text_of_window, vectors)
     return sums / counts[:, None]

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from lightrail.project.basics.catalogue import ROOT, components, experiment_files
+from tests.support.glossary import GLOSSARY, PROSE, hits_in, words_that_are_not_standard
 
 PACKAGES = ("project", "lightning_modules", "datamodules", "sweeps")
 FOLDERS = (*PACKAGES, "tests", "benchmarks")
@@ -344,3 +345,22 @@ def test_nothing_in_the_repository_belongs_to_one_machine() -> None:
 def test_a_line_of_one_machine_is_found(line: str) -> None:
     assert machine_specific_lines("x", f"fine\n{line}") == [f"x:2: {line}"]
     assert machine_specific_lines("x", "path: data/work/x.csv, https://example.org/home/x, and/or") == []
+
+
+def test_prose_uses_standard_terms() -> None:
+    hits = hits_in(*PROSE)
+    assert not hits, f"{len(hits)} hits\n" + "\n".join(hits)
+
+
+def test_words_that_are_not_standard_are_found() -> None:
+    for words, (standard, example) in GLOSSARY.items():
+        for name, text in (
+            ("x.md", example),
+            ("x.py", f"x = 1\n# so: {example}"),
+            ("x.py", f'log("%s", "{example} x")'),
+        ):
+            assert [own.split(" -> ")[1] for own in words_that_are_not_standard(name, text)] == [standard], words
+    assert words_that_are_not_standard("x.py", '"""The run goes\n    on."""')[0].startswith("x.py:1: goes on -> ")
+    assert len(words_that_are_not_standard("x.py", '"""The same with seeds."""')) == 1
+    fine = "# a run resumes; these are told apart\npicture = spelled['picture']  # in the meantime\ngoes_on = turn()"
+    assert words_that_are_not_standard("x.py", fine) == []

@@ -1,4 +1,4 @@
-"""What there is to see of a test of entities. Needs no torch."""
+"""Figures of a test of entities, as data. Needs no torch."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,14 +7,7 @@ from typing import Any
 import numpy as np
 
 from lightrail.lightning_modules.figures.figure import Bars, Figure, Mark, MarkedLine, MarkedText, Reliability
-from lightrail.lightning_modules.metrics.entity_scores import (
-    counts_by_type,
-    f1,
-    outcomes,
-    precision,
-    read,
-    recall,
-)
+from lightrail.lightning_modules.metrics.entity_scores import counts_by_type, f1, outcomes, precision, read, recall
 from lightrail.lightning_modules.metrics.scores import Columns
 
 OUTCOMES = {
@@ -25,13 +18,13 @@ OUTCOMES = {
     "missing": ("missing", "#fbd9d3", "#5c2320"),
     "spurious": ("spurious", "#fde6bf", "#5a3d0c"),
 }
-"""What can become of an entity: in words, and its colours on light and on dark paper."""
+"""Outcomes of an entity: a short text, and the colours on a light and on a dark background."""
 NUM_SHOWN = 100
 """Sentences with mistakes."""
 
 
 def entity_figures(columns: Columns, types: Sequence[str]) -> Iterator[Figure]:
-    """Precision, recall and F1 of each type, how reliable the entities' probabilities are, and the worst mistakes.
+    """Yield precision, recall and F1 of each type, the reliability of entities' probabilities, and the worst mistakes.
 
     Args:
         columns: `id`, `text`, `entities`, `prediction`, `target` and `loss` of the test, [N] each.
@@ -83,9 +76,9 @@ def _mistakes(columns: Columns) -> MarkedText:
 
 
 def marked_line(row: Mapping[str, Any], counts: Counter[str]) -> tuple[MarkedLine, int]:
-    """Mark what was expected in a sentence and what was predicted; count what became of each entity.
+    """Return a sentence with its entities marked, and its number of errors; add the outcomes to `counts`.
 
-    Returns: the sentence, and its errors: wrong predictions, and expected entities that none of these stands for.
+    Errors are wrong predictions, and expected entities that no wrong prediction is paired with.
     """
     scores = {(own["start"], own["end"], own["type"]): own["score"] for own in row["entities"]}
     found = outcomes(scores, read(row["target"]))

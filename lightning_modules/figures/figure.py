@@ -1,6 +1,6 @@
-"""Figures as data: what a task shows of its test. They are drawn, each kind in one way, by `project/figures`.
+"""Figures of a task's test, as data. `project/figures` draws them, one function for each type.
 
-A figure named `labels` becomes `figures/labels.png` of the run; what is a page or a table goes to `samples/`. Text may
+A figure named `labels` becomes `figures/labels.png` of the run; pages and tables go to `samples/`. Text may
 hold any characters. Needs no torch.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Values: TypeAlias = Sequence[Any] | NDArray[Any]
-"""One for each example, label or point."""
+"""Values, one for each example, label or point."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Figure(ABC):
     """One figure of a run, drawn from its test."""
 
     name: str
-    """Of the file, without its ending."""
+    """Name of the file, without its ending."""
     title: str
     note: str = ""
     """A line below the title, in a lighter colour: the numbers that belong to it."""
@@ -29,17 +29,17 @@ class Figure(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Reliability(Figure):
-    """How often predictions are right against the confidence they were made with, with the calibration error."""
+    """Accuracy of predictions against their confidence, with the calibration error."""
 
     title: str = "Reliability"
     confidences: Values
-    """In [0, 1], of each prediction."""
+    """Confidence of each prediction, in [0, 1]."""
     are_correct: Values
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bars(Figure):
-    """A bar for each label with further values marked on it, all in [0, 1]; also a table, `samples/TABLE.csv`.
+    """A bar for each label with further values marked on it, all in [0, 1]; also written as `samples/TABLE.csv`.
 
     Of many labels those with most examples are drawn; the table has all.
     """
@@ -57,7 +57,7 @@ class Bars(Figure):
 
 @dataclass(frozen=True, kw_only=True)
 class ConfusionMatrix(Figure):
-    """How often each label was taken for which; of many labels the most frequent."""
+    """Counts of each pair of target and predicted label; of many labels the most frequent are shown."""
 
     title: str = "Confusion matrix"
     targets: Values
@@ -97,7 +97,7 @@ class Images(Figure):
 
 @dataclass(frozen=True)
 class Mark:
-    """A stretch of a text with what it is called and what became of it."""
+    """A stretch of a text with its type and outcome."""
 
     start: int
     end: int
@@ -125,12 +125,12 @@ class MarkedText(Figure):
 
     lines: Sequence[MarkedLine]
     outcomes: Mapping[str, tuple[str, str, str]]
-    """Outcome to its words and its colours on light and on dark paper; the first one is right and needs no words."""
+    """Outcome to a short text and its colours on a light and on a dark background; the first one is right."""
     counts: Mapping[str, int]
-    """How many stretches of the whole test have each outcome."""
+    """Number of stretches of the whole test with each outcome."""
 
 
 def reliability(confidences: Values, predictions: Values, targets: Values) -> Reliability:
-    """The reliability of predictions that are right where they equal their target."""
+    """Return the reliability of predictions, which are right where they equal their target."""
     are_correct = [one == other for one, other in zip(predictions, targets, strict=True)]
     return Reliability(name="reliability", confidences=confidences, are_correct=are_correct)

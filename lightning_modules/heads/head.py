@@ -1,4 +1,4 @@
-"""From a network's outputs to answers: what tasks of a kind share, each keeping one as `self.head`."""
+"""From a network's outputs to predictions, as tasks of one type share it; each keeps a head as `self.head`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,35 +12,39 @@ from lightrail.lightning_modules.metrics.scores import Columns, StoredScore
 
 
 class Head(nn.Module, ABC):
-    """Does for a task what `TaskModule` describes under the same names.
+    """Loss, predictions, scores and figures of a task, under the names of `TaskModule`.
 
-    A task whose `self.head` is one writes `forward` alone, which gives what the head takes as `outputs`.
+    A task whose `self.head` is one writes `forward` alone, which returns what the head takes as `outputs`.
     """
 
     @abstractmethod
     def loss(self, outputs: Any, batch: Mapping[str, Any]) -> tuple[Tensor, int]:
-        """Give the mean loss, and how many targets it is a mean over."""
+        """Return the mean loss, and the number of targets it is a mean over."""
 
     @abstractmethod
     def decode(self, outputs: Any, batch: Mapping[str, Any]) -> Mapping[str, Sequence[Any]]:
-        """Give the columns of the predictions but those of the input; without targets those that need none."""
+        """Return the columns of the predictions but those of the input; without targets those that need none."""
 
     @abstractmethod
     def scores(self) -> Mapping[str, StoredScore]:
-        """Every metric, as computed from the columns."""
+        """Return every metric by its name, computed from the columns."""
 
     @abstractmethod
     def figures(self, columns: Columns) -> Iterable[Figure]:
-        """What there is to see of a test."""
+        """Yield the figures of a test."""
 
     def calibration_rows(self, outputs: Any, batch: Mapping[str, Any]) -> Sequence[Any]:
+        """Return a value for each example for `calibrate` to be fitted on; none without calibration."""
         return ()
 
     def calibrate(self, rows: list[Any]) -> Mapping[str, float]:
+        """Fit the calibration on the rows of the validation split and return metrics to log."""
         return {}
 
     def column_types(self) -> Mapping[str, pa.DataType]:
+        """Return the stored types of columns whose values do not show them."""
         return {}
 
     def column_labels(self) -> Mapping[str, Sequence[str]]:
+        """Return a label per entry of each list column."""
         return {}

@@ -1,6 +1,6 @@
-"""From vectors to labels: what every classifier is composed of, whatever it classifies.
+"""From vectors to labels: the head that classifiers of texts and of images share.
 
-A task keeps one as `self.head`, and its `forward` gives `self.head.passes(lambda: ...)`, from vectors [B, D] to logits.
+A task has one as `self.head`, and its `forward` returns `self.head.passes(lambda: ...)`, from vectors [B, D] to logits.
 
 Shapes: B examples, D width, L labels, P passes through the network. Labels are [B] int64 or, where an example may have
 several, [B, L] of 0 and 1.
@@ -27,15 +27,15 @@ from lightrail.project.basics.annotations import ShareBelowOne, check_range
 
 @final
 class LabelHead(Head):
-    """A linear layer, with its loss, its calibration, and its answers in words.
+    """Turns vectors into labels: a linear layer with its loss, its calibration, and its predictions by name.
 
     Args:
         width: size of the vectors.
         labels: their names.
         label_counts: how often the training split has each.
         has_many: whether an example may have several labels, or none.
-        dropout: share of a vector zeroed in training, in [0, 1).
-        loss: of training.
+        dropout: fraction of a vector zeroed in training, in [0, 1).
+        loss: options of the training loss.
     """
 
     temperature: Tensor
@@ -65,6 +65,7 @@ class LabelHead(Head):
             self.register_buffer("thresholds", torch.full((len(labels),), 0.5))
 
     def forward(self, vectors: Tensor) -> Tensor:
+        """Return the logits of vectors, [B, D] to [B, L], in float32 or wider."""
         logits: Tensor = self.linear(self.dropout(vectors))
         return at_least_float32(logits)  # [B, L]
 
@@ -75,6 +76,7 @@ class LabelHead(Head):
         return torch.stack([self.forward(vectors()) for _ in range(self.num_passes)])
 
     def loss(self, outputs: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, int]:
+        """Return the mean loss over examples and their number: in training the changed one, else the plain one."""
         labels = batch["labels"]
         if self.training:
             passes = outputs if outputs.ndim == 3 else outputs[None]
@@ -82,42 +84,45 @@ class LabelHead(Head):
         return self.losses(outputs, labels).mean(), len(labels)
 
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Of each example, calibrated, [B]."""
+        """Return the calibrated loss of each example in nats, [B]."""
         losses: Tensor = self.objective(logits / self.temperature, labels)
         return losses
 
     def scores(self) -> Mapping[str, StoredScore]:
+        """Return the metrics of classification by name."""
         return label_scores(self.labels, has_many=self.has_many)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Calibrated, of each label, [B, L]."""
+        """Return the calibrated probability of each label, [B, L]."""
         calibrated = logits / self.temperature
         return calibrated.sigmoid() if self.has_many else calibrated.softmax(-1)
 
     def is_predicted(self, probabilities: Tensor) -> Tensor:
-        """Whether each label is in the answer, [B, L] bool."""
+        """Return whether each label is predicted, [B, L] bool."""
         if self.has_many:
             return probabilities >= self.thresholds
         return F.one_hot(probabilities.argmax(-1), len(self.labels)) > 0
 
     def confidences(self, probabilities: Tensor, is_predicted: Tensor) -> Tensor:
-        """Probability that the whole answer is right, labels taken as independent where there are several, [B]."""
+        """Return the probability that all of a prediction is right, [B]; several labels are taken as independent."""
         if self.has_many:
             return torch.where(is_predicted, probabilities, 1 - probabilities).prod(-1)
         return probabilities.amax(-1)
 
     def decode(self, outputs: Tensor, batch: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
-        """The columns `prediction`, `score`, `probabilities` and, with labels, `target` and `loss`."""
+        """Return the columns `prediction`, `score`, `probabilities` and, with labels, `target` and `loss`."""
         return self._columns(outputs, batch.get("labels"))
 
     def column_types(self) -> dict[str, pa.DataType]:
+        """Return the type of the column `probabilities`."""
         return {"probabilities": pa.list_(pa.float32())}
 
     def column_labels(self) -> dict[str, Sequence[str]]:
+        """Return the labels that the entries of `probabilities` belong to."""
         return {"probabilities": self.labels}
 
     def figures(self, columns: Columns) -> Iterator[Figure]:
-        """Reliability, precision, recall and F1 of each label and, where each example has one, the confusions."""
+        """Yield reliability, precision, recall and F1 of each label and, with one label each, the confusions."""
         yield reliability(columns["score"], columns["prediction"], columns["target"])
         counter = MacroF1(labels=tuple(self.labels), separator=SEPARATOR if self.has_many else None)
         true_positives, predicted, expected = counter.counts(counter.statistics(columns).sum(0))
@@ -139,7 +144,7 @@ class LabelHead(Head):
             yield ConfusionMatrix(name="confusion_matrix", targets=targets, predictions=predictions)
 
     def calibration_rows(self, outputs: Tensor, batch: Mapping[str, Any]) -> list[tuple[Tensor, Tensor]]:
-        """Logits, [L], and label of each example."""
+        """Return the logits, [L], and the label of each example, on the CPU."""
         return list(zip(outputs.cpu(), batch["labels"].cpu(), strict=True))
 
     def calibrate(self, rows: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
@@ -177,7 +182,7 @@ class LabelHead(Head):
         return columns
 
     def _names(self, is_named: Tensor) -> list[str]:
-        """The labels of each row of [B, L], in the order of their names."""
+        """Return the labels of each row of [B, L], in the order of their names."""
         return [
             SEPARATOR.join(sorted(self.labels[number] for number, is_own in enumerate(row) if is_own))
             for row in is_named.tolist()

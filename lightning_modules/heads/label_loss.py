@@ -1,4 +1,4 @@
-"""The loss of classification: what training minimises, and what an evaluation reports.
+"""The loss of classification: the one that training minimises, and the plain one that an evaluation reports.
 
 Shapes: P passes through the network, B examples, L labels.
 """
@@ -20,10 +20,10 @@ ClassWeights = Literal["none", "balanced"] | dict[str, NotNegative]
 
 @dataclass(frozen=True, kw_only=True)
 class LabelLossConfig(Ranged):
-    """What changes the training loss; an evaluation reports the plain one."""
+    """Options of the training loss; an evaluation reports the plain one."""
 
     label_smoothing: ShareBelowOne = 0.0
-    """Share of the target's probability that is spread over all labels, in [0, 1)."""
+    """Fraction of the target's probability that is spread over all labels, in [0, 1)."""
     class_weights: ClassWeights = "none"
     """`balanced` weighs a label by the inverse of how often the training split has it; or weights by label, 1 for those
     left out. They are scaled so that the mean over the training split is 1. Where a text may have several labels, they
@@ -60,13 +60,13 @@ class LabelLoss(nn.Module):
         self.register_buffer("weights", torch.tensor(weights), persistent=False)  # [L]
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """As an evaluation reports it: of logits [B, L] and labels ([B], or [B, L] where there are many), [B]."""
+        """Return the plain loss of each example, [B], of logits [B, L] and labels, [B] or, with several, [B, L]."""
         if self.has_many:
             return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").sum(-1)
         return F.cross_entropy(logits, labels, reduction="none")
 
     def training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """As training minimises it, of logits [P, B, L] of one or two passes: [B]."""
+        """Return the loss of each example that training minimises, [P, B, L] of one or two passes to [B]."""
         losses = torch.stack([self._many(own, labels) if self.has_many else self._one(own, labels) for own in logits])
         loss = losses.mean(0)
         if len(logits) == 2:
@@ -74,7 +74,7 @@ class LabelLoss(nn.Module):
         return loss
 
     def divergence(self, one: Tensor, other: Tensor) -> Tensor:
-        """Mean of the two Kullback-Leibler divergences between the answers of two passes, [B]."""
+        """Return the mean of the two Kullback-Leibler divergences between the predictions of two passes, [B]."""
         if self.has_many:
             return 0.5 * ((one.sigmoid() - other.sigmoid()) * (one - other)).sum(-1)
         return 0.5 * ((one.softmax(-1) - other.softmax(-1)) * (one.log_softmax(-1) - other.log_softmax(-1))).sum(-1)
@@ -101,7 +101,7 @@ class LabelLoss(nn.Module):
 
 
 def label_weights(config: ClassWeights, labels: Sequence[str], label_counts: Sequence[int]) -> list[float]:
-    """Give the weight of each label, scaled so that the mean over all labels of the training split is 1.
+    """Return the weight of each label, scaled so that the mean over all labels of the training split is 1.
 
     Raises: ConfigError when a weight is negative, all are 0, or a label is unknown.
 

@@ -1,4 +1,4 @@
-"""Temperature and thresholds, fitted on validation.
+"""Temperature and thresholds, fitted on the validation split.
 
 Shapes: N examples, L labels.
 """
@@ -14,14 +14,12 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 LOWEST, HIGHEST = 0.1, 10.0
-
-
 LEAST_POSITIVES = 5
-"""A label that fewer examples have keeps its threshold: of so few any value could look best."""
+"""Examples that a label needs for a threshold of its own: with fewer, chance decides which value looks best."""
 
 
 def best_temperature(loss: Callable[[float], float]) -> float:
-    """The temperature at which a loss is smallest, between `LOWEST` and `HIGHEST`; scores are divided by it.
+    """Return the temperature at which a loss is smallest, between `LOWEST` and `HIGHEST`; it divides the scores.
 
     >>> round(best_temperature(lambda temperature: (temperature - 2) ** 2), 3)
     2.0
@@ -32,13 +30,15 @@ def best_temperature(loss: Callable[[float], float]) -> float:
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Find the temperature T for which the loss of logits / T is least.
+    """Return the temperature T for which the loss of logits / T is least.
 
-    Where every answer is right the least loss is that of T = 0: certainty, which nothing has shown. 1 is given then.
+    Where every prediction is right that would be T = 0: certainty, for which there is no evidence. 1 is returned then.
 
     Args:
         logits: [N, L].
         labels: [N], or [N, L] where an example may have several (0 or 1).
+
+    Source: C. Guo et al. (2017), "On Calibration of Modern Neural Networks", section 4.2.
     """
     exact = logits.double()
     if not torch.isfinite(exact).all() or _are_all_right(exact, labels):
@@ -59,10 +59,10 @@ def _are_all_right(logits: Tensor, labels: Tensor) -> bool:
 
 
 def fit_thresholds(probabilities: NDArray[np.float64], is_target: NDArray[np.bool_]) -> list[float]:
-    """Find for each label the threshold, at and above which it is given, with the highest F1; [N, L] both.
+    """Return for each label the threshold with the highest F1, at and above which it is predicted; [N, L] both.
 
-    Between two probabilities all thresholds do the same: the middle is given, or 0.5 where that lies between them. Of
-    equally good ones the nearest to 0.5 is given. A label with fewer than `LEAST_POSITIVES` examples keeps 0.5.
+    Between two probabilities all thresholds do the same: the middle is taken, or 0.5 where that lies between them. Of
+    equally good ones the nearest to 0.5 is taken. A label with fewer than `LEAST_POSITIVES` examples keeps 0.5.
     """
     return [_fit_threshold(own, targets) for own, targets in zip(probabilities.T, is_target.T, strict=True)]
 
@@ -73,8 +73,8 @@ def _fit_threshold(probabilities: NDArray[np.float64], is_target: NDArray[np.boo
         return 0.5
     values, place = np.unique(probabilities, return_inverse=True)  # ascending
     hits = np.cumsum(np.bincount(place, weights=is_target)[::-1])[::-1]  # targets at or above each value
-    answers = np.cumsum(np.bincount(place)[::-1])[::-1]
-    f1 = 2 * hits / (answers + num_targets)
+    predicted = np.cumsum(np.bincount(place)[::-1])[::-1]
+    f1 = 2 * hits / (predicted + num_targets)
     below = np.concatenate([[0.0], values[:-1]])
     middles = np.where((below < 0.5) & (values >= 0.5), 0.5, (below + values) / 2)
     best = middles[f1 >= f1.max() - 1e-12]

@@ -1,4 +1,4 @@
-"""Entities predicted against entities expected: counts that add up, and the scores that follow. Needs no torch.
+"""Scores of predicted entities against expected ones, from counts that add up. Needs no torch.
 
 An entity is (start, end exclusive, type). It is right when all three are those of an expected one: strict scoring.
 
@@ -18,13 +18,13 @@ from lightrail.project.basics.errors import DataError
 
 Entity: TypeAlias = tuple[int, int, str]
 Outcome = Literal["correct", "boundary", "type", "boundary_and_type", "missing", "spurious"]
-"""What became of an entity: the right words and type; the right type, but other words; the right words, but another
+"""Outcome of an entity: the right words and type; the right type, but other words; the right words, but another
 type; neither, though it shares a word; expected and not predicted; predicted where nothing is expected."""
 ERRORS: tuple[Outcome, ...] = ("boundary", "type", "boundary_and_type", "missing", "spurious")
 
 
 def written(entities: Iterable[Entity]) -> str:
-    """Entities as one text, in an order that does not depend on how they were found.
+    """Return entities as one text, in an order that does not depend on how they were found.
 
     >>> written([(4, 6, "ORG"), (0, 2, "PER")])
     '0:2:PER 4:6:ORG'
@@ -33,7 +33,11 @@ def written(entities: Iterable[Entity]) -> str:
 
 
 def read(text: str) -> list[Entity]:
-    """Undo `written`. A type may hold spaces and colons: an entity begins where two numbers do."""
+    """Return the entities of a text that `written` made. A type may hold spaces and colons.
+
+    >>> read("0:2:PER 4:6:ORG")
+    [(0, 2, 'PER'), (4, 6, 'ORG')]
+    """
     return [(int(start), int(end), kind) for start, end, kind in _ENTITY.findall(text)]
 
 
@@ -43,7 +47,7 @@ _ENTITY = re.compile(r"(\d+):(\d+):(.*?)(?= \d+:\d+:|$)", re.DOTALL)
 def outcomes(
     predicted: Iterable[Entity], expected: Iterable[Entity]
 ) -> list[tuple[Outcome, Entity | None, Entity | None]]:
-    """What became of each entity, as (outcome, predicted, expected), in the order of the text.
+    """Return the outcome of each entity, as (outcome, predicted, expected), in the order of the text.
 
     A wrong entity is paired with the first expected one that it shares a word with and that is neither found nor paired
     yet, as the strict evaluation of nervaluate does.
@@ -72,7 +76,7 @@ def _outcome(predicted: Entity, expected: Entity | None) -> Outcome:
 
 
 def counts_by_type(predicted: Iterable[Entity], expected: Iterable[Entity], types: Sequence[str]) -> NDArray[np.int64]:
-    """Right, predicted and expected entities of each type, [3, L].
+    """Count right, predicted and expected entities of each type, [3, L].
 
     Raises: DataError for an entity of another type.
     """
@@ -88,28 +92,28 @@ def counts_by_type(predicted: Iterable[Entity], expected: Iterable[Entity], type
 
 
 def error_counts(predicted: Iterable[Entity], expected: Iterable[Entity]) -> NDArray[np.int64]:
-    """How many entities have each of `ERRORS`, [5]."""
+    """Count the entities with each of `ERRORS`, [5]."""
     found = [outcome for outcome, _, _ in outcomes(predicted, expected)]
     return np.array([found.count(error) for error in ERRORS], np.int64)
 
 
 def precision(counts: Values) -> Values:
-    """Of right, predicted and expected entities, [..., 3, L]; 0 where nothing is predicted, as seqeval counts it."""
+    """Return right / predicted of counts [..., 3, L]; 0 where nothing is predicted, as seqeval counts it."""
     return _share(counts[..., 0, :], counts[..., 1, :])
 
 
 def recall(counts: Values) -> Values:
-    """0 where nothing is expected."""
+    """Return right / expected of counts [..., 3, L]; 0 where nothing is expected."""
     return _share(counts[..., 0, :], counts[..., 2, :])
 
 
 def f1(counts: Values) -> Values:
-    """0 where nothing is predicted or expected."""
+    """Return F1 of counts [..., 3, L]; 0 where nothing is predicted or expected."""
     return _share(2 * counts[..., 0, :], counts[..., 1, :] + counts[..., 2, :])
 
 
 def macro_f1(counts: Values) -> Values:
-    """The mean over types that are predicted or expected somewhere, [...]; 0 without any."""
+    """Return the mean F1 over types that are predicted or expected somewhere, [..., 3, L] to [...]; 0 without any."""
     occurs = counts[..., 1, :] + counts[..., 2, :] > 0
     return _share(f1(counts).sum(-1), occurs.sum(-1).astype(np.float64))
 
@@ -128,6 +132,7 @@ class EntityScore(Score):
     """Which type, for `f1_of_type`."""
 
     def statistics(self, columns: Columns) -> Values:
+        """Return right, predicted and expected entities of each type for each example, [N, 3L]."""
         counts = [
             counts_by_type(read(predicted), read(expected), self.types)
             for predicted, expected in zip(columns["prediction"], columns["target"], strict=True)
@@ -135,6 +140,7 @@ class EntityScore(Score):
         return np.array(counts, np.float64).reshape(len(counts), 3 * len(self.types))
 
     def value(self, sums: Values) -> Values:
+        """Return the score that `figure` names, of counts added up, [..., 3L] to [...]."""
         counts = sums.reshape(*sums.shape[:-1], 3, len(self.types))
         if self.figure == "f1_macro":
             return macro_f1(counts)
@@ -145,24 +151,25 @@ class EntityScore(Score):
 
 @dataclass(frozen=True, kw_only=True)
 class EntityErrors(Score):
-    """How many entities have one kind of error."""
+    """Number of entities with one type of error."""
 
     chosen_by: ClassVar[frozenset[str]] = frozenset({"error"})
     error: Outcome
     higher_is_better: bool = False
 
     def statistics(self, columns: Columns) -> Values:
-        """How many entities have each of `ERRORS`, [N, 5]."""
+        """Count the entities with each of `ERRORS` in each example, [N, 5]."""
         pairs = zip(columns["prediction"], columns["target"], strict=True)
         counts = [error_counts(read(predicted), read(expected)) for predicted, expected in pairs]
         return np.array(counts, np.float64).reshape(len(counts), len(ERRORS))
 
     def value(self, sums: Values) -> Values:
+        """Return the number of this type of error, [..., 5] to [...]."""
         return np.asarray(sums[..., ERRORS.index(self.error)])
 
 
 def entity_scores(types: Sequence[str]) -> Mapping[str, Score]:
-    """Every score of entities by the name of its metric, `f1` first."""
+    """Return every score of entities by the name of its metric, `f1` first."""
     every = tuple(types)
     scores: dict[str, Score] = {
         figure: EntityScore(types=every, figure=figure) for figure in ("f1", "precision", "recall", "f1_macro")
@@ -173,12 +180,12 @@ def entity_scores(types: Sequence[str]) -> Mapping[str, Score]:
 
 
 def error_metric(error: Outcome) -> str:
-    """Name of the metric that counts an error: `boundary_errors`, `missing_entities`."""
+    """Return the name of the metric that counts an error: `boundary_errors`, `missing_entities`."""
     return f"{error}_entities" if error in ("missing", "spurious") else f"{error}_errors"
 
 
 def metric_names(types: Sequence[str]) -> dict[str, str]:
-    """Type to the name of its F1, in letters that MLflow takes; a number keeps apart what would become equal.
+    """Return the name of each type's F1, in letters that MLflow takes; a number tells names apart that would be equal.
 
     >>> metric_names(["PER", "B&B", "B+B"])
     {'PER': 'f1_PER', 'B&B': 'f1_B-B', 'B+B': 'f1_B-B_2'}

@@ -36,11 +36,12 @@ class MeanLoss(Metric):
             self.num_targets += num_targets
 
     def compute(self) -> Tensor:
+        """Return the mean loss per target; NaN without targets."""
         return self.total / self.num_targets
 
 
 class ScoreSums:
-    """Computes scores as their stored predictions would give them, from batches of these predictions.
+    """Computes scores from batches of predictions, equal to those of the stored predictions.
 
     Of scores that follow from sums, only the sums are kept; of the others, such as an area under a curve, every row.
     It is no torchmetrics `Metric` (1.9), whose states need a size before anything is counted, and a device.
@@ -54,15 +55,15 @@ class ScoreSums:
         self._rows: dict[int, list[NDArray[np.floating]]] = defaultdict(list)
 
     def update(self, columns: Mapping[str, Sequence[Any]]) -> None:
-        """Count a batch, given as the columns that `TaskModule.decode` gives, or those that the scores read."""
+        """Add a batch of columns: those of `TaskModule.decode`, or at least those that the scores read."""
         arrays = {name: as_column(values) for name, values in columns.items()}
         for number, scores in enumerate(self.groups.values()):
             self._rows[number].append(scores[0].statistics(arrays))
-            if all(isinstance(score, Score) for score in scores):
+            if all(isinstance(score, Score) for score in scores):  # else every row is needed at the end
                 self._rows[number] = [np.concatenate(self._rows[number]).sum(0, keepdims=True)]
 
     def compute(self) -> dict[str, float]:
-        """Each score over all processes, which all have to call this; NaN where no example was counted."""
+        """Return each score over all processes, all of which must call this; NaN where no example was counted."""
         parts: list[dict[int, list[NDArray[np.floating]]]] = [dict(self._rows)]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             parts = [{} for _ in range(torch.distributed.get_world_size())]
@@ -75,12 +76,16 @@ class ScoreSums:
         return {name: values[id(score)] for name, score in self.scores.items()}
 
     def reset(self) -> None:
-        """Forget what was counted."""
+        """Remove all sums and rows."""
         self._rows.clear()
 
 
 def as_column(values: Sequence[Any]) -> NDArray[Any]:
-    """Values of examples as a stored column gives them, [N]: numbers, or objects such as text and lists."""
+    """Return values of examples as a stored column has them, [N]: numbers, or objects such as text and lists.
+
+    >>> as_column([1, 2.5]).dtype, as_column(["a", "b"]).dtype
+    (dtype('float64'), dtype('O'))
+    """
     if all(isinstance(value, int | float) for value in values):
         return np.asarray(values)
     return np.fromiter(values, dtype=object, count=len(values))

@@ -24,7 +24,7 @@ from lightrail.lightning_modules.metrics.scores import (
 )
 
 SEPARATOR = "|"
-"""Stands between the labels of a text that has several."""
+"""Separates the labels of an example that has several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +32,17 @@ class MicroF1(LabelCounts):
     """F1 of all labels' counts together; where each example has one label it is the accuracy."""
 
     def value(self, sums: Values) -> Values:
+        """Return F1 of the summed counts, [..., 3L] to [...]; 0 without labels."""
         true_positives, predicted, expected = (own.sum(-1) for own in self.counts(sums))
         return np.asarray(2 * true_positives / np.maximum(predicted + expected, 1), np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedF1(LabelCounts):
-    """Mean of F1 over labels, each as often as it is expected."""
+    """Mean of F1 over labels, each weighted by how often it is expected."""
 
     def value(self, sums: Values) -> Values:
+        """Return the mean, [..., 3L] to [...]; 0 where no label is expected."""
         true_positives, predicted, expected = self.counts(sums)
         f1 = 2 * true_positives / np.maximum(predicted + expected, 1)
         return np.asarray((f1 * expected).sum(-1) / np.maximum(expected.sum(-1), 1), np.float64)
@@ -51,6 +53,7 @@ class MacroPrecision(LabelCounts):
     """Mean of precision over the labels that are expected or predicted anywhere; 0 for one never predicted."""
 
     def value(self, sums: Values) -> Values:
+        """Return the mean precision, [..., 3L] to [...]."""
         true_positives, predicted, expected = self.counts(sums)
         return mean_over_labels(true_positives, predicted, predicted + expected > 0)
 
@@ -60,6 +63,7 @@ class MacroRecall(LabelCounts):
     """Mean of recall over the labels that are expected or predicted anywhere; 0 for one never expected."""
 
     def value(self, sums: Values) -> Values:
+        """Return the mean recall, [..., 3L] to [...]."""
         true_positives, predicted, expected = self.counts(sums)
         return mean_over_labels(true_positives, expected, predicted + expected > 0)
 
@@ -74,6 +78,7 @@ class Matthews(LabelCounts):
     """
 
     def value(self, sums: Values) -> Values:
+        """Return the coefficient, [..., 3L] to [...], in [-1, 1]."""
         true_positives, predicted, expected = self.counts(sums)
         total = predicted.sum(-1)
         covariance = true_positives.sum(-1) * total - (predicted * expected).sum(-1)
@@ -92,27 +97,29 @@ class CalibrationError(Score):
     higher_is_better: bool = False
 
     def statistics(self, columns: Columns) -> Values:
+        """Return the bins of the column `score` against whether predictions are right, [N, 3K]."""
         is_right = columns["prediction"] == columns["target"]
         return self.rows(columns["score"].astype(np.float64), is_right)
 
     def rows(self, confidences: Values, is_right: NDArray[Any]) -> Values:
-        """For each bin the number of examples in it, the sum of their confidences and how many are right, [N, 3K]."""
+        """Return per bin the number of an example in it, its confidence and whether it is right, [N, 3K]."""
         places = np.minimum(np.nan_to_num(confidences * self.num_bins).astype(np.int64), self.num_bins - 1)
         is_in = places[:, None] == np.arange(self.num_bins)  # [N, K]
         parts = [np.where(is_in, own[:, None], 0) for own in (np.ones_like(confidences), confidences, is_right)]
         return np.concatenate(parts, axis=1).astype(np.float64)
 
     def value(self, sums: Values) -> Values:
+        """Return the error, [..., 3K] to [...], in [0, 1]; NaN without examples."""
         counts, confidences, right = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, self.num_bins), -2, 0)
         with np.errstate(invalid="ignore"):
             return np.asarray(np.abs(confidences - right).sum(-1) / counts.sum(-1), np.float64)
 
 
 def label_scores(labels: Sequence[str], *, has_many: bool) -> Mapping[str, StoredScore]:
-    """Every metric of a classification by its name.
+    """Return every metric of a classification by its name.
 
     Args:
-        has_many: whether an example may have several labels, or none. Accuracy is then the share of examples whose
+        has_many: whether an example may have several labels, or none. Accuracy is then the fraction of examples whose
             whole set is right, and the calibration error is that of the probability of the whole set.
     """
     names: dict[str, Any] = {"labels": tuple(labels), "separator": SEPARATOR if has_many else None}

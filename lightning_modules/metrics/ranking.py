@@ -1,4 +1,4 @@
-"""How well probabilities rank what is there above what is not. Needs no torch.
+"""Metrics of how well probabilities rank positive examples above negative ones. Needs no torch.
 
 Shapes: N examples, L labels.
 """
@@ -14,9 +14,9 @@ from lightrail.lightning_modules.metrics.scores import Columns, StoredScore, Val
 
 
 def auroc(scores: NDArray[np.floating], is_positive: NDArray[np.bool_]) -> float:
-    """Share of the pairs of a positive and a negative example in which the positive scores higher; ties count half.
+    """Return the fraction of pairs of a positive and a negative example in which the positive scores higher.
 
-    NaN without positives, without negatives, or where a score is not a number.
+    Ties count half. NaN without positives, without negatives, or where a score is not a number.
 
     >>> auroc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True]))
     0.75
@@ -29,7 +29,7 @@ def auroc(scores: NDArray[np.floating], is_positive: NDArray[np.bool_]) -> float
 
 
 def average_precision(scores: NDArray[np.floating], is_positive: NDArray[np.bool_]) -> float:
-    """Mean over the positives of the precision among all that score at least as high, without interpolation.
+    """Return the mean over the positives of the precision among all that score at least as high, not interpolated.
 
     NaN without positives, or where a score is not a number.
 
@@ -39,36 +39,39 @@ def average_precision(scores: NDArray[np.floating], is_positive: NDArray[np.bool
     positives, negatives = _counts(scores, is_positive)
     if not positives.sum() or np.isnan(scores).any():
         return math.nan
-    hits, answers = np.cumsum(positives[::-1]), np.cumsum((positives + negatives)[::-1])
-    return float(positives[::-1] @ (hits / answers) / positives.sum())
+    hits, predicted = np.cumsum(positives[::-1]), np.cumsum((positives + negatives)[::-1])
+    return float(positives[::-1] @ (hits / predicted) / positives.sum())
 
 
 def _counts(scores: NDArray[np.floating], is_positive: NDArray[np.bool_]) -> tuple[Values, Values]:
-    """How many positives and negatives have each of the different scores, the lowest first."""
+    """Count positives and negatives with each of the different scores, the lowest first."""
     _, place = np.unique(scores, return_inverse=True)
-    positives = np.bincount(place, weights=is_positive).astype(np.float64)  # of no score at all it gives integers
+    positives = np.bincount(place, weights=is_positive).astype(
+        np.float64
+    )  # without scores it returns integers (numpy 2)
     return positives, np.bincount(place) - positives
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRanking(StoredScore):
-    """A measure of each label against the rest, averaged over the labels.
+    """A metric of each label against the rest, averaged over the labels.
 
     Where each example has one of two labels, the second is the positive one and the only one that counts. A label for
-    which the measure is undefined does not count; where all are, so is the mean.
+    which the metric is undefined does not count; where all are, so is the mean.
     """
 
     labels: tuple[str, ...]
     separator: str | None = None
-    """What stands between the labels of an example that may have several, or none; None: each has one."""
+    """Separates the labels of an example that may have several, or none; None: each has one."""
 
     def statistics(self, columns: Columns) -> NDArray[np.floating]:
-        """The probability of each label, then whether it is a target, [N, 2L]."""
+        """Return the probability of each label, then whether it is a target, [N, 2L]."""
         is_target = one_hot(columns["target"], self.labels, self.separator)
         probabilities = np.array(list(columns["probabilities"]), np.float32).reshape(is_target.shape)
         return np.concatenate([probabilities, is_target], axis=1, dtype=np.float32)
 
     def of_rows(self, rows: NDArray[np.floating]) -> float:
+        """Return the mean over the labels for which the metric is defined, [N, 2L] to a number; NaN without any."""
         probabilities, is_target = rows[:, : len(self.labels)], rows[:, len(self.labels) :] > 0
         is_binary = self.separator is None and len(self.labels) == 2
         counted = [1] if is_binary else range(len(self.labels))
@@ -78,7 +81,7 @@ class LabelRanking(StoredScore):
 
     @abstractmethod
     def measure(self, scores: NDArray[np.floating], is_positive: NDArray[np.bool_]) -> float:
-        """Of one label's probabilities and where it is there, [N] each; NaN where it is undefined."""
+        """Return the metric of one label from its probabilities and targets, [N] each; NaN where undefined."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +89,7 @@ class MacroAuroc(LabelRanking):
     """Area under the receiver operating characteristic."""
 
     def measure(self, scores: NDArray[np.floating], is_positive: NDArray[np.bool_]) -> float:
+        """Return the area of one label, [N] each."""
         return auroc(scores, is_positive)
 
 
@@ -94,4 +98,5 @@ class MacroAveragePrecision(LabelRanking):
     """Area under the curve of precision against recall, as steps."""
 
     def measure(self, scores: NDArray[np.floating], is_positive: NDArray[np.bool_]) -> float:
+        """Return the average precision of one label, [N] each."""
         return average_precision(scores, is_positive)

@@ -1,4 +1,4 @@
-"""Low-rank adapters: a few weights are trained beside those of a pretrained network, which stay as they are."""
+"""Low-rank adapters: a few weights trained beside those of a pretrained network, which stay fixed."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ class LoraConfig(Ranged):
     alpha: Positive = 16.0
     """The product counts `alpha` / `rank` times, above 0."""
     dropout: ShareBelowOne = 0.0
-    """Share of an adapter's input zeroed in training, in [0, 1)."""
+    """Fraction of an adapter's input zeroed in training, in [0, 1)."""
     target_modules: list[str] = field(default_factory=list)
     """Ends of the names of the layers that get an adapter, such as query and value. Empty: every linear layer,
     without the one that scores the tokens of a language model."""
@@ -37,9 +37,9 @@ class LoraConfig(Ranged):
 
 
 def add_adapters(model: "PreTrainedModel", config: LoraConfig, *, section: str) -> None:
-    """Put adapters beside the layers of a network, in place, and leave nothing else of it to train.
+    """Add adapters to the linear layers of a network, in place, and leave nothing else of it to train.
 
-    Adapters begin as zero: the network's outputs are what they were. `section` of the model names it in messages.
+    Adapters begin as zero: the network's outputs stay the same. `section` of the model names it in messages.
 
     Raises: ConfigError when no layer has such a name, or peft is not installed.
     """
@@ -62,7 +62,7 @@ def add_adapters(model: "PreTrainedModel", config: LoraConfig, *, section: str) 
 
 
 def merge_adapters(model: "PreTrainedModel") -> None:
-    """Add what the adapters learned to the layers' own weights, in place, and take the adapters away."""
+    """Add the adapters' products to the layers' own weights, in place, and remove the adapters."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, part in [*model.named_modules()]:
@@ -75,7 +75,7 @@ def merge_adapters(model: "PreTrainedModel") -> None:
 
 
 def _check_targets(model: "PreTrainedModel", targets: list[str], section: str) -> bool:
-    """Refuse names that no linear layer has. Returns: whether these layers hold their matrices transposed."""
+    """Refuse names that no linear layer has. Returns: whether these layers store their matrices transposed."""
     from transformers.pytorch_utils import Conv1D  # the linear layer of GPT-2 and its like
 
     linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear | Conv1D)]

@@ -1,6 +1,6 @@
-"""What networks that attend are made of: rotary positions, attention, and the keys and values of what was read.
+"""Parts of networks with attention: rotary positions, attention, and the cache of keys and values.
 
-Shapes: B rows, T positions that ask, S positions that are asked, D width, H heads, K key/value heads, E = D / H.
+Shapes: B rows, T positions of queries, S positions of keys, D width, H heads, K key/value heads, E = D / H.
 """
 
 import math
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 _SHORT_ON_CPU = 256
-"""Most positions at which a CPU attends in steps in bfloat16. There and back that took a fifth of the time of PyTorch's
+"""Most positions at which a CPU attends in steps in bfloat16. Forward and backward take a fifth of the time of torch's
 fused kernel at 64 positions, a third at 128, two thirds at 256 and as much at 512, where the kernel saves memory."""
 
 
 def rotary_angles(positions: Tensor, head_width: int, theta: float = 10000.0) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of each position's rotation, [T] to [T, E / 2] or [B, T] to [B, T, E / 2].
+    """Return cosine and sine of each position's rotation, [T] to [T, E / 2] or [B, T] to [B, T, E / 2].
 
     Source: J. Su et al. (2021), "RoFormer: Enhanced Transformer with Rotary Position Embedding".
     """
@@ -27,27 +27,27 @@ def rotary_angles(positions: Tensor, head_width: int, theta: float = 10000.0) ->
 
 
 def rotate(heads: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair of a head's components by its position's angle: [B, H, T, E] to the same."""
+    """Rotate each pair of a head's components by its position's angle, [B, H, T, E] to the same."""
     cosine, sine = (part.to(heads.dtype) for part in rotation)
     first, second = heads.chunk(2, dim=-1)
     return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
 
 
 def rotary_tables(rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Restate cosine and sine, [..., T, E / 2], as `turn` wants them: [..., T, 1, E] each."""
+    """Return cosine and sine, [..., T, E / 2], in the form that `turn` takes: [..., T, 1, E] each."""
     cosine, sine = (part.unsqueeze(-2) for part in rotation)  # over the heads
     return torch.cat([cosine, cosine], dim=-1), torch.cat([-sine, sine], dim=-1)
 
 
 def turn(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """As `rotate`, for heads that stand behind the positions, [B, T, H, E]; the tables are those of `rotary_tables`."""
+    """Rotate heads whose axis follows the positions, [B, T, H, E], like `rotate`, by the tables of `rotary_tables`."""
     tables = cosine.to(heads.dtype), sine.to(heads.dtype)
     turned: Tensor = _Turn.apply(heads, *tables)  # type: ignore[no-untyped-call]
     return turned
 
 
 class _Turn(torch.autograd.Function):
-    """Three operations either way, where autograd needs sixteen: the opposite rotation takes gradients back."""
+    """A rotation in three operations either way, where autograd needs sixteen: gradients take the opposite rotation."""
 
     @staticmethod
     def forward(ctx: Any, heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -63,12 +63,12 @@ class _Turn(torch.autograd.Function):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, is_causal: bool) -> Tensor:
-    """Scaled dot-product attention.
+    """Compute scaled dot-product attention.
 
     Args:
         query: [B, H, T, E].
         key, value: [B, K, S, E]; H / K neighbouring heads of the query share one.
-        mask: what may be seen, true or false, as broadcasts to [B, H, T, S]. None: everything.
+        mask: true where a key may be seen, broadcast to [B, H, T, S]. None: everywhere.
         is_causal: position t sees the positions 0 to t alone. Takes the place of a mask.
 
     Returns: [B, H, T, E].
@@ -99,26 +99,26 @@ def _attend_in_steps(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | N
 
 
 class KeyValueCache:
-    """Keys and values of the positions read so far, for each block."""
+    """Keys and values of the positions read so far, one `BlockCache` for each block."""
 
     def __init__(self, depth: int) -> None:
         self.blocks = [BlockCache() for _ in range(depth)]
 
     @property
     def length(self) -> int:
-        """Positions read so far."""
+        """Number of positions read so far."""
         return 0 if self.blocks[0].key is None else self.blocks[0].key.shape[2]
 
 
 class BlockCache:
-    """Keys and values of the positions read so far, each [B, K, S, E]."""
+    """Keys and values of the positions that one block has read, [B, K, S, E] each."""
 
     def __init__(self) -> None:
         self.key: Tensor | None = None
         self.value: Tensor | None = None
 
     def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the newest positions, and give those of all."""
+        """Append the newest positions and return keys and values of all."""
         if self.key is not None and self.value is not None:
             key, value = torch.cat([self.key, key], dim=2), torch.cat([self.value, value], dim=2)
         self.key, self.value = key, value
@@ -126,7 +126,7 @@ class BlockCache:
 
 
 class SelfAttention(nn.Module):
-    """Positions of one sequence attend to each other; rotary positions, grouped keys and values, no biases.
+    """Self-attention with rotary positions and grouped keys and values, without biases.
 
     Source: J. Ainslie et al. (2023), "GQA: Training Generalized Multi-Query Transformer Models from Multi-Head
     Checkpoints".
@@ -147,11 +147,11 @@ class SelfAttention(nn.Module):
         is_causal: bool,
         cache: BlockCache | None = None,
     ) -> Tensor:
-        """Take and give [B, T, D]; `tables` are those of `rotary_tables`, the others those of `attend`."""
+        """Attend, [B, T, D] to the same; `tables` are those of `rotary_tables`, other arguments those of `attend`."""
         batch, length, width = states.shape
         heads = self.query_key_value(states).view(batch, length, -1, self.head_width)  # [B, T, H + 2K, E]
         asking, asked = self.num_heads, self.num_key_value_heads
-        # Queries and keys are turned as one: half as many small operations.
+        # Queries and keys are rotated as one tensor: half as many small operations.
         turned, value = torch.split(heads, [asking + asked, asked], dim=2)
         query, key = torch.split(turn(turned, *tables).transpose(1, 2), [asking, asked], dim=1)
         value = value.transpose(1, 2)  # [B, K, T, E]

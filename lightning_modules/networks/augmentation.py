@@ -1,6 +1,6 @@
-"""Pictures changed at random in training, in ways that leave their label as it is.
+"""Random changes of images in training that leave their label as it is.
 
-Shapes: B pictures, C channels, H and W their height and width.
+Shapes: B images, C channels, H and W their height and width.
 """
 
 from collections.abc import Sequence
@@ -15,28 +15,28 @@ from lightrail.project.basics.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig(Ranged):
-    """How pictures are changed in training; in an evaluation they are not."""
+    """Random changes of images in training; an evaluation makes none."""
 
     shift: NaturalInt = 0
-    """Most pixels that a picture is moved by, in each direction; its edge is repeated where nothing was. 0: none."""
+    """Most pixels that an image is moved by, in each direction; its edge is repeated where nothing was. 0: none."""
     flip: bool = False
-    """Whether half of the pictures are mirrored, left to right."""
+    """Whether half of the images are mirrored, left to right."""
 
 
 class Augmentation(nn.Module):
-    """Moves and mirrors each picture on its own, by numbers that follow from the seed and the step."""
+    """Shifts and mirrors each image by itself, by random numbers that follow from the seed and the step."""
 
     def __init__(self, config: AugmentConfig, image_shape: Sequence[int]) -> None:
         super().__init__()
         if config.shift >= min(image_shape[1:]):
             raise ConfigError(
-                f"model.augment.shift is {config.shift}. Give a number from 0 to below the pictures' size, "
+                f"model.augment.shift is {config.shift}. Give a number from 0 to below the images' size, "
                 f"{image_shape[1]} x {image_shape[2]}."
             )
         self.config = config
 
     def forward(self, images: Tensor) -> Tensor:
-        """Change [B, C, H, W] of any type."""
+        """Change images, [B, C, H, W] of any type; in evaluation they stay as they are."""
         if not self.training or self.config == AugmentConfig():
             return images
         num_images, _, height, width = images.shape
@@ -45,12 +45,12 @@ class Augmentation(nn.Module):
         if self.config.flip:
             is_flipped = torch.rand(num_images, 1, device=images.device) < 0.5
             columns = torch.where(is_flipped, columns.flip(1), columns)
-        pictures = torch.arange(num_images, device=images.device)[:, None, None]
+        numbers = torch.arange(num_images, device=images.device)[:, None, None]
         # Indices around a slice put its axis last.
-        return images[pictures, :, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)  # [B, C, H, W]
+        return images[numbers, :, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)  # [B, C, H, W]
 
     def _places(self, num_images: int, size: int, device: torch.device) -> Tensor:
-        """Where each row, or column, of each picture is taken from, [B, size]."""
+        """Return where each row, or column, of each image is taken from, [B, size]."""
         shift = self.config.shift
         shifts = torch.randint(-shift, shift + 1, (num_images, 1), device=device)
         return (torch.arange(size, device=device) + shifts).clamp(0, size - 1)

@@ -19,7 +19,7 @@ class CandidateOutput(nn.Module):
 
     Args:
         width: size D of the states; 0 scores candidates by their counts alone.
-        counts: how often each candidate of each token was seen, tokens in order of their number.
+        counts: how often each candidate of each token was seen, in the order of the token ids.
     """
 
     def __init__(self, width: int, counts: Sequence[Sequence[int]]) -> None:
@@ -30,11 +30,11 @@ class CandidateOutput(nn.Module):
         self.register_buffer("num_candidates", torch.tensor(self.sizes), persistent=False)
         self.num_candidates: Tensor
         self.weight = nn.Parameter(torch.randn(self.starts[-1], width) * 0.02) if width else None
-        # Started at the log of the counts, the layer knows what is frequent before it has learned anything.
+        # The log of the counts: before it has learned anything the layer chooses the most frequent.
         self.bias = nn.Parameter(torch.tensor([float(count) for own in counts for count in own]).log())
 
     def has_candidates(self, tokens: Tensor) -> Tensor:
-        """Whether each token, of any shape, has candidates to choose from."""
+        """Return whether each token, of any shape, has candidates to choose from."""
         return self.num_candidates[tokens] > 0
 
     def forward(self, states: Tensor | None, tokens: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class CandidateOutput(nn.Module):
 
         Args:
             states: [N, D]; None when the width is 0.
-            tokens: token number of each position, [N]; each has candidates.
+            tokens: token id of each position, [N]; each has candidates.
 
         Returns: logits in float32 or float64, [N, K]; minus infinity beyond a token's own candidates.
         """
@@ -63,7 +63,7 @@ Group = tuple[int, int, int, int]
 
 
 class _GroupedLinear(torch.autograd.Function):
-    """One small matrix product a token; under plain autograd each slice of the weight would cost a full gradient."""
+    """One small matrix product per token; under plain autograd each slice of the weight would cost a full gradient."""
 
     @staticmethod
     def forward(

@@ -1,8 +1,8 @@
-"""Networks that turn a picture into one vector.
+"""Networks that turn an image into one vector.
 
 None has a batch norm, whose statistics would depend on how a batch is divided over processes and micro-batches.
 
-Shapes: B pictures, C channels, H and W their height and width, D width of the vectors.
+Shapes: B images, C channels, H and W their height and width, D width of the vectors.
 """
 
 import math
@@ -22,57 +22,59 @@ Sizes: TypeAlias = Annotated[list[PositiveInt], MinLen(1)]
 
 
 class ImageEncoder(nn.Module, ABC):
-    """A network that gives each picture a vector."""
+    """A network that returns one vector for each image."""
 
     width: int
     """Size D of the vectors."""
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        """Encode: [B, C, H, W] with mean 0 and deviation 1 in each channel, to [B, D]."""
+        """Encode images, [B, C, H, W] with mean 0 and deviation 1 in each channel, to [B, D]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageEncoderConfig(Ranged, ABC):
-    """Which network for pictures, and its size."""
+    """The network that encodes images, and its size."""
 
     @abstractmethod
     def build(self, image_shape: Sequence[int]) -> ImageEncoder:
-        """Make the network for pictures of C, H, W."""
+        """Build the network for images of the shape C, H, W."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MlpConfig(ImageEncoderConfig):
-    """Layers that each see all of the layer below: a picture is a row of pixels."""
+    """A multilayer perceptron on the pixels of an image."""
 
     widths: Sizes = field(default_factory=lambda: [256, 128, 100])
     """Units of each layer, from the first."""
     dropout: ShareBelowOne = 0.1
-    """Share of each layer's output zeroed in training, in [0, 1)."""
+    """Fraction of each layer's output zeroed in training, in [0, 1)."""
 
     def build(self, image_shape: Sequence[int]) -> ImageEncoder:
+        """Build the perceptron for images of the shape C, H, W."""
         return Mlp(math.prod(image_shape), self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvNetConfig(ImageEncoderConfig):
-    """Stages of 3 x 3 convolutions, each of which halves height and width, and one layer that sees all."""
+    """Stages of 3 x 3 convolutions, each of which halves height and width, and one fully connected layer."""
 
     channels: Sizes = field(default_factory=lambda: [32, 64])
     """Channels of each stage, from the first."""
     depth: PositiveInt = 2
     """Convolutions of a stage, at least 1."""
     width: PositiveInt = 128
-    """Units of the layer that sees all."""
+    """Units of the fully connected layer, at least 1."""
     dropout: ShareBelowOne = 0.25
-    """Share of the output of each stage and of the last layer zeroed in training, in [0, 1)."""
+    """Fraction of the output of each stage and of the last layer zeroed in training, in [0, 1)."""
 
     def build(self, image_shape: Sequence[int]) -> ImageEncoder:
+        """Build the convolutional network for images of the shape C, H, W."""
         return ConvNet(image_shape, self)
 
 
 class Mlp(ImageEncoder):
-    """See `MlpConfig`."""
+    """The network of `MlpConfig`."""
 
     def __init__(self, num_pixels: int, config: MlpConfig) -> None:
         super().__init__()
@@ -84,6 +86,7 @@ class Mlp(ImageEncoder):
         self.apply(_initialise)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Encode images, [B, C, H, W] to [B, D]."""
         states = images.flatten(1)
         for layer in self.layers:
             states = layer(states)
@@ -91,7 +94,7 @@ class Mlp(ImageEncoder):
 
 
 class ConvNet(ImageEncoder):
-    """See `ConvNetConfig`."""
+    """The network of `ConvNetConfig`."""
 
     def __init__(self, image_shape: Sequence[int], config: ConvNetConfig) -> None:
         super().__init__()
@@ -106,6 +109,7 @@ class ConvNet(ImageEncoder):
         self.apply(_initialise)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Encode images, [B, C, H, W] to [B, D]."""
         states = images.contiguous(memory_format=torch.channels_last)  # about 1.7 times as fast on a CPU
         for stage in self.stages:
             states = stage(states)
@@ -114,14 +118,14 @@ class ConvNet(ImageEncoder):
 
 
 def _stage(before: int, after: int, config: ConvNetConfig) -> nn.Sequential:
-    """[B, C, H, W] to [B, `after`, H / 2, W / 2], rounded up."""
+    """Build a stage, [B, C, H, W] to [B, `after`, H / 2, W / 2], rounded up."""
     sizes = pairwise([before, *[after] * config.depth])
     convolutions = [part for size in sizes for part in (nn.Conv2d(*size, 3, padding=1), nn.ReLU())]
     return nn.Sequential(*convolutions, nn.MaxPool2d(2, ceil_mode=True), nn.Dropout(config.dropout))
 
 
 def _initialise(part: nn.Module) -> None:
-    """Source: K. He et al. (2015), "Delving Deep into Rectifiers", equation 10."""
+    """Draw weights for ReLU. Source: K. He et al. (2015), "Delving Deep into Rectifiers", equation 10."""
     if isinstance(part, nn.Linear | nn.Conv2d):
         nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
         assert part.bias is not None

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _DROPOUTS = (
-    *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # BERT and most of its kin
+    *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # BERT and its relatives
     *("dropout", "attention_dropout", "hidden_dropout", "activation_dropout"),  # DistilBERT, Funnel, BART, Llama
     *("embedding_dropout", "mlp_dropout"),  # ModernBERT
     *("embd_pdrop", "resid_pdrop", "attn_pdrop", "dropout_rate"),  # GPT-2, T5
 )
-"""What architectures call their dropout of hidden states and attention."""
+"""Names that architectures give their dropout of hidden states and attention."""
 
 
 def from_architecture(auto: Any, architecture: Mapping[str, Any]) -> "PreTrainedModel":
-    """Build a network with fresh weights; `auto` is the class of transformers that knows the kind, as AutoModel."""
+    """Build a network with fresh weights in float32; `auto` is its class of transformers, such as AutoModel."""
     from transformers import AutoConfig
 
     settings = dict(architecture)
@@ -37,7 +37,7 @@ def from_architecture(auto: Any, architecture: Mapping[str, Any]) -> "PreTrained
 def from_checkpoint(
     auto: Any, checkpoint: str, revision: str | None, dropout: float | None, *, section: str, **more: Any
 ) -> "PreTrainedModel":
-    """Load a network with its weights, in float32; `more` goes to transformers.
+    """Load a pretrained network with its weights, in float32; `more` goes to transformers.
 
     Raises: ConfigError when it cannot be loaded or has no dropout to set.
     """
@@ -60,7 +60,7 @@ def from_checkpoint(
 
 
 def switch_checkpointing(model: "PreTrainedModel", action: Literal["enable", "disable"], *arguments: Any) -> None:
-    """Turn the checkpointing of activations on or off, which some release of transformers 5 gave a new name.
+    """Enable or disable the checkpointing of activations, which some release of transformers 5 renamed.
 
     Raises: ValueError when the network has none.
     """

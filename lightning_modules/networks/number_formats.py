@@ -1,4 +1,4 @@
-"""What depends on the number format of weights and activations, under mixed precision and with true half weights."""
+"""Number formats of weights and activations, under mixed precision and with half-precision weights."""
 
 import logging
 from functools import cache
@@ -16,14 +16,16 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # PyTorch compiles no LSTM
 def run_lstm(lstm: nn.LSTM, states: Tensor) -> Tensor:
-    """The states of an LSTM, in the format that autocast asks for where it is on, also on machines that fail at it.
+    """Run an LSTM in the format that autocast asks for where it is on, also on machines that lack it.
 
     Autocast hands the layer to oneDNN, which has a bfloat16 LSTM on processors with AVX-512 only and a float16 one on
     still fewer, and raises elsewhere (torch 2.13). There the layer computes in float32 and its states are rounded.
 
     Args:
-        lstm: one that takes [B, T, D] and begins with zeros.
+        lstm: one that takes [B, T, D] and starts from zero states.
         states: [B, T, D].
+
+    Returns: the states of all positions, [B, T, hidden size of the LSTM].
     """
     device = states.device.type
     if not torch.is_autocast_enabled(device) or has_autocast_lstm(device, torch.get_autocast_dtype(device)):
@@ -36,8 +38,8 @@ def run_lstm(lstm: nn.LSTM, states: Tensor) -> Tensor:
 
 @cache
 def has_autocast_lstm(device: str, dtype: torch.dtype) -> bool:
-    """Whether this machine trains an LSTM under autocast to that format, found out by trying once."""
-    lstm = nn.LSTM(2, 2, device="meta").to_empty(device=device)  # a usual one draws its weights, and so moves a seed on
+    """Return whether this machine trains an LSTM under autocast to that format, found out by trying once."""
+    lstm = nn.LSTM(2, 2, device="meta").to_empty(device=device)  # drawing weights would change the random state
     try:
         with torch.enable_grad(), torch.autocast(device, dtype=dtype):
             lstm(torch.zeros(1, 1, 2, device=device))[0].sum().backward()

@@ -21,15 +21,15 @@ ScheduleName = Literal["cosine", "linear", "constant", "plateau"]
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig(Ranged):
-    """How weights are updated."""
+    """Optimizer, learning-rate schedule, decay and freezing of a task."""
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """adamw: fused, betas (0.9, `beta2`). sgd: momentum 0.9."""
     lr: Positive = 5e-5
     """Peak learning rate, reached when warm-up ends."""
     layer_decay: ShareAboveZero = 1.0
-    """Learning rate of an encoder layer as a share of that of the layer above it, in (0, 1]. The head learns at `lr`,
-    the embeddings at `lr` x `layer_decay` ** (layers + 1)."""
+    """Learning rate of an encoder layer as a fraction of that of the layer above it, in (0, 1]. The head learns at
+    `lr`, the embeddings at `lr` x `layer_decay` ** (layers + 1)."""
     weight_decay: NotNegative = 0.01
     """Decoupled for adamw. Norms, biases and embeddings get none."""
     l1: NotNegative = 0.0
@@ -41,21 +41,21 @@ class OptimConfig(Ranged):
     """Shape after warm-up: cosine or linear, down to `final_fraction` by the last step; constant; plateau, which is
     constant until the metric that decides which checkpoint is the best stops getting better."""
     warmup_fraction: ShareBelowOne = 0.06
-    """Share of all optimizer steps spent warming up, in [0, 1). 0 starts at the peak."""
+    """Fraction of all optimizer steps spent warming up, in [0, 1). 0 starts at the peak."""
     final_fraction: Share = 0.0
-    """Learning rate at the last step as a share of the peak, in [0, 1]; with plateau the least that it falls to."""
+    """Learning rate at the last step as a fraction of the peak, in [0, 1]; with plateau the least that it falls to."""
     plateau_factor: ShareBetween = 0.5
-    """What a plateau multiplies the learning rate by, in (0, 1)."""
+    """Factor by which a plateau lowers the learning rate, in (0, 1)."""
     plateau_patience: NaturalInt = 2
-    """Validations without a better metric that a plateau forgives; the next one lowers the rate."""
+    """Validations without a better metric before the one that lowers the rate, at least 0."""
     freeze: list[str] = field(default_factory=list)
     """Regular expressions; a parameter whose name one of them matches from its start is not trained."""
     unfreeze_fraction: ShareBelowOne = 0.0
-    """Share of all optimizer steps after which the next layer begins to be trained, from the head down to the
+    """Fraction of all optimizer steps after which the next layer begins to be trained, from the head down to the
     embeddings, in [0, 1). 0: all are trained from the start."""
 
     def check_end(self, num_steps: float) -> None:
-        """Raises: ConfigError when a setting counts towards an end that is not known, `num_steps` being infinite."""
+        """Check that no setting counts towards an unknown end, `num_steps` being infinite. Raises: ConfigError."""
         if math.isfinite(num_steps):
             return
         if self.schedule in ("cosine", "linear") or self.warmup_fraction:
@@ -65,12 +65,12 @@ class OptimConfig(Ranged):
             )
         if self.unfreeze_fraction:
             raise ConfigError(
-                f"model.optim.unfreeze_fraction={self.unfreeze_fraction} is a share of all steps, and their number is "
+                f"model.optim.unfreeze_fraction={self.unfreeze_fraction} is a fraction of all steps, whose number is "
                 "not known. Set trainer.max_steps or trainer.max_epochs, or leave it at 0."
             )
 
     def check_validation(self, share: float) -> None:
-        """Raises: ConfigError when a plateau waits for validations and `share`, or number, of their batches is 0."""
+        """Check that a plateau has validations: their `share`, or number, is not 0. Raises: ConfigError."""
         if self.schedule == "plateau" and not share:
             raise ConfigError(
                 "model.optim.schedule=plateau lowers the learning rate by what validations find, and "

@@ -16,7 +16,7 @@ from lightrail.project.basics.errors import ConfigError
 
 
 def build_optimizer(module: nn.Module, config: OptimConfig, *, is_fused: bool = True) -> Optimizer:
-    """Make the optimizer over the parameters that are trained."""
+    """Build the optimizer over the parameters that are trained."""
     groups = parameter_groups(module, config)
     optimizer: Optimizer
     if config.optimizer == "sgd":
@@ -29,9 +29,9 @@ def build_optimizer(module: nn.Module, config: OptimConfig, *, is_fused: bool = 
 
 
 def parameter_groups(module: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
-    """Sort the parameters that are trained by layer, the head last, and by whether they decay; only matrices do.
+    """Group the parameters that are trained by layer, the head last, and by whether they decay; only matrices do.
 
-    A group says besides what torch reads its `l1`, and how many trained layers are above it.
+    Beside torch's keys a group has `l1`, and `layers_above`, the number of trained layers above it.
 
     Raises: ConfigError when layers are to be told apart and cannot be, or some would never be trained.
     """
@@ -84,7 +84,7 @@ def shrink(optimizer: Optimizer) -> None:
 
 
 def clip_gradients(module: nn.Module, limit: float | None, algorithm: str | None) -> None:
-    """Clip in place by total norm, or by value. Lightning's own clipping refuses fused optimizers under autocast."""
+    """Clip in place by total norm or by value; Lightning's own (2.6) refuses fused optimizers under autocast."""
     if limit:
         parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
         if algorithm == "value":
@@ -94,11 +94,12 @@ def clip_gradients(module: nn.Module, limit: float | None, algorithm: str | None
 
 
 def apply_settings(module: nn.Module, config: OptimConfig, optimizer: Optimizer, schedule: Schedule) -> None:
-    """Give a restored optimizer and its schedule the settings of `config`, which a checkpoint's would hide.
+    """Replace a restored optimizer's and schedule's settings, which come from the checkpoint, by those of `config`.
 
-    The schedule stays at its step and goes on from there along the curve of its own settings.
+    The schedule keeps its step and continues from there along the curve of its own settings.
     """
     for restored, wanted in zip(optimizer.param_groups, build_optimizer(module, config).param_groups, strict=True):
+        # `fused` depends on the precision, not on these settings.
         restored.update({name: value for name, value in wanted.items() if name not in ("params", "fused")})
     schedule.base_lrs = [group["lr"] for group in optimizer.param_groups]
     for group, peak in zip(optimizer.param_groups, schedule.base_lrs, strict=True):
@@ -126,13 +127,13 @@ def freeze(module: nn.Module, patterns: list[str]) -> None:
 
 
 def drop_frozen_gradients(optimizer: Optimizer, step: int, steps_per_layer: float) -> None:
-    """Leave out of the next update the layers whose turn has not come: neither weights nor moments change.
+    """Drop the gradients of layers that are not trained yet: neither weights nor moments change.
 
     They keep taking gradients until here: DDP stops when a parameter gets none on one process.
 
     Args:
         step: optimizer steps done.
-        steps_per_layer: how many after a layer the one below it begins to be trained.
+        steps_per_layer: optimizer steps from the start of a layer's training to that of the layer below.
 
     Source: J. Howard, S. Ruder (2018), "Universal Language Model Fine-tuning for Text Classification", section 3.3.
     """

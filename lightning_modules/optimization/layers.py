@@ -1,4 +1,4 @@
-"""How deep in a network each parameter lies."""
+"""The layer that each parameter belongs to, counted from the embeddings."""
 
 from torch import nn
 
@@ -36,7 +36,7 @@ def layer_numbers(module: nn.Module) -> dict[str, int]:
         lowest = head - 1 - len(layers)  # the number of this stack's embeddings
         found = next((number for number, layer in enumerate(layers, 1) if name.startswith(layer)), None)
         if found is None and is_table:
-            numbers[name] = lowest  # as of relative positions, which some encoders register last
+            numbers[name] = lowest  # such as relative positions, which some encoders register last
         elif found is None and last[own_stack] == len(layers):
             numbers[name] = head
         else:

@@ -11,7 +11,7 @@ from lightrail.lightning_modules.optimization.config import OptimConfig, Schedul
 
 
 def schedule_factor(step: int, *, num_steps: int, warmup: int, name: ScheduleName, final: float = 0.0) -> float:
-    """Give the learning rate of a step as a share of the peak, no plateau having lowered it.
+    """Return the learning rate of a step as a fraction of the peak, before any plateau lowers it.
 
     Args:
         step: optimizer steps done, from 0.
@@ -31,7 +31,7 @@ def schedule_factor(step: int, *, num_steps: int, warmup: int, name: ScheduleNam
 
 
 class Plateau:
-    """The share of the learning rate that is left after validations that were no better; torch decides when it falls.
+    """The factor that validations without a better metric lower; torch's ReduceLROnPlateau decides when.
 
     Any improvement counts as one, as for the best checkpoint.
     """
@@ -50,23 +50,26 @@ class Plateau:
 
     @property
     def share(self) -> float:
+        """The factor, in (0, 1]; it multiplies the learning rate."""
         return float(self._share.param_groups[0]["lr"])
 
     def validated(self, metric: float) -> None:
+        """Count a validation, and lower the factor where it is time."""
         self._decision.step(metric)
 
     def state_dict(self) -> dict[str, float]:
-        """What was seen, without the settings: another patience counts from the next validation on."""
+        """Return what was seen, without the settings: another patience counts from the next validation on."""
         decision = self._decision
         return {"share": self.share, "best": float(decision.best), "num_bad_validations": decision.num_bad_epochs}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
+        """Restore what `state_dict` returned."""
         self._share.param_groups[0]["lr"] = state["share"]
         self._decision.best, self._decision.num_bad_epochs = state["best"], int(state["num_bad_validations"])
 
 
 class Schedule(LambdaLR):
-    """Advanced after each optimizer step, and told what each validation found.
+    """The learning-rate schedule, advanced after each optimizer step and, for a plateau, by each validation's metric.
 
     Args:
         num_steps: optimizer steps of the whole run; 0 when nothing depends on it.
@@ -86,22 +89,23 @@ class Schedule(LambdaLR):
         super().__init__(optimizer, factor)
 
     def validated(self, metric: float) -> None:
-        """Lower the learning rate, from the next step on, if this validation shows that it is time."""
+        """Lower the learning rate from the next step on if this validation's metric requires it."""
         if self.plateau is not None:
             self.plateau.validated(metric)
             self.set_rates()
 
     def set_rates(self) -> None:
-        """Give the optimizer's groups the rates of the step that comes next."""
+        """Set the rates of the next step in the optimizer's groups."""
         for group, peak, factor in zip(self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True):
             group["lr"] = peak * factor(self.last_epoch)
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the step, and what the plateau has seen."""
         return {**super().state_dict(), "plateau": self.plateau and self.plateau.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state; whether there is a plateau is for the settings to say, not for the state."""
+        """Resume from a state; the settings, not the state, decide whether there is a plateau."""
         seen = state_dict.get("plateau")
         super().load_state_dict({name: value for name, value in state_dict.items() if name != "plateau"})
         if self.plateau is not None and seen is not None:
@@ -111,7 +115,7 @@ class Schedule(LambdaLR):
 def build_schedule(
     optimizer: Optimizer, config: OptimConfig, num_steps: float, mode: Literal["min", "max"] = "max"
 ) -> Schedule:
-    """Make the schedule that Lightning advances after each optimizer step.
+    """Build the schedule that Lightning advances after each optimizer step.
 
     Raises: ConfigError when a setting needs an end and none is known, `num_steps` being infinite.
     """

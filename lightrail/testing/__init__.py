@@ -1,4 +1,4 @@
-"""What every task must hold, as tests to derive from: see `docs/own_task.md`. Needs pytest."""
+"""Tests that every task must pass, to derive from: see `docs/own_task.md`. Needs pytest."""
 
 import pytest
 

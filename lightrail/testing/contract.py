@@ -33,7 +33,7 @@ from lightrail.testing.resuming import BY_BATCHES, BY_EPOCHS, EVERY_STEP, check_
 
 WITHOUT_VALIDATION = ["--trainer.limit_val_batches=0"]
 PRECISIONS = {"bf16-mixed": torch.float32, "bf16-true": torch.bfloat16, "64-true": torch.float64}
-"""And the format of the weights under each."""
+"""Value of `trainer.precision` to the format of the weights."""
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # a resumed run's own
@@ -62,11 +62,14 @@ class Contract(ABC):
 
     @abstractmethod
     def settings(self, folder: Path) -> list[str]:
-        """Write data into `folder` and return arguments, as for `lightrail fit`: 8 training rows of different lengths,
-        11 test and 5 validation rows, dropout above 0, batches by `data.batch.size`.
+        """Write data into `folder` and return arguments, as for `lightrail fit`.
+
+        The data has 8 training rows of different lengths, 11 test and 5 validation rows; dropout is above 0, batches
+        are limited by `data.batch.size`.
         """
 
     def experiment(self, folder: Path, *more: str, checkpoint: Path | None = None) -> Experiment:
+        """Build the experiment of these settings and `more`, on the CPU in float32."""
         quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.precision=32-true"]
         configuration = parse(
             [*self.settings(folder), *quiet, "--data.batch.max_tokens=null", "--data.batch.size=8", *more]
@@ -74,7 +77,7 @@ class Contract(ABC):
         return build(configuration, "test" if checkpoint else "fit", checkpoint)
 
     def fit(self, folder: Path, *more: str, keep: Path | None = None) -> TaskModule:
-        """Train, keeping a checkpoint of each step in `keep`, if given; give the model with its last weights."""
+        """Train, keeping a checkpoint of each step in `keep`, if given; return the model with its last weights."""
         kept = [] if keep is None else [ModelCheckpoint(keep, filename="{step}", save_top_k=-1, every_n_train_steps=1)]
         own = ["--trainer.enable_checkpointing=false"] if keep is None else []
         experiment = self.experiment(folder, *more, *own)
@@ -178,15 +181,15 @@ class Contract(ABC):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6, msg=name)
 
     def answers(self, columns: dict[str, Any]) -> list[Any]:
-        """What a model says of each example, of what `decode` gives."""
+        """Return the prediction for each example, of the columns that `decode` returns."""
         return list(columns["prediction"])
 
     def is_learned(self, columns: dict[str, Any]) -> bool:
-        """Whether a model knows all examples, of what `decode` gives."""
+        """Return whether the model predicts all examples, of the columns that `decode` returns."""
         return bool(columns["prediction"] == columns["target"])
 
     def without_dropout(self) -> list[str]:
-        """Arguments that switch off every random part of the network."""
+        """Return arguments that switch off every random part of the network."""
         return ["--model.encoder.dropout=0", "--model.encoder.ngram_dropout=0"]
 
     def checkpoint(self, folder: Path) -> Path:
@@ -197,10 +200,12 @@ class Contract(ABC):
         return type(self)._checkpoint
 
     def metrics(self, folder: Path, checkpoint: Path, *more: str) -> dict[str, float]:
+        """Return the test metrics of a checkpoint."""
         experiment = self.experiment(folder, "--trainer.max_steps=1", *more, checkpoint=checkpoint)
         return self.evaluate(experiment)
 
     def evaluate(self, experiment: Experiment) -> dict[str, float]:
+        """Return the test metrics of an experiment."""
         experiment.trainer.test(experiment.model, datamodule=experiment.data, verbose=False)
         metrics = {name: float(value) for name, value in experiment.trainer.callback_metrics.items()}
         assert metrics
@@ -271,16 +276,18 @@ class TaskContract(Contract):
 
 
 def processes(number: int) -> list[str]:
+    """Return arguments for a number of forked processes."""
     return [f"--trainer.devices={number}", "--trainer.strategy=ddp_fork"]
 
 
 def first_batch(experiment: Experiment) -> Batch:
+    """Return the first training batch."""
     batch: Batch = next(iter(experiment.data.train_dataloader()))
     return batch
 
 
 def without_gradient(model: TaskModule, experiment: Experiment) -> list[str]:
-    """Names of the parameters to be trained that get none from the first batch."""
+    """Return the names of trained parameters that get no gradient from the first batch."""
     loss, _ = model.loss(*outputs_and_batch(model.train(), experiment))
     loss.backward()  # type: ignore[no-untyped-call]
     return [
@@ -291,10 +298,12 @@ def without_gradient(model: TaskModule, experiment: Experiment) -> list[str]:
 
 
 def outputs_and_batch(model: TaskModule, experiment: Experiment) -> tuple[Any, Batch]:
+    """Return the model's outputs for the first training batch, and the batch."""
     batch = first_batch(experiment)
     return model(batch), batch
 
 
 @torch.inference_mode()
 def decoded(model: TaskModule, batch: Batch) -> dict[str, Any]:
+    """Return the columns of a batch's predictions."""
     return dict(model.decode(model(batch), batch))

@@ -1,4 +1,4 @@
-"""Goes on from every state that a training writes, and compares each end with that of the training left alone."""
+"""Resumes from every state that a training writes, and compares each end with that of the uninterrupted training."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ BY_EPOCHS = ["--trainer.max_epochs=2", "--trainer.max_steps=-1", "--trainer.val_
 
 
 class Curves(Logger):
-    """Keeps what is logged: step to name to value."""
+    """A logger that keeps what is logged: step to name to value."""
 
     name, version = "curves", 0
 
@@ -34,6 +34,7 @@ class Curves(Logger):
         self.points.append((step, {name: float(value) for name, value in metrics.items()}))
 
     def of(self, name: str) -> dict[int, float]:
+        """Return the values of a metric by step."""
         steps = [step for step, values in self.points if name in values]
         assert steps == sorted(set(steps))
         return {step: values[name] for step, values in self.points if name in values}
@@ -41,7 +42,7 @@ class Curves(Logger):
 
 @dataclass
 class Trained:
-    """A training that has come to its end."""
+    """A finished training."""
 
     folder: Path
     weights: dict[str, torch.Tensor]
@@ -51,10 +52,11 @@ class Trained:
 
     @property
     def best(self) -> dict[str, torch.Tensor]:
+        """Weights of the best checkpoint."""
         return weights_in(self.folder / "best.ckpt")
 
     def points(self, after: int) -> dict[tuple[int, str], float]:
-        """Every logged value past a step; of what tells the time only that it was logged."""
+        """Return every logged value past a step, 0 in place of durations, which vary."""
         return {
             (step, name): 0.0 if name.startswith("throughput/") else value
             for step, values in self.curves.points
@@ -64,7 +66,7 @@ class Trained:
 
 
 class Order(Callback):
-    """Notes which examples are in each batch."""
+    """Records the examples of each batch."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -88,15 +90,18 @@ def train(experiment: Experiment, folder: Path, resume_from: Path | None = None,
 
 
 def keep_all(folder: Path, keep: Path) -> None:
+    """Copy all checkpoints to a new folder in `keep`."""
     keep.mkdir(exist_ok=True)
     shutil.copytree(folder, keep / f"{len(list(keep.iterdir())):03d}")
 
 
 def check_every_state(build: Callable[[], Experiment], folder: Path, only: Sequence[int] | None = None) -> int:
-    """See that weights, metrics, best checkpoint and order are those of the training left alone; count the states.
+    """Check that every resumed training equals the uninterrupted one; return the number of states.
+
+    Weights, metrics, best checkpoint and order of the examples must be equal, bit for bit.
 
     Args:
-        only: numbers of the states to go on from; None for all.
+        only: numbers of the states to resume from; None for all.
     """
     whole = train(build(), folder / "whole", keep=folder / "kept")
     states = sorted((folder / "kept").iterdir())
@@ -105,7 +110,7 @@ def check_every_state(build: Callable[[], Experiment], folder: Path, only: Seque
         stored = torch.load(state / "last.ckpt", weights_only=True)
         step = stored["global_step"]
         again = train(build(), state, resume_from=state / "last.ckpt")
-        place = f"after going on from state {number}, step {step}"
+        place = f"resumed from state {number}, step {step}"
         assert_same_weights(again.weights, whole.weights, place)
         assert_same_weights(again.best, whole.best, f"best.ckpt {place}")
         assert again.points(after=step) == whole.points(after=step), place
@@ -114,11 +119,13 @@ def check_every_state(build: Callable[[], Experiment], folder: Path, only: Seque
 
 
 def assert_same_weights(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], place: str) -> None:
+    """Assert that weights are equal, bit for bit."""
     assert found.keys() == expected.keys()
     different = [name for name in expected if not torch.equal(found[name], expected[name])]
     assert not different, f"{place}: {different}"
 
 
 def weights_in(path: Path) -> dict[str, torch.Tensor]:
+    """Return the weights of a checkpoint."""
     weights: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["state_dict"]
     return weights

@@ -1,7 +1,7 @@
-"""Draws the figures that tasks give as data, each kind in one way.
+"""Draws the figures that tasks return as data, one function for each type.
 
 Text is drawn in a Chinese font where the machine has one; where it has none, characters that cannot be drawn appear as
-their code (`\\u4e2d`), which keeps labels apart. A kind of one's own is drawn by what `draw.register` is given for it.
+their code (`\\u4e2d`), which keeps labels apart. `draw.register` adds the function that draws a type of your own.
 """
 
 import csv
@@ -44,14 +44,14 @@ MARKS = ((INK, "|", 9), (ORANGE, "D", 4), (MUTED, "o", 4))
 
 @singledispatch
 def draw(figure: Figure, directory: Path) -> None:
-    """Draw a figure into `figures/` of a run's directory, and what is a page or a table into `samples/`."""
+    """Draw a figure into `figures/` of a run's directory; pages and tables go to `samples/`."""
     raise NotImplementedError(
-        f"{type(figure).__name__} is no kind of figure that is drawn: register how, `draw.register`."
+        f"no function draws a figure of the type {type(figure).__name__}: register one, `draw.register`."
     )
 
 
 def image_path(figure: Figure, directory: Path) -> Path:
-    """The file that a figure is drawn into."""
+    """Return the file that a figure is drawn into."""
     return directory / "figures" / f"{figure.name}.png"
 
 
@@ -81,6 +81,7 @@ def _(figure: Bars, directory: Path) -> None:
     *marked, bar = (name for name in figure.values)
     heights = np.asarray(figure.values[bar], np.float64)
     shown = sorted(np.argsort(-np.asarray(figure.counts), kind="stable")[:MAX_BARS].tolist())
+    # By value: barh draws the first, the weakest label, at the bottom.
     shown.sort(key=lambda number: (heights[number], figure.counts[number]))
     left_out = f", the {len(shown)} most frequent of {len(heights)} labels" if len(shown) < len(heights) else ""
     places = np.arange(len(shown))
@@ -117,7 +118,7 @@ def _write_table(figure: Bars, path: Path) -> None:
 
 @draw.register
 def _(figure: ConfusionMatrix, directory: Path) -> None:
-    """Colour is the fraction of the row, the number a count; labels left out share one row and one column."""
+    """Draw counts, coloured by the fraction of the row; labels left out share one row and one column."""
     targets, predictions = list(figure.targets), list(figure.predictions)
     labels, counts = count_confusions(targets, predictions, MAX_CELLS)
     if not labels:

@@ -1,4 +1,4 @@
-"""How our figures look: one page, fonts that can draw the labels, and little else. Leaves pyplot alone."""
+"""The style of our figures: page, colours, and fonts that can draw the labels. pyplot's state stays as it is."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,17 +36,17 @@ CHINESE_FONTS = (
 
 @contextmanager
 def page(path: Path, width_inches: float, height_inches: float) -> Iterator[Figure]:
-    """Give a figure to draw on and write it to `path` as a PNG when the block is left normally."""
+    """Yield a figure to draw on; it is written to `path` as a PNG when the block is left normally."""
     with mpl.rc_context(_style()):
         figure = Figure(figsize=(width_inches, height_inches), dpi=DOTS_PER_INCH, layout="constrained")
-        FigureCanvasAgg(figure)
+        FigureCanvasAgg(figure)  # without pyplot, whose global list would keep every figure in memory
         yield figure
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="png")
 
 
 def title(axes: Axes, text: str, facts: str = "") -> None:
-    """Write a title flush left, with the numbers of the picture in a lighter line below it."""
+    """Write a title flush left, with the numbers of the figure in a lighter line below it."""
     axes.set_title(drawable(text), loc="left", fontsize=11, color=INK, pad=20 if facts else 8)
     if facts:
         axes.annotate(
@@ -60,7 +60,7 @@ def drawable(text: str, max_characters: int = 0) -> str:
         text = text[: max_characters - 1] + "…"
     known = _known_characters()
     codes = [letter if ord(letter) in known else ascii(letter)[1:-1] for letter in text]
-    return "".join(codes).replace("$", r"\$")  # a pair of them would begin a formula
+    return "".join(codes).replace("$", r"\$")  # matplotlib would read a pair of them as a formula
 
 
 @cache

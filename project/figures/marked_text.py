@@ -1,4 +1,4 @@
-"""Texts with stretches marked in them, as a page and as plain text."""
+"""Texts with marked stretches, as an HTML page and as plain text."""
 
 import html
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ mark sub { color: var(--muted); font-size: 11px; margin-left: 4px; vertical-alig
 
 
 def as_page(figure: MarkedText) -> str:
-    """Write a page of its own, light or dark as the reader prefers."""
+    """Return an HTML page of marked texts, light or dark as the reader prefers."""
     legend = "".join(
         f'<mark class="{own}">{html.escape(words)} {figure.counts.get(own, 0):,}</mark>'
         for own, (words, *_) in figure.outcomes.items()
@@ -37,7 +37,7 @@ def as_page(figure: MarkedText) -> str:
 
 
 def as_text(figure: MarkedText) -> str:
-    """Write the same texts for a terminal: `[text TYPE]` is right, of others their outcome is added."""
+    """Return marked texts for a terminal: `[text TYPE]` is right, other outcomes are named."""
     blocks = []
     for line in figure.lines:
         lines = [f"# {line.heading}"]
@@ -76,7 +76,7 @@ def _layers(marks: Sequence[Mark]) -> list[list[Mark]]:
 
 
 def _pieces(text: str, marks: Sequence[Mark]) -> Iterator[tuple[str, Mark | None]]:
-    """The text in pieces, marked and not, long stretches without a mark shortened."""
+    """Yield the text in pieces with their marks; long stretches without a mark are shortened."""
     place = 0
     for mark in (*marks, None):
         between = text[place : mark.start if mark else len(text)]

@@ -1,4 +1,4 @@
-"""The figures of a run: what people would rather look at than read."""
+"""Draws the figures of a run."""
 
 import logging
 from pathlib import Path
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def write_figures(data: DataModule, model: TaskModule, predictions: pa.Table, series: Series, directory: Path) -> None:
-    """Draw learning curves, lengths of the training examples, and what the task shows of its test.
+    """Draw learning curves, lengths of the training examples, and the figures of the task's test.
 
     Args:
         series: (step, value) pairs of each metric of the run.
@@ -26,11 +26,11 @@ def write_figures(data: DataModule, model: TaskModule, predictions: pa.Table, se
     for figure in model.figures(columns, data.rows("test").row):
         try:
             draw(figure, directory)
-        except Exception:  # of a kind or value that another's task brings: the run is trained and tested
+        except Exception:  # of a type or value from a user's task: the run is trained and tested, and stays valid
             log.exception("the figure %s is left out: it cannot be drawn", figure.name)
     lengths = data.lengths(data.rows("train"))
     lengths = lengths if lengths.ndim == 1 else lengths.sum(1)
-    if len(np.unique(lengths)) > 1:  # images are of one size
+    if len(np.unique(lengths)) > 1:  # of equal lengths, as of images, a histogram shows nothing
         length_histogram(lengths.tolist(), folder / "lengths.png", unit=data.length_unit)
     lower = {f"val/{name}" for name, score in model.scores().items() if not score.higher_is_better}
     learning_curves(series, folder / "learning_curves.png", {"val/loss", *lower})

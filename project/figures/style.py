@@ -1,4 +1,4 @@
-"""How the HTML page of a comparison looks."""
+"""The style of HTML pages: comparisons and marked texts."""
 
 STYLE = """
 :root {

@@ -152,7 +152,7 @@ def test_a_schedule_that_falls_needs_an_end() -> None:
     for config in (OptimConfig(schedule=name, warmup_fraction=0) for name in get_args(ScheduleName)[2:]):
         assert build_schedule(optimizer(), config, math.inf).get_last_lr() == [1.0]
     gradual = OptimConfig(schedule="constant", warmup_fraction=0, unfreeze_fraction=0.1)
-    with pytest.raises(ConfigError, match=r"unfreeze_fraction=0\.1 is a share of all steps"):
+    with pytest.raises(ConfigError, match=r"unfreeze_fraction=0\.1 is a fraction of all steps"):
         build_schedule(optimizer(), gradual, math.inf)
 
 

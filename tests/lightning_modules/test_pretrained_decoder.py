@@ -235,7 +235,7 @@ def test_an_export_of_all_weights_is_the_network(tmp_path: Path) -> None:
 def test_rows_beyond_the_tokenizer_are_scored_as_transformers_does(tmp_path: Path) -> None:
     folder = written(tmp_path, "llama", num_tokens=16)
     assert built(folder)(rows()).shape == (3, 12, 16)
-    message = r"the data's tokenizer numbers 17 tokens, but '.*' has vectors for 16\. Name the checkpoint's own"
+    message = r"the data's tokenizer has 17 tokens, but '.*' has vectors for 16\. Name the checkpoint's own"
     with pytest.raises(ConfigError, match=message):
         PretrainedDecoderConfig(checkpoint=folder).build(17)
 

@@ -267,7 +267,7 @@ def test_a_folder_that_is_no_export_is_refused(tmp_path: Path) -> None:
     export(stored(tmp_path), tmp_path / "out", "safetensors")
     description = json.loads((tmp_path / "out" / "lightrail.json").read_text("utf-8"))
     for task, message in (
-        ("pathlib.Path", "which is not to be had here"),
+        ("pathlib.Path", "which cannot be imported"),
         ("lightrail.lightning_modules.x.Y", "version of lightr"),
     ):
         (tmp_path / "out" / "lightrail.json").write_text(json.dumps({**description, "task": task}))

@@ -1,4 +1,4 @@
-"""What says which token comes next, whichever network does it.
+"""The interface of decoders: networks that score the next token.
 
 Shapes: B rows, T positions, N kept positions, V tokens.
 """
@@ -10,9 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 from lightrail.lightning_modules.networks.decoders.documents import document_positions
 from lightrail.project.basics.annotations import Ranged
 from lightrail.project.basics.errors import ConfigError
@@ -22,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class Decoder(nn.Module, ABC):
-    """A network in which a position sees itself and what comes before it."""
+    """A network in which a position sees itself and the positions before it."""
 
     config: "DecoderConfig"
-    """Settings that build this network again; a checkpoint then brings the weights."""
+    """Settings that rebuild this network; a checkpoint then provides the weights."""
     num_tokens: int
-    """V, what a tokenizer may number."""
+    """V, the number of tokens that a tokenizer may have."""
     max_length: int | None
-    """Most positions of a document, None where the network can number any."""
+    """Most positions of a document; None: no limit."""
 
     @abstractmethod
     def forward(
@@ -40,32 +37,30 @@ class Decoder(nn.Module, ABC):
         keep: Tensor | None = None,
         cache: Any = None,
     ) -> Tensor:
-        """Give the scores of each token as the next one.
+        """Return the scores of each token as the next one.
 
         Args:
-            input_ids: token numbers, [B, T]. Padding comes last and needs no mask: no token sees what follows it.
+            input_ids: token ids, [B, T]. Padding comes last and needs no mask: no token sees what follows it.
             document_ids: where a row holds several documents, the number of each position's document, [B, T]; equal
                 numbers stand side by side. No position sees another document, and each document begins at position 0:
                 the scores are those that it gets alone. None: a row is one document.
-            keep: positions whose scores are wanted, [B, T]. None: all.
-            cache: what `start_cache` gave, which then holds the positions so far: `input_ids` goes on behind them. A
-                row is one document then.
+            keep: positions whose scores are returned, [B, T] bool. None: all.
+            cache: the result of `start_cache`: it holds the positions so far, which `input_ids` continues. A row is one
+                document then.
 
         Returns: logits, [B, T, V], or [N, V] for kept positions, row by row.
         """
 
     @abstractmethod
     def start_cache(self) -> Any:
-        """Give an empty cache of keys and values; `forward` fills it."""
+        """Return an empty cache of keys and values; `forward` fills it."""
 
     @abstractmethod
     def to_transformers(self) -> "PreTrainedModel":
-        """Give the same network as a plain causal language model of transformers, with weights of its own and the
-        same scores. This one stays as it is.
-        """
+        """Return the same network as a causal language model of transformers, with a copy of the weights."""
 
     def check_length(self, input_ids: Tensor, document_ids: Tensor | None, num_read: int) -> None:
-        """Refuse more positions than the network can number; `num_read` of a row were read before.
+        """Refuse more positions than the network has; `num_read` of a row were read before.
 
         Raises: ConfigError naming both numbers.
         """
@@ -84,7 +79,7 @@ class Decoder(nn.Module, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig(Ranged, ABC):
-    """Which decoder, and its size."""
+    """The network that scores the next token, and its size."""
 
     is_compiled: bool = False
     """Train with torch.compile, which needs a C++ compiler on a CPU: steps are faster after half a minute or more of
@@ -92,25 +87,25 @@ class DecoderConfig(Ranged, ABC):
 
     @abstractmethod
     def build(self, num_tokens: int) -> Decoder:
-        """Make the network for the tokens 0 to `num_tokens` - 1.
+        """Build the network for the token ids 0 to `num_tokens` - 1.
 
         Raises: ConfigError when a setting is out of range or names what cannot be read.
         """
 
 
 class TokenCache:
-    """The tokens read so far, for networks that give no keys and values: everything is computed again from these."""
+    """The tokens read so far, for networks without keys and values: everything is computed again from these."""
 
     def __init__(self) -> None:
         self.input_ids: Tensor | None = None
 
     def extend(self, input_ids: Tensor) -> Tensor:
-        """Add the newest tokens, [B, T], and give all, [B, S]."""
+        """Append the newest tokens, [B, T], and return all, [B, S]."""
         self.input_ids = input_ids if self.input_ids is None else torch.cat([self.input_ids, input_ids], dim=1)
         return self.input_ids
 
 
 def filled(model: "PreTrainedModel", weights: dict[str, Tensor], decoder: Decoder) -> "PreTrainedModel":
-    """A network of transformers with the weights of ours, ready to answer on the same device."""
+    """Return a network of transformers with the weights of ours, in evaluation mode on the same device."""
     model.load_state_dict(weights)
     return model.to(next(decoder.parameters()).device).eval()

@@ -1,4 +1,4 @@
-"""Several documents side by side in one row: where each begins, and who may see whom.
+"""Several documents in one row: the start of each, and the mask that separates them.
 
 Shapes: B rows, T positions.
 """
@@ -20,8 +20,10 @@ def document_positions(document_ids: Tensor) -> Tensor:
 
 
 def document_mask(document_ids: Tensor) -> Tensor:
-    """Let each position see its own document up to itself: [B, T] to [B, 1, T, T], true where the second of two
-    positions is seen by the first.
+    """Return the causal mask within documents, [B, T] to [B, 1, T, T]: true where a row's position sees a column's.
+
+    >>> document_mask(torch.tensor([[4, 4, 7]])).int().tolist()
+    [[[[1, 0, 0], [1, 1, 0], [0, 0, 1]]]]
     """
     is_same = document_ids[:, None, :, None] == document_ids[:, None, None, :]
     return is_same.tril_()

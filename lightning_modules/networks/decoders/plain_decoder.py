@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _SCALE = 0.02
-"""Standard deviation of fresh weights."""
+"""Standard deviation of fresh weights, as in GPT-2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +36,12 @@ class PlainDecoderConfig(DecoderConfig):
     hidden_factor: PositiveInt = 4
     """Width of a layer's hidden layer, in widths."""
     dropout: ShareBelowOne = 0.0
-    """Share of embeddings, attention, hidden states and what each branch of a layer adds that is zeroed in training, in
-    [0, 1)."""
+    """Fraction of embeddings, attention, hidden states and each layer branch's output zeroed in training, in [0, 1)."""
     max_length: PositiveInt = 1024
     """Most tokens of a document: each of these positions has a vector of its own."""
 
     def build(self, num_tokens: int) -> "PlainDecoder":
+        """Build the network. Raises: ConfigError when `width` is no multiple of `num_heads`."""
         if self.width % self.num_heads:
             raise ConfigError(f"decoder.width is {self.width}. Give a multiple of {self.num_heads}.")
         return PlainDecoder(num_tokens, self)
@@ -80,6 +80,7 @@ class PlainDecoder(Decoder):
         keep: Tensor | None = None,
         cache: TokenCache | None = None,
     ) -> Tensor:
+        """Score the next token; see `Decoder.forward`."""
         num_new = input_ids.shape[1]
         if cache is not None:
             input_ids = cache.extend(input_ids)
@@ -96,15 +97,15 @@ class PlainDecoder(Decoder):
         return F.linear(states if keep is None else states[keep], self.tokens.weight)
 
     def start_cache(self) -> TokenCache:
-        """PyTorch's layers give no keys and values: the cache holds the tokens, and all are computed again."""
+        """Return a cache of tokens: PyTorch's layers expose no keys and values, so all are computed again."""
         return TokenCache()
 
     def to_transformers(self) -> "PreTrainedModel":
-
+        """Return the same network as transformers' GPT-2."""
         return to_gpt2(self)
 
     def _start_weights(self) -> None:
-        """As GPT-2 begins; `nn.TransformerEncoder` would begin with the same weights in each layer."""
+        """Draw weights as GPT-2 does; `nn.TransformerEncoder` would start each layer with the same ones."""
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
                 is_added = name.endswith(("out_proj.weight", "linear2.weight"))
@@ -114,7 +115,7 @@ class PlainDecoder(Decoder):
 
 
 def to_gpt2(decoder: PlainDecoder) -> "PreTrainedModel":
-    """Restate the textbook's decoder as transformers' GPT-2, whose linear layers hold their matrices transposed."""
+    """Return a plain decoder as transformers' GPT-2, whose linear layers store their matrices transposed."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = decoder.config

@@ -13,11 +13,7 @@ from torch import Tensor, nn
 from lightrail.lightning_modules.networks.adapters import LoraConfig, add_adapters, merge_adapters
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig, TokenCache
 from lightrail.lightning_modules.networks.decoders.probing import PackedArguments, is_causal, takes
-from lightrail.lightning_modules.networks.loading import (
-    from_architecture,
-    from_checkpoint,
-    switch_checkpointing,
-)
+from lightrail.lightning_modules.networks.loading import from_architecture, from_checkpoint, switch_checkpointing
 from lightrail.project.basics.annotations import ShareBelowOne
 from lightrail.project.basics.did_you_mean import nearest
 from lightrail.project.basics.errors import ConfigError
@@ -40,7 +36,7 @@ class PretrainedDecoderConfig(DecoderConfig):
     """File of the checkpoint in llama.cpp's format to take the weights from; needs the package gguf. null: the
     checkpoint's safetensors."""
     dropout: ShareBelowOne | None = None
-    """Dropout of hidden states and attention, in [0, 1). null: as the checkpoint says."""
+    """Dropout of hidden states and attention, in [0, 1). null: that of the checkpoint."""
     lora: LoraConfig | None = None
     """Train low-rank adapters beside the pretrained weights, which stay as they are. null: train all weights."""
     gradient_checkpointing: bool = False
@@ -51,6 +47,7 @@ class PretrainedDecoderConfig(DecoderConfig):
     the original files, and its weights come from the checkpoint. Leave it out."""
 
     def build(self, num_tokens: int) -> "PretrainedDecoder":
+        """Load the network. Raises: ConfigError when it cannot be loaded or lacks vectors for some token."""
         model = self._load()
         _check_vocabulary(model, num_tokens, self.checkpoint)
         if self.lora is not None:
@@ -81,18 +78,19 @@ class ArchitectureConfig(DecoderConfig):
     """Any causal language model of transformers, with fresh weights."""
 
     model_type: str
-    """What transformers calls the architecture, such as gpt2, llama, qwen3 or mamba."""
+    """Name of the architecture in transformers, such as gpt2, llama, qwen3 or mamba."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Settings of the architecture by the names of its configuration class, such as num_hidden_layers. The size of the
     vocabulary comes from the data."""
 
     def build(self, num_tokens: int) -> "PretrainedDecoder":
+        """Build the network with fresh weights. Raises: ConfigError for settings that it does not accept."""
         from huggingface_hub.errors import StrictDataclassError
         from transformers import AutoModelForCausalLM
 
         _check_settings(self.model_type, self.settings)
-        # Tokens are numbered by the data: the architecture's own number for padding would be a word's, whose vector
-        # would never be trained.
+        # Token ids come from the data: the architecture's own id of padding would be a word's, whose vector would
+        # never be trained.
         special = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))
         architecture = {"model_type": self.model_type, "vocab_size": num_tokens, **special, **self.settings}
         try:
@@ -114,8 +112,8 @@ class ArchitectureConfig(DecoderConfig):
 class PretrainedDecoder(Decoder):
     """Wraps `transformers.AutoModelForCausalLM`.
 
-    The scores are the network's own, one for each row of its output matrix: these may be more than the tokenizer
-    numbers, and what they have of the probability counts, so that a perplexity is the one transformers gives.
+    The scores are the network's own, one for each row of its output matrix: these may be more than the tokenizer has,
+    and their probability counts, so that a perplexity equals that of transformers.
     """
 
     def __init__(
@@ -127,7 +125,7 @@ class PretrainedDecoder(Decoder):
         self.model = model.train()
         self.not_cached = {"use_cache": False} if takes(model, "use_cache") else {}
         self.packed_arguments: PackedArguments | None = None
-        """Found out when first there are several documents in a row."""
+        """Determined with the first row of several documents."""
 
     def forward(
         self,
@@ -137,6 +135,7 @@ class PretrainedDecoder(Decoder):
         keep: Tensor | None = None,
         cache: Any = None,
     ) -> Tensor:
+        """Score the next token; see `Decoder.forward`."""
         arguments: dict[str, Any] = self.not_cached
         num_new, num_read = input_ids.shape[1], 0
         if isinstance(cache, TokenCache):
@@ -152,13 +151,13 @@ class PretrainedDecoder(Decoder):
         return self._kept(input_ids, keep, num_new, arguments)
 
     def start_cache(self) -> Any:
-        """Give transformers' own cache; for a network without one, the tokens, which are computed again."""
+        """Return transformers' own cache; for a network without one, a cache of tokens."""
         from transformers import DynamicCache
 
         return DynamicCache(config=self.model.config) if takes(self.model, "past_key_values") else TokenCache()
 
     def to_transformers(self) -> "PreTrainedModel":
-        """Give a copy of the network, with adapters merged into its weights."""
+        """Return a copy of the network, with adapters merged into its weights."""
         model = copy.deepcopy(self.model)
         if getattr(self.config, "gradient_checkpointing", False):
             switch_checkpointing(model, "disable")
@@ -178,7 +177,7 @@ class PretrainedDecoder(Decoder):
         return self.packed_arguments(document_ids)
 
     def _kept(self, input_ids: Tensor, keep: Tensor, num_new: int, arguments: dict[str, Any]) -> Tensor:
-        """Choose before the output matrix, whichever network it is of: the scores of all positions need much memory."""
+        """Select positions before the output matrix: the scores of all positions need much memory."""
 
         def choose(_: nn.Module, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return (states[0][:, -num_new:][keep], *states[1:])  # [N, D]
@@ -197,7 +196,7 @@ def _check_vocabulary(model: "PreTrainedModel", num_tokens: int, checkpoint: str
     size = model.get_input_embeddings().num_embeddings
     if num_tokens > size:
         raise ConfigError(
-            f"the data's tokenizer numbers {num_tokens} tokens, but {checkpoint!r} has vectors for {size}. "
+            f"the data's tokenizer has {num_tokens} tokens, but {checkpoint!r} has vectors for {size}. "
             "Name the checkpoint's own tokenizer in data.tokenizer."
         )
 

@@ -1,8 +1,8 @@
-"""What a causal language model of transformers does with several documents in a row is found out by trying.
+"""Tests of a causal language model of transformers: whether it is causal, and how it separates documents in a row.
 
-There are two ways to tell it: positions that start again at each document, from which most networks work out themselves
-who may see whom (their sliding windows included); and a mask. A network that takes neither is refused, for its scores
-would depend on what stands beside a document.
+There are two ways to separate them: positions that restart at each document, from which most networks derive what each
+position may see (their sliding windows included); and a mask. A network that takes neither is refused, for its scores
+would depend on the other documents of the row.
 """
 
 import inspect
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _SEES = 1e-5
-"""Share of the largest score by which scores may change with what should not be seen. The sums are done in the same
-order each time: what is not seen changes nothing at all, but for networks that sort tokens by their experts."""
+"""Fraction of the largest score by which scores may change with what should not be seen. Sums are computed in the same
+order each time: what is not seen changes nothing at all, except in networks that sort tokens by their experts."""
 _DIFFERS = 5e-3
-"""The same for one document packed and alone, which is computed in another order."""
+"""That fraction for a document packed and alone, which are computed in different orders."""
 
 
 def takes(model: "PreTrainedModel", argument: str) -> bool:
-    """Whether `forward` has such an argument."""
+    """Return whether `forward` has such an argument."""
     return argument in inspect.signature(model.forward).parameters
 
 
 def is_causal(model: "PreTrainedModel") -> bool:
-    """Whether no position sees what follows it."""
+    """Return whether no position sees what follows it, found out by changing what follows."""
     ids = _tokens(model)
     other = ids.clone()
     other[:, 3:] = ids[:, 3:].flip(1)
@@ -43,7 +43,7 @@ def is_causal(model: "PreTrainedModel") -> bool:
 
 
 class PackedArguments:
-    """The arguments by which a network keeps the documents of a row apart.
+    """The arguments of `forward` that separate the documents of a row, found by trying.
 
     Raises: ValueError when there are none.
     """
@@ -84,7 +84,7 @@ class PackedArguments:
 
 
 def _tokens(model: "PreTrainedModel") -> Tensor:
-    """Six different tokens, [1, 6], none of them the last of the table, where padding often is."""
+    """Return six different token ids, [1, 6], none of them the last of the table, where padding often is."""
     size: int = model.get_input_embeddings().num_embeddings
     return torch.arange(1, 7, device=model.device)[None] * max(1, size // 7) % size
 
@@ -102,7 +102,7 @@ def _distance(first: Tensor, second: Tensor) -> float:
 
 @contextmanager
 def _undisturbed(model: "PreTrainedModel") -> Iterator[None]:
-    """Try a network as it is in evaluation, in full precision, and leave it as it was."""
+    """Run a network in evaluation mode and full precision, and restore its modes."""
     modes = [(part, part.training) for part in model.modules()]
     model.eval()
     try:

@@ -43,12 +43,12 @@ class TransformerDecoderConfig(DecoderConfig):
     num_heads: PositiveInt = 4
     """Attention heads."""
     num_key_value_heads: PositiveInt | None = None
-    """Heads of keys and values, which divide `num_heads`: fewer make generation faster. null: as many."""
+    """Heads of keys and values, which divide `num_heads`: fewer make generation faster. null: `num_heads`."""
     hidden_width: PositiveInt | None = None
     """Width of a block's gated hidden layer. null: 8/3 x `width`, which has as many weights as an ungated layer of 4 x
     `width`, rounded to a multiple of 16."""
     dropout: ShareBelowOne = 0.0
-    """Share of embeddings and of what each branch of a block adds that is zeroed in training, in [0, 1)."""
+    """Fraction of embeddings and of each block branch's output zeroed in training, in [0, 1)."""
     rope_theta: Annotated[float, Gt(1)] = 10000.0
     """Base of the rotary positions' wavelengths, above 1; longer texts want a larger one."""
     is_tied: bool = True
@@ -57,6 +57,7 @@ class TransformerDecoderConfig(DecoderConfig):
     """Most tokens of a document; more are refused. null: any number."""
 
     def build(self, num_tokens: int) -> "TransformerDecoder":
+        """Build the network. Raises: ConfigError when `num_heads` does not fit the other sizes."""
         if self.width % (2 * self.num_heads):
             raise ConfigError(
                 f"decoder.width is {self.width}. Give a multiple of 2 x num_heads = {2 * self.num_heads}."
@@ -69,12 +70,12 @@ class TransformerDecoderConfig(DecoderConfig):
         return TransformerDecoder(num_tokens, self)
 
     def hidden_size(self) -> int:
-        """Width of a block's hidden layer."""
+        """Return the width of a block's hidden layer."""
         return self.hidden_width or max(1, round(self.width / 6)) * 16
 
 
 class TransformerDecoder(Decoder):
-    """Embeds tokens, lets each position attend to itself and those before it, and scores what comes next."""
+    """Embeds tokens, lets each position attend to itself and those before it, and scores the next token."""
 
     config: TransformerDecoderConfig
 
@@ -97,6 +98,7 @@ class TransformerDecoder(Decoder):
         keep: Tensor | None = None,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
+        """Score the next token; see `Decoder.forward`."""
         num_read = 0 if cache is None else cache.length
         self.check_length(input_ids, document_ids, num_read)
         if document_ids is None:
@@ -113,14 +115,15 @@ class TransformerDecoder(Decoder):
         return F.linear(states, self.embedding.weight if self.output is None else self.output.weight)
 
     def start_cache(self) -> KeyValueCache:
+        """Return an empty cache of each block's keys and values."""
         return KeyValueCache(self.config.depth)
 
     def to_transformers(self) -> "PreTrainedModel":
-
+        """Return the same network as transformers' Llama."""
         return to_llama(self)
 
     def _start_weights(self) -> None:
-        """As GPT-2 begins: what a block adds is smaller the more blocks add.
+        """Draw weights as GPT-2 does: the more blocks add to the states, the smaller is what each adds.
 
         Source: A. Radford et al. (2019), "Language Models are Unsupervised Multitask Learners", section 2.3.
         """
@@ -154,6 +157,7 @@ class DecoderBlock(nn.Module):
         is_causal: bool,
         cache: BlockCache | None,
     ) -> Tensor:
+        """Add attention and hidden layer to states, [B, T, D] to the same; see `SelfAttention.forward`."""
         attended = self.attention(self.attention_norm(states), tables, mask, is_causal, cache)
         states = states + self.dropout(attended)
         gate, hidden = self.gate_and_hidden(self.hidden_norm(states)).chunk(2, dim=-1)
@@ -162,18 +166,18 @@ class DecoderBlock(nn.Module):
 
 
 def _mask_behind(num_read: int, positions: Tensor) -> Tensor | None:
-    """What each new position sees of those read before and of the new ones, [T, S]; None where a mask says nothing."""
+    """Return what each new position sees of all positions so far, [T, S]; None where it needs no mask."""
     if num_read == 0 or len(positions) == 1:
         return None
     return torch.arange(num_read + len(positions), device=positions.device) <= positions[:, None]
 
 
 _LENGTH_IF_ANY = 2048
-"""Most positions that an exported network claims where ours claims none; rotary positions need no table."""
+"""Most positions stated by an exported network where ours states none; rotary positions need no table."""
 
 
 def to_llama(decoder: TransformerDecoder) -> "PreTrainedModel":
-    """Restate a Transformer decoder as transformers' Llama."""
+    """Return a Transformer decoder as transformers' Llama."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = decoder.config

@@ -24,16 +24,17 @@ class TextCnnConfig(FromScratchConfig):
     width: PositiveInt = 192
     """Size of an embedded token, which is what the filters read."""
     filter_widths: Annotated[list[PositiveInt], MinLen(1)] = field(default_factory=lambda: [3, 4, 5])
-    """How many neighbouring tokens a filter reads, once for each kind of filter; at least 1 each."""
+    """Number of neighbouring tokens that a filter reads, one for each group of filters; at least 1 each."""
     num_filters: PositiveInt = 100
     """Filters of each width, at least 1."""
 
     def build(self, vocabulary: Sequence[str]) -> "TextCnnEncoder":
+        """Build the network for the tokens of a vocabulary; see `EncoderConfig.build`."""
         return TextCnnEncoder(vocabulary, self)
 
 
 class TextCnnEncoder(Encoder):
-    """Embeds tokens, and gives each position what filters of several widths answer around it.
+    """Embeds tokens, and concatenates at each position the outputs of filters of several widths around it.
 
     A filter of width W reads (W - 1) // 2 tokens before its position and W // 2 after it. Beyond the text it reads
     zeros, in the batch's padding as well, so that a text has the same states whatever it is batched with, and one
@@ -53,14 +54,15 @@ class TextCnnEncoder(Encoder):
         )
 
     def forward(self, input_ids: Tensor, is_token: Tensor, segment_ids: Tensor | None = None) -> Tensor:
+        """Encode tokens, [B, T] to [B, T, D]."""
         states = self.embedding(input_ids)  # [B, T, E]
         embedded = states.masked_fill(~is_token[..., None], 0.0).transpose(1, 2)  # [B, E, T]
-        answers = [
+        outputs = [
             filters(_padded(embedded, width)) for filters, width in zip(self.filters, self.filter_widths, strict=True)
         ]  # [B, F, T] each
-        return torch.cat(answers, dim=1).relu().transpose(1, 2)  # [B, T, D]
+        return torch.cat(outputs, dim=1).relu().transpose(1, 2)  # [B, T, D]
 
 
 def _padded(states: Tensor, filter_width: int) -> Tensor:
-    """Put zeros around the text, so that there are as many answers as positions; torch's own `same` warns of copies."""
+    """Pad with zeros, so that there are as many outputs as positions; torch's own `same` (2.13) warns of copies."""
     return F.pad(states, ((filter_width - 1) // 2, filter_width // 2))

@@ -1,4 +1,4 @@
-"""The input of networks: tokens, hashed n-grams and vectors trained elsewhere; and tokens left out in training.
+"""The input of networks from scratch: tokens, hashed n-grams and pretrained vectors; and token dropout.
 
 Shapes: B examples, T positions, D width, V tokens.
 """
@@ -20,12 +20,12 @@ from lightrail.project.basics.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class FromScratchConfig(EncoderConfig):
-    """What networks trained from scratch have in common: their input."""
+    """The input that networks trained from scratch have in common."""
 
     width: PositiveInt = 192
     """Size of a position's vector."""
     dropout: ShareBelowOne = 0.1
-    """Share of activations zeroed in training, in [0, 1)."""
+    """Fraction of activations zeroed in training, in [0, 1)."""
     ngram_orders: list[Annotated[int, Ge(2)]] = field(default_factory=list)
     """Lengths of the token n-grams whose hashed embeddings are added at the input; each of the n-grams of that
     length that contain a position counts. Empty: none."""
@@ -34,12 +34,12 @@ class FromScratchConfig(EncoderConfig):
     ngram_width: PositiveInt = 64
     """Size of an n-gram's embedding before it is projected to `width`."""
     ngram_dropout: ShareBelowOne = 0.1
-    """Share of n-gram embeddings left out in training, in [0, 1)."""
+    """Fraction of n-gram embeddings left out in training, in [0, 1)."""
     vectors: VectorsConfig | None = None
-    """Vectors of tokens that were trained elsewhere, as where training begins."""
+    """Pretrained vectors of tokens, from which training starts. null: none."""
 
     def check(self, vocabulary: Sequence[str]) -> None:
-        """Raises: ConfigError when there are no tokens to embed."""
+        """Check that there are tokens to embed. Raises: ConfigError when there are none."""
         if not vocabulary:
             raise ConfigError(
                 "encoder: a network from scratch needs the tokens of the training split, and a pretrained tokenizer "
@@ -47,13 +47,13 @@ class FromScratchConfig(EncoderConfig):
             )
 
     def loaded(self, size: int | None) -> Self:
-        """These settings once a checkpoint holds the vectors: their size is kept, their file is not asked for again."""
+        """Return these settings with the vectors' size in place of their file, as a checkpoint holds the vectors."""
         vectors = None if self.vectors is None else replace(self.vectors, path=None, size=size)
         return replace(self, vectors=vectors)
 
 
 class TokenEmbedding(nn.Module):
-    """Gives each position the sum of what its token, its n-grams and its pretrained vector say: [B, T] to [B, T, D]."""
+    """Adds up the vectors of each position's token, its n-grams and its pretrained vector, [B, T] to [B, T, D]."""
 
     def __init__(self, vocabulary: Sequence[str], config: FromScratchConfig) -> None:
         super().__init__()
@@ -67,6 +67,7 @@ class TokenEmbedding(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, input_ids: Tensor) -> Tensor:
+        """Embed token ids, [B, T] to [B, T, D]."""
         states: Tensor = self.tokens(input_ids)  # [B, T, D]
         if self.ngrams is not None:
             states = states + self.ngrams(input_ids)
@@ -77,11 +78,14 @@ class TokenEmbedding(nn.Module):
 
 
 def reverse_each(states: Tensor, lengths: Tensor) -> Tensor:
-    """Turn round the first `lengths` positions of each example and leave its padding where it is.
+    """Reverse the first `lengths` positions of each example and leave its padding where it is.
 
     Args:
         states: [B, T, ...].
         lengths: [B].
+
+    >>> reverse_each(torch.tensor([[1, 2, 3, 0]]), torch.tensor([3])).tolist()
+    [[3, 2, 1, 0]]
     """
     positions = torch.arange(states.shape[1], device=states.device)  # [T]
     mirrored = lengths[:, None] - 1 - positions  # [B, T]
@@ -90,12 +94,12 @@ def reverse_each(states: Tensor, lengths: Tensor) -> Tensor:
 
 
 class TokenDropout(nn.Module):
-    """Takes each token with a probability, in training only, for one that is not known.
+    """Hides each token with a probability, in training only.
 
     Args:
         share: that probability, in [0, 1).
-        has_unknown: whether number 1 is the unknown token, as in a vocabulary of ours. A pretrained network is kept
-            from looking at the token instead, except the first one, which often stands for the whole text.
+        has_unknown: whether id 1 is the unknown token, as in our vocabularies, which then replaces hidden ones. A
+            pretrained network masks the token instead, except the first one, which often represents the whole text.
 
     Source: M. Iyyer et al. (2015), "Deep Unordered Composition Rivals Syntactic Methods for Text Classification".
     """
@@ -106,7 +110,7 @@ class TokenDropout(nn.Module):
         self.share, self.has_unknown = share, has_unknown
 
     def forward(self, input_ids: Tensor, is_token: Tensor) -> tuple[Tensor, Tensor]:
-        """Give token numbers and where there are tokens, [N, T] each, with the dropped ones taken out."""
+        """Return token ids and where there are tokens, [N, T] each, with hidden ones taken out."""
         if not self.training or not self.share:
             return input_ids, is_token
         is_dropped = is_token & (torch.rand(input_ids.shape, device=input_ids.device) < self.share)

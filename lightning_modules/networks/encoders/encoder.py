@@ -1,4 +1,4 @@
-"""What turns token numbers into vectors, whichever network does it."""
+"""The interface of encoders: networks that turn token ids into vectors."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,34 +10,34 @@ from lightrail.project.basics.annotations import Ranged
 
 PADDING, UNKNOWN = 0, 1
 FIRST_TOKEN = 2
-"""Number of the first token of a vocabulary, after padding and unknown."""
+"""Id of the first token of a vocabulary, after padding and unknown."""
 
 
 class Encoder(nn.Module, ABC):
-    """A network that gives each position a vector."""
+    """A network that returns a vector for each position."""
 
     width: int
     """Size D of the vectors."""
     config: "EncoderConfig"
-    """Settings that build this network again; a checkpoint then brings the weights."""
+    """Settings that rebuild this network; a checkpoint then provides the weights."""
 
     @abstractmethod
     def forward(self, input_ids: Tensor, is_token: Tensor, segment_ids: Tensor | None = None) -> Tensor:
-        """Encode.
+        """Encode tokens.
 
         Args:
-            input_ids: token numbers, [B, T]; padding is 0 unless a tokenizer says otherwise.
+            input_ids: token ids, [B, T]; padding is 0 unless a pretrained tokenizer has another id for it.
             is_token: False at padding, which comes last, [B, T].
             segment_ids: 0 in the first text of a pair and 1 in the second, [B, T]; networks from scratch see the token
                 that separates the two instead.
 
-        Returns: [B, T, D]; rows of padding hold nothing of use.
+        Returns: [B, T, D]; rows of padding are undefined.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig(Ranged, ABC):
-    """Which encoder, and its size."""
+    """The network that encodes tokens, and its size."""
 
     is_compiled: bool = False
     """Train with torch.compile, which needs a C++ compiler on a CPU: steps are faster after half a minute or more of
@@ -45,7 +45,7 @@ class EncoderConfig(Ranged, ABC):
 
     @abstractmethod
     def build(self, vocabulary: Sequence[str]) -> Encoder:
-        """Make the network for the tokens of a vocabulary, numbered from `FIRST_TOKEN`.
+        """Build the network for the tokens of a vocabulary, numbered from `FIRST_TOKEN`.
 
-        Raises: ConfigError when settings do not go together or name what cannot be read.
+        Raises: ConfigError when settings contradict each other or name what cannot be read.
         """

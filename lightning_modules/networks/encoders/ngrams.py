@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class NgramSettings(Protocol):
-    """What `HashedNgrams` reads of an encoder's settings."""
+    """The settings of an encoder that `HashedNgrams` reads."""
 
     @property
     def width(self) -> int: ...
@@ -23,7 +23,7 @@ class NgramSettings(Protocol):
 
 
 class HashedNgrams(nn.Module):
-    """Adds up a vector for each n-gram that contains a position, looked up by hash: [B, T] to [B, T, D].
+    """Adds up a vector for each n-gram that contains a position, looked up by hash, [B, T] to [B, T, D].
 
     An n-gram of order 3 contains a position as its first, middle or last token; each case has a table of its own. The
     network need not learn from few examples what a table can simply hold. Positions beyond the text count as token 0,
@@ -44,6 +44,7 @@ class HashedNgrams(nn.Module):
         self.projection = nn.Linear(len(self.offsets) * settings.ngram_width, settings.width, bias=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:
+        """Embed the n-grams around each position, [B, T] to [B, T, D]."""
         vectors = [table(keys) for table, keys in zip(self.tables, self.buckets(input_ids), strict=True)]
         stacked = torch.stack(vectors, dim=2)  # [B, T, N, W]
         if self.training and self.dropout:  # whole n-grams, so that none is relied on alone
@@ -53,7 +54,7 @@ class HashedNgrams(nn.Module):
         return projected
 
     def buckets(self, input_ids: Tensor) -> list[Tensor]:
-        """The table row of each n-gram at each position, one [B, T] for each table."""
+        """Return the table row of each n-gram at each position, one [B, T] for each table."""
         reach = max(max(-window[0], window[-1]) for window in self.offsets)
         padded = F.pad(input_ids, (reach, reach))
         length = input_ids.shape[1]
@@ -64,7 +65,7 @@ class HashedNgrams(nn.Module):
 
 
 def hashed(tokens: list[Tensor], num_buckets: int) -> Tensor:
-    """Hash token numbers to [0, num_buckets): FNV-like mixing in 64-bit integers, the same on every device."""
+    """Hash token ids to [0, num_buckets): FNV-like mixing in 64-bit integers, the same on every device."""
     key = torch.zeros_like(tokens[0])
     for token in tokens:
         key = ((key ^ token) * 0x9E3779B1 + 0x7F4A7C15) & 0x7FFFFFFFFFFF

@@ -1,4 +1,4 @@
-"""One vector for a text out of one for each of its positions.
+"""Pooling: one vector for a text from those of its positions.
 
 Shapes: N texts, T positions, D width.
 """
@@ -15,16 +15,18 @@ PoolingName = Literal["mean", "first", "max", "attention"]
 
 
 class Pooling(nn.Module, ABC):
-    """Summarises states [N, T, D] as [N, D]; padding counts for nothing."""
+    """Pools the states of each text; padding does not count."""
 
     @abstractmethod
-    def forward(self, states: Tensor, is_token: Tensor) -> Tensor: ...
+    def forward(self, states: Tensor, is_token: Tensor) -> Tensor:
+        """Pool states [N, T, D], where `is_token` [N, T] is true, to [N, D]."""
 
 
 class MeanPooling(Pooling):
     """The mean over positions."""
 
     def forward(self, states: Tensor, is_token: Tensor) -> Tensor:
+        """Average the states of tokens, [N, T, D] to [N, D]."""
         weights = is_token.to(states.dtype)[..., None]  # [N, T, 1]
         return (states * weights).sum(1) / weights.sum(1)
 
@@ -33,6 +35,7 @@ class FirstPooling(Pooling):
     """The first position, where BERT's tokenizers put [CLS]."""
 
     def forward(self, states: Tensor, is_token: Tensor) -> Tensor:
+        """Return the first state, [N, T, D] to [N, D]."""
         return states[:, 0]
 
 
@@ -40,6 +43,7 @@ class MaxPooling(Pooling):
     """The largest value of each component, as in a TextCNN."""
 
     def forward(self, states: Tensor, is_token: Tensor) -> Tensor:
+        """Return the largest values over tokens, [N, T, D] to [N, D]."""
         return states.masked_fill(~is_token[..., None], torch.finfo(states.dtype).min).amax(1)
 
 
@@ -55,14 +59,15 @@ class AttentionPooling(Pooling):
         self.score = nn.Linear(width, 1, bias=False)
 
     def forward(self, states: Tensor, is_token: Tensor) -> Tensor:
+        """Average the states of tokens by learned weights, [N, T, D] to [N, D]."""
         scores = at_least_float32(self.score(torch.tanh(self.hidden(states))).squeeze(-1))  # [N, T]
         weights = scores.masked_fill(~is_token, -torch.inf).softmax(-1)
         return torch.einsum("nt,ntd->nd", weights.to(states.dtype), states)
 
 
 def build_pooling(name: PoolingName, width: int) -> Pooling:
-    """Make the pooling of that name for states of a width."""
+    """Build the pooling of that name for states of a width."""
     if name == "attention":
         return AttentionPooling(width)
-    kinds: dict[str, type[Pooling]] = {"mean": MeanPooling, "first": FirstPooling, "max": MaxPooling}
-    return kinds[name]()
+    types: dict[str, type[Pooling]] = {"mean": MeanPooling, "first": FirstPooling, "max": MaxPooling}
+    return types[name]()

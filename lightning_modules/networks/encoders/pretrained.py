@@ -1,4 +1,4 @@
-"""Any encoder of the Hugging Face hub, or a folder that transformers wrote."""
+"""Pretrained encoders of the Hugging Face hub, or from a folder that transformers wrote."""
 
 import inspect
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class PretrainedConfig(EncoderConfig):
     revision: str | None = None
     """Branch, tag or commit on the hub; a commit makes the run reproducible."""
     dropout: ShareBelowOne | None = None
-    """Dropout of hidden states and attention, in [0, 1). null: as the checkpoint says."""
+    """Dropout of hidden states and attention, in [0, 1). null: that of the checkpoint."""
     lora: LoraConfig | None = None
     """Train low-rank adapters beside the pretrained weights, which stay as they are. null: train all weights."""
     architecture: dict[str, Any] | None = None
@@ -33,6 +33,7 @@ class PretrainedConfig(EncoderConfig):
     the original files, and its weights come from the checkpoint. Leave it out."""
 
     def build(self, vocabulary: Sequence[str]) -> "PretrainedEncoder":
+        """Load the encoder. Raises: ConfigError when it cannot be loaded or has no dropout to set."""
         return PretrainedEncoder(self)
 
 
@@ -45,7 +46,7 @@ class PretrainedEncoder(Encoder):
         super().__init__()
         model = self._load(config)
         if getattr(model, "pooler", None) is not None:
-            model.pooler = None  # we pool ourselves; weights without a gradient would stop DDP
+            model.pooler = None  # our own pooling replaces it; weights without a gradient would stop DDP
         self.model = model.train()
         self.width = int(model.config.hidden_size)
         self.config = replace(config, architecture=model.config.to_diff_dict())
@@ -55,6 +56,7 @@ class PretrainedEncoder(Encoder):
             add_adapters(model, config.lora, section="encoder")
 
     def forward(self, input_ids: Tensor, is_token: Tensor, segment_ids: Tensor | None = None) -> Tensor:
+        """Encode tokens, [B, T] to the last hidden states, [B, T, D]."""
         more = {"token_type_ids": segment_ids} if segment_ids is not None and self.tells_segments_apart else {}
         states: Tensor = self.model(input_ids=input_ids, attention_mask=is_token.long(), **more).last_hidden_state
         return states  # [B, T, D]

@@ -27,6 +27,7 @@ class LstmConfig(FromScratchConfig):
     """Number of layers, at least 1."""
 
     def build(self, vocabulary: Sequence[str]) -> "LstmEncoder":
+        """Build the network for the tokens of a vocabulary; see `EncoderConfig.build`."""
         return LstmEncoder(vocabulary, self)
 
 
@@ -41,6 +42,7 @@ class LstmEncoder(Encoder):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, input_ids: Tensor, is_token: Tensor, segment_ids: Tensor | None = None) -> Tensor:
+        """Encode tokens, [B, T] to [B, T, D]."""
         states: Tensor = self.embedding(input_ids)  # [B, T, D]
         lengths = is_token.sum(1)
         for layer in self.layers:
@@ -49,10 +51,10 @@ class LstmEncoder(Encoder):
 
 
 class LstmLayer(nn.Module):
-    """One LSTM a direction: [B, T, D] to [B, T, D].
+    """A bidirectional LSTM layer, [B, T, D] to [B, T, D].
 
-    The second reads each example turned round within its own length, so that padding comes last for both and reaches
-    no state of a token. Padded tensors are several times faster on a CPU than packed sequences, which oneDNN refuses.
+    The second direction reads each example reversed within its own length: padding comes last for both and reaches no
+    state of a token. Padded tensors are several times faster on a CPU than packed sequences, which oneDNN refuses.
     """
 
     def __init__(self, width: int) -> None:
@@ -61,6 +63,7 @@ class LstmLayer(nn.Module):
         self.leftward = nn.LSTM(width, width // 2, batch_first=True)
 
     def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """Read states, [B, T, D], in both directions; `lengths`, [B], are without padding."""
         right = run_lstm(self.rightward, states)  # [B, T, D / 2]
         left = run_lstm(self.leftward, reverse_each(states, lengths))
         return torch.cat([right, reverse_each(left, lengths)], dim=-1)

@@ -31,6 +31,7 @@ class TransformerConfig(FromScratchConfig):
     """Width of a block's hidden layer, in widths."""
 
     def build(self, vocabulary: Sequence[str]) -> "TransformerEncoder":
+        """Build the network. Raises: ConfigError when `width` is no multiple of 2 x `num_heads`."""
         if self.width % (2 * self.num_heads):
             raise ConfigError(
                 f"encoder.width is {self.width}. Give a multiple of 2 x num_heads = {2 * self.num_heads}."
@@ -39,7 +40,7 @@ class TransformerConfig(FromScratchConfig):
 
 
 class TransformerEncoder(Encoder):
-    """Embeds tokens, adds what their neighbours' n-grams say, and lets all positions attend to each other."""
+    """Embeds tokens with their n-grams, and lets all positions attend to each other."""
 
     def __init__(self, vocabulary: Sequence[str], config: TransformerConfig) -> None:
         super().__init__()
@@ -50,6 +51,7 @@ class TransformerEncoder(Encoder):
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, input_ids: Tensor, is_token: Tensor, segment_ids: Tensor | None = None) -> Tensor:
+        """Encode tokens, [B, T] to [B, T, D]."""
         states = self.embedding(input_ids)  # [B, T, D]
         rotation = rotary_angles(torch.arange(input_ids.shape[1], device=states.device), self.head_width)
         mask = attention_mask(is_token)
@@ -60,14 +62,14 @@ class TransformerEncoder(Encoder):
 
 
 def attention_mask(is_token: Tensor) -> Tensor | None:
-    """Which positions may be attended to, [B, 1, 1, T]; None for all: faster on a CPU, and cheap to find out."""
+    """Return where attention may look, [B, 1, 1, T]; None for everywhere: faster on a CPU, and cheap to find out."""
     if is_token.device.type == "cpu" and bool(is_token.all()):
         return None
     return is_token[:, None, None, :]
 
 
 class Block(nn.Module):
-    """Self-attention and a hidden layer, each on normed input and added to what came in."""
+    """Self-attention and a hidden layer, each on normed input and added to its input."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -82,6 +84,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, states: Tensor, mask: Tensor | None, rotation: tuple[Tensor, Tensor]) -> Tensor:
+        """Add attention and hidden layer to states, [B, T, D] to the same."""
         states = states + self.dropout(self._attend(self.attention_norm(states), mask, rotation))
         hidden = F.gelu(self.hidden(self.hidden_norm(states)), approximate="tanh")  # [B, T, 4D]
         out: Tensor = states + self.dropout(self.hidden_out(hidden))

@@ -1,4 +1,4 @@
-"""Vectors of words or characters that were trained elsewhere: word2vec and GloVe text, or a numpy array.
+"""Pretrained vectors of words or characters: text of word2vec and GloVe, or a numpy array.
 
 Shapes: V tokens of the vocabulary, P the vectors' size.
 """
@@ -32,10 +32,10 @@ class VectorsConfig(Ranged):
     counts is skipped), perhaps .gz; or NAME.npy, an array [tokens, size], beside NAME.txt with a token a line. null in
     a checkpoint, which holds the vectors themselves."""
     size: PositiveInt | None = None
-    """Size of the vectors. null: as the file says, which must agree otherwise."""
+    """Size of the vectors, with which the file must agree. null: that of the file."""
 
     def build(self, vocabulary: Sequence[str]) -> nn.Embedding:
-        """An embedding whose rows are the file's vectors, zero for tokens that it lacks.
+        """Return an embedding, [V + 2, P], whose rows are the file's vectors, zero for tokens that it lacks.
 
         Raises: ConfigError, DataError when the file is missing or broken, or has none of the tokens.
         """
@@ -47,7 +47,7 @@ class VectorsConfig(Ranged):
         if not found:
             raise DataError(
                 f"{self.path}: none of the {len(wanted)} tokens of the training split has a vector there. "
-                f"Vectors must be of the same units (characters, words) and case as data.tokenizer makes."
+                f"Vectors must be of the same tokens (characters, words) and case as data.tokenizer makes."
             )
         size = len(next(iter(found.values())))
         if self.size not in (None, size):
@@ -59,7 +59,7 @@ class VectorsConfig(Ranged):
 
 
 def _read(path: Path, wanted: dict[str, int]) -> dict[int, NDArray[np.float32]]:
-    """Vectors by the number of their token; of one that stands twice, the first."""
+    """Return vectors by token id; where a token occurs twice, the first."""
     if not path.is_file():
         raise ConfigError(f"encoder.vectors.path: {path}: no such file.")
     try:
@@ -88,14 +88,14 @@ def _read_text(path: Path, wanted: dict[str, int]) -> dict[int, NDArray[np.float
 
 
 def _fields(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Number and fields of each line that is not blank."""
+    """Yield number and fields of each line that is not blank."""
     number = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
             for number, line in enumerate(stream, 1):
                 if b"\0" in line:
                     raise DataError(f"{path}:{number}: a NUL byte: this is no text. Save word2vec's .bin as text.")
-                text = line.decode("utf-8", "replace")  # a broken token is none that anybody looks up
+                text = line.decode("utf-8", "replace")  # a broken token is in no vocabulary
                 text = text.replace("\t", " ").rstrip("\r\n ").removeprefix("\ufeff")
                 if text:
                     yield number, text.split(" ")

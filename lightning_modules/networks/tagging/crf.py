@@ -21,7 +21,7 @@ FORBIDDEN = -1e4
 
 @dataclass(frozen=True)
 class TagRules:
-    """Which tags may begin a sentence, follow each other and end it."""
+    """The tags that may begin a sentence, follow each other and end it."""
 
     starts: Tensor
     """[K], bool."""
@@ -35,7 +35,7 @@ class LinearChainCrf(nn.Module):
     """Scores tag sequences by emissions and learned transitions; sequences against the rules have no probability.
 
     Args:
-        learns_transitions: without, emissions and the rules alone decide.
+        learns_transitions: False leaves the decision to emissions and rules alone.
     """
 
     starts: Tensor
@@ -45,7 +45,7 @@ class LinearChainCrf(nn.Module):
     transitions_allowed: Tensor
     ends_allowed: Tensor
     temperature: Tensor
-    """Divides all scores, [], 1 until it is fitted: a higher one makes every answer less certain and none another."""
+    """Divides all scores, [], 1 until it is fitted: a higher one makes predictions less certain and changes none."""
 
     def __init__(self, rules: TagRules, *, learns_transitions: bool = True) -> None:
         super().__init__()
@@ -60,11 +60,11 @@ class LinearChainCrf(nn.Module):
             self.register_buffer(f"{name}_allowed", getattr(rules, name), persistent=False)
 
     def log_likelihood(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
-        """Log probability of each sentence's tags, in nats.
+        """Return the log probability of each sentence's tags, in nats.
 
         Args:
             emissions: [B, W, K].
-            tags: [B, W]; whatever stands at padding is ignored.
+            tags: [B, W]; tags at padding are ignored.
             mask: [B, W].
 
         Returns: [B].
@@ -74,13 +74,13 @@ class LinearChainCrf(nn.Module):
         return score - self.log_partition(emissions, mask)
 
     def log_partition(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """Log of the sum over all tag sequences of their exponentiated scores, [B]."""
+        """Return the log of the sum over all tag sequences of their exponentiated scores, [B]."""
         alphas = self._forward_scores(emissions, mask)[-1]
         return torch.logsumexp(alphas + self._scores("ends"), dim=-1)
 
     @torch.no_grad()
     def decode(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """The most probable tags of each sentence (Viterbi), [B, W]; 0 at padding."""
+        """Return the most probable tags of each sentence (Viterbi), [B, W]; 0 at padding."""
         transitions, best = self._scores("transitions"), self._scores("starts") + self._scaled(emissions)[:, 0]
         pointers = []
         for emission, is_word in self._steps(emissions, mask):
@@ -94,7 +94,7 @@ class LinearChainCrf(nn.Module):
 
     @torch.no_grad()
     def segment_probabilities(self, emissions: Tensor, tags: Tensor, mask: Tensor, segments: Tensor) -> Tensor:
-        """Probability that the words of a segment have the tags given, whatever the tags around it.
+        """Return the probability that the words of a segment have the tags given, whatever the tags around it.
 
         Args:
             emissions, tags, mask: as for `log_likelihood`.
@@ -113,7 +113,7 @@ class LinearChainCrf(nn.Module):
         return (before + own + after - totals[sentence]).exp().clamp(max=1)
 
     def _path_scores(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
-        """Score of each sentence's tags up to each word, without that of its end, [B, W]."""
+        """Return the score of each sentence's tags up to each word, without that of its end, [B, W]."""
         tags = tags * mask
         steps = self._scaled(emissions).gather(2, tags[..., None])[..., 0]  # [B, W]
         moves = self._scores("transitions")[tags[:, :-1], tags[:, 1:]]
@@ -121,7 +121,7 @@ class LinearChainCrf(nn.Module):
         return steps.cumsum(1)
 
     def _forward_scores(self, emissions: Tensor, mask: Tensor) -> list[Tensor]:
-        """Log of the sum over all ways to reach each tag at each word, W of [B, K]; padding repeats the last word's."""
+        """Return log sums over all ways to each tag at each word, W of [B, K]; padding repeats the last word's."""
         transitions = self._scores("transitions")
         alphas = [self._scores("starts") + self._scaled(emissions)[:, 0]]
         for emission, is_word in self._steps(emissions, mask):
@@ -130,7 +130,7 @@ class LinearChainCrf(nn.Module):
         return alphas
 
     def _backward_scores(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """Log of the sum over all ways to go on after each tag at each word, [B, W, K]."""
+        """Return the log of the sum over all continuations after each tag at each word, [B, W, K]."""
         transitions = self._scores("transitions")
         betas = [self._scores("ends").expand(len(emissions), -1)]
         for emission, is_word in reversed(list(self._steps(emissions, mask))):
@@ -139,13 +139,13 @@ class LinearChainCrf(nn.Module):
         return torch.stack(betas[::-1], dim=1)
 
     def _steps(self, emissions: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Emissions [B, K] and whether there is a word [B, 1], from the second word on."""
+        """Return emissions, [B, K], and whether there is a word, [B, 1], from the second word on."""
         return zip(self._scaled(emissions).unbind(1)[1:], mask[..., None].unbind(1)[1:], strict=True)
 
     def _scaled(self, emissions: Tensor) -> Tensor:
         return at_least_float32(emissions) / self.temperature
 
     def _scores(self, name: str) -> Tensor:
-        """Learned scores of starts, transitions or ends, with what the rules forbid ruled out."""
+        """Return the scores of starts, transitions or ends, with what the rules forbid ruled out."""
         learned: Tensor = at_least_float32(getattr(self, name)) / self.temperature
         return learned.masked_fill(~getattr(self, f"{name}_allowed"), FORBIDDEN)

@@ -1,4 +1,4 @@
-"""What finds entities in the states of words, whichever head does it."""
+"""The interface of heads that find entities in the states of words."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,19 +13,21 @@ from lightrail.project.basics.annotations import Ranged
 
 @dataclass(frozen=True)
 class FoundEntities:
-    """The answer for one sentence."""
+    """The entities predicted in one sentence, with their probabilities."""
 
     spans: list[Span]
-    """By first word."""
+    """Entities ordered by their first word."""
     probabilities: list[float]
-    """That each span is an entity of its type, with exactly these words."""
+    """Probability that each span is an entity of its type, with exactly these words."""
     probability: float
-    """That the whole answer is right."""
+    """Probability that all of them, and no others, are entities."""
 
 
 class EntityHead(nn.Module, ABC):
-    """Scores words, or pairs of words. Shapes: B sentences, W words, D width; a mask is True at words, which come
-    first. Probabilities are calibrated once `calibrate` has been called.
+    """Scores words, or pairs of words, and reads entities from the scores.
+
+    Shapes: B sentences, W words, D width; a mask is True at words, which come first. Probabilities are calibrated once
+    `calibrate` has been called.
     """
 
     @abstractmethod
@@ -34,35 +36,35 @@ class EntityHead(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, scores: Tensor, batch: dict[str, Any]) -> Tensor:
-        """Nats of each sentence, summed over its words, [B]."""
+        """Return the nats of each sentence, summed over its words, [B]."""
 
     @abstractmethod
     def spans(self, scores: Tensor, mask: Tensor) -> list[list[Span]]:
-        """The entities of each sentence, by first word."""
+        """Return the entities of each sentence, by first word."""
 
     @abstractmethod
     def found(self, scores: Tensor, mask: Tensor) -> list[FoundEntities]:
-        """The same entities with their probabilities."""
+        """Return the entities of each sentence with their probabilities."""
 
     @abstractmethod
     def calibration_rows(self, scores: Tensor, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
-        """For each sentence what `calibrate` needs, on the CPU."""
+        """Return for each sentence what `calibrate` needs, on the CPU."""
 
     @abstractmethod
     def calibrate(self, rows: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
-        """Fit what makes probabilities true to the sentences of a split; give what was fitted, by name."""
+        """Fit the calibration of probabilities on the sentences of a split; return the fitted values by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EntityHeadConfig(Ranged, ABC):
-    """Which head, and its settings."""
+    """The head that finds entities, and its settings."""
 
     @abstractmethod
     def build(self, width: int, num_types: int, *, is_nested: bool) -> EntityHead:
-        """Make the head for states of a width.
+        """Build the head for states of a width.
 
         Args:
             is_nested: whether entities may lie inside each other.
 
-        Raises: ConfigError when the head cannot do what is asked.
+        Raises: ConfigError when the head cannot predict nested entities.
         """

@@ -26,7 +26,7 @@ from lightrail.project.basics.annotations import PositiveInt
 log = logging.getLogger(__name__)
 
 INITIAL_PROBABILITY = 0.01
-"""Of a cell before training: most hold no entity, and the first steps need not learn that."""
+"""Probability of a cell before training: most hold no entity, and the first steps need not learn that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +36,15 @@ class SpanConfig(EntityHeadConfig):
     max_words: PositiveInt = 24
     """Widest entity that can be found, in words (characters of Chinese), at least 1. Memory grows with it."""
     width: PositiveInt = 128
-    """Size of what a word is as the first or the last of an entity, at least 1."""
+    """Size of a word's representation as the first or the last word of an entity, at least 1."""
 
     def build(self, width: int, num_types: int, *, is_nested: bool) -> EntityHead:
+        """Build the head for states of a width."""
         return SpanHead(width, num_types, self, is_nested=is_nested)
 
 
 class SpanHead(EntityHead):
-    """Decides each cell by itself; of entities that cross, or that touch at all in data without nesting, the more
-    probable one stays.
-    """
+    """Decides each cell by itself; of entities that cross or, without nesting, overlap, keeps the more probable one."""
 
     temperature: Tensor
     threshold: Tensor
@@ -63,6 +62,7 @@ class SpanHead(EntityHead):
         self.has_warned = False
 
     def forward(self, states: Tensor) -> Tensor:
+        """Score the cells of states, [B, W, D] to [B, W, M, L]."""
         first, last = F.gelu(self.first(states)), F.gelu(self.last(states))  # [B, W, R]
         pairs = self.pair(first).unflatten(-1, (self.num_types, -1))  # [B, W, L, R]
         ends = _following(last, self.max_words)  # [B, W, R, M]
@@ -73,6 +73,7 @@ class SpanHead(EntityHead):
         return total  # [B, W, M, L]
 
     def losses(self, scores: Tensor, batch: dict[str, Any]) -> Tensor:
+        """Return the nats of each sentence, summed over its cells, [B]."""
         if not self.training:  # it waits for the device
             self._warn_of_wide(batch["spans"])
         targets = self._targets(batch["spans"], scores.shape)
@@ -80,15 +81,16 @@ class SpanHead(EntityHead):
         return (losses * self._is_cell(batch["word_mask"])[..., None]).sum((1, 2, 3))
 
     def spans(self, scores: Tensor, mask: Tensor) -> list[list[Span]]:
+        """Return the entities of each sentence, by first word, the wider one first."""
         return [[span for span, _ in own] for own in self._chosen(scores, mask)]
 
     @torch.no_grad()
     def found(self, scores: Tensor, mask: Tensor) -> list[FoundEntities]:
-        """The probability of the whole takes cells as independent."""
+        """Return the entities of each sentence with probabilities, that of the whole with cells as independent."""
         chosen = self._chosen(scores, mask)
         rows = [(number, *span) for number, own in enumerate(chosen) for span, _ in own]
-        answers = self._targets(torch.tensor(rows, dtype=torch.long, device=scores.device).view(-1, 4), scores.shape)
-        losses = _nats(scores / self.temperature, answers)
+        predicted = self._targets(torch.tensor(rows, dtype=torch.long, device=scores.device).view(-1, 4), scores.shape)
+        losses = _nats(scores / self.temperature, predicted)
         whole = (-(losses * self._is_cell(mask)[..., None]).sum((1, 2, 3))).exp().tolist()
         return [
             FoundEntities([span for span, _ in own], [probability for _, probability in own], probability)
@@ -96,7 +98,7 @@ class SpanHead(EntityHead):
         ]
 
     def calibration_rows(self, scores: Tensor, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
-        """Scores of a sentence's cells and whether each is an entity."""
+        """Return the scores of a sentence's cells and whether each is an entity."""
         targets = self._targets(batch["spans"], scores.shape).bool()
         cells = self._is_cell(batch["word_mask"])
         return [
@@ -118,7 +120,7 @@ class SpanHead(EntityHead):
         return {"temperature": temperature, "threshold": threshold, **figures}
 
     def _warn_of_wide(self, spans: Tensor) -> None:
-        """Say once that an entity is too wide to be found."""
+        """Warn once that an entity is too wide to be found."""
         widest = int((spans[:, 2] - spans[:, 1]).max()) if len(spans) and not self.has_warned else 0
         if widest > self.max_words:
             self.has_warned = True
@@ -129,18 +131,18 @@ class SpanHead(EntityHead):
             )
 
     def _targets(self, spans: Tensor, shape: torch.Size) -> Tensor:
-        """1 in the cells of the entities that are not too wide, 0 elsewhere, [B, W, M, L]."""
+        """Return 1 in the cells of the entities that are not too wide, 0 elsewhere, [B, W, M, L]."""
         targets = torch.zeros(shape, device=spans.device)
         sentence, first, end, kind = spans[spans[:, 2] - spans[:, 1] <= self.max_words].T
         targets[sentence, first, end - first - 1, kind] = 1.0
         return targets
 
     def _is_cell(self, mask: Tensor) -> Tensor:
-        """Whether the last word of a cell is one of the sentence's, [B, W, M]."""
+        """Return whether the last word of a cell is one of the sentence's, [B, W, M]."""
         return _following(mask[..., None].float(), self.max_words)[:, :, 0] > 0
 
     def _chosen(self, scores: Tensor, mask: Tensor) -> list[list[tuple[Span, float]]]:
-        """The entities of each sentence with their probabilities, by first word, the wider one first."""
+        """Return the entities of each sentence with their probabilities, by first word, the wider one first."""
         probabilities = (scores / self.temperature).sigmoid()
         places = ((probabilities >= self.threshold) & self._is_cell(mask)[..., None]).nonzero()
         candidates: list[list[tuple[float, Span]]] = [[] for _ in scores]
@@ -164,12 +166,12 @@ class SpanHead(EntityHead):
 
 
 def _nats(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy; exact also where a cell is almost certain, as torch's own is not, and most cells are."""
+    """Return the binary cross-entropy, exact also for almost certain cells, as most are; torch's own is not."""
     return F.softplus(logits * (1 - 2 * targets))
 
 
 def _following(values: Tensor, number: int) -> Tensor:
-    """The values of each word and of those after it, 0 past the end: [B, W, V] to [B, W, V, `number`]."""
+    """Return the values of each word and of those after it, 0 past the end: [B, W, V] to [B, W, V, `number`]."""
     return F.pad(values, (0, 0, 0, number - 1)).unfold(1, number, 1)
 
 

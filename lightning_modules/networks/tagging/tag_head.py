@@ -24,24 +24,26 @@ SENTENCES_AT_ONCE = 256
 
 @dataclass(frozen=True, kw_only=True)
 class CrfConfig(EntityHeadConfig):
-    """Tags words with a linear-chain conditional random field, which learns what tag follows what."""
+    """Tags words with a linear-chain conditional random field, which learns the tags that follow each other."""
 
     scheme: Scheme = "bioes"
     """Letters of the tags: bioes marks ends and entities of one word, bio does not."""
 
     def build(self, width: int, num_types: int, *, is_nested: bool) -> EntityHead:
+        """Build the head. Raises: ConfigError for nested entities."""
         _refuse_nesting(is_nested)
         return TagHead(width, TagScheme(self.scheme, num_types), learns_transitions=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SoftmaxConfig(EntityHeadConfig):
-    """Learns the tag of each word by itself; the best sequence that the scheme allows is the answer."""
+    """Learns the tag of each word by itself and predicts the best sequence that the scheme allows."""
 
     scheme: Scheme = "bioes"
     """Letters of the tags: bioes marks ends and entities of one word, bio does not."""
 
     def build(self, width: int, num_types: int, *, is_nested: bool) -> EntityHead:
+        """Build the head. Raises: ConfigError for nested entities."""
         _refuse_nesting(is_nested)
         return TagHead(width, TagScheme(self.scheme, num_types), learns_transitions=False)
 
@@ -49,8 +51,8 @@ class SoftmaxConfig(EntityHeadConfig):
 class TagHead(EntityHead):
     """Tags words, never against the scheme.
 
-    Answers and probabilities are those of a CRF. Without learned transitions it is the product of the words' softmax
-    over all sequences that the scheme allows, and is trained by cross-entropy word by word.
+    Predictions and probabilities are those of a CRF. Without learned transitions it is the product of the words'
+    softmax over all sequences that the scheme allows, and is trained by cross-entropy word by word.
     """
 
     own_tags: Tensor
@@ -63,10 +65,12 @@ class TagHead(EntityHead):
         self.register_buffer("own_tags", scheme.of_bioes(), persistent=False)
 
     def forward(self, states: Tensor) -> Tensor:
+        """Score the tags of words, [B, W, D] to [B, W, K], in float32 or wider."""
         emissions: Tensor = self.output(states)
         return at_least_float32(emissions)  # [B, W, K]
 
     def losses(self, scores: Tensor, batch: dict[str, Any]) -> Tensor:
+        """Return the nats of each sentence's tags, [B]."""
         tags, mask = self._tags(batch), batch["word_mask"]
         if self.learns_transitions:
             return -self.crf.log_likelihood(scores, tags, mask)
@@ -75,10 +79,12 @@ class TagHead(EntityHead):
         return nats
 
     def spans(self, scores: Tensor, mask: Tensor) -> list[list[Span]]:
+        """Return the entities of the most probable tags of each sentence."""
         return self._read(self.crf.decode(scores, mask), mask)
 
     @torch.no_grad()
     def found(self, scores: Tensor, mask: Tensor) -> list[FoundEntities]:
+        """Return the entities of each sentence with their probabilities, and that of its whole tag sequence."""
         tags = self.crf.decode(scores, mask)
         spans = self._read(tags, mask)
         whole = self.crf.log_likelihood(scores, tags, mask).exp().clamp(max=1).tolist()
@@ -89,6 +95,7 @@ class TagHead(EntityHead):
         ]
 
     def calibration_rows(self, scores: Tensor, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
+        """Return the emissions, [words, K], and the tags, [words], of each sentence, on the CPU."""
         lengths, tags = batch["word_mask"].sum(1).tolist(), self._tags(batch).cpu()
         emissions = scores.detach().cpu()
         return [
@@ -98,9 +105,7 @@ class TagHead(EntityHead):
 
     @torch.no_grad()
     def calibrate(self, rows: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
-        """Fit the temperature by the likelihood of whole sentences; 1 where every sentence is right, which certainty
-        would fit best.
-        """
+        """Fit the temperature by the likelihood of sentences; 1 where all are right, as certainty would fit best."""
         batches = list(self._batches(rows))
 
         def nats_per_sentence(temperature: float) -> float:
@@ -122,7 +127,7 @@ class TagHead(EntityHead):
             yield pad_sequence(list(emissions), batch_first=True).to(device), padded.clamp(min=0), padded >= 0
 
     def _tags(self, batch: dict[str, Any]) -> Tensor:
-        """The scheme's own tags, O at padding, [B, W]."""
+        """Return the scheme's own tags, O at padding, [B, W]."""
         tags: Tensor = self.own_tags[batch["tags"].clamp(min=0)]
         return tags
 
@@ -131,7 +136,7 @@ class TagHead(EntityHead):
         return [list(self.scheme.spans(own[:length])) for own, length in zip(tags.tolist(), lengths, strict=True)]
 
     def _probabilities(self, scores: Tensor, tags: Tensor, mask: Tensor, spans: list[list[Span]]) -> Tensor:
-        """Of each entity, sentence by sentence, [S]."""
+        """Return the probability of each entity, sentence by sentence, [S]."""
         places = [(number, *span, place % 2) for number, own in enumerate(spans) for place, span in enumerate(own)]
         if not places:
             return scores.new_zeros(0)
@@ -146,9 +151,9 @@ class TagHead(EntityHead):
     def _without_longer(
         self, probabilities: Tensor, scores: Tensor, tags: Tensor, mask: Tensor, entities: Tensor
     ) -> Tensor:
-        """Without E, an entity's tags also begin a longer one: take off the probability that the next word is I.
+        """Subtract the probability that the next word is I: without E, an entity's tags also begin a longer one.
 
-        Of entities that touch, one's next word is the other's first, so every second one is looked at in turn.
+        Of entities that touch, one's next word is the other's first, so every second one is handled at a time.
         """
         has_next = entities[:, 2] < mask.sum(1)[entities[:, 0]]
         for turn in (0, 1):
@@ -164,6 +169,6 @@ class TagHead(EntityHead):
 def _refuse_nesting(is_nested: bool) -> None:
     if is_nested:
         raise ConfigError(
-            "model.head tags words, and the data has entities that lie inside or across others, which tags cannot say. "
+            "model.head tags words, and tags cannot express entities inside or across others, which the data has. "
             "Choose --model.head=SpanConfig."
         )

@@ -1,7 +1,7 @@
-"""How tags of single words spell entities, and which sequences of tags do.
+"""Tags of words that encode entities, and the sequences of tags that a scheme allows.
 
 Data tags words by BIOES: O, or one of B(egin), I(nside), E(nd), S(ingle) for each type of entity. A model may learn the
-two letters B and I instead, which say the same: an entity then ends where the next tag is not its I.
+two letters B and I instead, which are equivalent: an entity then ends where the next tag is not its I.
 
 Shapes: K tags, W words.
 """
@@ -36,28 +36,29 @@ class TagScheme:
         self.num_tags = 1 + len(self.letters) * num_types
 
     def tag(self, letter: str, kind: int) -> int:
+        """Return the tag of a letter and the number of a type."""
         return 1 + len(self.letters) * kind + self.letters.index(letter)
 
     def of_bioes(self) -> Tensor:
-        """This scheme's tag for each BIOES tag, [1 + 4 x types]."""
+        """Return this scheme's tag for each BIOES tag, [1 + 4 x types]."""
         if self.letters == _LETTERS["bioes"]:
             return torch.arange(self.num_tags)
         inside = [self.tag(_BIO_OF_BIOES[letter], kind) for kind in range(self.num_types) for letter in "BIES"]
         return torch.tensor([OUTSIDE, *inside])
 
     def rules(self) -> TagRules:
-        """Which tags may begin a sentence, follow each other and end it."""
+        """Return which tags may begin a sentence, follow each other and end it."""
         has_end = "E" in self.letters
         kinds = [(None, "O"), *((kind, letter) for kind in range(self.num_types) for letter in self.letters)]
         opens = torch.tensor([letter in "OBS" for _, letter in kinds])  # needs nothing before it
         closes = torch.tensor([not has_end or letter in "OES" for _, letter in kinds])  # needs nothing after it
-        goes_on = torch.tensor(
+        continues = torch.tensor(
             [[kind == other and letter in "BI" and after in "IE" for other, after in kinds] for kind, letter in kinds]
         )
-        return TagRules(starts=opens, transitions=goes_on | (closes[:, None] & opens), ends=closes)
+        return TagRules(starts=opens, transitions=continues | (closes[:, None] & opens), ends=closes)
 
     def spans(self, tags: Sequence[int]) -> Iterator[Span]:
-        """The entities of a sequence that keeps the rules, from left to right."""
+        """Yield the entities of a sequence that keeps the rules, from left to right."""
         first = 0
         for place, tag in enumerate(tags):
             kind, letter = self._read(tag)
