@@ -128,7 +128,7 @@ def test_a_run_is_exported_by_the_beginning_of_its_id(fitted_classifier: Fitted,
     named = [fitted_classifier.run_id[:12], f"--tracking.uri={fitted_classifier.store}"]
     outcome = lightrail("export", *named, f"--output={tmp_path}/new/out")
     assert outcome.status == 0, outcome.err
-    assert outcome.out == f"exported {named[0]} to {tmp_path}/new/out; README.md there says how to load it\n"
+    assert outcome.out == f"exported {named[0]} to {tmp_path}/new/out; README.md there shows how to load it\n"
     read = load_exported(tmp_path / "new" / "out")
     assert not read.training
     best = fitted_classifier.weights("best")

@@ -155,7 +155,7 @@ def test_a_server_that_stays_away_gets_everything_later_and_once(
     )
     check_whole(shared_server.uri, done.run_id)
     again = lightrail(*sync)
-    assert (again.status, again.out) == (0, f"nothing waits for {shared_server.uri}\n")
+    assert (again.status, again.out) == (0, f"nothing is pending for {shared_server.uri}\n")
 
 
 @pytest.fixture

@@ -386,6 +386,6 @@ def test_a_pipe_gets_answers_and_nothing_else(fitted_classifier: Fitted, tmp_pat
     assert piped.returncode == 0, errors
     answers = [json.loads(line) for line in piped.stdout.decode("utf-8").splitlines()]
     assert [answer["text"] for answer in answers] == text.splitlines()[: 1 if "head" in command else num_texts]
-    assert f"answered {num_texts} in" in errors
+    assert f"predicted {num_texts} in" in errors
     assert "Traceback" not in errors
     assert "Exception" not in errors

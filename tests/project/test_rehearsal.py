@@ -1,4 +1,4 @@
-"""A rehearsal tells what a run will take, from steps of its own data."""
+"""A dry run measures time and memory of a run, on steps of its own data."""
 
 import math
 from types import SimpleNamespace
@@ -115,4 +115,4 @@ def test_the_page_says_it_with_units() -> None:
         "epoch        250 batches",
         "run          1200 steps of about 250 ms: 5.0 minutes, without validation",
     ]
-    assert rendered(num_steps=math.inf)[-1] == "step         250 ms; the run ends by time"
+    assert rendered(num_steps=math.inf)[-1] == "step         250 ms; ends at trainer.max_time"

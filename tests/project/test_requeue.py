@@ -50,7 +50,7 @@ def test_what_the_job_has_finished_is_told_again_and_not_trained_again(
     assert again(arguments, monkeypatch, "--seed_everything=1").run_id != first.run_id, "another configuration is new"
 
 
-def test_a_run_that_was_killed_while_it_began_is_begun_anew(
+def test_a_run_that_was_killed_during_its_start_is_restarted(
     arguments: list[str], store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["fit", *arguments]) == 130

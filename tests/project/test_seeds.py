@@ -56,7 +56,7 @@ def test_an_interrupted_group_goes_on_where_it_was(arguments: list[str], store: 
     assert [run.status for run in children(store, parent.run_id)] == ["FINISHED"] * 3
 
 
-def test_a_seed_that_was_killed_while_it_began_begins_anew(arguments: list[str], store: str) -> None:
+def test_a_seed_that_was_killed_during_its_start_is_restarted(arguments: list[str], store: str) -> None:
     whole = lightrail("fit", *arguments, "--seeds=2")
     client = RecordedRun(store, whole.run_id).client
     half = children(store, whole.run_id)[1]

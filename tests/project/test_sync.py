@@ -53,7 +53,7 @@ def test_what_waited_for_a_local_store_is_sent_once(
     assert (found.info.status, found.data.tags["mine"]) == ("FINISHED", "yes")
     assert [point.step for point in client.get_metric_history(run.run_id, "loss")] == [1, 2, 3]
     done = lightrail("sync", f"--tracking.uri={store}")
-    assert (done.status, done.out) == (0, f"nothing waits for {store}\n")
+    assert (done.status, done.out) == (0, f"nothing is pending for {store}\n")
     assert waiting_runs() == []
 
 
@@ -132,7 +132,7 @@ def test_a_run_is_sent_to_its_own_store_alone(
     done = lightrail("sync", f"--tracking.uri={other}")
     assert (done.status, done.out) == (
         0,
-        f"nothing waits for {other}\n1 run waits for another: --tracking.uri {store}\n",
+        f"nothing is pending for {other}\n1 run is pending for another store: --tracking.uri {store}\n",
     )
     assert not run.logger.journal.is_sent
 
