@@ -98,7 +98,7 @@ def test_a_stop_string_ends_the_text_however_tokens_cut_it(size: int, stops: lis
     text = "a\nb ab abc\n\nd a"
     growing = GrowingText(load_language_tokenizer("characters", [text]), [], stops)
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
-    growing._spell = lambda *, is_last: "" if is_last else next(queue)  # type: ignore[method-assign]
+    growing._decode = lambda *, is_last: "" if is_last else next(queue)  # type: ignore[method-assign]
     queue = iter(pieces)
     assert "".join([*(growing.add(0) for _ in pieces), growing.end()]) == expected
     assert growing.has_ended
@@ -146,5 +146,5 @@ def test_a_checkpoint_writes_what_the_model_does(tmp_path: Path) -> None:
 
 
 def test_a_task_that_writes_no_text_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"best\.ckpt is a Signs, which writes no text\. Its answers: lightrail pred"):
+    with pytest.raises(ConfigError, match=r"best\.ckpt is a Signs, which writes no text\. Predictions: lightrail pred"):
         text_model(Signs(), "best.ckpt")

@@ -163,7 +163,7 @@ def test_a_run_that_was_killed_during_its_start_needs_a_new_run(interrupted: Rec
     (interrupted.directory / "config.yaml").unlink()
     outcome = resume(interrupted)
     assert outcome.status == 2
-    assert "has no config.yaml: it was ended while it began" in outcome.err
+    assert "has no config.yaml: it ended during its start" in outcome.err
 
 
 def test_a_tested_run_cannot_change_any_more(interrupted: RecordedRun) -> None:
@@ -171,7 +171,7 @@ def test_a_tested_run_cannot_change_any_more(interrupted: RecordedRun) -> None:
     interrupted.client.set_terminated(interrupted.run_id, "FAILED")  # as if killed between its test and its end
     outcome = resume(interrupted, "--trainer.max_steps=8")
     assert outcome.status == 2
-    assert "has been tested already: trainer.max_steps cannot change" in outcome.err
+    assert "has already been tested: trainer.max_steps can no longer change" in outcome.err
     assert resume(interrupted).status == 0
     assert [step for step, _ in interrupted.history("test/loss")] == [0]
 
