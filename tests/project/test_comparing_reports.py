@@ -153,7 +153,7 @@ def test_a_group_is_one_entry_whose_answer_is_that_of_most_runs() -> None:
     text = as_markdown(found)
     assert "group (3 seeds)" in text
     assert f"{32 / 36:.4f} ± {math.sqrt(1 / 3) / 12:.4f}" in text
-    assert "single: one run says nothing of the spread between seeds" in text
+    assert "single: a single run has no spread between seeds" in text
     assert "Student's t" in text
     assert "McNemar" not in text
 
@@ -268,12 +268,12 @@ def test_a_metric_that_is_no_sum_is_shown_without_interval_and_test() -> None:
     assert found.main_metric == "accuracy", "one that is tested comes first"
     assert [row[0] for row in rows_of(text, "Differences")] == ["accuracy"]
     assert [row[3] for row in rows_of(text, "Values")] == ["1.0000", "1.0000"]
-    assert "- auroc: shown without interval and test" in text
+    assert "- auroc: no interval and no test" in text
     assert json.loads(as_json(found))["entries"][0]["metrics"]["auroc"]["low"] is None
     assert "auroc" in Tags(as_html(found)).text
 
 
 def test_a_comparison_by_such_a_metric_alone_is_refused() -> None:
     entries = [with_ranking(entry("a", "one", GOOD)), with_ranking(entry("b", "other", BAD))]
-    with pytest.raises(ConfigError, match="--metric auroc: no test is made of that"):
+    with pytest.raises(ConfigError, match="--metric auroc: cannot be tested for significance"):
         compare(entries, SQLITE, ["test/auroc"])

@@ -169,7 +169,7 @@ def test_a_folder_with_files_is_left_alone(tmp_path: Path) -> None:
     store = f"--tracking.uri=sqlite:///{tmp_path}/none.db"
     for options, message in (
         ([f"--output={target}"], "is not empty. Name a new folder, or add --overwrite."),
-        ([f"--output={target}", "--overwrite"], "lightrail did not write it, and --overwrite will not remove it"),
+        ([f"--output={target}", "--overwrite"], "lightrail did not write it, and --overwrite does not remove it"),
         ([f"--output={path}"], "best.ckpt is a file. Name a folder."),
         ([], "--output is required"),
         ([f"--output={target}", "--format=onnx"], "argument --format: invalid choice: 'onnx'"),

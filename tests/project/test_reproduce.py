@@ -262,7 +262,7 @@ def test_other_hardware_is_a_difference_and_the_threads_of_then_can_be_had(
 def test_a_run_that_does_not_tell_its_code_is_not_taken_for_the_same(made: Made) -> None:
     with without(made.run.directory / "environment" / "code.json"):
         outcome = made.refused()
-    assert "the run does not tell what its code was" in outcome.out
+    assert "the run has no record of its code" in outcome.out
 
 
 def test_a_module_that_is_not_allowed_is_refused_after_what_differs(made: Made) -> None:

@@ -136,7 +136,7 @@ def test_hardware_counts_as_far_as_both_tell_it() -> None:
     assert hardware_changes(one, same) == []
     assert hardware_changes(one, two) == ["visible GPUs: 1 -> 2"]
     assert hardware_changes(now, one) == ["visible GPUs: all -> 1"]
-    assert hardware_changes({}, now) == ["the run does not tell what it ran on"]
+    assert hardware_changes({}, now) == ["the run has no record of its hardware"]
 
 
 def test_an_older_checkout_is_called_by_the_name_it_had(tmp_path: Path) -> None:
