@@ -83,7 +83,7 @@ def until_it_is_missed(caplog: pytest.LogCaptureFixture) -> Callable[[], None]:
 
     def wait() -> None:
         deadline = time.monotonic() + SECONDS_TO_HANG
-        while "does not answer" not in caplog.text:
+        while "does not respond" not in caplog.text:
             assert time.monotonic() < deadline, "nothing was sent meanwhile"
             time.sleep(0.05)
 

@@ -153,7 +153,7 @@ def test_a_run_that_the_store_has_no_more_is_told_and_does_not_stop_the_others(
 def test_a_store_that_does_not_answer_and_an_unknown_setting_are_refused() -> None:
     done = lightrail("sync", "--tracking.uri=http://me:secret@127.0.0.1:9")
     assert done.status == 2
-    assert "http://me:***@127.0.0.1:9 does not answer" in done.err
+    assert "http://me:***@127.0.0.1:9 does not respond" in done.err
     done = lightrail("sync", "--tracking.url=x")
     assert (done.status, done.err) == (
         2,

@@ -190,11 +190,11 @@ class TestOnAnotherMachine:
         return run.run_id
 
     def test_it_goes_on_only_when_told_to(self, run_id: str, config: TrackingConfig, client: MlflowClient) -> None:
-        with pytest.raises(ConfigError, match=rf"{run_id} is RUNNING.*process 4242 on otherhost.*add --force"):
+        with pytest.raises(ConfigError, match=rf"{run_id} is marked RUNNING.*process 4242 on otherhost.*add --force"):
             continue_run(run_id, config)
         assert client.get_run(run_id).data.tags[PROCESS_TAG] == ELSEWHERE
         client.delete_tag(run_id, PROCESS_TAG)
-        with pytest.raises(ConfigError, match="it does not say where"):
+        with pytest.raises(ConfigError, match="owner unknown"):
             continue_run(run_id, config)
         continue_run(run_id, config, force=True)
         assert ran_here(client.get_run(run_id))

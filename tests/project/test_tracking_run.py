@@ -222,7 +222,7 @@ def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         start_run(TrackingConfig(uri=f"sqlite:///{blocker}/mlflow.db"), {}, {})
     with pytest.raises(ConfigError, match="not a SQLite database"):
         start_run(TrackingConfig(uri=f"sqlite:///{blocker}"), {}, {})
-    with pytest.raises(ConfigError, match="names no MLflow store"):
+    with pytest.raises(ConfigError, match="is not an MLflow store"):
         start_run(TrackingConfig(uri="./mlruns"), {}, {})
 
 
@@ -249,7 +249,7 @@ def test_a_failure_while_starting_leaves_no_run(
 
 
 def test_a_server_that_does_not_answer_is_refused_without_showing_its_password() -> None:
-    with pytest.raises(ConfigError, match=r"http://me:\*\*\*@127.0.0.1:9 does not answer"):
+    with pytest.raises(ConfigError, match=r"http://me:\*\*\*@127.0.0.1:9 does not respond"):
         start_run(TrackingConfig(uri="http://me:secret@127.0.0.1:9"), {}, {})
 
 
