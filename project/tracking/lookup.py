@@ -147,6 +147,6 @@ def run_text(client: "MlflowClient", run: "Run", name: str, *, is_fresh: bool = 
 
 def _no_checkpoint(client: "MlflowClient", run: "Run", wanted: str) -> str:
     files = client.list_artifacts(run.info.run_id, "checkpoints")
-    there = [item.path for item in files if item.path.endswith(".ckpt")]
-    choice = f"It has {', '.join(there)}: write runs:/{run.info.run_id}/{there[0]}." if there else "It has none."
+    kept = [item.path for item in files if item.path.endswith(".ckpt")]
+    choice = f"It has {', '.join(kept)}: write runs:/{run.info.run_id}/{kept[0]}." if kept else "It has no checkpoints."
     return f"run {run.info.run_id} ({run.info.status}) has no {wanted}. {choice}"

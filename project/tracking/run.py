@@ -327,9 +327,7 @@ def _take_back(client: "MlflowClient", run: TrackedRun, error: BaseException) ->
 
     shutil.rmtree(run.directory.parent, ignore_errors=True)
     forget_waiting(run.run_id)
-    with suppress(
-        MlflowException
-    ):  # the store that refused the run may refuse this as well: raise only the first error
+    with suppress(MlflowException):  # the store that refused the run may refuse this too: the first error is raised
         client.delete_run(run.run_id)
     if isinstance(error, OSError | MlflowException):
         raise ConfigError(f"the run could not be started: {error}") from error

@@ -53,7 +53,7 @@ def test_the_configuration_is_the_one_that_the_run_was_started_with(run: Tracked
 
 
 def test_a_run_without_the_checkpoint_says_what_it_has(run: TrackedRun, tracking: TrackingConfig) -> None:
-    with pytest.raises(ConfigError, match=r"has no checkpoints/best\.ckpt\. It has none"):
+    with pytest.raises(ConfigError, match=r"has no checkpoints/best\.ckpt\. It has no checkpoints"):
         run_checkpoint(f"runs:/{run.run_id}", tracking)
     add_checkpoint(run, "last.ckpt")
     with pytest.raises(ConfigError, match=rf"write runs:/{run.run_id}/checkpoints/last\.ckpt"):
