@@ -29,4 +29,5 @@ class OptionParser(argparse.ArgumentParser):
         return options
 
     def error(self, message: str) -> NoReturn:
+        """Raise ConfigError, where argparse would exit."""
         raise ConfigError(f"{self.prog}: {message}. `{self.prog} --help` lists the options.")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 NUM_RUNS = 20
-COLUMNS = ("run", "status", "began", "what", "name", "result")
+COLUMNS = ("run", "status", "started", "type", "name", "result")
 
 
 def run(arguments: Sequence[str]) -> int:

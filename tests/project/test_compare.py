@@ -122,7 +122,7 @@ def test_trained_runs_are_compared_by_what_they_logged(fitted_classifier: Fitted
     assert found["num_examples"] == 11
 
 
-def test_runs_are_named_by_id_beginning_or_name(made_up: MadeUp) -> None:
+def test_runs_are_named_by_id_prefix_or_name(made_up: MadeUp) -> None:
     one, other = made_up.run("one", predictions(GOOD)), made_up.run("o'ther", predictions(BAD))
     for named in ((one, other), (one[:8], other[:8]), ("one", "o'ther")):
         found = made_up.compared(*named)
@@ -140,7 +140,7 @@ def test_a_name_of_several_runs_is_refused_with_their_ids(made_up: MadeUp) -> No
     assert all(run_id in message for run_id in ids)
 
 
-def test_a_group_stands_for_its_finished_runs(made_up: MadeUp) -> None:
+def test_a_group_represents_its_finished_runs(made_up: MadeUp) -> None:
     group = made_up.run("group", None, kind="seeds", digest="")
     runs = [made_up.run("group", predictions(own), parent=group) for own in (GOOD, GOOD[::-1], "+" * 20)]
     killed = made_up.run("group", predictions(BAD), parent=group, status="KILLED")
@@ -175,7 +175,7 @@ def test_fewer_than_two_different_runs_are_refused(made_up: MadeUp) -> None:
     assert f"run {one} (one) is named twice" in made_up.refusal(one, "one")
 
 
-def test_an_unknown_run_is_answered_with_the_nearest(made_up: MadeUp) -> None:
+def test_an_unknown_run_gets_the_nearest_suggested(made_up: MadeUp) -> None:
     one = made_up.run("one", predictions(GOOD))
     wrong = ("0" if one[0] != "0" else "1") + one[1:]
     assert f"Did you mean: {one}" in made_up.refusal(one, wrong)

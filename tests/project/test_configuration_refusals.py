@@ -92,7 +92,7 @@ def test_a_value_of_the_wrong_type_is_refused_in_plain_words(name: str, value: s
         ("trainer.default_root_dir", "Choose the store in the section `tracking`"),
     ],
 )
-def test_a_setting_that_someone_else_owns_says_who(name: str, owner: str) -> None:
+def test_a_setting_with_another_owner_names_it(name: str, owner: str) -> None:
     message = refusal(*CHOSEN, f"--{name}", "[a]")
     assert "cannot be set: " in message
     assert owner in message

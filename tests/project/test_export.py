@@ -124,7 +124,7 @@ def test_generate_writes_the_same_from_the_folder(tmp_path: Path, export_format:
     assert len(written[0].out) > 100
 
 
-def test_a_run_is_exported_by_the_beginning_of_its_id(fitted_classifier: Fitted, tmp_path: Path) -> None:
+def test_a_run_is_exported_by_a_prefix_of_its_id(fitted_classifier: Fitted, tmp_path: Path) -> None:
     named = [fitted_classifier.run_id[:12], f"--tracking.uri={fitted_classifier.store}"]
     outcome = lightrail("export", *named, f"--output={tmp_path}/new/out")
     assert outcome.status == 0, outcome.err
@@ -141,7 +141,7 @@ def test_a_run_is_exported_by_the_beginning_of_its_id(fitted_classifier: Fitted,
         assert told in card
 
 
-def test_the_card_tells_the_name_of_private_files_alone(tmp_path: Path) -> None:
+def test_the_card_has_only_the_name_of_private_files(tmp_path: Path) -> None:
     model = stored(tmp_path)
     arguments = model.checkpoint["configuration"]["data"]["init_args"]
     arguments["path"] = str(tmp_path / "secret" / "letters.txt")

@@ -33,7 +33,7 @@ def fitted(request: pytest.FixtureRequest) -> Fitted:
     return run
 
 
-def test_the_run_is_finished_and_the_last_line_tells_its_test_metrics(fitted: Fitted) -> None:
+def test_the_run_is_finished_and_the_last_line_shows_its_test_metrics(fitted: Fitted) -> None:
     assert fitted.outcome.status == 0
     assert fitted.status == "FINISHED"
     number = r"-?\d+\.\d{4}"

@@ -38,7 +38,7 @@ def test_bytes_that_never_become_a_character_are_shown_at_the_end() -> None:
 
 @settings(deadline=None)
 @given(ids=st.lists(st.integers(0, 255) | st.sampled_from([0xE8, 0x8A, 0xB1]), max_size=30))
-def test_any_bytes_are_shown_as_they_are_spelled_together(ids: list[int]) -> None:
+def test_any_bytes_are_shown_as_they_are_decoded_together(ids: list[int]) -> None:
     assert "".join(parts(BYTES, ids)) == BYTES.decode(ids)
 
 
@@ -67,7 +67,7 @@ def piece_tokenizer() -> LanguageTokenizer:
     return LanguageTokenizer.from_facts({**facts, "chat_template": None, "special_tokens": special})
 
 
-def test_a_space_before_a_word_is_kept_where_the_text_goes_on() -> None:
+def test_a_space_before_a_word_is_kept_within_the_text() -> None:
     tokenizer = piece_tokenizer()
     assert parts(tokenizer, [2, 3, 4]) == ["Once", " upon", "s", ""]
     growing = GrowingText(tokenizer, [0, 2])
@@ -94,7 +94,7 @@ def test_bytes_among_word_pieces_wait_for_the_others() -> None:
         ([], "a\nb ab abc\n\nd a"),
     ],
 )
-def test_a_stop_string_ends_the_text_however_tokens_cut_it(size: int, stops: list[str], expected: str) -> None:
+def test_a_stop_string_ends_the_text_however_tokens_split_it(size: int, stops: list[str], expected: str) -> None:
     text = "a\nb ab abc\n\nd a"
     growing = GrowingText(load_language_tokenizer("characters", [text]), [], stops)
     pieces = [text[start : start + size] for start in range(0, len(text), size)]

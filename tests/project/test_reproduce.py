@@ -155,7 +155,7 @@ def test_the_new_run_is_recorded_where_the_old_one_was_found(
     assert (len(runs_in(made.run.store)), len(runs_in(moved))) == (before, before + 1)
 
 
-def test_with_other_data_it_goes_on_when_told_and_says_that_the_result_is_another(made: Made) -> None:
+def test_with_other_data_it_continues_on_request_and_reports_a_different_result(made: Made) -> None:
     with other(made.data, "fine film", "dull film"):
         outcome = made.reproduce("--if_different=continue")
     assert outcome.status == 1
@@ -273,7 +273,7 @@ def test_a_module_that_is_not_allowed_is_refused_after_what_differs(made: Made) 
     assert "--allow_modules MODULE" in outcome.err
 
 
-def test_what_differs_is_told_also_when_it_cannot_even_be_built(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_differences_are_reported_also_when_it_cannot_be_built(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise TypeError("as asked")
 
@@ -300,7 +300,7 @@ def test_a_run_that_is_not_known_is_refused_with_the_nearest(made: Made) -> None
     ("arguments", "message"),
     [([], "which run?"), (["--check_only"], "which run?"), (["abcd", "--if_different=maybe"], "refuse, continue")],
 )
-def test_arguments_that_say_nothing_are_refused(arguments: list[str], message: str) -> None:
+def test_meaningless_arguments_are_refused(arguments: list[str], message: str) -> None:
     outcome = lightrail("reproduce", *arguments)
     assert outcome.status == 2
     assert message in outcome.err

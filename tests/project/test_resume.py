@@ -67,7 +67,7 @@ def test_learning_curves_of_a_resumed_run_are_of_the_whole_run(
     assert [step for step, _ in drawn["train/loss"]] == [1, 2, 3, 4]
 
 
-def test_a_run_that_ended_before_its_first_checkpoint_begins_again(
+def test_a_run_that_ended_before_its_first_checkpoint_restarts(
     arguments: list[str], store: str, fitted_classifier: Fitted
 ) -> None:
     assert main(["fit", *arguments, "--trainer.callbacks.step=1", "--tracking.checkpoint.every_minutes=60"]) == 130

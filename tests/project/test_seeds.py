@@ -21,7 +21,7 @@ def children(store: str, parent: str) -> list[RecordedRun]:
 
 
 @pytest.mark.pictures
-def test_the_parent_tells_mean_and_deviation_of_its_runs(
+def test_the_parent_has_mean_and_deviation_of_its_runs(
     arguments: list[str], store: str, fitted_classifier: Fitted
 ) -> None:
     outcome = lightrail("fit", *arguments, "--seeds=3")
@@ -41,7 +41,7 @@ def test_the_parent_tells_mean_and_deviation_of_its_runs(
     assert (parent.directory / "figures" / "seeds.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_interrupted_group_goes_on_where_it_was(arguments: list[str], store: str, tmp_path: Path) -> None:
+def test_an_interrupted_group_is_resumed(arguments: list[str], store: str, tmp_path: Path) -> None:
     whole = lightrail("fit", *arguments, "--seeds=3", "--tracking.experiment=whole")
     marker = tmp_path / "markers"
     marker.mkdir()

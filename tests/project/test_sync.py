@@ -137,7 +137,7 @@ def test_a_run_is_sent_to_its_own_store_alone(
     assert not run.logger.journal.is_sent
 
 
-def test_a_run_that_the_store_has_no_more_is_told_and_does_not_stop_the_others(
+def test_a_run_that_the_store_has_no_more_is_reported_and_does_not_stop_the_others(
     store: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [start_run(TrackingConfig(uri=store), {}, {}) for _ in range(2)]
@@ -150,7 +150,7 @@ def test_a_run_that_the_store_has_no_more_is_told_and_does_not_stop_the_others(
     assert f"run {runs[1].run_id}: sent 3 metrics" in done.out
 
 
-def test_a_store_that_does_not_answer_and_an_unknown_setting_are_refused() -> None:
+def test_a_store_that_does_not_respond_and_an_unknown_setting_are_refused() -> None:
     done = lightrail("sync", "--tracking.uri=http://me:secret@127.0.0.1:9")
     assert done.status == 2
     assert "http://me:***@127.0.0.1:9 does not respond" in done.err

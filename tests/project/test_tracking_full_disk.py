@@ -87,7 +87,7 @@ def test_the_store_gets_from_memory_what_the_disk_does_not_take(server: StubServ
     assert sorted(server.metrics) == [("train/loss", step, float(step)) for step in range(300)]
 
 
-def test_a_process_that_dies_on_a_full_disk_leaves_a_journal_that_goes_on(
+def test_a_process_that_dies_on_a_full_disk_leaves_a_journal_that_can_be_continued(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_python(FILLS_UP.split("print")[0], tmp_path / "metrics.jsonl")

@@ -117,7 +117,7 @@ def test_a_server_that_comes_back_gets_every_metric_once(
     logger.sender.close()
 
 
-def test_a_server_that_never_answers_stops_nothing_and_all_is_on_disk(tmp_path: Path) -> None:
+def test_a_server_that_never_responds_stops_nothing_and_all_is_on_disk(tmp_path: Path) -> None:
     logger = logger_for("http://127.0.0.1:9", tmp_path)
     for step in range(300):
         logger.log_metrics({"train/loss": float(step)}, step)
@@ -172,7 +172,7 @@ def test_tags_are_set_in_order_and_wait_for_a_store_that_is_away(store: str, mon
 
 
 class TestJournal:
-    def test_batches_hold_at_most_so_many_points_and_the_ending_comes_last(self, tmp_path: Path) -> None:
+    def test_batches_hold_at_most_n_points_and_the_ending_comes_last(self, tmp_path: Path) -> None:
         journal = Journal(tmp_path / "metrics.jsonl")
         for step in range(10):
             journal.append_metrics({"a": 1.0, "b": 2.0, "c": 3.0}, step, time=step)
