@@ -286,7 +286,7 @@ def test_differences_are_reported_also_when_it_cannot_be_built(made: Made, monke
 def test_without_the_files_of_the_run_there_is_nothing_to_compare_with(made: Made) -> None:
     with without(made.run.directory / "predictions" / "test.parquet"):
         outcome = made.refused()
-    assert "has no predictions/test.parquet any more" in outcome.err
+    assert "its file predictions/test.parquet is missing" in outcome.err
 
 
 def test_a_run_that_is_not_known_is_refused_with_the_nearest(made: Made) -> None:
@@ -321,7 +321,7 @@ def test_runs_that_are_no_finished_training_are_refused_with_what_to_do(store: s
     expected = {
         failed: f"Finish it with `lightrail resume {failed}`",
         parent: f"holds one run for each seed. Choose one of them: {child} (seed 7).",
-        start(store, lightrail__kind="test"): "of the kind 'test'",
+        start(store, lightrail__kind="test"): "has the tag lightrail.kind 'test'",
         start(store): "was not made by lightrail",
     }
     for run_id, message in expected.items():
