@@ -194,4 +194,4 @@ class TestJournal:
         assert [point.step for batch in Journal(path).batches(9) for point in batch.points] == [1]
         Journal(path).append_metrics({"a": 3.0}, step=3, time=3)
         assert [point.step for batch in Journal(path).batches(9) for point in batch.points] == [1, 3]
-        assert "skipped 16 bytes" in caplog.text
+        assert "skipped an invalid record of 16 bytes" in caplog.text
