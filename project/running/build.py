@@ -123,7 +123,7 @@ def _restored(configuration: Configuration, checkpoint: dict[str, Any], name: st
     except RuntimeError as error:
         changed = ", ".join(f"model.{key}" for key in given if given[key] != before.get(key)) or "the data's settings"
         raise ConfigError(
-            f"{name}: its weights do not fit this model, in which {changed} differs. Undo that change."
+            f"{name}: its weights do not fit this model, in which {changed} differs. Undo that."
         ) from error
     assert isinstance(model, TaskModule)
     return model
