@@ -1,4 +1,4 @@
-"""The command line. A command is imported when it is called, so that `--help` and `list` answer at once."""
+"""The command line. A command is imported when it is called, so that `--help` and `list` respond at once."""
 
 import gc
 import importlib
@@ -15,7 +15,7 @@ from lightrail.project.basics.logs import set_up_logging
 
 SETTINGS_HELP = """
 settings:
-  --config C                what to run: a YAML file, or the name of a shipped experiment (lightrail list);
+  --config C                a YAML file, or the name of a shipped experiment (lightrail list);
                             may be repeated, later files are merged over earlier ones
   --model.NAME V            a setting of the task, --model.encoder.NAME V of its network
   --data.NAME V             a setting of the data
@@ -35,57 +35,57 @@ options:
 """
 SEEDS_HELP = """
 options:
-  --seeds N                 train and test with N seeds, the configuration's and those that follow it, under one run
-                            that tells mean and standard deviation
+  --seeds N                 train and test with N consecutive seeds from the configuration's on, under one parent run
+                            that records mean and standard deviation
 """
 RESUME_HELP = """
-RUN_ID is the run's id, the beginning of it, or a checkpoint of the run. Settings that are given are changed from there
-on, and recorded as tags of the run.
+RUN_ID is the run's id, a prefix of it, or a checkpoint of the run. Settings given here apply from the resumed step on,
+and are recorded as tags of the run.
 
 options:
-  --force                   go on although another machine may still be at it
+  --force                   resume although another machine may still be running it
 """
 REPRODUCE_HELP = """
-Says first what differs from the time of the run: code, packages, data, configuration, hardware. Then makes the run
-again, as a run of its own, and compares every metric and every prediction. Exit status: 0 equal, 1 not equal.
+Reports first what has changed since the run: code, packages, data, configuration, hardware. Then repeats the run as a
+new run, and compares every metric and every prediction. Exit status: 0 equal, 1 not equal.
 
 options:
-  --if_different V          refuse (the default) or continue, when something differs
-  --check_only              only say what differs: exit status 0 when nothing does, else 1
+  --if_different V          refuse (the default) or continue, when something has changed
+  --check_only              only report the changes: exit status 0 when there are none, else 1
 """
 COMPARE_HELP = """
-RUN is an id, the beginning of one, or the name of a run; the others are compared with the first. The runs of
+RUN is an id, a prefix of one, or the name of a run; the first is the baseline of the others. The runs of
 `fit --seeds` count as one, named by their parent.
 
 options:
   --output FILE             .md, .html (one file with a figure) or .json; left out: to standard output
-  --format F                markdown (default), html or json, where the name of the file does not tell
+  --format F                markdown (default), html or json, where the file name has none of these endings
   --metric NAME ...         only these metrics; left out: all that the runs share
   --resamples N             bootstrap resamples (default 2000); random swaps are at least 10,000
   --num_examples N          examples on which the runs differ most (default 10)
   --tracking.uri URI        MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)
 """
 GENERATE_HELP = """
-MODEL is a run's id or the beginning of it, runs:/RUN_ID, a checkpoint file, or a folder that `lightrail export` or
-transformers wrote. The text that goes on from the prompt is written to standard output as it comes into being.
+MODEL is a run's id or a prefix of it, runs:/RUN_ID, a checkpoint file, or a folder that `lightrail export` or
+transformers wrote. The continuation of the prompt is written to standard output while it is generated.
 
 options:
   --prompt TEXT             may be repeated; left out: all of standard input is one prompt
-  --prompts FILE            a prompt a line
-  --chat                    put the prompt as in training: by the run's data.template, else by the chat template
-  --max_tokens N            most tokens of a sample (default 200)
-  --temperature T           0.8 by default; below 1 likely tokens become likelier, 0 always takes the likeliest
-  --top_k N                 choose among the N likeliest tokens; left out: among all
-  --top_p P                 choose among the likeliest tokens that together have this probability (default 1)
-  --repetition_penalty R    above 1 (default) makes what the text has already less likely
+  --prompts FILE            a text file with one prompt per line
+  --chat                    format the prompt as in training: with the run's data.template, else the chat template
+  --max_tokens N            maximum number of tokens per sample (default 200)
+  --temperature T           below 1 favours likely tokens, 0 always takes the most likely one (default 0.8)
+  --top_k N                 sample from the N most likely tokens; left out: from all
+  --top_p P                 sample from the most likely tokens that together have this probability (default 1)
+  --repetition_penalty R    above 1 makes tokens that are already in the text less likely (default 1)
   --stop TEXT               end a sample before this text; may be repeated
-  --num_samples N           texts for each prompt (default 1)
-  --seed N                  of the random choices (default 0)
+  --num_samples N           samples per prompt (default 1)
+  --seed N                  seed of the sampling (default 0)
   --allow_modules M,...     import these modules first, for a task or network of your own
   --tracking.uri URI        MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)
 """
 EXPORT_HELP = """
-RUN is a run's id or the beginning of it, of which the best weights are taken, or a checkpoint file.
+RUN is a run's id or a prefix of it, whose best weights are exported, or a checkpoint file.
 
 options:
   --output DIR              folder to write; it must be new or empty
@@ -96,31 +96,31 @@ options:
   --tracking.uri URI        MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)
 """
 SWEEP_HELP = """
-FILE says what is varied, or names a shipped sweep (lightrail list). Trials run side by side, each in a process of its
-own, and all are runs of MLflow under one parent. The same command goes on with a sweep that was ended, at any moment
-and in any way, and on another machine joins it.
+FILE defines the search space, or names a shipped sweep (lightrail list). Trials run in parallel, each in its own
+process, and all are MLflow runs under one parent. The same command resumes a sweep that was stopped, at any moment
+and in any way, and joins it when given on another machine.
 
 options:
-  --n_trials N              the sweep ends with so many finished trials, those of earlier starts included
-  --resources.workers N     trials at a time; left out: as many as there are GPUs, one on a CPU
-  --resources.devices N     GPUs (on a CPU processes) of each trial
+  --n_trials N              the sweep ends with N finished trials, those of earlier starts included
+  --resources.workers N     trials at a time; left out: one per GPU, or one on a CPU
+  --resources.devices N     GPUs (on a CPU: processes) per trial
   --storage URI             database of the study: sqlite:///FILE (default sweeps.db) or postgresql://...
   --study NAME              name of the study; left out: that of the file
   --overrides.NAME V        a setting of every trial, such as --overrides.tracking.uri URI
   --launcher L              local (default), ray or slurm: what runs `resources.workers` trials at a time
-  --timeout_minutes M       begin no trial later than this
-  --status                  show the study as a table, and train nothing
+  --timeout_minutes M       start no trial later than this
+  --status                  show the study as a table, without training
   --allow_modules M,...     also allow classes of these modules
 """
 OUTPUT_HELP = """\
-  --data.path FILE          what to answer, read as its name says; - for standard input, one text a line
+  --data.path FILE          examples to predict, in the format of the file name; - for standard input, a text per line
   --output FILE             .jsonl, .csv or .parquet; left out: JSON lines to standard output
 """
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command of ours, a function in `project/commands/`."""
+    """A command of lightrail, implemented by a function in `project/commands/`."""
 
     summary: str
     usage: str
@@ -131,30 +131,28 @@ class Command:
 
 COMMANDS = {
     "list": Command(
-        "what there is: experiments, tasks, networks, data; or the last runs",
+        "list experiments, tasks, networks and data; or the last runs",
         "lightrail list [runs [--tracking.uri URI]]",
     ),
     "check": Command(
-        "look at data and configuration, train nothing",
+        "check data and configuration, without training",
         "lightrail check --config C [settings]",
         SETTINGS_HELP,
         place="fit.check",
     ),
     "fit": Command(
-        "train, test the best, close the run",
+        "train, test the best checkpoint, close the run",
         "lightrail fit --config C [--seeds N] [settings]",
         SEEDS_HELP + SETTINGS_HELP,
     ),
-    "resume": Command(
-        "go on with a run that ended early", "lightrail resume RUN_ID [settings]", RESUME_HELP + SETTINGS_HELP
-    ),
+    "resume": Command("resume an interrupted run", "lightrail resume RUN_ID [settings]", RESUME_HELP + SETTINGS_HELP),
     "reproduce": Command(
-        "make a finished run again and compare",
+        "repeat a finished run and compare the two",
         "lightrail reproduce RUN_ID [--if_different refuse|continue] [--check_only] [settings]",
         REPRODUCE_HELP + SETTINGS_HELP,
     ),
     "compare": Command(
-        "runs side by side, and which differences are more than chance",
+        "compare runs, with significance tests of their differences",
         "lightrail compare RUN RUN [RUN ...] [--output FILE] [options]",
         COMPARE_HELP,
     ),
@@ -176,30 +174,30 @@ COMMANDS = {
         CHECKPOINT_HELP + OUTPUT_HELP + SETTINGS_HELP,
     ),
     "generate": Command(
-        "text that a language model writes",
+        "generate text with a language model",
         "lightrail generate MODEL [--prompt TEXT] [options]",
         GENERATE_HELP,
     ),
     "export": Command(
-        "take a model out of its run: safetensors, or a folder for transformers",
+        "export the model of a run: as safetensors, or as a folder for transformers",
         "lightrail export RUN --output DIR [--format safetensors|hf] [options]",
         EXPORT_HELP,
     ),
     "sweep": Command(
-        "train configurations out of a space, and find the best",
+        "train configurations from a search space, and find the best",
         "lightrail sweep --config FILE [--n_trials N] [settings of the sweep]",
         SWEEP_HELP,
     ),
-    "sync": Command("send what waits here for a store that was away", "lightrail sync [--tracking.uri URI]"),
-    "demo": Command("the main job on real text, in about five minutes", "lightrail demo [settings]"),
-    "ui": Command("open MLflow's pages on the recorded runs", "lightrail ui [--port N] [--tracking.uri URI]"),
+    "sync": Command("send pending data to a store that was unreachable", "lightrail sync [--tracking.uri URI]"),
+    "demo": Command("train a model and its baseline on real text, in five minutes", "lightrail demo [settings]"),
+    "ui": Command("serve the MLflow UI for the recorded runs", "lightrail ui [--port N] [--tracking.uri URI]"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    Returns: 0 done, 2 refused, 130 interrupted; what else goes wrong is raised, and Python ends with 1.
+    Returns: 0 done, 2 refused, 130 interrupted; other exceptions are raised, and Python exits with 1.
     """
     try:
         status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
@@ -210,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("lightrail: interrupted\n")
         return 130
-    except BrokenPipeError:  # the reader, such as `head`, has had enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status
@@ -226,7 +224,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     if not arguments:
-        raise ConfigError(f"which command? {', '.join(COMMANDS)}. `lightrail --help` says what they do.")
+        raise ConfigError(f"which command? {', '.join(COMMANDS)}. `lightrail --help` explains them.")
     name, *rest = arguments
     if name in ("--help", "-h"):
         raise Shown(_help())
@@ -243,11 +241,9 @@ def _run(arguments: list[str]) -> int:
 
 
 def _imported(name: str) -> ModuleType:
-    """Import a module, and keep it out of garbage collections: in what is imported they find nothing, and take a sixth
-    of the time until training begins in looking.
-    """
+    """Import a module without garbage collection, and exclude its objects from later collections."""
     if name not in sys.modules:
-        gc.disable()
+        gc.disable()  # collections find nothing in imported modules, and take a sixth of the time until training starts
         try:
             importlib.import_module(name)
             gc.freeze()
@@ -259,7 +255,7 @@ def _imported(name: str) -> ModuleType:
 def _help() -> str:
     lines = [f"  {name:11}{command.summary}" for name, command in COMMANDS.items()]
     usage = "usage: lightrail COMMAND [--config C] [--SECTION.SETTING VALUE ...]"
-    more = "`lightrail COMMAND --help` says more. `lightrail --version` prints the version."
+    more = "`lightrail COMMAND --help` shows its options. `lightrail --version` prints the version."
     return "\n".join([usage, "", "commands:", *lines, "", more])
 
 

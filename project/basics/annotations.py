@@ -1,4 +1,4 @@
-"""What an annotation says of a value: its type, the range that it must be in, and both in plain words.
+"""Type and range checks of values by their annotations, and descriptions of annotations in plain words.
 
 A range is written beside the type, `Annotated[float, Gt(0)]`, with the constraints of the package annotated-types.
 """
@@ -43,18 +43,18 @@ _CONSTRAINTS: dict[type, tuple[str, Callable[[Any, Any], bool], str]] = {
     MinLen: ("min_length", lambda value, least: len(value) >= least, "of length {} or more"),
     MaxLen: ("max_length", lambda value, most: len(value) <= most, "of length {} or less"),
 }
-"""The attribute that holds a constraint's bound, the test of a value, and the words for it. No others are checked."""
+"""Per constraint: the attribute with its bound, the test of a value, and its description. No others are checked."""
 
 
 class Ranged:
-    """Base of a dataclass whose fields are checked as soon as it is built. Raises: ConfigError naming the field."""
+    """Base of dataclasses that check the ranges of their fields on creation. Raises: ConfigError naming the field."""
 
     def __post_init__(self) -> None:
         check_arguments(self)
 
 
 def check_arguments(built: object) -> None:
-    """Check those arguments of an object's class that have a range; the object keeps them under their own names.
+    """Check the attributes of an object against the ranges of the class arguments of the same names.
 
     Raises: ConfigError naming class and argument, what was expected and what was found.
     """
@@ -64,20 +64,20 @@ def check_arguments(built: object) -> None:
 
 
 def check_range(value: object, annotation: TypeHint, name: str) -> None:
-    """Raises: ConfigError, which calls the value by `name`, when it is out of the annotation's range."""
+    """Check a value against the range of an annotation. Raises: ConfigError, which calls the value `name`."""
     if not is_in_range(value, annotation):
         raise refusal(value, annotation, name)
 
 
 def refusal(value: object, annotation: TypeHint, name: str) -> ConfigError:
-    """Give the error for a value that an annotation does not allow."""
+    """Build the error for a value that an annotation does not allow."""
     found = json.dumps(value, ensure_ascii=False, default=str)
     found = found if len(found) <= 60 else f"{found[:60]}..."
     return ConfigError(f"{name}: expected {in_plain_words(annotation)}, found {found}.")
 
 
 def is_in_range(value: object, annotation: TypeHint) -> bool:
-    """Whether a value, and each of its items, is in the range of a type that it is of; true where it is of none."""
+    """Whether a value and its items are in the range of a matching type of the annotation; true when none matches."""
     own = [(member, constraints) for member, constraints in _members(annotation) if fits(value, member)]
     return not own or any(
         all(_holds(value, constraint) for constraint in constraints) and _has_items_in_range(value, member)
@@ -99,30 +99,30 @@ def _has_items_in_range(value: object, annotation: TypeHint) -> bool:
 
 
 def has_range(annotation: TypeHint) -> bool:
-    """Whether some values of a type are out of its range, or items of them are."""
+    """Whether a type, or the type of its items, restricts its values to a range."""
     return any(constraints or any(map(has_range, get_args(member))) for member, constraints in _members(annotation))
 
 
 def without_ranges(annotation: TypeHint) -> TypeHint:
-    """`list[int]` for `list[Annotated[int, Ge(1)]]`."""
+    """Return a type without its ranges: `list[int]` for `list[Annotated[int, Ge(1)]]`."""
     if not has_range(annotation):
         return annotation
     return get_type_hints(types.SimpleNamespace(__annotations__={"value": annotation}))["value"]
 
 
 def origin_of(annotation: TypeHint) -> TypeHint:
-    """`list` for `list[int]`, and a type without parameters for itself."""
+    """Return a type without its parameters: `list` for `list[int]`."""
     origin: TypeHint = get_origin(annotation)
     return annotation if origin is None else origin
 
 
 def alternatives(annotation: TypeHint) -> tuple[Any, ...]:
-    """The members of a union, or the type itself, without their ranges."""
+    """Return the members of a union, or the type itself, without their ranges."""
     return tuple(member for member, _ in _members(annotation))
 
 
 def _members(annotation: TypeHint, constraints: tuple[Any, ...] = ()) -> Iterator[tuple[TypeHint, tuple[Any, ...]]]:
-    """The members of a union, or the type itself, each with the constraints on it."""
+    """Yield the members of a union, or the type itself, each with its constraints."""
     if isinstance(annotation, types.UnionType) or origin_of(annotation) is Union:
         for argument in get_args(annotation):
             yield from _members(argument, constraints)
@@ -135,7 +135,7 @@ def _members(annotation: TypeHint, constraints: tuple[Any, ...] = ()) -> Iterato
 
 
 def item_type(annotation: TypeHint, container: type, index: int = 0) -> TypeHint:
-    """The type of the items of a list, or of the values of a dict; Any when the type does not say."""
+    """Return the type of the items of a list, or of the values of a dict; Any when it is not stated."""
     for member in alternatives(annotation):
         origin, arguments = origin_of(member), get_args(member)
         if not isinstance(origin, type) or not arguments:
@@ -150,10 +150,7 @@ def item_type(annotation: TypeHint, container: type, index: int = 0) -> TypeHint
 
 
 def fits(value: object, annotation: TypeHint) -> bool:
-    """Whether a plain value is of a type, as far as one can see without looking at its items.
-
-    A list is written for a tuple or a set too.
-    """
+    """Whether a plain value is of a type, its items aside. A list also stands for a tuple or a set."""
     origin = origin_of(annotation)
     if origin is Any:
         return True
@@ -167,7 +164,7 @@ def fits(value: object, annotation: TypeHint) -> bool:
 
 
 def in_plain_words(annotation: TypeHint) -> str:
-    """`a whole number of at least 1 or null` for `Annotated[int, Ge(1)] | None`."""
+    """Describe a type: `a whole number of at least 1 or null` for `Annotated[int, Ge(1)] | None`."""
     members = list(_members(annotation))
     literals = [str(item) for member, _ in members if origin_of(member) is Literal for item in get_args(member)]
     one_of = [f"one of {', '.join(dict.fromkeys(literals))}"] if literals else []

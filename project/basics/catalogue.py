@@ -1,4 +1,4 @@
-"""What can be chosen: experiments, sweeps, tasks, networks, data. Read from the source: nothing heavy is imported."""
+"""Lists of shipped experiments, sweeps, tasks, networks and data, read from the source without importing it."""
 
 import ast
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-"""The folder that holds `lightning_modules`, `datamodules`, `project` and `sweeps`: of a checkout or of the package."""
+"""The folder of `lightning_modules`, `datamodules`, `project` and `sweeps`: the checkout, or the installed package."""
 FOLDERS = ("project", "datamodules", "lightning_modules", "sweeps")
 """Imported as parts of the package `lightrail`."""
 
@@ -21,7 +21,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Component:
-    """A class written in one of our packages."""
+    """A class defined in one of lightrail's packages."""
 
     name: str
     module: str
@@ -30,40 +30,45 @@ class Component:
 
 
 def experiment_files(root: Path = ROOT) -> dict[str, Path]:
-    """The shipped experiments by name."""
+    """Return the files of the shipped experiments by name."""
     return {file.stem: file for file in sorted((root / "project" / "experiments").glob("*.yaml"))}
 
 
 def sweep_files(root: Path = ROOT) -> dict[str, Path]:
-    """The shipped definitions of sweeps by name."""
+    """Return the files of the shipped sweeps by name."""
     return {file.stem: file for file in sorted((root / "sweeps" / "definitions").glob("*.yaml"))}
 
 
 def experiments(root: Path = ROOT) -> list[Entry]:
+    """Return the shipped experiments, each with the first comment of its file."""
     return _commented(experiment_files(root))
 
 
 def sweeps(root: Path = ROOT) -> list[Entry]:
+    """Return the shipped sweeps, each with the first comment of its file."""
     return _commented(sweep_files(root))
 
 
 def tasks(root: Path = ROOT) -> list[Entry]:
+    """Return the task classes, each with the first line of its docstring."""
     return _derived_from("TaskModule", root / "lightning_modules", "*.py", root)
 
 
 def networks(root: Path = ROOT) -> list[Entry]:
+    """Return the network configuration classes, each with the first line of its docstring."""
     folder = root / "lightning_modules" / "networks"
-    kinds = ("EncoderConfig", "ImageEncoderConfig", "DecoderConfig")
-    found = [entry for kind in kinds for entry in _derived_from(kind, folder, "**/*.py", root)]
+    bases = ("EncoderConfig", "ImageEncoderConfig", "DecoderConfig")
+    found = [entry for base in bases for entry in _derived_from(base, folder, "**/*.py", root)]
     return sorted(found, key=lambda entry: entry.name)
 
 
 def data_modules(root: Path = ROOT) -> list[Entry]:
+    """Return the data module classes, each with the first line of its docstring."""
     return _derived_from("DataModule", root / "datamodules", "*.py", root)
 
 
 def embedded_sets(root: Path = ROOT) -> list[Entry]:
-    """The keys of the dict literal EMBEDDED in datamodules/reading/embedded.py, each with its description."""
+    """Return the keys of the dict literal EMBEDDED in datamodules/reading/embedded.py, each with its description."""
     file = root / "datamodules" / "reading" / "embedded.py"
     if not file.is_file():
         return []
@@ -74,7 +79,7 @@ def embedded_sets(root: Path = ROOT) -> list[Entry]:
 
 
 def components(folder: Path, pattern: str = "**/*.py", root: Path = ROOT) -> Iterator[Component]:
-    """Every class at the top level of the files of `folder`."""
+    """Yield every class at the top level of the files of `folder`."""
     for file in sorted(folder.glob(pattern)):
         parts = file.relative_to(root).with_suffix("").parts
         module = ".".join(["lightrail", *(parts[:-1] if parts[-1] == "__init__" else parts)])
@@ -94,14 +99,14 @@ def _derived_from(base: str, folder: Path, pattern: str, root: Path) -> list[Ent
 
 
 def concrete_names(bases: set[str], own: Sequence[Component]) -> set[str]:
-    """Of classes derived from one of `bases`, at one or two levels, those that no other is derived from."""
+    """Return the classes derived from `bases`, at one or two levels, that are no base of another class."""
     parents = bases | {item.name for item in own if bases.intersection(item.bases)}
     derived = {item.name for item in own if parents.intersection(item.bases)}
     return derived - {parent for item in own for parent in item.bases}
 
 
 def _name(node: ast.expr) -> str:
-    """`Base` for `Base`, `package.Base` and `Base[int]`."""
+    """Return the bare name of a base class: `Base` for `Base`, `package.Base` and `Base[int]`."""
     if isinstance(node, ast.Subscript):
         return _name(node.value)
     return node.attr if isinstance(node, ast.Attribute) else ast.unparse(node)
@@ -113,7 +118,7 @@ def _assigned_names(node: ast.stmt) -> list[str]:
 
 
 def _text(node: ast.expr | None) -> str:
-    """A literal text; of a call, its `description`, or else its first text."""
+    """Return the text of a literal, or of a call's `description` argument, or else its first text argument."""
     if isinstance(node, ast.Constant):
         return _first_line(str(node.value))
     if not isinstance(node, ast.Call):

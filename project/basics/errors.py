@@ -1,10 +1,10 @@
-"""What the user is told when lightrail refuses to go on, and how errors are put into one line."""
+"""Errors shown to the user as one message without a traceback, and errors shortened to one line."""
 
 import re
 
 
 class Refusal(Exception):  # noqa: N818 - not every refusal is an error of ours
-    """Bad input. The command line prints the message alone, without a traceback, and exits with status 2."""
+    """Unusable input. The command line prints the message alone, without a traceback, and exits with status 2."""
 
 
 class ConfigError(Refusal):
@@ -16,15 +16,15 @@ class DataError(Refusal):
 
 
 class Shown(Exception):  # noqa: N818 - not an error
-    """The arguments ask for a text, which is the message, and not for a run. The command line prints it: status 0."""
+    """The arguments request a text (the message) instead of a run. The command line prints it and exits with 0."""
 
 
 def without_password(uri: str) -> str:
-    """An address as it may be shown."""
+    """Return an address with its password replaced by `***`."""
     return str(re.sub(r"://([^:/@]+):[^@/]*@", r"://\1:***@", uri))
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first, in at most 200 characters; its name where it says nothing."""
+    """Return the first line of an error's message, at most 200 characters; its class name when it has none."""
     text = without_password(str(error).strip())
     return text.splitlines()[0][:200] if text else type(error).__name__

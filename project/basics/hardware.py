@@ -10,17 +10,18 @@ Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 
 def usable_accelerator(accelerator: str) -> str:
-    """Turn "auto" into a GPU where CUDA is, and the CPU elsewhere: Apple's GPUs lack float64, which exact sums need."""
+    """Resolve "auto" to "gpu" where CUDA is available, else to "cpu"."""
     if accelerator != "auto":
         return accelerator
+    # Not Lightning's own choice: Apple's GPUs lack float64, which exact sums need.
     return "gpu" if torch.cuda.is_available() else "cpu"
 
 
 def fastest_precision(accelerator: str) -> Precision:
-    """Choose the number format for training that the hardware multiplies fastest without changing what is learned.
+    """Choose the fastest precision for training on this hardware that does not change the result; weights are float32.
 
-    Weights stay in float32. bfloat16 where a GPU or the CPU's matrix unit (AMX) has it; a CPU without that unit gains
-    nothing from it on networks of a few hundred units. float16 on older GPUs.
+    bfloat16 on GPUs and CPU matrix units (AMX) that support it; a CPU without that unit gains nothing from it on
+    networks a few hundred wide. float16 on older GPUs.
 
     Args:
         accelerator: "cpu", "gpu", "cuda" or another one of Lightning's.
@@ -32,17 +33,15 @@ def fastest_precision(accelerator: str) -> Precision:
 
 
 def set_threads(num_processes: int = 1) -> None:
-    """Give each of the machine's processes its share of the cores it may use, unless OMP_NUM_THREADS says otherwise.
-
-    PyTorch counts the machine's cores, though a container or a scheduler may have granted fewer; threads without a
-    core make every step several times slower.
-    """
+    """Set PyTorch's threads to the usable cores per process, unless OMP_NUM_THREADS is set."""
+    # PyTorch counts the machine's cores, though a container or a scheduler may have granted fewer; threads without a
+    # core make every step several times slower.
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, usable_cores() // max(1, num_processes)))
 
 
 def usable_cores() -> int:
-    """Number of cores this process may use, by its affinity and its control group's quota, at least 1."""
+    """Return the number of cores this process may use, by affinity and control group quota, at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()

@@ -1,4 +1,4 @@
-"""Where log lines go: ours to the terminal, of the libraries' only what needs attention."""
+"""Logging set-up: lightrail's lines go to the terminal, the libraries' from warnings on."""
 
 import logging
 import os
@@ -9,31 +9,31 @@ OWN_PACKAGE = "lightrail"
 
 
 def set_up_logging() -> None:
-    """Send log lines to standard error, with `rich` on a terminal. Processes other than the first only warn."""
+    """Send log lines to standard error, with `rich` on a terminal; processes other than the first log only warnings."""
     handler = _handler()
     handler.addFilter(_is_wanted)
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger(OWN_PACKAGE).setLevel(logging.INFO if _is_first_process() else logging.WARNING)
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # MLflow has a handler of its own
-    # Lightning 2.6 on torch 2.13; nothing a user could do about it.
+    # Lightning 2.6 on torch 2.13; the user can do nothing about it.
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec", category=FutureWarning)
-    # A run that goes on writes where it wrote before.
+    # A resumed run writes to its earlier folder.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    # That a task's configure_model would make layers, which ours do not; and that a test has no training to go on with.
+    # Warns of layers made in configure_model, where our tasks make none; and of a test without a training to resume.
     warnings.filterwarnings("ignore", message="You're using the WeightAveraging callback")
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used to create")
-    warnings.formatwarning = lambda message, *_: str(message).strip()  # the source line says nothing to the user
+    warnings.formatwarning = lambda message, *_: str(message).strip()  # the source line is of no use to the user
     logging.captureWarnings(True)
 
 
 def take_over_lightning() -> None:
-    """Send Lightning's lines where ours go. It gives itself a handler when it is imported, so call this afterwards."""
+    """Remove Lightning's own log handlers. Call it after the import of Lightning, which sets them."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers.clear()
 
 
 def silence_transformers() -> None:
-    """Have transformers show no progress bar for reading and writing a folder, which takes a moment."""
+    """Turn off transformers' progress bars for reading and writing model folders."""
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
@@ -51,7 +51,8 @@ def _handler() -> logging.Handler:
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    """Levels alone do not do: Lightning sets its own to INFO when imported, and tells tips and advertisements there."""
+    """Whether to show a record: all of lightrail's, and those of libraries from warnings on."""
+    # Logger levels are not enough: Lightning sets its own to INFO on import, and logs tips and advertisements there.
     return record.levelno >= logging.WARNING or record.name.split(".")[0] == OWN_PACKAGE
 
 

@@ -1,4 +1,4 @@
-"""Command lines that are lists of options and no configuration."""
+"""The parser of commands that take options instead of a configuration."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from lightrail.project.basics.errors import ConfigError
 
 
 class OptionParser(argparse.ArgumentParser):
-    """Takes `--tracking.uri` as `uri`, and refuses in one line, as all of our commands do.
+    """Argument parser with `--tracking.uri` as `uri`, whose errors are ConfigError.
 
     Args:
-        command: its name, behind `lightrail`.
+        command: name of the command, such as `compare`.
     """
 
     def __init__(self, command: str) -> None:
@@ -20,7 +20,7 @@ class OptionParser(argparse.ArgumentParser):
         self.add_argument("--tracking.uri", dest="uri")
 
     def read(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Parse options and positional arguments in any order."""
+        """Parse options and positional arguments in any order. Raises: ConfigError naming the unknown option."""
         options, unknown = self.parse_known_intermixed_args(arguments)
         for name in (word.partition("=")[0] for word in unknown if word.startswith("-")):
             raise ConfigError(f"{self.prog}: no option {name}.{did_you_mean(name, self._option_string_actions)}")
@@ -29,4 +29,5 @@ class OptionParser(argparse.ArgumentParser):
         return options
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{self.prog}: {message}. `{self.prog} --help` lists what there is.")
+        """Raise ConfigError, where argparse would exit."""
+        raise ConfigError(f"{self.prog}: {message}. `{self.prog} --help` lists the options.")

@@ -1,11 +1,11 @@
-"""Modules from outside of lightrail whose classes may be used: named by a person, or installed as a plugin.
+"""Modules outside of lightrail whose classes may be used: allowed by the user, or installed as a plugin.
 
-A package offers itself by an entry point of the group `lightrail.plugins`, whose value is the module to import:
+A package registers itself by an entry point of the group `lightrail.plugins`, whose value is the module to import:
 
     [project.entry-points."lightrail.plugins"]
     similarity = "similarity"
 
-Its classes, and those of the modules below it, can then be named as lightrail's own.
+Its classes, and those of its submodules, can then be named like lightrail's own.
 """
 
 import importlib
@@ -25,10 +25,10 @@ ENVIRONMENT_VARIABLE = "LIGHTRAIL_ALLOW_MODULES"
 
 
 def import_allowed(names: Iterable[str] = ()) -> tuple[str, ...]:
-    """Import modules that a person named, those of the environment variable, and all plugins; give their names.
+    """Import the given modules, those of LIGHTRAIL_ALLOW_MODULES, and all plugins. Returns: their names.
 
-    Raises: ConfigError when a module that was named does not exist. A plugin that cannot be imported is left out with a
-        warning: what does not need it goes on working.
+    Raises: ConfigError when a given module does not exist. A plugin that cannot be imported is skipped with a warning,
+        so that runs that do not need it still work.
     """
     given = [*names, *os.environ.get(ENVIRONMENT_VARIABLE, "").split(",")]
     modules = dict.fromkeys(name.strip() for name in given if name.strip())
@@ -43,7 +43,7 @@ def _import_plugins() -> tuple[str, ...]:
     for entry_point in entry_points(group=GROUP):
         try:
             importlib.import_module(entry_point.module)
-        except Exception as error:  # whatever a module does when it is imported
+        except Exception as error:  # a module may raise anything on import
             package = entry_point.dist.name if entry_point.dist else entry_point.name
             log.warning("the plugin %s (%s) cannot be imported and is left out: %s", entry_point.module, package, error)
         else:
@@ -52,7 +52,7 @@ def _import_plugins() -> tuple[str, ...]:
 
 
 def _import_named(name: str) -> None:
-    """Import a module a person allowed; it may lie in the working folder."""
+    """Import a module that the user allowed; it may be in the working folder."""
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
     try:

@@ -1,6 +1,6 @@
-"""Names of libraries that are not promised to stay. All that rests on them is here, and each is used by a test.
+"""Private names of libraries. All uses of them are here, and each is covered by a test.
 
-The ranges in `pyproject.toml` end before the next version that may change them.
+The version ranges in `pyproject.toml` end before the next version that may change them.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def is_accumulating(trainer: "pl.Trainer") -> bool:
-    """Whether the last batch ended no optimizer step (Lightning 2.6)."""
+    """Whether gradients are still accumulated after the last batch: it ended no optimizer step (Lightning 2.6)."""
     return bool(trainer.fit_loop.epoch_loop._should_accumulate())
 
 
@@ -34,32 +34,32 @@ def is_validation_due(trainer: "pl.Trainer") -> bool:
 
 
 def set_default_root(trainer: "pl.Trainer", folder: Path) -> None:
-    """Change where a trainer looks for checkpoints of its own (Lightning 2.6)."""
+    """Change the folder in which a trainer looks for its own checkpoints (Lightning 2.6)."""
     trainer._default_root_dir = str(folder)  # type: ignore[attr-defined]
 
 
 def signature_parameters(target: type) -> list[Any]:
-    """The arguments of a class, those behind `**kwargs` too, with annotation, default and text (jsonargparse 4.53)."""
+    """Return the arguments of a class, `**kwargs` resolved, with annotation, default and text (jsonargparse 4.53)."""
     from jsonargparse._parameter_resolvers import get_signature_parameters
 
     return list(get_signature_parameters(target))
 
 
 def tracking_store(client: "MlflowClient") -> Any:
-    """The store behind a client, which can take back the end of a run and be closed (MLflow 3.17)."""
+    """Return the store behind a client, which can reopen an ended run and be closed (MLflow 3.17)."""
     return client._tracking_client.store
 
 
 def end_trial(study: "optuna.Study", trial: "FrozenTrial", state: "TrialState") -> None:
     """End a trial of another process (Optuna 5.0).
 
-    Raises: optuna.exceptions.UpdateFinishedTrialError when it has ended.
+    Raises: optuna.exceptions.UpdateFinishedTrialError when the trial has already ended.
     """
     study._storage.set_trial_state_values(trial._trial_id, state)
 
 
 def attention_kind(config: "PretrainedConfig") -> str | None:
-    """How a network of transformers computes attention, `sdpa` for PyTorch's own (transformers 5.23)."""
+    """Return the attention implementation of a transformers network, `sdpa` for PyTorch's own (transformers 5.23)."""
     found: str | None = config._attn_implementation
     return found
 
@@ -70,7 +70,7 @@ def is_compiled(network: "nn.Module") -> bool:
 
 
 def norms_with_statistics() -> "type[_NormBase]":
-    """What batch and instance norms are derived from (torch 2.13)."""
+    """Return the base class of batch and instance norms (torch 2.13)."""
     from torch.nn.modules.batchnorm import _NormBase
 
     return _NormBase

@@ -1,7 +1,7 @@
-"""Classes that version 0.1.0 stored by their paths, and where they are now.
+"""Current paths of classes that version 0.1.0 stored by their old paths.
 
-Configurations, checkpoints and exports hold paths of classes. They are read for ever: what is moved is changed here. A
-class of a user's own keeps its path, though it may be in a package `datamodules`, as his is called too.
+Configurations, checkpoints and exports contain class paths and stay readable: a class that is moved is added here. A
+class of the user keeps its path, even in a package that is also called `datamodules`.
 """
 
 from collections.abc import Mapping
@@ -53,13 +53,13 @@ STORED = {
     "lightning_modules.pinyin": ("lightning_modules.pinyin", "PinyinTagger"),
     "lightning_modules.text_classification": ("lightning_modules.text_classification", "TextClassifier"),
 }
-"""Modules of 0.1.0: their names within `lightrail`, and their classes that could be stored."""
+"""Modules of 0.1.0, each with its current name within `lightrail` and its classes that could be stored."""
 KEYS = ("class_path", "task")
-"""Under which a class is named."""
+"""Keys whose values are class paths."""
 
 
 def current_path(path: str) -> str:
-    """Restate the path of a class of 0.1.0; any other path stays as it is.
+    """Return the current path of a class of 0.1.0; other paths are returned unchanged.
 
     >>> current_path("lightning_modules.networks.recurrent.LstmConfig")
     'lightrail.lightning_modules.networks.encoders.recurrent.LstmConfig'
@@ -72,7 +72,7 @@ def current_path(path: str) -> str:
 
 
 def with_current_paths(value: Any) -> Any:
-    """Copy plain values that were stored, with the class paths in them restated."""
+    """Copy stored plain values, with class paths of 0.1.0 replaced by current ones."""
     if isinstance(value, Mapping):
         return {
             key: current_path(item) if key in KEYS and isinstance(item, str) else with_current_paths(item)

@@ -1,4 +1,4 @@
-"""Tables of texts: for a terminal, as Markdown, as HTML."""
+"""Text tables for a terminal, in Markdown and in HTML."""
 
 import unicodedata
 from collections.abc import Collection, Sequence
@@ -7,7 +7,7 @@ Row = Sequence[str]
 
 
 def width(text: str) -> int:
-    """Columns that a text takes in a terminal, where a Chinese character takes two.
+    """Return the number of terminal columns of a text, in which a Chinese character takes two.
 
     >>> width("ab地点")
     6
@@ -16,27 +16,27 @@ def width(text: str) -> int:
 
 
 def aligned(rows: Sequence[Row], right: Collection[int] = ()) -> list[str]:
-    """Lines of a table, the first row its head, with two blanks between columns.
+    """Format the lines of a table, the first row its head, with two blanks between columns.
 
     Args:
-        right: numbers of the columns whose cells stand to the right, as numbers do.
+        right: indices of the right-aligned columns.
     """
     return ["  ".join(cells).rstrip() for cells in _padded(rows, right)]
 
 
 def markdown_table(head: Row, rows: Sequence[Row]) -> str:
-    """A table of cells that are Markdown already, which reads well as it stands too."""
+    """Format a Markdown table that is also readable as plain text. The cells must be Markdown."""
     lines = _padded([head, *rows], least=3)
     lines.insert(1, ["-" * width(cell) for cell in lines[0]])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def html_table(head: Row, rows: Sequence[Row], kind: str = "", best: Collection[int] = ()) -> str:
-    """A table of cells that are HTML already.
+    """Format an HTML table. The cells must be HTML.
 
     Args:
-        kind: the table's class, which decides how it looks.
-        best: numbers of the rows that stand out.
+        kind: the CSS class of the table.
+        best: indices of the highlighted rows.
     """
     opened = ['<tr class="best">' if number in best else "<tr>" for number in range(len(rows))]
     lines = "\n".join(f"{tag}{_html_cells('td', row)}</tr>" for tag, row in zip(opened, rows, strict=True))
@@ -49,7 +49,7 @@ def _html_cells(tag: str, cells: Row) -> str:
 
 
 def _padded(rows: Sequence[Row], right: Collection[int] = (), least: int = 0) -> list[list[str]]:
-    """Cells as wide as the widest of their column, and as `least`."""
+    """Pad each cell to the widest of its column, and to `least`."""
     widths = [max(least, *map(width, column)) for column in zip(*rows, strict=True)]
     padded = []
     for row in rows:

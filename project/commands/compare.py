@@ -1,4 +1,4 @@
-"""`lightrail compare`: runs side by side, with what their predictions can and cannot tell apart."""
+"""`lightrail compare`: runs side by side, with significance tests on their predictions."""
 
 import argparse
 import sys
@@ -15,11 +15,12 @@ LEAST_RESAMPLES = 100
 
 
 def run(arguments: list[str]) -> int:
+    """Compare runs, and write Markdown, HTML or JSON. Raises: ConfigError for runs that cannot be compared."""
     options = _parser().read(arguments)
     chosen = _format(options)
     _check(options)
     if options.output:
-        check_folder(Path(options.output).absolute().parent, "--output")  # now, and not when all is computed
+        check_folder(Path(options.output).absolute().parent, "--output")  # before the computation
     text = _compared(options, chosen)
     if options.output is None:
         sys.stdout.write(text)
@@ -45,7 +46,7 @@ def _parser() -> OptionParser:
 
 
 def _format(options: argparse.Namespace) -> str:
-    """As named, else as the file's name ends, else Markdown."""
+    """Return the format given by `--format`, else by the output file's ending, else Markdown."""
     ending = Path(options.output).suffix.lower() if options.output else ".md"
     if options.format is None and ending not in FORMATS:
         raise ConfigError(f"--output {options.output}: unknown format. End the name in {', '.join(FORMATS)}.")
@@ -55,12 +56,12 @@ def _format(options: argparse.Namespace) -> str:
 def _check(options: argparse.Namespace) -> None:
     if len(options.runs) < 2:
         raise ConfigError(
-            f"{len(options.runs)} runs to compare. Name at least two: lightrail compare RUN RUN ..., the first is what "
-            f"the others are compared with."
+            f"{len(options.runs)} runs to compare. Name at least two: lightrail compare RUN RUN ...; the first is the "
+            f"baseline."
         )
     if options.resamples < LEAST_RESAMPLES:
         raise ConfigError(
-            f"--resamples {options.resamples}: give at least {LEAST_RESAMPLES}; intervals need that many."
+            f"--resamples {options.resamples}: give at least {LEAST_RESAMPLES}, the minimum for intervals."
         )
     if options.num_examples < 0:
         raise ConfigError(f"--num_examples {options.num_examples}: give 0 or more.")
@@ -70,7 +71,7 @@ def _compared(options: argparse.Namespace, chosen: str) -> str:
     from lightrail.project.comparing.comparison import compare
     from lightrail.project.comparing.entries import find_entry
 
-    import_allowed(options.allow_modules.split(","))  # a metric of one's own is built from its class's name
+    import_allowed(options.allow_modules.split(","))  # user-defined metrics are built from their class names
     uri = store_uri(TrackingConfig(uri=options.uri))
     client = open_store(uri, create=False)
     entries = [find_entry(client, named) for named in options.runs]

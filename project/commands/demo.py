@@ -1,4 +1,4 @@
-"""`lightrail demo`: the main job on real text, beside the baseline that it has to beat, and how to look at both."""
+"""`lightrail demo`: train the pinyin tagger and its baseline on real text, and compare the two."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ NUM_SHOWN = 10
 
 
 def run(arguments: list[str]) -> int:
-    """Train the pinyin tagger and the baseline with the shipped settings, and show what came out.
+    """Train the pinyin tagger and the baseline with the shipped settings, and print predictions and metrics.
 
     Args:
         arguments: settings for both, such as `--tracking.uri`.
@@ -31,12 +31,12 @@ def run(arguments: list[str]) -> int:
 
 
 def every_nth(rows: Sequence[dict[str, Any]], number: int) -> Sequence[dict[str, Any]]:
-    """Rows from all over, `number` at most."""
+    """Return at most `number` evenly spaced rows."""
     return rows[:: max(1, len(rows) // number)][:number]
 
 
 def marked(predicted: str, target: str) -> str:
-    """Put each wrong stretch of a prediction in brackets.
+    """Put each wrong span of a prediction in brackets.
 
     >>> marked("我门都是雪生", "我们都是学生")
     '我[门]都是[雪]生'
@@ -48,7 +48,7 @@ def marked(predicted: str, target: str) -> str:
 
 
 def table(runs: dict[str, FinishedRun]) -> str:
-    """The runs' metrics, one row each."""
+    """Format a table of metrics, one row per run."""
     names = sorted({name for run in runs.values() for name in run.metrics})
     rows = [[name, *(f"{run.metrics[key]:.4f}" for key in names)] for name, run in runs.items()]
     return "\n".join(aligned([["run".ljust(10), *names], *rows], right=range(1, len(names) + 1)))

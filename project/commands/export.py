@@ -9,6 +9,7 @@ FORMATS = ("safetensors", "hf")
 
 
 def run(arguments: list[str]) -> int:
+    """Export the best weights of a run. Raises: ConfigError for a model or a folder that cannot be used."""
     options = _parser().read(arguments)
     if len(options.run) != 1:
         raise ConfigError(
@@ -30,7 +31,7 @@ def run(arguments: list[str]) -> int:
         options.format,
         overwrite=options.overwrite,
     )
-    print(f"exported {options.run[0]} to {target}; README.md there says how to load it")
+    print(f"exported {options.run[0]} to {target}; README.md there shows how to load it")
     return 0
 
 

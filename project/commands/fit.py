@@ -1,6 +1,6 @@
-"""`lightrail fit`: trains, tests the best checkpoint and closes the run; with `--seeds N` that many times.
+"""`lightrail fit`: trains, tests the best checkpoint and closes the run; with `--seeds N` once per seed.
 
-`lightrail check`: tells what a fit would meet and take, and trains nothing.
+`lightrail check`: reports on the data, and measures time and memory of a fit in a dry run.
 """
 
 from lightrail.project.basics.errors import ConfigError
@@ -16,11 +16,12 @@ from lightrail.project.tracking.lookup import test_metrics
 
 
 def run(arguments: list[str]) -> int:
+    """Train and test, or resume the run of a requeued SLURM job. Raises: ConfigError, DataError before a run exists."""
     seeds, rest = take_option(arguments, "--seeds")
     if seeds is not None and not seeds.isdecimal():
         raise ConfigError(f"--seeds {seeds}: give the number of seeds, such as --seeds 5.")
     configuration = parse(rest)
-    shown = _gone_on(configuration, "fit" if seeds is None else "seeds")
+    shown = _resumed_after_requeue(configuration, "fit" if seeds is None else "seeds")
     if shown is None:
         finished = fit(configuration) if seeds is None else fit_seeds(configuration, int(seeds))
         shown = finished.last_line
@@ -29,13 +30,13 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _gone_on(configuration: Configuration, kind: str) -> str | None:
-    """The last line of the run that this SLURM job began before it was queued again; None when there is none."""
+def _resumed_after_requeue(configuration: Configuration, kind: str) -> str | None:
+    """Finish the run that this SLURM job started before it was requeued. Returns: its last line; None without one."""
     found = requeued_run(configuration, kind)
     if found is None:
         return None
     client, earlier = found
-    if earlier.info.status == "FINISHED":  # a script that was queued again runs all of its commands again
+    if earlier.info.status == "FINISHED":  # a requeued script runs all of its commands again
         return last_line(earlier.info.run_id, test_metrics(earlier))
     finished: FinishedRun | FinishedSeeds
     if kind == "seeds":
@@ -46,6 +47,7 @@ def _gone_on(configuration: Configuration, kind: str) -> str | None:
 
 
 def check(arguments: list[str]) -> int:
+    """Print the report on the data and the measurements of a dry run. Raises: ConfigError, DataError."""
     experiment = build(parse(arguments), "fit")
     print(experiment.data.report().render())
     print(rehearse(experiment).render())

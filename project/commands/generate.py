@@ -1,4 +1,4 @@
-"""`lightrail generate`: text that a trained language model writes, shown as it comes into being."""
+"""`lightrail generate`: text of a trained language model, streamed while it is generated."""
 
 import argparse
 import io
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def run(arguments: list[str]) -> int:
+    """Generate text for each prompt. Raises: ConfigError for an option, a prompt or a model that cannot be used."""
     options = _parser().read(arguments)
     if len(options.model) != 1:
         raise ConfigError(
@@ -37,10 +38,10 @@ def run(arguments: list[str]) -> int:
     set_threads()
     model = load_text_model(options.model[0], TrackingConfig(uri=options.uri))
     prompts = list(_prompts(options))
-    number_prompt = model.turn_ids if options.chat else model.prompt_ids
+    encode_prompt = model.turn_ids if options.chat else model.prompt_ids
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")
-    for number, prompt_ids in enumerate(map(number_prompt, prompts), 1):
+    for number, prompt_ids in enumerate(map(encode_prompt, prompts), 1):
         place = f"prompt {number}" if len(prompts) > 1 else ""
         _show(model, prompt_ids, config, options.num_samples, options.stop, place)
     return 0
@@ -65,31 +66,31 @@ def _parser() -> OptionParser:
 
 
 def _config(options: argparse.Namespace) -> "GenerationConfig":
-    """Raises: ConfigError naming the option that is out of range."""
+    """Build the settings of the sampling. Raises: ConfigError naming the option that is out of range."""
     from lightrail.lightning_modules.generation import GenerationConfig
 
     ranges = {field.name: field.type for field in fields(GenerationConfig)}
     for name, annotation in {**ranges, "num_samples": PositiveInt}.items():
         check_range(getattr(options, name), annotation, f"--{name}")
     if "" in options.stop:
-        raise ConfigError("--stop is empty, and every text holds an empty text. Give at least one character.")
+        raise ConfigError("--stop is empty, and every text contains the empty text. Give at least one character.")
     return GenerationConfig(**{name: getattr(options, name) for name in ranges})
 
 
 def _prompts(options: argparse.Namespace) -> Iterator[str]:
-    """Those of the command line, then those of the file; without any, all of standard input is one."""
+    """Yield the prompts of the command line, then those of the file; without any, all of standard input as one."""
     yield from options.prompt
     if options.prompts is not None:
         try:
             yield from Path(options.prompts).expanduser().read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"--prompts {options.prompts}: {error}. Name a UTF-8 text, one prompt a line.") from error
+            raise ConfigError(f"--prompts {options.prompts}: {error}. Give UTF-8 text, one prompt per line.") from error
     elif not options.prompt:
         yield _standard_input()
 
 
 def _standard_input() -> str:
-    """What comes in, without the line break at its end that a shell puts there."""
+    """Read standard input, without the final line break that a shell adds."""
     if sys.stdin is None:
         raise ConfigError("there is no prompt, and standard input is closed. Give --prompt TEXT.")
     if sys.stdin.isatty():
@@ -97,7 +98,7 @@ def _standard_input() -> str:
     try:
         text = sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"standard input is no UTF-8 text: {error}. Give --prompt TEXT.") from error
+        raise ConfigError(f"standard input is not UTF-8 text: {error}. Give --prompt TEXT.") from error
     return text.removesuffix("\n").removesuffix("\r")
 
 
@@ -109,9 +110,9 @@ def _show(
     stops: Sequence[str],
     place: str,
 ) -> None:
-    """Write the first sample while it comes into being, the others when it is done; a heading where there are several.
+    """Stream the first sample, and write the others when it is done; with a heading where there are several.
 
-    Raises: BrokenPipeError when nobody reads it any more.
+    Raises: BrokenPipeError when the reader has closed the pipe.
     """
     texts = [""] * num_samples
     _head(place, 1, num_samples)

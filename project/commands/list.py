@@ -1,4 +1,4 @@
-"""`lightrail list`: what ships with lightrail, read from its source, so that it answers at once; and the last runs."""
+"""`lightrail list`: shipped experiments and classes, read from the source without importing it; and the last runs."""
 
 import sys
 from collections.abc import Sequence
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 NUM_RUNS = 20
-COLUMNS = ("run", "status", "began", "what", "name", "result")
+COLUMNS = ("run", "status", "started", "type", "name", "result")
 
 
 def run(arguments: Sequence[str]) -> int:
+    """Print the shipped experiments and classes, or with `runs` the last runs. Raises: ConfigError."""
     if arguments[:1] == ["runs"]:
         options = OptionParser("list runs").read(arguments[1:])
         sys.stdout.write(runs_listing(TrackingConfig(uri=options.uri)))
@@ -31,7 +32,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def runs_listing(tracking: TrackingConfig) -> str:
-    """The last runs of the store, the newest first. Those whose process is gone are closed before."""
+    """Format the last runs of the store, newest first. Runs whose process has died are closed before."""
     from lightrail.project.tracking.lookup import last_runs
     from lightrail.project.tracking.recovery import close_dead_runs
     from lightrail.project.tracking.store import open_store, store_uri
@@ -50,6 +51,7 @@ def _row(found: "Run") -> tuple[str, ...]:
 
 
 def listing() -> str:
+    """Format the shipped experiments, sweeps, tasks, networks, data modules and embedded data sets."""
     sections = {
         "experiments (lightrail fit --config NAME)": catalogue.experiments(),
         "sweeps (lightrail sweep --config NAME)": catalogue.sweeps(),

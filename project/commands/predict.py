@@ -1,7 +1,7 @@
-"""`lightrail predict`: answers for the texts or pictures of `data.path`.
+"""`lightrail predict`: predictions for the texts or images of `data.path`.
 
-A row has `id`, the number of the answer from 0; `line`, the line of the file on which what it answers begins (in a
-binary format, the number of the record), by which other columns of the file are found again; and what the task says.
+A row has `id`, the number of the prediction from 0; `line`, the line of the file on which its example begins (in a
+binary format, the number of the record), which links it to other columns of the file; and the columns of the task.
 
 `lightrail validate` and `lightrail test`: the metrics of a checkpoint on these splits.
 """
@@ -32,26 +32,27 @@ STANDARD_INPUT = "-"
 
 
 def run(arguments: list[str]) -> int:
+    """Predict, and write the rows to `--output` or standard output. Raises: ConfigError, DataError."""
     output, rest = take_option(arguments, "--output")
     configuration, checkpoint = parse_to_predict(rest)
     source = configuration.values["data"]["init_args"].get("path")
     if output is not None:
         check_output(Path(output), str(source))
-    with redirect_stdout(sys.stderr):  # standard output is for answers alone: some callbacks of Lightning print there
+    with redirect_stdout(sys.stderr):  # standard output is for predictions alone: some Lightning callbacks print there
         if source == STANDARD_INPUT and sys.stdin is not None and sys.stdin.isatty():
-            log.info("reading texts from the terminal, one a line; Ctrl-D on an empty line ends them")
+            log.info("reading texts from the terminal, one per line; Ctrl-D on an empty line ends them")
         experiment = build(configuration, "predict", checkpoint)
         answers = _answers(experiment, is_typed=source == STANDARD_INPUT)
     if answers is not None and output is not None:
         write_answers(answers, Path(output))
-        log.info("wrote %d answers to %s", len(answers), output)
+        log.info("wrote %d predictions to %s", len(answers), output)
     elif answers is not None:
         show_answers(answers)
     return 0
 
 
 def _answers(experiment: Experiment, *, is_typed: bool) -> pa.Table | None:
-    """One row for each example, in their order; None on every process but the first."""
+    """Predict one row per example, in their order. Returns: None on every process but the first."""
     trainer, data = experiment.trainer, experiment.data
     if is_typed and trainer.world_size > 1:
         raise ConfigError("data.path is -: standard input is read by one process. Set --trainer.devices 1.")
@@ -60,12 +61,13 @@ def _answers(experiment: Experiment, *, is_typed: bool) -> pa.Table | None:
     table = experiment.predictions.table
     if table is None:
         return None
-    log.info("answered %d in %.1f s", len(table), time.monotonic() - started)
+    log.info("predicted %d in %.1f s", len(table), time.monotonic() - started)
     lines = pa.array(data.dataset("predict").values("line")[table["id"].to_numpy()], pa.int64())
     return with_named_lists(table.add_column(1, "line", lines), experiment.model.column_labels())
 
 
 def validate(arguments: list[str]) -> int:
+    """Print the metrics of a checkpoint on the validation split. Raises: ConfigError, DataError."""
     configuration, checkpoint = parse_with_checkpoint(arguments)
     experiment = build(configuration, "validate", checkpoint)
     trainer = experiment.trainer
@@ -77,6 +79,7 @@ def validate(arguments: list[str]) -> int:
 
 
 def test_checkpoint(arguments: list[str]) -> int:
+    """Test a checkpoint as a new run, and print its metrics. Raises: ConfigError, DataError."""
     finished = test(*parse_with_checkpoint(arguments))
     if finished.predictions is not None:
         print(finished.last_line)
@@ -84,7 +87,7 @@ def test_checkpoint(arguments: list[str]) -> int:
 
 
 def parse_with_checkpoint(arguments: Sequence[str]) -> tuple[Configuration, Path]:
-    """Give the configuration, and the file that `--ckpt_path` names: a path, or `runs:/RUN_ID` for its best checkpoint.
+    """Return the configuration, and the file of `--ckpt_path`: a path, or `runs:/RUN_ID` for the best checkpoint.
 
     Without `--config` the configuration is the one stored in the checkpoint.
 
@@ -94,10 +97,10 @@ def parse_with_checkpoint(arguments: Sequence[str]) -> tuple[Configuration, Path
 
 
 def parse_to_predict(arguments: Sequence[str]) -> tuple[Configuration, Path]:
-    """As `parse_with_checkpoint`, with the new data of `--data.path` read as they are.
+    """Return configuration and checkpoint as `parse_with_checkpoint`, without the stored format for a new `data.path`.
 
-    `data.reading` in a checkpoint says how the files of the run are read (a format, names of columns, an encoding), and
-    holds for no other file.
+    `data.reading` in a checkpoint defines how the run's own files are read (a format, column names, an encoding), and
+    applies to no other file.
     """
     return _parse(arguments, _reading_of)
 
@@ -117,7 +120,7 @@ def _parse(
 
 
 def _reading_of(saved: dict[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
-    """The stored configuration, without `data.reading` if `data.path` is none of the run's own files."""
+    """Return the stored configuration, without `data.reading` if `data.path` is none of the run's own files."""
     arguments = saved["data"]["init_args"]
     path = given.get("--data.path", given.get("--data.init_args.path"))
     own = {arguments.get(name) for name in ("path", "validation_path", "test_path")}

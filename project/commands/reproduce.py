@@ -1,4 +1,4 @@
-"""`lightrail reproduce`: says what differs from the time of a run, makes the run again, and compares the two."""
+"""`lightrail reproduce`: reports what has changed since a run, repeats the run, and compares the two."""
 
 import os
 import shlex
@@ -26,6 +26,7 @@ CHOICES = ("refuse", "continue")
 
 
 def run(arguments: list[str]) -> int:
+    """Repeat a run and compare. Returns: 0 equal, 1 not equal. Raises: ConfigError, DataError before a run exists."""
     if not arguments or arguments[0].startswith("-"):
         raise ConfigError("which run? Write `lightrail reproduce RUN_ID`.")
     if_different, settings = take_option([word for word in arguments[1:] if word != CHECK_ONLY], "--if_different")
@@ -45,11 +46,11 @@ def run(arguments: list[str]) -> int:
     if not is_same and if_different != "continue":
         kinds = ", ".join(found.differences.kinds)
         how = advice(original, found, settings)
-        raise ConfigError(f"run {original.run_id} cannot be made as it was ({kinds}). {how}")
-    return _again(original, configuration)
+        raise ConfigError(f"run {original.run_id} cannot be repeated exactly ({kinds} changed). {how}")
+    return _repeat(original, configuration)
 
 
-def _again(original: Original, configuration: Configuration) -> int:
+def _repeat(original: Original, configuration: Configuration) -> int:
     tags = {"lightrail.reproduces": original.run_id, "lightrail.kind": "reproduction"}
     finished = fit(configuration, tags=tags)
     if finished.predictions is None:  # not process zero
@@ -63,10 +64,10 @@ def _again(original: Original, configuration: Configuration) -> int:
 
 
 def advice(original: Original, found: Survey, settings: Sequence[str]) -> str:
-    """Return how to go on.
+    """Return the commands that restore what has changed since the run.
 
     Args:
-        settings: of this call of `lightrail reproduce`.
+        settings: arguments of this call of `lightrail reproduce`.
     """
     steps = [step for repository in found.code.repositories for step in _code_steps(original, repository)]
     steps += _package_steps(found)
@@ -76,8 +77,8 @@ def advice(original: Original, found: Survey, settings: Sequence[str]) -> str:
         steps.append("leave out the settings that differ")
         settings = without_changes(settings)
     again = shlex.join([*_program(original, found), "reproduce", original.run_id, *settings])
-    lines = ["To get back what differs:", *(f"  {step}" for step in steps), f"  {again}"]
-    as_now = "To make the run with what there is now, add --if_different continue."
+    lines = ["To restore what has changed:", *(f"  {step}" for step in steps), f"  {again}"]
+    as_now = "To repeat the run in the current state, add --if_different continue."
     return "\n".join([*lines, as_now] if steps or _variables(original, found) else [as_now])
 
 
@@ -92,7 +93,7 @@ def _code_steps(original: Original, repository: StoredRepository) -> list[str]:
 
 
 def _worktree(original: Original, repository: StoredRepository) -> str:
-    """A folder beside the repository, named by the run."""
+    """Return a folder beside the repository, named after the run."""
     assert repository.here is not None
     own = repository.here.folder
     return str(own.with_name(f"{own.name}-{original.run_id[:8]}"))
@@ -109,14 +110,14 @@ def _package_steps(found: Survey) -> list[str]:
 
 
 def _program(original: Original, found: Survey) -> list[str]:
-    """`lightrail` with as many threads as then, and with the code of then in front of what is in this folder."""
+    """Return the command for `lightrail` with the run's number of threads, and its code first on the import path."""
     variables = _variables(original, found)
     program = [sys.executable, "-m", _package(found)] if "PYTHONPATH" in variables else ["lightrail"]
     return [*(["env"] if variables else []), *(f"{name}={value}" for name, value in variables.items()), *program]
 
 
 def _package(found: Survey) -> str:
-    """What has the command line in the code of then: up to version 0.1.0 `project` was a package of its own."""
+    """Return the package of the command line in the run's code: up to version 0.1.0 `project` was a package itself."""
     here = [(one.here.folder, one.commit) for one in found.code.repositories if one.here is not None]
     of_then = [(folder, commit) for folder, commit in here if holds(folder, commit, OWN_FILE)]
     return "project" if any(not holds(*own, "lightrail/__init__.py") for own in of_then) else "lightrail"

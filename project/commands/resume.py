@@ -1,4 +1,4 @@
-"""`lightrail resume`: goes on with a run that ended early, in the same MLflow run."""
+"""`lightrail resume`: resumes an interrupted run, in the same MLflow run."""
 
 from pathlib import Path
 
@@ -19,6 +19,7 @@ OF_THIS_CALL = ("--tracking.", "--allow_modules")
 
 
 def run(arguments: list[str]) -> int:
+    """Resume a run and print its metrics. Raises: ConfigError, DataError; the run is then unchanged."""
     if not arguments or arguments[0].startswith("-"):
         raise ConfigError("which run? Write `lightrail resume RUN_ID`, or name a checkpoint of the run.")
     settings = [argument for argument in arguments[1:] if argument != "--force"]
@@ -44,10 +45,10 @@ def _resume(run_id: str, settings: list[str], *, force: bool) -> FinishedRun | F
 
 
 def _run_id(named: str) -> str:
-    """The id itself, or that of the run which a checkpoint belongs to."""
+    """Return the id itself, or the id of the run that a checkpoint file belongs to."""
     if not Path(named).is_file():
         return named
     run_id: str = read_checkpoint(named).get("run", {}).get("id", "")
     if not run_id:
-        raise ConfigError(f"{named} does not say which run it belongs to. Name the run by its id.")
+        raise ConfigError(f"{named} does not name its run. Name the run by its id.")
     return run_id

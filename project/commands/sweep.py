@@ -1,4 +1,4 @@
-"""`lightrail sweep`: trains configurations out of a space until the study holds as many as were asked for."""
+"""`lightrail sweep`: trains configurations from a search space until the study holds N finished trials."""
 
 import importlib
 
@@ -6,6 +6,7 @@ STATUS = "--status"
 
 
 def run(arguments: list[str]) -> int:
+    """Run or resume a sweep, or print its status. Raises: ConfigError, DataError."""
     sweeping = importlib.import_module("lightrail.sweeps.command")  # by name: sweeps import this package, not it them
     rest = [argument for argument in arguments if argument != STATUS]
     print(sweeping.show_status(rest) if STATUS in arguments else sweeping.run_sweep(rest))

@@ -1,4 +1,4 @@
-"""`lightrail ui`: MLflow's own pages on the store that runs are recorded in."""
+"""`lightrail ui`: the MLflow UI on the store that runs are recorded in."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ HOST = "127.0.0.1"
 
 
 def run(arguments: list[str]) -> int:
-    """Serve until Ctrl-C. With a store that is a server already, name its address."""
+    """Serve the MLflow UI until Ctrl-C, or print the address of a store that is a server itself."""
     parser = OptionParser("ui")
     parser.add_argument("--port", type=int, default=5000)
     options = parser.read(arguments)
@@ -29,7 +29,7 @@ def run(arguments: list[str]) -> int:
     close_dead_runs(open_store(uri, create=False))
     port = _usable_port(options.port)
     print(f"{without_password(uri)} at http://{HOST}:{port}/ in a few seconds; Ctrl-C stops the server", flush=True)
-    # in a session of its own, where Ctrl-C does not reach it too: told twice, it ends with a traceback
+    # In its own session, which Ctrl-C does not reach: signalled twice, the server exits with a traceback.
     with subprocess.Popen(_command(uri, port), env=_environment(), start_new_session=True) as server:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
@@ -62,6 +62,7 @@ def _command(uri: str, port: int) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Return ours without MLflow's job workers (nine processes and 1.8 GB for nothing that runs need)."""
+    """Return this process's environment variables, with MLflow's logs and job workers turned off."""
+    # The job workers take nine processes and 1.8 GB, for features that recorded runs do not use.
     quiet = {"MLFLOW_LOGGING_LEVEL": "ERROR", "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
     return {**os.environ, **quiet, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

@@ -1,4 +1,4 @@
-"""Everything a comparison of runs says, before it is put into Markdown, HTML or JSON."""
+"""The comparison of runs as data, before it is formatted as Markdown, HTML or JSON."""
 
 import json
 import math
@@ -31,10 +31,10 @@ from lightrail.project.comparing.measuring import (
 
 NUM_EXAMPLES = 10
 NOT_OF_THE_EXPERIMENT = "tracking."
-"""Beginning of settings that tell where a run is recorded."""
+"""Prefix of the settings of tracking, which are not compared."""
 OWN_SERVER = "http://127.0.0.1:5000"
 TESTS: Mapping[Test, str] = {
-    "McNemar": "McNemar's exact test for shares of right examples",
+    "McNemar": "McNemar's exact test for fractions of right examples",
     "randomization": "paired approximate randomization ({swaps:,} swaps) for other metrics",
     "Student": "Student's t, over examples and seeds, where there are several seeds",
 }
@@ -42,27 +42,27 @@ TESTS: Mapping[Test, str] = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side; the first is what the others are measured against."""
+    """The comparison of runs with the first one, the baseline."""
 
     entries: Sequence[Entry]
     num_rows: int
     main_metric: str
-    """The one of the metrics that comes first."""
+    """The first of the metrics."""
     higher_is_better: Mapping[str, bool]
-    """By metric."""
+    """Whether higher is better, by metric."""
     measured: Measured
     examples: Sequence[Example]
     settings: Mapping[str, Sequence[str | None]]
-    """Of each setting in which the runs differ, the value of each; None where a run has no such setting."""
+    """Values by setting and run, of the settings that differ; None where a run has no such setting."""
     notes: Sequence[str]
     method: str
     link: str
-    """The page of MLflow that shows the same runs."""
+    """The MLflow page that compares the same runs."""
     link_needs_server: bool
     """Whether `lightrail ui` must be running first."""
 
     def label(self, number: int) -> str:
-        """What an entry is called: its name as long as that tells it from the others."""
+        """Return the name of an entry, with its id where another entry has the same name."""
         entry = self.entries[number]
         names = [other.name for other in self.entries]
         seeds = f"{len(entry.runs)} seeds" if len(entry.runs) > 1 else ""
@@ -82,10 +82,12 @@ def compare(
 
     Args:
         uri: the complete address of their store.
-        metrics: those to compare, with or without `test/`; none for all that the runs share.
+        metrics: names of the metrics, with or without `test/`; empty for all that the runs share.
+        num_resamples: bootstrap resamples; random swaps are at least 10,000.
+        num_examples: number of examples to show.
 
     Raises:
-        ConfigError: the runs cannot be compared, or do not share a metric that is named.
+        ConfigError: the runs cannot be compared, or do not share a given metric.
     """
     check_comparable(entries)
     entries, left_out = with_common_texts(entries)
@@ -117,22 +119,22 @@ def compare(
 
 
 def page_of_runs(entries: Sequence[Entry]) -> str:
-    """MLflow's own comparison of the runs, to be put behind the address of a server."""
+    """Return the path of MLflow's own comparison of the runs, to append to the address of a server."""
     runs = json.dumps([entry.run_id for entry in entries], separators=(",", ":"))
     experiments = json.dumps(list(dict.fromkeys(entry.experiment_id for entry in entries)), separators=(",", ":"))
     chosen = f"runs={urllib.parse.quote(runs)}&experiments={urllib.parse.quote(experiments)}"
-    return f"#/compare-runs?{chosen}&workflowType=machine_learning"  # or MLflow shows its pages for prompts
+    return f"#/compare-runs?{chosen}&workflowType=machine_learning"  # without it MLflow opens its pages for prompts
 
 
 def different_settings(params: Sequence[Mapping[str, str]]) -> dict[str, list[str | None]]:
-    """The settings that are not equal in all runs, but for where they are recorded."""
+    """Return the values of the settings that differ between the runs, those of tracking aside."""
     names = sorted({name for own in params for name in own if not name.startswith(NOT_OF_THE_EXPERIMENT)})
     values = {name: [own.get(name) for own in params] for name in names}
     return {name: own for name, own in values.items() if len(set(own)) > 1}
 
 
 def _shared_scores(entries: Sequence[Entry]) -> tuple[dict[str, StoredScore], list[str]]:
-    """The metrics of all runs, the main one first, and notes on those that are named alike but counted differently."""
+    """Return the metrics of all runs, the main one first, and notes on equally named ones computed differently."""
     first, *others = [run for entry in entries for run in entry.runs]
     names = [name for name in first.scores if all(name in other.scores for other in others)]
     names.sort(key=lambda name: name != first.main_metric)
@@ -148,7 +150,7 @@ def _shared_scores(entries: Sequence[Entry]) -> tuple[dict[str, StoredScore], li
             f"Compare runs of the same task."
         )
     unlike_names = [name for name in names if name not in shared]
-    return shared, [f"{name} is left out: the runs count it differently." for name in unlike_names]
+    return shared, [f"{name} is left out: the runs compute it differently." for name in unlike_names]
 
 
 def _chosen(shared: Mapping[str, StoredScore], metrics: Sequence[str]) -> Mapping[str, StoredScore]:
@@ -160,20 +162,20 @@ def _chosen(shared: Mapping[str, StoredScore], metrics: Sequence[str]) -> Mappin
     first = next((name for name, score in chosen.items() if isinstance(score, Score)), None)
     if first is None:
         testable = ", ".join(name for name, score in shared.items() if isinstance(score, Score))
-        raise ConfigError(f"--metric {', '.join(chosen)}: no test is made of that. Name another one too: {testable}.")
+        raise ConfigError(f"--metric {', '.join(chosen)}: cannot be tested for significance. Add one of: {testable}.")
     return {first: chosen.pop(first), **chosen}
 
 
 def _untested(scores: Mapping[str, StoredScore]) -> list[str]:
     names = [name for name, score in scores.items() if not isinstance(score, Score)]
-    return [f"{name}: shown without interval and test, as it is no sum over examples." for name in names]
+    return [f"{name}: no interval and no test, as it is not computed from sums over examples." for name in names]
 
 
 def _single_runs(entries: Sequence[Entry]) -> list[str]:
     if not any(len(entry.runs) > 1 for entry in entries):
         return []
     alone = [entry.name for entry in entries if len(entry.runs) == 1]
-    return [f"{name}: one run says nothing of the spread between seeds; its own is not counted." for name in alone]
+    return [f"{name}: a single run has no spread between seeds; none is counted for it." for name in alone]
 
 
 def _method(measured: Measured, num_resamples: int, num_swaps: int) -> str:
@@ -188,6 +190,7 @@ def _method(measured: Measured, num_resamples: int, num_swaps: int) -> str:
 
 
 def as_json(comparison: Comparison) -> str:
+    """Format a comparison as JSON."""
     plain = {
         "entries": [
             {
@@ -222,7 +225,7 @@ def as_json(comparison: Comparison) -> str:
 
 
 def _defined(value: Any) -> Any:
-    """The same with null for numbers that JSON has no word for."""
+    """Replace NaN and infinity in nested values by None, which JSON can represent."""
     if isinstance(value, dict):
         return {key: _defined(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
-"""The runs to compare, found in MLflow by id or name, with the predictions of their tests and where these differ.
+"""The runs to compare, found in MLflow by id or name, with their test predictions and the examples that differ most.
 
-Language models are compared on common texts: tokenizers cut the same documents into different rows and tokens, and
-both count the characters and bytes that a row spells, which tell where rows of one end with rows of the other.
+Language models are compared on common texts: tokenizers split the same documents into different rows and tokens, but
+each row has its numbers of characters and bytes, from which common ends of rows follow.
 
 Shapes: N rows, G common texts.
 """
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 
 EXAMPLE_COLUMNS = ("id", "target", "num_characters", "num_bytes")
-"""Columns that say which example a row is, and do not depend on the model."""
+"""Columns that identify the example of a row, independent of the model."""
 SHORT_ID = 8
-"""Characters of an id that tell runs apart."""
+"""Number of characters of a shortened run id."""
 
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A run and its answers to the test examples."""
+    """A run with its predictions for the test examples."""
 
     run_id: str
     name: str
@@ -50,6 +50,7 @@ class ScoredRun:
 
     @property
     def columns(self) -> Columns:
+        """The columns of the predictions as arrays, [N] each."""
         return {name: self.table[name].to_numpy() for name in self.table.column_names}
 
     def __str__(self) -> str:
@@ -67,11 +68,11 @@ class Entry:
     runs: Sequence[ScoredRun]
     is_group: bool
     notes: Sequence[str] = ()
-    """What the reader must know of it."""
+    """Notes for the reader of the report."""
 
 
 def find_entry(client: "MlflowClient", named: str) -> Entry:
-    """Read the run with this id, beginning of an id, or name.
+    """Read the run with this id, prefix of an id, or name.
 
     Raises:
         ConfigError: there is no such run or several, or it has no predictions that can be compared.
@@ -95,9 +96,9 @@ def _find(client: "MlflowClient", named: str) -> "Run":
 
 
 def _named(client: "MlflowClient", name: str) -> "list[Run]":
-    """The runs of this name; a group's runs are named as the group is, and do not count."""
+    """Return the runs of this name, without the runs of a group, which have the group's name."""
     if "'" in name and '"' in name:
-        return []  # no text that MLflow can search for
+        return []  # MLflow cannot search for such a text
     quote = '"' if "'" in name else "'"
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     runs = list(client.search_runs(experiments, f"attributes.run_name = {quote}{name}{quote}"))
@@ -112,8 +113,7 @@ def _seeds(client: "MlflowClient", group: "Run") -> tuple[list[ScoredRun], list[
     about = f"{group.info.run_id[:SHORT_ID]} ({group.info.run_name})"
     if not finished:
         raise ConfigError(
-            f"run {about} holds several seeds, and none is finished. "
-            f"Go on with it: lightrail resume {group.info.run_id}"
+            f"run {about} holds several seeds, and none is finished. Resume it: lightrail resume {group.info.run_id}"
         )
     notes = [f"{about}: left out, as they are not finished: {', '.join(left_out)}."] if left_out else []
     return [_tested(client, child) for child in finished], notes
@@ -131,14 +131,14 @@ def _tested(client: "MlflowClient", run: "Run") -> ScoredRun:
     path = run_artifact(client, run, PREDICTIONS) if digest else None
     if digest is None or path is None:
         raise ConfigError(
-            f"{about} has no {PREDICTIONS}: it was not tested, its files are gone, or lightrail did not make it. "
-            f"Runs to compare are those that `lightrail fit` and `lightrail test` finished."
+            f"{about} has no {PREDICTIONS}: it was not tested, its files are missing, or lightrail did not make it. "
+            f"Compare runs that `lightrail fit` or `lightrail test` has finished."
         )
     table = _read(path)
     stored = stored_scores(table)
     if stored is None or not table.num_rows:
         raise ConfigError(
-            f"{about}: its predictions do not say how they are scored, as an earlier version wrote them. "
+            f"{about}: its predictions were written by an earlier version, without their scores. "
             f"Test it again: lightrail test --ckpt_path runs:/{run.info.run_id}"
         )
     return ScoredRun(run.info.run_id, run.info.run_name, digest, table.sort_by("id"), *stored)
@@ -152,7 +152,7 @@ def _read(path: Path) -> pa.Table:
 
 
 def check_comparable(entries: Sequence[Entry]) -> None:
-    """Raises: ConfigError when a run is named twice, or the runs were not tested on the same data."""
+    """Refuse runs that cannot be compared. Raises: ConfigError for a repeated run, or different test data."""
     seen: dict[str, Entry] = {}
     for entry in entries:
         for run_id in {entry.run_id, *(run.run_id for run in entry.runs)}:
@@ -164,19 +164,19 @@ def check_comparable(entries: Sequence[Entry]) -> None:
         if one.test_digest != other.test_digest:
             raise ConfigError(
                 f"runs {one} and {other} were tested on different data (digests {one.test_digest} and "
-                f"{other.test_digest}). Numbers on different test sets do not compare: test one of the models on the "
-                f"other's data with `lightrail test --ckpt_path runs:/RUN_ID --data.test_path FILE`."
+                f"{other.test_digest}), on which metrics are not comparable. Test one of the models on the other's "
+                f"data: `lightrail test --ckpt_path runs:/RUN_ID --data.test_path FILE`."
             )
 
 
 def check_same_examples(entries: Sequence[Entry]) -> None:
-    """Raises: ConfigError when the rows of the runs' predictions are not the same examples."""
+    """Refuse runs with predictions for different examples. Raises: ConfigError."""
     one, *others = [run for entry in entries for run in entry.runs]
     for other in others:
         if one.table.num_rows != other.table.num_rows:
             raise ConfigError(
-                f"runs {one} and {other} answered {one.table.num_rows} and {other.table.num_rows} examples of the same "
-                f"test set. Test both again without trainer.limit_test_batches."
+                f"runs {one} and {other} have predictions for {one.table.num_rows} and {other.table.num_rows} examples "
+                f"of the same test set. Test both again without trainer.limit_test_batches."
             )
         both = set(one.table.column_names) & set(other.table.column_names)
         for column in (name for name in EXAMPLE_COLUMNS if name in both):
@@ -189,14 +189,14 @@ ANSWER_COLUMNS = ("prediction", "target")
 
 @dataclass(frozen=True)
 class Answer:
-    """What an entry answered: a run its prediction, a group the one that most of its runs gave."""
+    """The prediction of an entry: that of its run, or of a group the most frequent one of its runs."""
 
     text: str
-    """Empty of a language model, which only has a loss."""
+    """The predicted text; empty for a language model, which only has a loss."""
     score: float
-    """Confidence in [0, 1], the mean over the runs that gave the answer."""
+    """Confidence in [0, 1], the mean over the runs with this prediction."""
     loss: float
-    """Mean over all runs of the entry; of a language model in bits per character, which compares between tokenizers."""
+    """Mean over all runs of the entry; for language models in bits per character, independent of the tokenizer."""
     num_agreeing: int
     num_runs: int
     is_right: bool
@@ -204,20 +204,23 @@ class Answer:
 
 @dataclass(frozen=True)
 class Example:
-    """A test example and one answer of each entry."""
+    """A test example with one prediction of each entry."""
 
     id: int
     input: str | None
-    """The first column of text that is neither answer nor target, such as `text` or `pinyin`."""
+    """The first text column besides prediction and target, such as `text` or `pinyin`."""
     target: str | None
-    """None of language models."""
+    """The target; None for language models."""
     answers: Sequence[Answer]
 
 
 def most_different(entries: Sequence[Entry], number: int) -> list[Example]:
-    """Examples to which the entries give different answers, those first whose losses are farthest apart.
+    """Return the examples with different predictions, those with the largest differences in loss first.
 
-    Language models give no answers: the texts, then, whose bits per character are farthest apart.
+    For language models these are the texts with the largest differences in bits per character.
+
+    Args:
+        number: maximum number of examples.
     """
     has_answers = "prediction" in entries[0].runs[0].table.column_names
     losses = np.stack([_mean_loss(entry) for entry in entries])  # [entries, N]
@@ -271,15 +274,17 @@ def _example(run: ScoredRun, row: int, answers: Sequence[Answer]) -> Example:
 UNITS = ("num_characters", "num_bytes")
 TARGETS = "num_targets"
 SUMS = (TARGETS, "num_correct", *UNITS)
-"""Columns of which a longer text has the sum."""
+"""Columns that are summed when rows are joined."""
 Integers: TypeAlias = NDArray[np.int64]
 
 
 def with_common_texts(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
-    """Join the rows of each run up to the ends that all runs share, so that every row is the same text for all.
+    """Join the rows of each language model up to ends that all runs share, so that each row is the same text for all.
 
-    Where the runs count different numbers of tokens, scores per token are left out, which a note says. Runs of other
-    tasks, and such as did not read the same number of characters, stay as they are.
+    Where the runs have different numbers of tokens, scores per token are left out, with a note. Runs of other tasks,
+    and runs with different numbers of characters, are unchanged.
+
+    Returns: the entries, and the notes.
     """
     runs = [run for entry in entries for run in entry.runs]
     if any("target" in run.table.column_names or TARGETS not in run.table.column_names for run in runs):
@@ -295,13 +300,13 @@ def with_common_texts(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]
 
 
 def _ends(table: pa.Table) -> Integers:
-    """How far into all documents each row goes, [N]: characters, and bytes where a row ends inside a character."""
+    """Return the position in all documents at which each row ends, [N]: characters and, within one, bytes."""
     characters, num_bytes = (table[name].to_numpy().astype(np.int64).cumsum() for name in UNITS)
     return np.asarray(characters * (num_bytes[-1] + 1) + num_bytes, np.int64)
 
 
 def _joined(table: pa.Table, common: Integers) -> pa.Table:
-    """Rows joined so that they end at `common`, [G], numbered from 0."""
+    """Join rows so that they end at `common`, [G], numbered from 0."""
     groups = np.searchsorted(common, _ends(table))  # [N]
     texts = [""] * len(common)
     for group, text in zip(groups.tolist(), table["text"].to_pylist(), strict=True):
@@ -334,7 +339,7 @@ def _per_same_token(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
 
 
 def _per_token(run: ScoredRun) -> list[str]:
-    """Scores that divide by the number of tokens."""
+    """Return the names of the scores that divide by the number of tokens."""
     return [
         name for name, score in run.scores.items() if TARGETS in asdict(score).values() or isinstance(score, Perplexity)
     ]

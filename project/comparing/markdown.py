@@ -1,4 +1,4 @@
-"""A comparison as Markdown whose tables also read well in a terminal, and its numbers and texts for HTML as well."""
+"""Comparisons as Markdown that is also readable in a terminal, and the formatting of numbers shared with HTML."""
 
 import math
 import re
@@ -11,10 +11,11 @@ from lightrail.project.comparing.measuring import Difference, Estimate
 
 MAX_ANSWER_CHARACTERS = 40
 MEANS_SOMETHING = re.compile(r"([\\`*<>|\[\]]|(?<!\w)_|_(?!\w))")
-"""What Markdown takes for markup; inside a word `_` is none."""
+"""Characters that are markup in Markdown; `_` inside a word is not."""
 
 
 def as_markdown(comparison: Comparison) -> str:
+    """Format a comparison as Markdown."""
     parts = [
         f"# {' / '.join(literal(comparison.label(place)) for place in range(len(comparison.entries)))}",
         headline(comparison, literal),
@@ -30,7 +31,7 @@ def as_markdown(comparison: Comparison) -> str:
 
 
 def literal(text: str) -> str:
-    """Text of the user's, with nothing in it that Markdown would take for markup.
+    """Escape a text for Markdown.
 
     >>> print(literal("a_b | _c_"))
     a_b \\| \\_c\\_
@@ -82,7 +83,7 @@ def _examples(comparison: Comparison) -> Iterator[str]:
     yield "## Examples on which they differ most"
     targets = ["target"] if comparison.examples[0].target is not None else []
     yield markdown_table(["id", *inputs, *targets, *labels], [_example(example) for example in comparison.examples])
-    yield "In brackets: confidence; ✓ where the answer is the target." if targets else "Bits per character."
+    yield "In brackets: confidence; ✓ where the prediction is the target." if targets else "Bits per character."
 
 
 def _example(example: Example) -> list[str]:
@@ -110,23 +111,25 @@ def _settings(comparison: Comparison) -> Iterator[str]:
 
 
 MAX_CHARACTERS = 80
-"""Of a text shown in a table."""
+"""Maximum length of a text in a table."""
 MAX_SETTING_CHARACTERS = 40
 
 
 def shown_estimate(estimate: Estimate) -> str:
+    """Format an estimate, with its standard deviation over the seeds, if any."""
     deviation = "" if estimate.deviation is None else f" ± {number(estimate.deviation)}"
     return f"{number(estimate.value)}{deviation}"
 
 
 def shown_interval(low: float, high: float, *, is_signed: bool = False) -> str:
+    """Format an interval, "" for one that is undefined."""
     if math.isnan(low) and math.isnan(high):
         return ""
     return f"[{number(low, is_signed=is_signed)}, {number(high, is_signed=is_signed)}]"
 
 
 def number(value: float, *, is_signed: bool = False) -> str:
-    """Four decimals; more where they would show nothing but zeros.
+    """Format a number with four decimals, or in scientific notation where these are all zero.
 
     >>> number(0.91234), number(0.0123, is_signed=True), number(0.0000123)
     ('0.9123', '+0.0123', '1.2e-05')
@@ -138,7 +141,7 @@ def number(value: float, *, is_signed: bool = False) -> str:
 
 
 def probability(p: float) -> str:
-    """Three decimals.
+    """Format a p value with three decimals.
 
     >>> probability(0.0416), probability(0.00001)
     ('0.042', '< 0.001')
@@ -149,7 +152,7 @@ def probability(p: float) -> str:
 
 
 def verdict(difference: Difference) -> str:
-    """In which direction, too: a lower loss is a better one."""
+    """Format the verdict of a significance test with its direction: better or worse."""
     if math.isnan(difference.p):
         return "undefined"
     if not difference.is_shown:
@@ -158,40 +161,40 @@ def verdict(difference: Difference) -> str:
 
 
 def about_answer(answer: Answer) -> str:
-    """Confidence, and of a group how many runs agree."""
+    """Format the confidence of a prediction, and for a group the number of agreeing runs."""
     agreeing = f", {answer.num_agreeing} of {answer.num_runs}" if answer.num_runs > 1 else ""
     return f"{answer.score:.2f}{agreeing}"
 
 
 def cut(text: str, max_characters: int = MAX_CHARACTERS) -> str:
-    """One line, not too long."""
+    """Shorten a text to one line of at most `max_characters`."""
     line = " ".join(text.split())
     return line if len(line) <= max_characters else f"{line[: max_characters - 1]}…"
 
 
 def short_setting(name: str) -> str:
-    """A setting as one writes it on the command line: `model.encoder.width`."""
+    """Return a setting's name as on the command line: `model.encoder.width`."""
     return name.replace(".init_args", "")
 
 
 def short_value(name: str, value: str | None) -> str:
-    """Of a class its name alone; – where there is no such setting."""
+    """Shorten the value of a setting, a class to its bare name; – for a missing setting."""
     if value is None:
         return "–"
     return cut(value.rpartition(".")[2] if name.endswith("class_path") else value, MAX_SETTING_CHARACTERS)
 
 
 def headline(comparison: Comparison, quote: Callable[[str], str]) -> str:
-    """What the main metric says, in one sentence.
+    """Summarize the main metric in one sentence.
 
     Args:
-        quote: makes a name part of the text.
+        quote: escapes the name of an entry.
     """
     own = [difference for difference in comparison.measured.differences if difference.metric == comparison.main_metric]
-    said = [f"{quote(comparison.label(difference.side))} {_against(difference)}" for difference in own]
+    parts = [f"{quote(comparison.label(difference.side))} {_against(difference)}" for difference in own]
     return (
         f"{comparison.main_metric} on {comparison.num_rows:,} test examples, against {quote(comparison.label(0))}: "
-        f"{'; '.join(said)}."
+        f"{'; '.join(parts)}."
     )
 
 

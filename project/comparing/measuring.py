@@ -1,4 +1,4 @@
-"""Values of runs with their intervals, and differences to the first of them with intervals and p values.
+"""Metrics of runs with confidence intervals, and differences to the first run with intervals and p values.
 
 Shapes: N examples, K runs of all sides, S statistics of a score, R resamples.
 """
@@ -26,16 +26,16 @@ SIGNIFICANCE = 0.05
 NUM_RESAMPLES = 2_000
 LEAST_SWAPS = 10_000
 SEED = 0
-"""Of the resampled examples: the same comparison gives the same numbers."""
+"""Seed of the resampling: the same comparison gives the same numbers."""
 
 Side: TypeAlias = Sequence[Columns]
-"""The predictions of one run, or of several that differ in nothing but their seed, for the same examples."""
+"""The predictions of one run, or of several that differ only in their seed, for the same examples."""
 Test: TypeAlias = Literal["McNemar", "randomization", "Student"]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric of one side, the mean over its runs, and the ends of its interval; NaN for a metric without one."""
+    """A metric of one side, the mean over its runs, with its interval; NaN for a metric without one."""
 
     value: float
     low: float
@@ -46,7 +46,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of one side less that of the first side, and the ends of its interval."""
+    """The difference of a metric between one side and the first side, with its interval and p value."""
 
     metric: str
     side: int
@@ -60,26 +60,28 @@ class Difference:
 
     @property
     def is_shown(self) -> bool:
+        """Whether the difference is significant."""
         return self.corrected_p < SIGNIFICANCE
 
     @property
     def verdict(self) -> Literal["different", "no difference shown"]:
+        """The result of the test, in words."""
         return "different" if self.is_shown else "no difference shown"
 
     @property
     def is_better(self) -> bool:
-        """Whether the side does better than the first one, shown or not."""
+        """Whether the side is better than the first one, significantly or not."""
         return self.value > 0 if self.higher_is_better else self.value < 0
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The two tables of a comparison."""
+    """The estimates and the differences of a comparison."""
 
     estimates: Mapping[str, Sequence[Estimate]]
-    """By metric, for each side."""
+    """Estimates by metric, one per side."""
     differences: Sequence[Difference]
-    """For each metric that is tested, every side but the first."""
+    """Differences by tested metric, one per side except the first."""
 
 
 def measure(
@@ -89,16 +91,16 @@ def measure(
     num_swaps: int = LEAST_SWAPS,
     seed: int = SEED,
 ) -> Measured:
-    """Compare the sides with the first one, by every score.
+    """Compare all sides with the first one, by every score.
 
-    A single run's intervals are percentiles of the bootstrap, in pairs for differences. Where a side has several runs,
+    A single run's intervals are percentiles of the bootstrap, paired for differences. Where a side has several runs,
     the variance of their mean is that over examples (bootstrap) plus that over seeds (s^2 / K), and intervals and
-    p values are Student's. That counts what a seed does to single examples twice: the error is on the safe side.
+    p values are Student's. The effect of a seed on single examples is counted twice: the error is on the safe side.
 
     A metric that is no function of sums over examples, such as an area under a curve, has neither intervals nor tests.
     """
     sums = {name: score for name, score in scores.items() if isinstance(score, Score)}
-    with np.errstate(invalid="ignore"):  # a loss that is not a number makes that metric undefined, and no other
+    with np.errstate(invalid="ignore"):  # a NaN loss makes its metric undefined, and no other
         metrics = _metrics(sides, sums, num_resamples, seed)
         places = _places(sides)
         estimates = {metric.name: [_estimate(metric, place) for place in places] for metric in metrics}
@@ -110,22 +112,22 @@ def measure(
 
 @dataclass(frozen=True)
 class _Metric:
-    """One metric of all runs of all sides."""
+    """A metric of all runs of all sides."""
 
     name: str
     score: Score
     statistics: Values
     """[N, K, S]"""
     values: Values
-    """On all examples, [K]."""
+    """Values on all examples, [K]."""
     resampled: Values
-    """On resampled examples, [R, K]."""
+    """Values on resampled examples, [R, K]."""
 
     def mean(self, place: slice) -> float:
         return float(self.values[place].mean())
 
     def over_seeds(self, place: slice) -> list[Spread]:
-        """The variance of the mean over runs that comes from their seeds; of a single run nothing is known."""
+        """Return the variance of the mean over runs that is due to their seeds; [] for a single run."""
         values = self.values[place]
         if len(values) == 1:
             return []
@@ -146,7 +148,7 @@ def _metrics(sides: Sequence[Side], scores: Mapping[str, Score], num_resamples: 
 
 
 def _differences(metrics: Sequence[_Metric], places: Sequence[slice], num_swaps: int, seed: int) -> list[Difference]:
-    """Metric by metric, corrected for how many there are."""
+    """Compute the differences, metric by metric, with p values corrected for their number."""
     found = []
     for side in range(1, len(places)):
         pair = places[0], places[side]
@@ -161,7 +163,7 @@ def _differences(metrics: Sequence[_Metric], places: Sequence[slice], num_swaps:
 
 
 def _places(sides: Sequence[Side]) -> list[slice]:
-    """Which of all runs belong to each side."""
+    """Return the slice of all runs that belongs to each side."""
     ends = np.cumsum([len(side) for side in sides]).tolist()
     return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
@@ -180,7 +182,7 @@ def _plain_estimate(score: StoredScore, side: Side) -> Estimate:
 
 
 def _difference(metric: _Metric, side: int, first: slice, own: slice, test: Test, p: float | None) -> Difference:
-    """The difference, with p as given or, where it is None, by Student's t."""
+    """Compute the difference to the first side, with `p` as given or, for None, from Student's t."""
     value = metric.mean(own) - metric.mean(first)
     resampled = metric.resampled[:, own].mean(1) - metric.resampled[:, first].mean(1)
     over_seeds = [*metric.over_seeds(first), *metric.over_seeds(own)]
@@ -203,7 +205,7 @@ def _interval(metric: _Metric, value: float, resampled: Values, over_seeds: list
 def _p_values(
     metrics: Sequence[_Metric], first: slice, own: slice, num_swaps: int, seed: int
 ) -> list[tuple[Test, float | None]]:
-    """Of each metric the test and, unless that is Student's, its p value."""
+    """Return the test and the p value of each metric; None as p value for Student's test."""
     if own.stop - own.start > 1 or first.stop - first.start > 1:
         return [("Student", None) for _ in metrics]
     by_swaps = [metric for metric in metrics if not metric.score.is_binary]
@@ -221,13 +223,13 @@ def _p_values(
 
 
 def _swap_p_values(metrics: Sequence[_Metric], first: slice, own: slice, num_swaps: int, seed: int) -> list[float]:
-    """P values of two single runs by approximate randomization, the same swaps for all metrics."""
+    """Compute p values of two single runs by approximate randomization, with the same swaps for all metrics."""
     if not metrics:
         return []
     scores = [metric.score for metric in metrics]
     pairs = [metric.statistics[:, [first.start, own.start]] for metric in metrics]  # [N, 2, S]
     totals = [pair.sum(0) for pair in pairs]  # [2, S]
-    # What the first run hands over it loses, and the other gains.
+    # Swapping an example adds this to the sums of the first run and subtracts it from those of the other.
     given = [np.stack([pair[:, 1] - pair[:, 0], pair[:, 0] - pair[:, 1]], axis=1) for pair in pairs]
     values = _values(scores, given, swapped_sums(_side_by_side(given), num_swaps, seed), totals)  # [R, 2]
     return [
@@ -237,18 +239,18 @@ def _swap_p_values(metrics: Sequence[_Metric], first: slice, own: slice, num_swa
 
 
 def _side_by_side(statistics: Sequence[Values]) -> Values:
-    """[N, K, S] of each score to [N, all K S]."""
+    """Concatenate the statistics of all scores, [N, K, S] each, to [N, all K S]."""
     return np.concatenate([own.reshape(len(own), -1) for own in statistics], axis=1)
 
 
 def _values(
     scores: Collection[Score], statistics: Sequence[Values], parts: Iterator[Values], totals: Sequence[Values] = ()
 ) -> list[Values]:
-    """The values that each score has in all parts, [R, K].
+    """Compute the values of each score for all parts, [R, K].
 
     Args:
-        parts: sums over `statistics` put side by side.
-        totals: what to add to the sums of each score, [K, S].
+        parts: sums over the concatenated `statistics`.
+        totals: sums to add for each score, [K, S].
     """
     shapes = [own.shape[1:] for own in statistics]
     ends = np.cumsum([np.prod(shape) for shape in shapes])[:-1]

@@ -1,4 +1,4 @@
-"""A comparison as one HTML file that needs nothing else: no request, no script, in light and dark."""
+"""Comparisons as self-contained HTML files: no requests, no scripts, for light and dark mode."""
 
 import base64
 import difflib
@@ -35,12 +35,12 @@ from lightrail.project.figures.style import STYLE
 
 CHINESE = re.compile(r"[\u3400-\u9fff]")
 ALIKE = 0.6
-"""Share of equal characters from which on an answer and its target are compared character by character."""
+"""Fraction of equal characters from which on a prediction is compared with its target character by character."""
 
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours of one picture. Better and worse can be told apart by people who see no red or no green."""
+    """Colours of a figure. Better and worse are distinguishable with red-green colour blindness."""
 
     paper: str
     ink: str
@@ -56,7 +56,7 @@ DARK = Palette("#161b22", "#e6edf3", "#9aa7b4", "#30363d", "#6ea8fe", "#ff9d4d",
 
 
 def as_html(comparison: Comparison) -> str:
-    """Everything that comes from runs is escaped."""
+    """Format a comparison as HTML, with all texts of runs escaped."""
     title = " / ".join(comparison.label(place) for place in range(len(comparison.entries)))
     body = "\n".join(
         [
@@ -87,12 +87,13 @@ def _section(title: str, content: str) -> str:
 
 
 def _figure(comparison: Comparison) -> str:
-    """The same picture for light and for dark; the style shows one of them."""
+    """Draw the figure for light and for dark mode; the style sheet shows one of them."""
     light, dark = (_image(comparison, palette) for palette in (LIGHT, DARK))
-    told = escape(f"Differences to {comparison.label(0)} with 95 % intervals, metric by metric")
+    alternative = escape(f"Differences to {comparison.label(0)} with 95 % intervals, metric by metric")
     baseline = escape(comparison.label(0))
     return (
-        f'<figure>\n<img class="light" alt="{told}" src="{light}">\n<img class="dark" alt="{told}" src="{dark}">\n'
+        f'<figure>\n<img class="light" alt="{alternative}" src="{light}">\n'
+        f'<img class="dark" alt="{alternative}" src="{dark}">\n'
         f"<figcaption>Difference to <b>{baseline}</b> with its 95 % interval. Filled: shown by the corrected p value; "
         f"<span class=better>better</span> or <span class=worse>worse</span>.</figcaption>\n</figure>"
     )
@@ -115,10 +116,10 @@ def _values(comparison: Comparison) -> str:
         own = [each[place] for each in estimates.values()]
         cells = [f"{shown_estimate(each)}<small>{shown_interval(each.low, each.high)}</small>" for each in own]
         rows.append([name, *cells])
-    told = "With 95 % intervals; ↑ higher is better, ↓ lower is better."
+    caption = "With 95 % intervals; ↑ higher is better, ↓ lower is better."
     if any(each.deviation is not None for own in estimates.values() for each in own):
-        told += " Of several seeds: mean ± sample standard deviation over the seeds."
-    return f'{html_table(["run", *head], rows, "numbers")}\n<p class="told">{told}</p>'
+        caption += " Of several seeds: mean ± sample standard deviation over the seeds."
+    return f'{html_table(["run", *head], rows, "numbers")}\n<p class="told">{caption}</p>'
 
 
 def _differences(comparison: Comparison) -> str:
@@ -151,9 +152,9 @@ def _examples(comparison: Comparison) -> Iterator[str]:
     inputs = ["input"] if comparison.examples[0].input is not None else []
     rows = [_example(example) for example in comparison.examples]
     targets = ["target"] if comparison.examples[0].target is not None else []
-    shown = "below each answer its confidence" if targets else "shown are bits per character"
-    told = f'<p class="told">Those first whose losses are farthest apart; {shown}.</p>'
-    content = f"{html_table(['id', *inputs, *targets, *labels], rows, 'examples')}\n{told}"
+    shown = "below each prediction its confidence" if targets else "shown are bits per character"
+    caption = f'<p class="told">Largest differences in loss first; {shown}.</p>'
+    content = f"{html_table(['id', *inputs, *targets, *labels], rows, 'examples')}\n{caption}"
     yield _section("Examples on which they differ most", content)
 
 
@@ -166,7 +167,7 @@ def _example(example: Example) -> list[str]:
 
 
 def _marked(answer: Answer, target: str) -> str:
-    """An answer with what is wrong in it marked."""
+    """Format a prediction with its wrong parts marked."""
     if answer.is_right:
         return f'<span class="right">{escape(cut(answer.text))}</span>'
     return "".join(
@@ -175,7 +176,7 @@ def _marked(answer: Answer, target: str) -> str:
 
 
 def _parts(answer: Answer, target: str) -> list[tuple[str, bool]]:
-    """Stretches of the answer, and whether they are right; all of it is wrong where it is not nearly the target."""
+    """Split a prediction into right and wrong parts; all of it is wrong where it is too far from the target."""
     own, other = cut(answer.text), cut(target)
     if len(own) == len(other) and CHINESE.search(other):  # tagged character by character
         pairs = itertools.groupby(zip(own, other, strict=True), lambda pair: pair[0] == pair[1])
@@ -211,11 +212,11 @@ def _link(comparison: Comparison) -> str:
 MAX_NAME_CHARACTERS = 28
 WIDTH_INCHES = 8.6
 ROW_INCHES, PANEL_INCHES = 0.34, 0.78
-"""Height of a run, and of what a metric's panel needs besides its runs."""
+"""Height of a run in a panel, and of the rest of a metric's panel."""
 
 
 def forest_plot(comparison: Comparison, palette: Palette, path: Path) -> None:
-    """Draw a panel for each metric and in it a line for each run, coloured where a difference is shown."""
+    """Draw a panel per metric with a line per run, coloured where the difference is significant."""
     by_metric: dict[str, list[Difference]] = {}
     for difference in comparison.measured.differences:
         by_metric.setdefault(difference.metric, []).append(difference)
@@ -288,7 +289,7 @@ def _draw_difference(axes: Axes, row: int, own: Difference, palette: Palette) ->
 
 
 def _limits(differences: Sequence[Difference]) -> tuple[float, float]:
-    """Zero and all intervals, with some air; equal runs get an axis too."""
+    """Return limits of the axis that include zero and all intervals with a margin, also for equal runs."""
     ends = [end for own in differences for end in (own.low, own.high, own.value) if np.isfinite(end)]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     air = 0.08 * (high - low) or 1.0

@@ -1,4 +1,4 @@
-"""How likely a difference as large as the one seen is if there is none, and what is left of that after many tests.
+"""Significance tests of differences, resampling, and the correction of p values for multiple tests.
 
 Shapes: N examples, S statistics, R resamples, r resamples of one part.
 """
@@ -13,7 +13,7 @@ from scipy import stats
 from lightrail.lightning_modules.metrics.scores import Values
 
 TIED = 1 - 1e-9
-"""Share of the difference seen from which on another counts as equally large: sums are rounded."""
+"""Fraction of the observed difference from which on another counts as equally large, since sums are rounded."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Spread:
 
 
 def mcnemar(is_right: Values, other_is_right: Values) -> float:
-    """Exact two-sided McNemar test on the examples that one run gets right and the other wrong.
+    """Compute the p value of the exact two-sided McNemar test, on examples that only one of two runs gets right.
 
     Source: McNemar (1947), "Note on the sampling error of the difference between correlated proportions".
     """
@@ -35,9 +35,9 @@ def mcnemar(is_right: Values, other_is_right: Values) -> float:
 
 
 def share_as_large(observed: float, resampled: Values) -> float:
-    """P value of approximate randomization: how many differences under random swaps are at least as large, plus one.
+    """Compute the p value of approximate randomization: the fraction of random swaps with a difference as large.
 
-    An undefined difference counts as large. NaN if the one seen is undefined.
+    Both numbers are increased by one. An undefined difference counts as large. NaN if the observed one is undefined.
 
     Sources: Noreen (1989), "Computer-Intensive Methods for Testing Hypotheses"; Riezler and Maxwell (2005), "On Some
     Pitfalls in Automatic Evaluation and Significance Testing for MT".
@@ -49,7 +49,7 @@ def share_as_large(observed: float, resampled: Values) -> float:
 
 
 def welch(sources: Sequence[Spread]) -> tuple[float, float]:
-    """Standard error and degrees of freedom of a sum with several independent sources of variance.
+    """Compute standard error and degrees of freedom of a sum with several independent sources of variance.
 
     Source: Satterthwaite (1946), "An approximate distribution of estimates of variance components".
     """
@@ -61,7 +61,7 @@ def welch(sources: Sequence[Spread]) -> tuple[float, float]:
 
 
 def student_p(estimate: float, sources: Sequence[Spread]) -> float:
-    """Two-sided p value of an estimate that is 0 in truth."""
+    """Compute the two-sided p value of an estimate under the hypothesis that it is 0, by Student's t."""
     error, freedom = welch(sources)
     if error == 0:
         return float(estimate == 0)
@@ -69,15 +69,16 @@ def student_p(estimate: float, sources: Sequence[Spread]) -> float:
 
 
 def student_interval(estimate: float, sources: Sequence[Spread], confidence: float) -> tuple[float, float]:
+    """Compute the confidence interval of an estimate, by Student's t."""
     error, freedom = welch(sources)
     margin = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * error
     return estimate - margin, estimate + margin
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values corrected for their number: the chance of even one false alarm stays below what each is held against.
+    """Correct p values for their number by Holm's method, which bounds the probability of any false positive.
 
-    An undefined one stays so and does not count.
+    An undefined p value (NaN) is unchanged and does not count.
 
     Source: Holm (1979), "A Simple Sequentially Rejective Multiple Test Procedure".
 
@@ -93,13 +94,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 PART_NUMBERS = 4_000_000
-"""Most numbers of one part of the draws: 32 MB."""
+"""Maximum size of one part of the draws: 32 MB."""
 
 
 def bootstrap_sums(statistics: Values, num_resamples: int, seed: int) -> Iterator[Values]:
-    """Draw N of N examples with replacement, R times; the sums of each draw, [r, S] at a time.
+    """Draw N of N examples with replacement, R times, and yield the sums of each draw, [r, S] at a time.
 
-    All columns share the draws: columns of two runs are resampled in pairs.
+    All columns share the draws: the columns of two runs are paired.
 
     Source: Efron and Tibshirani (1993), "An Introduction to the Bootstrap".
     """
@@ -112,10 +113,10 @@ def bootstrap_sums(statistics: Values, num_resamples: int, seed: int) -> Iterato
 
 
 def swapped_sums(differences: Values, num_resamples: int, seed: int) -> Iterator[Values]:
-    """Choose each example with probability 1/2, R times; the sums over the chosen ones, [r, S] at a time.
+    """Choose each example with probability 1/2, R times, and yield the sums over the chosen ones, [r, S] at a time.
 
-    With `differences` the statistics of one run less those of another, these sums are what changes hands between the
-    two when they swap their answers to the chosen examples.
+    With `differences` the statistics of one run minus those of another, these sums are the change of each run's sums
+    when the two swap their predictions for the chosen examples.
     """
     generator, num_examples = np.random.default_rng(seed), len(differences)
     for size in _parts(num_resamples, num_examples):
@@ -123,14 +124,14 @@ def swapped_sums(differences: Values, num_resamples: int, seed: int) -> Iterator
 
 
 def _parts(num_resamples: int, num_examples: int) -> Iterator[int]:
-    """Sizes of parts that add up to `num_resamples`."""
+    """Yield sizes of parts that add up to `num_resamples`."""
     size = max(1, PART_NUMBERS // max(1, num_examples))
     for start in range(0, num_resamples, size):
         yield min(size, num_resamples - start)
 
 
 def _coins(generator: np.random.Generator, num_rows: int, num_columns: int) -> NDArray[np.float64]:
-    """0 or 1, each with probability 1/2; a bit of chance for each."""
+    """Draw an array of 0 and 1, each with probability 1/2, from one random bit each."""
     num_bytes = -(-num_columns // 8)
     drawn = np.frombuffer(generator.bytes(num_rows * num_bytes), np.uint8).reshape(num_rows, num_bytes)
     return np.unpackbits(drawn, axis=1, count=num_columns).astype(np.float64)

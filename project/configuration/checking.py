@@ -1,4 +1,4 @@
-"""Makes a configuration complete and explicit, and refuses, by its full dotted name, whatever cannot be used."""
+"""Completes a configuration with its defaults, and refuses unusable settings by their full dotted names."""
 
 import dataclasses
 import logging
@@ -32,15 +32,15 @@ OWNED = {
     "trainer.default_root_dir": "a run's files go to its MLflow artifacts. Choose the store in the section `tracking`",
     "allow_modules": "a configuration cannot allow modules itself. Give --allow_modules on the command line",
 }
-"""Settings that exist but are not the configuration's to give, and why."""
+"""Settings that a configuration must not contain, and why."""
 
 
 @dataclass
 class Checker:
-    """Walks the settings along the signatures of the classes they are for.
+    """Checks settings against the signatures of their classes, and completes them.
 
-    The result holds plain values of the right type, and every setting that has a plain default: classes by full import
-    path, their arguments in `init_args`, the content of other files in place of their names.
+    The result contains plain values of the right type, and every setting that has a plain default: classes by full
+    import path, their arguments in `init_args`, the content of other files in place of their names.
     """
 
     draft: Draft
@@ -49,7 +49,7 @@ class Checker:
     def arguments(
         self, given: Mapping[str, Value], parameters: Mapping[str, Parameter], path: SettingPath
     ) -> dict[str, Value]:
-        """The settings of one class: those given, and the plain defaults of the others."""
+        """Return the settings of one class: those given, and the plain defaults of the others. Raises: ConfigError."""
         for key in given:
             self._refuse_unknown((*path, key), parameters)
         own = {name: parameter for name, parameter in parameters.items() if not parameter.is_from_data}
@@ -61,10 +61,7 @@ class Checker:
             raise ConfigError(f"{self.at(path)} cannot be set: {OWNED[dotted]}.")
         if parameter := parameters.get(path[-1]):
             if parameter.is_from_data:
-                raise ConfigError(
-                    f"{self.at(path)} cannot be set: it comes from the data and is passed when the run is built. "
-                    f"Remove it."
-                )
+                raise ConfigError(f"{self.at(path)} cannot be set: its value comes from the data. Remove it.")
             return
         if path in self.draft.inherited:
             log.warning("%s was given for another class and is left out", dotted)
@@ -96,7 +93,7 @@ class Checker:
         return self._leaf(value, parameter, path)
 
     def _opened(self, value: Value, parameter: Parameter, path: SettingPath) -> Value:
-        """The content of a file named where a class or a group of settings is expected; YAML given as one text."""
+        """Read the file named where a class or a group of settings is expected, and YAML given as one text."""
         members = alternatives(parameter.annotation)
         name = value.get("class_path") if isinstance(value, dict) else value
         takes_file = any(is_open(member) or is_fixed(member) for member in members)
@@ -136,7 +133,7 @@ class Checker:
         return self._leaf(value, parameter, path)
 
     def _spec(self, spec: dict[str, Value], parameter: Parameter, path: SettingPath) -> Value:
-        """A class and its arguments; the default's class when none is named."""
+        """Check a class and its arguments; the class is that of the default when none is named."""
         members = alternatives(parameter.annotation)
         name, given = spec.get("class_path"), spec.get("init_args") or {}
         if name is None and dataclasses.is_dataclass(parameter.default):
@@ -156,20 +153,20 @@ class Checker:
     def _replaced_by_text(
         self, name: str, given: Mapping[str, Value], parameter: Parameter, path: SettingPath
     ) -> Value:
-        """A plain text, such as `strategy: auto`, given over a class of which only old arguments are left."""
+        """Return a text, such as `strategy: auto`, that replaces a class of which only old arguments are left."""
         for key in given:
             self._refuse_unknown((*path, "init_args", key), {})
         return self._leaf(name, parameter, path)
 
     def _parameters(self, target: type, default: object, path: SettingPath) -> Mapping[str, Parameter]:
-        """What a class can be given here; the fields of a default of this very class take the place of its own."""
+        """Return the parameters of a class; a default that is an instance of it provides their defaults."""
         found = parameters_of(target)
         if type(default) is target and dataclasses.is_dataclass(default):
             found = {name: dataclasses.replace(item, default=getattr(default, name)) for name, item in found.items()}
         return {name: item for name, item in found.items() if ".".join((*path, name)) not in OWNED}
 
     def _default(self, parameter: Parameter, path: SettingPath) -> Value:
-        """A default as it would be written, REQUIRED when it cannot be: the class will fill it in."""
+        """Return a default as plain value; REQUIRED when it has none and the class must fill it in."""
         default = parameter.default
         if not dataclasses.is_dataclass(default) or isinstance(default, type):
             return plain_default(parameter)
@@ -188,6 +185,6 @@ class Checker:
         return read(plain, parameter.annotation, self.at(path))[1]
 
     def at(self, path: SettingPath) -> str:
-        """A setting's dotted name, after the file and line that gave it where one did."""
+        """Return a setting's dotted name, behind the file and line that gave it, if any."""
         origin, dotted = self.draft.origin(path), ".".join(path)
         return f"{origin.file}:{origin.line}: {dotted}" if origin else dotted

@@ -1,5 +1,4 @@
-"""The classes a configuration may name. A configuration is read, never trusted: it can name classes of a few packages,
-and nothing else that Python could import and call."""
+"""The classes a configuration may name. A configuration is not trusted: it can name classes of a few packages only."""
 
 import functools
 import importlib
@@ -19,15 +18,15 @@ OWN_PACKAGES = tuple(f"lightrail.{folder}" for folder in OWN_FOLDERS)
 LIBRARIES = ("lightning", "torch", "torchmetrics", "optuna")
 
 Bases: TypeAlias = tuple[type, ...]
-"""A class must be derived from one of them."""
+"""Base classes, from one of which a class must be derived."""
 
 
 class AllowedClasses:
-    """Finds classes by name in our packages, the libraries, and the modules a person allows.
+    """Finds classes by name in lightrail's packages, the libraries, and the modules that the user allows.
 
     Args:
-        modules: further modules or packages, to which those of the environment variable and plugins are added. No
-            configuration may name them: one that could allow modules itself would be no barrier.
+        modules: further modules or packages; those of the environment variable and plugins are added. A configuration
+            cannot allow modules itself, since it is not trusted.
     """
 
     def __init__(self, modules: Iterable[str] = ()) -> None:
@@ -35,30 +34,30 @@ class AllowedClasses:
         self.packages = (*OWN_PACKAGES, *LIBRARIES, *self.modules)
 
     def find(self, name: str, bases: Bases, setting: str) -> type:
-        """The concrete class `name` stands for: its import path, or its bare name.
+        """Return the concrete class of an import path or a bare name.
 
         Args:
-            bases: what it must be derived from.
+            bases: the class must be derived from one of them.
             setting: the dotted setting, for the message.
 
         Raises:
-            ConfigError: there is no such class, it is not allowed, or it is of another kind.
+            ConfigError: there is no such class, it is not allowed, or it has another base.
         """
         name = self._today(name)
         found = self._by_path(name, bases, setting) if "." in name else self._by_name(name, bases, setting)
         if not issubclass(found, bases):
-            kinds = " or ".join(f"a {base.__name__}" for base in bases)
-            raise ConfigError(f"{setting}: {name} is not {kinds}.{self._hint(name, bases)}")
+            expected = " or ".join(f"a {base.__name__}" for base in bases)
+            raise ConfigError(f"{setting}: {name} is not {expected}.{self._hint(name, bases)}")
         if inspect.isabstract(found):
             raise ConfigError(f"{setting}: {name} is abstract: choose one derived from it.{self._hint('', bases)}")
         return found
 
     def knows(self, name: str, bases: Bases) -> bool:
-        """Whether `name` is meant as a class: it leads into an allowed package, or is the bare name of a class."""
+        """Whether `name` refers to a class: by a path in an allowed package, or by the bare name of a class."""
         return self._is_allowed(self._today(name)) if "." in name else any(self._named(name, bases))
 
     def _today(self, name: str) -> str:
-        """A name of version 0.1.0 as it is now, unless a person allowed a module of that name."""
+        """Return the current path for one of version 0.1.0, unless the user allowed a module of that name."""
         return name if name.startswith(tuple(f"{module}." for module in self.modules)) else current_path(name)
 
     def _by_path(self, name: str, bases: Bases, setting: str) -> type:
@@ -86,14 +85,14 @@ class AllowedClasses:
         return found[0]
 
     def _named(self, name: str, bases: Bases) -> Iterator[type]:
-        """Our own class of this name, even when its module is not imported yet, and imported ones of any package."""
+        """Yield lightrail's class of this name, imported or not, and imported ones of all allowed packages."""
         own = (_attribute(f"{item.module}.{name}", name) for item in _own_components() if item.name == name)
         allowed = (getattr(sys.modules[module], name, None) for module in self.modules)
         yield from (item for item in (*own, *allowed) if isinstance(item, type))
         yield from (item for item in self._imported(bases) if item.__name__ == name)
 
     def _imported(self, bases: Bases) -> Iterator[type]:
-        """Public classes of allowed packages which are in memory already; all of Lightning's callbacks are."""
+        """Yield public classes of allowed packages that are already imported, as all of Lightning's callbacks are."""
         for found in (*bases, *_descendants(bases)):
             if self._is_allowed(import_path(found)) and found.__qualname__.isidentifier() and found.__name__[0] != "_":
                 yield found
@@ -109,21 +108,20 @@ class AllowedClasses:
 
 
 def import_path(found: type) -> str:
+    """Return the import path of a class, `module.Class`."""
     return f"{found.__module__}.{found.__qualname__}"
 
 
 def import_class(path: str) -> type:
-    """The class at a path that `AllowedClasses` found before."""
+    """Import the class at a path that `AllowedClasses` has found."""
     module, _, name = path.rpartition(".")
     found: type = getattr(importlib.import_module(module), name)
     return found
 
 
 def _attribute(path: str, setting: str) -> object:
-    """What stands at `module.name`, None when there is neither.
-
-    Only a real module is looked into, never an attribute that happens to be one: `torch.os.system` is not found.
-    """
+    """Return the attribute `module.name`, None without such a module or attribute."""
+    # The module is imported by name, never reached through another's attribute: `torch.os.system` is not found.
     module, _, name = path.rpartition(".")
     if not all(part.isidentifier() for part in path.split(".")):
         return None
@@ -143,7 +141,7 @@ def _own_components() -> tuple[Component, ...]:
 
 
 def _own_names(bases: Bases) -> set[str]:
-    """Our classes derived from one of `bases`, without importing them."""
+    """Return the names of lightrail's classes derived from `bases`, without importing them."""
     return concrete_names({base.__name__ for base in bases}, _own_components())
 
 

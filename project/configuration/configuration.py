@@ -1,4 +1,4 @@
-"""A run's configuration: parsed from files and the command line, complete, and able to build what it describes."""
+"""The configuration of a run: parsed from files and the command line, completed, and built into objects."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ SECTIONS = {
 
 
 def build(target: type, values: Mapping[str, Value]) -> dict[str, Any]:
-    """Arguments for `target`, in which nested dataclasses and classes are built."""
+    """Build the arguments of `target` from plain values, nested dataclasses and classes included."""
     parameters = parameters_of(target)
     return {name: _built(value, parameters[name].annotation) for name, value in values.items()}
 
@@ -71,30 +71,32 @@ def _built_items(value: dict[str, Value] | list[Value], annotation: TypeHint) ->
 
 @dataclass(frozen=True)
 class Configuration:
-    """Everything that makes a run, checked."""
+    """The checked and complete configuration of a run."""
 
     values: dict[str, Value]
     """Plain nested values of the five sections, defaults included."""
 
     @property
     def seed(self) -> int:
+        """The run's seed, `seed_everything`."""
         return int(self.values["seed_everything"])
 
     def of_seed(self, seed: int) -> "Configuration":
-        """The same with another seed, which its name tells where the run has one."""
+        """Copy the configuration with another seed, which is added to the run's name, if any."""
         tracking = self.values["tracking"]
         name = tracking["run_name"] and f"{tracking['run_name']} seed {seed}"
         return Configuration({**self.values, "seed_everything": seed, "tracking": {**tracking, "run_name": name}})
 
     def named(self, name: str) -> "Configuration":
-        """The same for a run that is shown under a name."""
+        """Copy the configuration with another name of the run."""
         return Configuration({**self.values, "tracking": {**self.values["tracking"], "run_name": name}})
 
     def dump(self) -> str:
-        """YAML which, given to `--config`, is the same configuration."""
+        """Return YAML that `--config` reads as the same configuration."""
         return write_text(self.values)
 
     def data(self) -> LightningDataModule:
+        """Build the data module."""
         target = import_class(self.values["data"]["class_path"])
         built: LightningDataModule = target(**build(target, self.values["data"]["init_args"]))
         return built
@@ -103,7 +105,7 @@ class Configuration:
         """Build the model.
 
         Args:
-            facts: what the data says of itself (`labels`, `vocabulary`, ...); the model is passed those it takes.
+            facts: arguments that depend on the data (`labels`, `vocabulary`, ...); the model is passed those it takes.
 
         Raises:
             ConfigError: the model needs a fact that is missing.
@@ -119,12 +121,15 @@ class Configuration:
         return built
 
     def facts_among(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Give those of a model's arguments that came from the data."""
+        """Select those of a model's arguments that came from the data."""
         taken = parameters_of(import_class(self.values["model"]["class_path"]))
         return {name: value for name, value in arguments.items() if name in taken and taken[name].is_from_data}
 
     def trainer_arguments(self) -> dict[str, Any]:
-        """What Lightning's Trainer takes but `logger` and `default_root_dir`; callbacks and plugins are lists."""
+        """Build the arguments of Lightning's Trainer without `logger` and `default_root_dir`. Raises: ConfigError.
+
+        Callbacks and plugins are lists.
+        """
         try:
             arguments = build(Trainer, self.values["trainer"])
         except (MisconfigurationException, ValueError, ImportError) as error:
@@ -135,19 +140,20 @@ class Configuration:
         return arguments
 
     def tracking(self) -> TrackingConfig:
+        """Build the settings of tracking."""
         return TrackingConfig(**build(TrackingConfig, self.values["tracking"]))
 
 
 def parse(arguments: Sequence[str], *, saved: Mapping[str, Any] | None = None) -> Configuration:
-    """The configuration that files and arguments describe, from left to right, later ones over earlier ones.
+    """Parse the configuration given by files and arguments, from left to right; later values override earlier ones.
 
     Args:
         arguments: `--config FILE_OR_EXPERIMENT`, `--SECTION.SETTING VALUE`, `--allow_modules MODULE,...`,
             `--print_config`, `--help_all`.
-        saved: the stored configuration of a run, to start from.
+        saved: the stored configuration of a run, which files and arguments override.
 
     Raises:
-        ConfigError: something cannot be used.
+        ConfigError: a file, a setting or a value cannot be used.
         Shown: `--print_config` or `--help_all` is among the arguments.
     """
     given = list(options(arguments))
@@ -169,7 +175,7 @@ def parse(arguments: Sequence[str], *, saved: Mapping[str, Any] | None = None) -
 
 
 def _full_help(checker: Checker) -> str:
-    """Every setting; those of model and data when they are chosen."""
+    """Describe every setting; those of model and data only when their classes are chosen."""
     chosen = {name: item for name, item in SECTIONS.items() if name in checker.draft.values or not item.is_required}
     values = checker.arguments(checker.draft.values, chosen, ())
     missing = [name for name in SECTIONS if name not in chosen]

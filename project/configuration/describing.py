@@ -11,7 +11,7 @@ from lightrail.project.configuration.yaml_file import Value
 
 
 def describe(values: Mapping[str, Value], parameters: Mapping[str, Parameter], prefix: str = "--") -> Iterator[str]:
-    """Lines of help for `parameters`, which have these `values`."""
+    """Yield the help lines of parameters and their values."""
     for name, parameter in parameters.items():
         if name in values:
             yield from _describe(values[name], parameter, f"{prefix}{name}")

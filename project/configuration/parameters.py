@@ -1,4 +1,4 @@
-"""What a class can be given: its parameters, their types, and the one parser of each type."""
+"""The parameters of classes, their types, and the parsing of values by type."""
 
 import dataclasses
 import functools
@@ -33,7 +33,7 @@ _RANGES_OF_TRAINER: dict[str, TypeHint] = {
     "accumulate_grad_batches": PositiveInt,
     "gradient_clip_val": Annotated[int | float, Ge(0)] | None,
 }
-"""Of arguments with which Lightning takes any number, and then fails, or trains wrongly."""
+"""Ranges of Trainer arguments for which Lightning accepts any number, and then fails or trains wrongly."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,18 @@ class Parameter:
 
     @property
     def is_from_data(self) -> bool:
-        """Whether the datamodule gives it, and no configuration."""
+        """Whether the data module provides the value instead of the configuration."""
         return is_from_data(self.annotation)
 
     @property
     def is_required(self) -> bool:
+        """Whether the configuration must give a value."""
         return self.default is REQUIRED and not is_fixed(self.annotation)
 
 
 @functools.cache
 def parameters_of(target: type) -> Mapping[str, Parameter]:
-    """The parameters of a class, those included that its `**kwargs` hand on to a base class."""
+    """Return the parameters of a class, including those passed to a base class by `**kwargs`."""
     defaults, ranges = _real_defaults(target), _RANGES_OF_TRAINER if target is Trainer else {}
     return {
         item.name: Parameter(
@@ -75,7 +76,8 @@ def _stated(annotation: TypeHint) -> TypeHint:
 
 
 def _real_defaults(target: type) -> dict[str, Any]:
-    """Defaults that are dataclasses or made by a factory: jsonargparse reads these from source text, and not all."""
+    """Return the defaults that are dataclasses or come from a factory."""
+    # jsonargparse reads these from source text, and misses some.
     written = inspect.signature(target).parameters.items()
     defaults = {name: item.default for name, item in written if dataclasses.is_dataclass(item.default)}
     fields = dataclasses.fields(target) if dataclasses.is_dataclass(target) else ()
@@ -84,7 +86,7 @@ def _real_defaults(target: type) -> dict[str, Any]:
 
 
 def is_fixed(annotation: TypeHint) -> bool:
-    """Whether a value of this type is written as its arguments, without naming a class: a concrete dataclass does."""
+    """Whether a value of this type is written as its arguments without a class path, as for concrete dataclasses."""
     if annotation is Trainer:
         return True
     return isinstance(annotation, type) and dataclasses.is_dataclass(annotation) and not inspect.isabstract(annotation)
@@ -97,11 +99,12 @@ def is_open(annotation: TypeHint) -> bool:
 
 
 def is_callable(annotation: TypeHint) -> bool:
+    """Whether a value of this type is a function."""
     return origin_of(annotation) is Callable
 
 
 def class_of_type(annotation: TypeHint) -> type | None:
-    """`Module` for `type[Module]`: a value of this type is the name of a class, not an object."""
+    """Return the class in `type[Class]`, whose values are classes instead of objects; None for other types."""
     if annotation is type:
         return object
     arguments = get_args(annotation) if origin_of(annotation) is type else ()
@@ -109,7 +112,7 @@ def class_of_type(annotation: TypeHint) -> type | None:
 
 
 def has_structure(annotation: TypeHint) -> bool:
-    """Whether a value of this type may hold classes, functions or values of any type: one must look into it."""
+    """Whether a value of this type may contain classes, functions or values of any type, and must be checked inside."""
     for member in alternatives(annotation):
         if member is Any or is_open(member) or is_fixed(member) or is_callable(member) or class_of_type(member):
             return True
@@ -121,7 +124,7 @@ def has_structure(annotation: TypeHint) -> bool:
 
 
 def plain_default(parameter: Parameter) -> Value:
-    """A default that can be written in YAML and read again with the same meaning, else REQUIRED."""
+    """Return a default that YAML can hold without change of meaning, else REQUIRED."""
     value = parameter.default
     if not _is_plain(value) or not any(fits(value, member) for member in alternatives(parameter.annotation)):
         return REQUIRED
@@ -147,40 +150,40 @@ set_parsing_settings(
 def read(value: Value, annotation: TypeHint, setting: str = "") -> tuple[Any, Value]:
     """Read a plain value as a type.
 
-    Returns: the typed value, and the same as a file holds it: (timedelta(minutes=1), "0:01:00") for "00:01:00",
-        (3, 3) for "3" where a whole number is meant.
+    Returns: the typed value, and its form in a file: (timedelta(minutes=1), "0:01:00") for "00:01:00", (3, 3) for "3"
+        where a whole number is expected.
 
     Raises:
-        ConfigError: it is not of this type; says so in plain words.
+        ConfigError: the value is not of this type; with a description of the type.
     """
     if annotation is Any:
         return value, value
-    plain = without_ranges(annotation)  # of which jsonargparse would have pydantic read the value, by other rules
+    plain = without_ranges(annotation)  # with which jsonargparse would use pydantic, which has other rules
     parser = _parser(plain, repr(plain))
     if parser is None:
         return value, value
     try:
-        # jsonargparse changes lists in place, and takes null for any type
+        # jsonargparse changes lists in place, and accepts null for any type
         parsed = parser.parse_object({"value": _copied(value, annotation)}, defaults=False)
     except (ArgumentError, TypeError) as error:
         raise refusal(value, annotation, setting) from error
-    # As JSON, in which a text is quoted: jsonargparse's YAML writes the text "1e-3" like the number.
+    # As JSON, which quotes texts: jsonargparse's YAML writes the text "1e-3" like the number.
     written = parser.dump(parsed, format="json", skip_unset=False, skip_validation=True)
     return parsed["value"], json.loads(written)["value"]
 
 
 @cache
 def _parser(annotation: TypeHint, _written: str) -> ArgumentParser | None:
-    """What reads values of a type; None for a type that jsonargparse does not know.
+    """Return the parser for values of a type; None for a type that jsonargparse does not support.
 
     Args:
-        _written: `int | str` equals `str | int`, though "3" is not the same in both.
+        _written: makes types distinct for the cache: `int | str` equals `str | int`, but they read "3" differently.
     """
     parser = ArgumentParser(exit_on_error=False)
     members = list(alternatives(annotation))
     if int in members and float in members:
-        # typing (Python 3.11 to 3.13) gives Optional[Union[int, float]] in whichever order it was first asked for by
-        # anybody, and jsonargparse (4.53) reads 40 as 40.0 where float comes first: Lightning refuses 40.0 batches.
+        # typing (Python 3.11 to 3.13) caches Optional[Union[int, float]] in the order of its first use anywhere, and
+        # jsonargparse (4.53) reads 40 as 40.0 where float comes first: Lightning refuses 40.0 batches.
         members.remove(int)
         members.insert(members.index(float), int)
         annotation = Union[tuple(members)]  # noqa: UP007

@@ -1,4 +1,4 @@
-"""From files and command-line arguments to one nested dictionary that remembers where each setting was given."""
+"""Merges configuration files and command-line arguments into one nested dictionary, with the origin of each setting."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,19 +11,22 @@ from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration.yaml_file import Origin, SettingPath, Value, read_file, read_text
 
 FLAGS = ("--print_config", "--help_all")
-"""Options that take no value."""
+"""Options without a value."""
 SPEC_KEYS = frozenset({"class_path", "init_args"})
-"""A spec is a mapping with these keys: a class and the arguments to build it with."""
+"""Keys of a spec: a class and the arguments to build it with."""
 
 
 class Text(str):
-    """A value of the command line, which may still have to be read as YAML; what type it is decides its setting."""
+    """A text value of the command line, parsed as YAML where the type of its setting requires it."""
 
     __slots__ = ()
 
 
 def options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The pairs (name, value) of `--name value` and `--name=value`, in order; flags have the value ""."""
+    """Yield (name, value) for `--name value` and `--name=value`, in order; flags have the value "".
+
+    Raises: ConfigError for an argument that is no option, or an option without a value.
+    """
     remaining = iter(arguments)
     for argument in remaining:
         if not argument.startswith("--") or argument == "--":
@@ -37,10 +40,10 @@ def options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def find_config(name: str) -> Path:
-    """The file a `--config` means: a path, or the name of a shipped experiment.
+    """Return the file of a `--config` argument: a path, or the name of a shipped experiment.
 
     Raises:
-        ConfigError: there is neither; names the nearest shipped experiment.
+        ConfigError: there is neither; suggests the most similar shipped experiment.
     """
     file, shipped = Path(name), experiment_files()
     if file.is_file():
@@ -53,10 +56,10 @@ def find_config(name: str) -> Path:
 
 @dataclass
 class Draft:
-    """Settings as given so far; later ones are merged over earlier ones.
+    """The settings given so far; later ones override earlier ones.
 
     Mappings are merged, lists are replaced, or extended where the key ends in `+`. When another class is chosen, the
-    arguments given for the one before are `inherited`: they are kept where the new class takes them too.
+    arguments of the previous one are `inherited`: they are kept where the new class takes them too.
     """
 
     values: dict[str, Value] = field(default_factory=dict)
@@ -65,19 +68,21 @@ class Draft:
     _num_opened: int = 0
 
     def add_file(self, file: Path) -> None:
+        """Merge the settings of a YAML file over those so far. Raises: ConfigError when it cannot be read."""
         values, origins = read_file(file)
         for key, value in values.items():
             self._merge(self.values, nest(key, value), ())
         self._origins.update({_written((*path[0].split("."), *path[1:])): origin for path, origin in origins.items()})
 
     def add_values(self, values: Mapping[str, Value]) -> None:
+        """Merge nested settings over those so far."""
         self._merge(self.values, copy.deepcopy(dict(values)), ())
 
     def open_file(self, name: str, over: Mapping[str, Value], path: SettingPath) -> dict[str, Value]:
-        """The settings of a file that the setting at `path` names, with `over` merged over them.
+        """Return the settings of a file that the setting at `path` names, with `over` merged over them.
 
         Raises:
-            ConfigError: it does not exist, or it holds itself.
+            ConfigError: the file does not exist, or includes itself.
         """
         by = self._origins.get(_written(path))
         file = (by.file.parent if by else Path()) / name
@@ -85,7 +90,7 @@ class Draft:
             raise ConfigError(f"{'.'.join(path)}: there is no file {file}.")
         self._num_opened += 1
         if self._num_opened > 100:
-            raise ConfigError(f"{file} is opened again and again: does it name itself?")
+            raise ConfigError(f"{file} is opened more than 100 times. Does it include itself?")
         inner = Draft()
         inner.add_file(file)
         self._origins = {(*_written(path), *key): origin for key, origin in inner._origins.items()} | self._origins
@@ -93,7 +98,7 @@ class Draft:
         return inner.values
 
     def origin(self, path: SettingPath) -> Origin | None:
-        """The file and line that gave a setting; None for the command line and for defaults."""
+        """Return the file and line that gave a setting; None for the command line and for defaults."""
         return self._origins.get(_written(path))
 
     def _merge(self, base: dict[str, Value], new: Mapping[str, Value], path: SettingPath) -> None:
@@ -104,11 +109,11 @@ class Draft:
                 base[key] = self._merged(base.get(key), value, (*path, key))
 
     def _merged(self, old: Value, new: Value, path: SettingPath) -> Value:
-        """What `new` makes of `old` at `path`."""
+        """Return the value at `path` with `new` merged over `old`."""
         if isinstance(old, list) and old and isinstance(new, dict) and "class_path" not in new:
             old[-1] = self._merged(old[-1], new, (*path, str(len(old) - 1)))  # --trainer.callbacks.patience 3
             return old
-        if isinstance(old, dict) and "class_path" in old and isinstance(new, str) and not _spells_another(new):
+        if isinstance(old, dict) and "class_path" in old and isinstance(new, str) and not _is_yaml(new):
             new = {"class_path": new}
         if isinstance(old, str) and isinstance(new, dict) and "class_path" not in new:
             old = {"class_path": old}
@@ -130,21 +135,21 @@ class Draft:
         self.inherited.difference_update((*path, "init_args", key) for key in new.get("init_args") or {})
 
     def _forget(self, path: SettingPath) -> None:
-        """What stood at or below a replaced value says nothing about the new one."""
+        """Remove origins and inherited settings at and below a replaced value."""
         written = _written(path)
         self._origins = {key: item for key, item in self._origins.items() if key[: len(written)] != written}
         self.inherited = {key for key in self.inherited if key[: len(path)] != path}
 
 
 def nest(dotted: str, value: Value) -> dict[str, Value]:
-    """`{"a": {"b": value}}` for "a.b"."""
+    """Nest a value under a dotted name: `{"a": {"b": value}}` for "a.b"."""
     for key in reversed(dotted.split(".")):
         value = {key: value}
     return dict(value)
 
 
 def as_spec(values: Mapping[str, Value]) -> dict[str, Value]:
-    """Arguments written beside `class_path` moved into `init_args`, as `--model.dropout` leaves out `init_args`."""
+    """Move arguments written beside `class_path` into `init_args`, which `--model.dropout` leaves out."""
     spec = {key: value for key, value in values.items() if key in SPEC_KEYS}
     beside = {key: value for key, value in values.items() if key not in SPEC_KEYS}
     if beside:
@@ -153,12 +158,12 @@ def as_spec(values: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def _written(path: SettingPath) -> SettingPath:
-    """A path without `init_args`, which may be left out where a setting is written."""
+    """Return a path without `init_args`, which may be left out where a setting is written."""
     return tuple(key for key in path if key != "init_args")
 
 
-def _spells_another(text: str) -> bool:
-    """Whether a text of the command line is no class's name but a list, a mapping or null in YAML."""
+def _is_yaml(text: str) -> bool:
+    """Whether a text of the command line is a list, a mapping or null in YAML instead of a class name."""
     return isinstance(text, Text) and (text == "null" or isinstance(read_text(text), list | dict))
 
 
@@ -169,7 +174,7 @@ def _as_list(value: Value) -> list[Value]:
 
 
 def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[str]]:
-    """Take `name VALUE` or `name=VALUE` out of the arguments; the last one counts."""
+    """Remove `name VALUE` or `name=VALUE` from the arguments. Returns: the last value, and the other arguments."""
     value, rest = None, []
     for option, text in options(arguments):
         if option == name:

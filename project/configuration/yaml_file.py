@@ -1,4 +1,4 @@
-"""Reading a YAML file together with the line on which each setting stands, and writing one."""
+"""Reading YAML files with the line number of each setting, and writing them."""
 
 import re
 from collections.abc import Mapping
@@ -10,20 +10,20 @@ import yaml
 from lightrail.project.basics.errors import ConfigError
 
 Value: TypeAlias = Any
-"""What YAML spells: None, bool, int, float, str, and lists and dicts with text keys of these."""
+"""A YAML value: None, bool, int, float, str, and lists and dicts with text keys of these."""
 SettingPath: TypeAlias = tuple[str, ...]
 """("trainer", "callbacks", "0", "init_args", "monitor"): keys from the top, items of lists by number."""
 
 
 class Origin(NamedTuple):
-    """Where a setting was given."""
+    """The file and line in which a setting was given."""
 
     file: Path
     line: int
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values only. 1e-3 is a number, as everyone means it; a date is text, since no setting is a date."""
+    """Reads plain values only. 1e-3 is a number; a date is text, since no setting is a date."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - how PyYAML declares it
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
@@ -32,7 +32,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes the texts that `_Loader` would read as something else, and writes repeated values out in full."""
+    """Quotes texts that `_Loader` would read as another type, and writes repeated values out in full."""
 
     def ignore_aliases(self, data: Value) -> bool:
         return True
@@ -45,11 +45,12 @@ for _class in (_Loader, _Dumper):
 
 
 def write_text(values: Mapping[str, Value]) -> str:
+    """Format values as YAML that `read_file` reads without change."""
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def read_text(text: str) -> Value:
-    """The value a piece of YAML spells, or the text itself when it spells none."""
+    """Parse a text as YAML; return the text itself when it is not valid YAML."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
@@ -57,22 +58,22 @@ def read_text(text: str) -> Value:
 
 
 def read_file(file: Path) -> tuple[dict[str, Value], dict[SettingPath, Origin]]:
-    """The mapping a YAML file holds, and where each of its keys stands.
+    """Return the mapping in a YAML file, and the origin of each of its keys.
 
     Raises:
-        ConfigError: the file cannot be read, is not YAML, does not hold a mapping, or gives a key twice.
+        ConfigError: the file cannot be read, is not YAML, contains no mapping, or gives a key twice.
     """
     try:
         return _read(file)
     except OSError as error:
         raise ConfigError(f"Cannot read the configuration {file}: {error.strerror}.") from error
     except (UnicodeDecodeError, yaml.reader.ReaderError) as error:
-        raise ConfigError(f"{file} is not a configuration: it holds something that is not text in UTF-8.") from error
+        raise ConfigError(f"{file} is not a configuration: it is not UTF-8 text.") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise ConfigError(f"{file}:{mark.line + 1 if mark else 1}: not valid YAML: {error.problem}.") from error
     except RecursionError as error:
-        raise ConfigError(f"{file}: an anchor in this YAML holds itself.") from error
+        raise ConfigError(f"{file}: an anchor in this YAML contains itself.") from error
 
 
 def _read(file: Path) -> tuple[dict[str, Value], dict[SettingPath, Origin]]:
@@ -95,7 +96,7 @@ def _construct(
     if not isinstance(node, yaml.MappingNode):
         return loader.construct_object(node, deep=True)
     _refuse_repeated_keys(node, file, path)
-    loader.flatten_mapping(node)  # puts what `<<: *anchor` brings in front, so that keys written here win
+    loader.flatten_mapping(node)  # puts the keys of `<<: *anchor` first, so that keys written here override them
     values: dict[str, Value] = {}
     for key_node, value_node in node.value:
         key = str(key_node.value)  # as written: `yes` and `1` are names here
@@ -105,7 +106,8 @@ def _construct(
 
 
 def _refuse_repeated_keys(node: yaml.MappingNode, file: Path, path: SettingPath) -> None:
-    """YAML's readers keep the last of two equal keys in silence."""
+    """Refuse a mapping with two equal keys. Raises: ConfigError."""
+    # YAML readers silently keep the last one.
     lines: dict[str, int] = {}
     for key_node, _ in node.value:
         line = key_node.start_mark.line + 1

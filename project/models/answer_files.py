@@ -1,4 +1,4 @@
-"""Answers of `lightrail predict` as people and programs read them: JSON lines, CSV or Parquet."""
+"""Output files of `lightrail predict`: JSON lines, CSV or Parquet."""
 
 import io
 import json
@@ -19,10 +19,7 @@ ENDINGS = (".jsonl", ".csv", ".parquet")
 
 
 def check_output(output: Path, source: str) -> None:
-    """Refuse, before anything is computed, a file that cannot be written, or that holds what is to be answered.
-
-    Raises: ConfigError.
-    """
+    """Refuse, before any computation, an output file that cannot be written or is the input. Raises: ConfigError."""
     if output.suffix not in ENDINGS:
         raise ConfigError(f"--output {output}: unknown format. End the name in .jsonl, .csv or .parquet.")
     if output.is_dir():
@@ -36,7 +33,7 @@ def with_named_lists(table: pa.Table, labels: Mapping[str, Sequence[str]]) -> pa
     """Replace lists of numbers by records with a field for each label.
 
     Args:
-        labels: what the numbers of a list stand for, by column; columns that the table lacks are passed over.
+        labels: names of the items of a list, by column; columns that the table lacks are skipped.
     """
     for column, names in labels.items():
         if column in table.column_names:
@@ -48,9 +45,9 @@ def with_named_lists(table: pa.Table, labels: Mapping[str, Sequence[str]]) -> pa
 
 
 def show_answers(table: pa.Table) -> None:
-    """Write JSON lines to standard output. Raises: BrokenPipeError when nobody reads them any more."""
+    """Write JSON lines to standard output. Raises: BrokenPipeError when the reader has closed the pipe."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # as JSON is, whatever the terminal's language
+        sys.stdout.reconfigure(encoding="utf-8")  # as for JSON, whatever the locale
     sys.stdout.writelines(_json_lines(table))
     sys.stdout.flush()
 
@@ -60,7 +57,7 @@ def write_answers(table: pa.Table, output: Path) -> None:
 
     Raises: ConfigError when it cannot be written.
     """
-    target = output.resolve()  # a link goes on leading to the file
+    target = output.resolve()  # a link stays, and leads to the new file
     try:
         with replacing(target) as stream:
             if output.suffix == ".parquet":
@@ -76,7 +73,7 @@ def write_answers(table: pa.Table, output: Path) -> None:
 
 
 def flat(table: pa.Table) -> pa.Table:
-    """A table that CSV can hold: a column such as `probability_LABEL` for each field of a record, and lists as JSON."""
+    """Flatten a table for CSV: a column such as `probability_LABEL` for each field of a record, and lists as JSON."""
     columns: dict[str, pa.Array | pa.ChunkedArray] = {}
     for field in table.schema:
         if pa.types.is_struct(field.type):
@@ -90,7 +87,7 @@ def flat(table: pa.Table) -> pa.Table:
 
 
 def _singular(name: str) -> str:
-    """`probability` for `probabilities`."""
+    """Return the singular of a column name: `probability` for `probabilities`."""
     return f"{name.removesuffix('ies')}y" if name.endswith("ies") else name.removesuffix("s")
 
 

@@ -1,4 +1,4 @@
-"""Taking a trained model out of its run, as a folder that is written whole or not at all."""
+"""Export of trained models to folders that are written whole or not at all."""
 
 import json
 import os
@@ -30,7 +30,7 @@ Format = Literal["safetensors", "hf"]
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:
-    """Refuse, before anything is computed, a folder that cannot be written or that holds something.
+    """Refuse, before any computation, a folder that cannot be written or is not empty.
 
     Raises: ConfigError. `overwrite` allows the folder of an earlier export, and no other.
     """
@@ -38,19 +38,19 @@ def check_target(target: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"--output {target} is a file. Name a folder.")
     if target.is_dir() and any(target.iterdir()):
         if not overwrite:
-            raise ConfigError(f"--output {target} holds files. Name a new folder, or add --overwrite.")
+            raise ConfigError(f"--output {target} is not empty. Name a new folder, or add --overwrite.")
         if not (target / DESCRIPTION).is_file():
             raise ConfigError(
-                f"--output {target} holds files, but no {DESCRIPTION}: lightrail did not write it, and --overwrite "
-                f"will not remove it. Name a new folder."
+                f"--output {target} contains files, but no {DESCRIPTION}: lightrail did not write it, and --overwrite "
+                f"does not remove it. Name a new folder."
             )
     check_folder(target.absolute().parent, "--output")
 
 
 def export(model: StoredModel, target: Path, export_format: Format, *, overwrite: bool = False) -> None:
-    """Write the model of a checkpoint to a folder, read it again from there, and compare.
+    """Write the model of a checkpoint to a folder, and verify it by reading it again.
 
-    Raises: ConfigError when the format cannot hold this task, the folder is refused, or what is read again differs.
+    Raises: ConfigError when the format does not support this task, the folder is refused, or the verification fails.
     """
     check_target(target, overwrite=overwrite)
     task = restore_task(model.checkpoint, model.name).eval()
@@ -75,13 +75,13 @@ def _write_task(model: StoredModel, task: TaskModule, folder: Path) -> None:
     read = load_exported(folder).state_dict()
     for name, expected in task.state_dict().items():
         if not torch.equal(read[name].nan_to_num(), expected.nan_to_num()):
-            raise ConfigError(f"{folder / WEIGHTS}: {name} is not what was written. Is the disk sound? Export again.")
+            raise ConfigError(f"{folder / WEIGHTS}: {name} differs from the weights written. Check disk, export again.")
 
 
 @contextmanager
 def _written_whole(target: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a folder beside `target` that takes its place when the block is left normally, and vanishes otherwise."""
-    place = target.resolve()  # a link goes on leading to the model
+    """Create a folder beside `target` that replaces it when the block succeeds, and is removed otherwise."""
+    place = target.resolve()  # a link stays, and leads to the new model
     folder = place.with_name(f".{place.name}{UNFINISHED}-{os.getpid()}")
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -100,7 +100,7 @@ def _written_whole(target: Path, *, overwrite: bool) -> Iterator[Path]:
 
 def _put_in_place(folder: Path, place: Path, *, overwrite: bool) -> None:
     if not (overwrite and place.is_dir()):
-        folder.rename(place)  # the system refuses it where a folder with files has come up meanwhile
+        folder.rename(place)  # the system refuses it when a folder with files has been created meanwhile
         return
     replaced = place.with_name(f".{place.name}.replaced-{os.getpid()}")
     place.rename(replaced)
@@ -113,10 +113,10 @@ def _put_in_place(folder: Path, place: Path, *, overwrite: bool) -> None:
 
 
 def _finish(folder: Path) -> None:
-    """Have all files readable alike, and on disk."""
+    """Give all files the same permissions, and sync them to disk."""
     mode = (folder / DESCRIPTION).stat().st_mode
     for file in folder.rglob("*"):
         if file.is_file():
-            file.chmod(mode)  # safetensors makes files that nobody else may read
+            file.chmod(mode)  # safetensors makes files that only their owner may read
             sync(file)
     sync(folder)

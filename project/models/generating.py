@@ -1,4 +1,4 @@
-"""Text of a trained model as it comes into being: what is shown stays, and stop strings end it."""
+"""Streaming text generation with a trained model: text that was shown does not change, and stop strings end it."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -21,27 +21,27 @@ from lightrail.project.models.stored_model import checkpoint_of
 from lightrail.project.tracking.settings import TrackingConfig
 
 HALF_CHARACTER = "\ufffd"
-"""How a tokenizer spells bytes that are no whole character, or not yet."""
+"""The character to which a tokenizer decodes bytes that are not, or not yet, a complete character."""
 
 
 @dataclass(frozen=True)
 class TextModel:
-    """What writes tokens, and the tokenizer of the text it was trained on."""
+    """A language model's generation function and its tokenizer."""
 
     write: Callable[..., Generator[list[int | None]]]
-    """As `generate` of a decoder."""
+    """Generates token ids, with the arguments of `generate` behind the decoder."""
     tokenizer: LanguageTokenizer
     template: str | None = None
-    """How prompt and response were written in training, with {prompt} and {response}; None: as a chat, or neither."""
+    """Format of prompt and response in training, with {prompt} and {response}; None: chat template, or plain text."""
 
     def prompt_ids(self, text: str) -> list[int]:
-        """Number a document's beginning; an empty text gives the start of a document alone."""
+        """Return the token ids of the beginning of a document; for an empty text, its start token alone."""
         return [self.tokenizer.start_id, *self.tokenizer.encode(text).tolist()]
 
     def turn_ids(self, text: str) -> list[int]:
-        """Number what comes before the answer to a text that a person says, as it was written in training.
+        """Return the token ids of a user's message, up to the response, in the format of the training.
 
-        Raises: ConfigError when the model was not trained to answer.
+        Raises: ConfigError when the model has neither a template nor a chat template.
         """
         if self.template is not None:
             return self.prompt_ids(self.template.partition("{response}")[0].replace("{prompt}", text))
@@ -53,10 +53,11 @@ class TextModel:
     def samples(
         self, prompt_ids: Sequence[int], config: GenerationConfig, *, num_samples: int = 1, stops: Sequence[str] = ()
     ) -> Iterator[list[str]]:
-        """Go on from a prompt, and give at each step what has become certain of each sample's text.
+        """Continue a prompt, and yield at each step the new final part of each sample's text.
 
         Args:
-            prompt_ids: of `prompt_ids` or `turn_ids`.
+            prompt_ids: token ids from `prompt_ids` or `turn_ids`.
+            num_samples: number of texts.
             stops: texts before which a sample ends.
 
         Raises: ConfigError when a setting is out of range.
@@ -72,47 +73,47 @@ class TextModel:
 
 
 class GrowingText:
-    """Text of tokens that come one by one. What `add` and `end` give, put together, is the text up to a stop string.
+    """Decodes tokens one by one; the parts from `add` and `end` together are the text up to a stop string.
 
-    An unfinished character waits for its other bytes, and what may be the beginning of a stop string for what follows.
+    An incomplete character is held back until its other bytes come, and so is a possible beginning of a stop string.
 
     Args:
-        prompt_ids: tokens before the text, on which its spelling may depend.
+        prompt_ids: token ids before the text, on which its decoding may depend.
         stops: texts before which it ends.
     """
 
     def __init__(self, tokenizer: LanguageTokenizer, prompt_ids: Sequence[int], stops: Sequence[str] = ()) -> None:
         self._tokenizer, self._stops = tokenizer, [stop for stop in stops if stop]
         self._ids = list(prompt_ids)
-        # Tokens are spelled with the last ones that were spelled before them: alone, some spell another text.
-        self._start, self._num_spelled = 0, len(self._ids)
+        # Tokens are decoded together with the last ones before them: alone, some decode to another text.
+        self._start, self._num_decoded = 0, len(self._ids)
         self._held = ""
         self.has_ended = False
 
     def add(self, token: int | None) -> str:
-        """Take the next token, None for the end, and give the text that is certain now and was not before."""
+        """Add the next token id, None for the end. Returns: the text that became final with it."""
         if self.has_ended:
             return ""
         if token is None:
             return self.end()
         self._ids.append(token)
-        return self._release(self._spell(is_last=False), is_last=False)
+        return self._release(self._decode(is_last=False), is_last=False)
 
     def end(self) -> str:
-        """Give the rest."""
+        """End the text. Returns: the rest that was held back."""
         if self.has_ended:
             return ""
-        rest = self._release(self._spell(is_last=True), is_last=True)
+        rest = self._release(self._decode(is_last=True), is_last=True)
         self.has_ended = True
         return rest
 
-    def _spell(self, *, is_last: bool) -> str:
-        """The text of tokens that were not spelled yet, once it ends with a whole character."""
-        before = self._tokenizer.decode(self._ids[self._start : self._num_spelled])
+    def _decode(self, *, is_last: bool) -> str:
+        """Decode the new tokens; "" until their text ends with a complete character."""
+        before = self._tokenizer.decode(self._ids[self._start : self._num_decoded])
         text = self._tokenizer.decode(self._ids[self._start :])
         if len(text) <= len(before) or (text.endswith(HALF_CHARACTER) and not is_last):
             return ""
-        self._start, self._num_spelled = self._num_spelled, len(self._ids)
+        self._start, self._num_decoded = self._num_decoded, len(self._ids)
         return text[len(before) :]
 
     def _release(self, new: str, *, is_last: bool) -> str:
@@ -127,17 +128,17 @@ class GrowingText:
 
 
 def _num_begun(text: str, stop: str) -> int:
-    """How many characters at the end of a text may be the beginning of a stop string that is not in it."""
+    """Return the number of characters at the end of a text that may begin a stop string."""
     longest = min(len(stop) - 1, len(text))
     return next((number for number in range(longest, 0, -1) if text.endswith(stop[:number])), 0)
 
 
 def load_text_model(named: str, tracking: TrackingConfig) -> TextModel:
-    """Find and read a model that writes text, on the GPU where there is one.
+    """Load a model that writes text, onto the GPU if there is one.
 
     Args:
-        named: a run or a checkpoint file, as `checkpoint_of` takes them, or a folder that `lightrail export` or
-            transformers wrote.
+        named: a run or a checkpoint file, as for `checkpoint_of`, or a folder that `lightrail export` or transformers
+            wrote.
 
     Raises: ConfigError when there is no such model, or it writes no text.
     """
@@ -159,10 +160,10 @@ def load_text_model(named: str, tracking: TrackingConfig) -> TextModel:
 
 
 def text_model(task: TaskModule, name: str) -> TextModel:
-    """Give what writes text in a task. Raises: ConfigError, naming `name`, when it is one that does not."""
+    """Return the text model of a task. Raises: ConfigError, containing `name`, when the task writes no text."""
     if not isinstance(task, TextWriter):
         raise ConfigError(
-            f"{name} is a {type(task).__name__}, which writes no text. Its answers: lightrail predict --ckpt_path P "
+            f"{name} is a {type(task).__name__}, which writes no text. Predictions: lightrail predict --ckpt_path P "
             f"--data.path FILE."
         )
     return TextModel(task.write, LanguageTokenizer.from_facts(task.tokenizer_facts()))

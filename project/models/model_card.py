@@ -1,4 +1,4 @@
-"""The README.md of an exported model: what it is, how good, made of what, and the line that loads it."""
+"""The README.md of an exported model: task, metrics, origin, and the code that loads it."""
 
 import importlib.metadata
 from collections.abc import Iterator
@@ -30,8 +30,8 @@ def model_card(model: StoredModel, folder: str, converted: TransformersTask | No
     """Write the card of a model.
 
     Args:
-        folder: name of the folder that it will lie in.
-        converted: the task, when the folder is that of a transformers model.
+        folder: name of the folder of the card.
+        converted: the task, when the folder holds a transformers model.
     """
     task = model.checkpoint["task"].rpartition(".")[2]
     header, code = "", LOAD_TASK.format(folder=folder)
@@ -62,12 +62,12 @@ def _origin(model: StoredModel) -> Iterator[str]:
 
 
 def _setting(section: dict[str, Any], *names: str) -> dict[str, Any]:
-    """The arguments of the first network that the section names."""
+    """Return the arguments of the first network that the section contains."""
     given = (section["init_args"].get(name) for name in names)
     return next((dict(network.get("init_args") or {}) for network in given if isinstance(network, dict)), {})
 
 
 def _public(source: object) -> str:
-    """A hub name or `embedded:NAME` as it is; of a path the last part alone, since a card is published."""
+    """Return a hub name or `embedded:NAME` unchanged, and the last part of a path, since a card is published."""
     text = str(source)
     return Path(text).name if Path(text).is_absolute() or Path(text).exists() else text

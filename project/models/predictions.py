@@ -1,4 +1,4 @@
-"""What a model answered for each example, as one table, with the scores that are computed from it."""
+"""The predictions of a model for all examples, as one table, with the scores computed from it."""
 
 import re
 from collections import defaultdict
@@ -24,20 +24,20 @@ SCORES, MAIN_METRIC = b"lightrail.scores", b"lightrail.main_metric"
 
 
 NUM_WORST = 100
-"""Examples shown in the run's samples."""
+"""Number of examples in the run's samples."""
 PREDICTION = "prediction"
-"""The column that a language model lacks: it has a loss for each text, and no answer."""
+"""The column that a language model lacks: it has a loss for each text, and no prediction."""
 COLUMN_TYPES = {"id": pa.int64(), "score": pa.float32(), "loss": pa.float32()}
-"""Of the columns of every task; a task tells the types of its own by `column_types`."""
+"""Types of the columns of every task; a task declares those of its own by `column_types`."""
 
 
 def with_scores(table: pa.Table, scores: Mapping[str, StoredScore], main_metric: str) -> pa.Table:
-    """The table, with how each metric follows from its columns, and the name of the one the model was chosen by."""
+    """Add to a table, as metadata, its scores by metric and the metric by which the model was selected."""
     return table.replace_schema_metadata({SCORES: scores_to_json(scores), MAIN_METRIC: main_metric})
 
 
 def stored_scores(table: pa.Table) -> tuple[dict[str, StoredScore], str] | None:
-    """What `with_scores` was given; None for a table without scores."""
+    """Return the scores and the main metric that `with_scores` stored; None for a table without."""
     metadata = table.schema.metadata or {}
     if SCORES not in metadata:
         return None
@@ -45,9 +45,9 @@ def stored_scores(table: pa.Table) -> tuple[dict[str, StoredScore], str] | None:
 
 
 class PredictionTable(Callback):
-    """Collects the columns that test and predict steps return, from all processes, in the order of the examples.
+    """Collects the columns returned by test and predict steps, from all processes, in the order of the examples.
 
-    After `trainer.test` or `trainer.predict`, `table` holds the rows on process zero, and is None on the others.
+    After `trainer.test` or `trainer.predict`, `table` has the rows on process zero, and is None on the others.
     """
 
     def __init__(self) -> None:
@@ -105,15 +105,15 @@ def _gathered(columns: dict[str, list[Any]], trainer: pl.Trainer, task: pl.Light
     return pa.concat_tables(tables).sort_by("id") if tables else None
 
 
-def _array(values: list[Any], kind: pa.DataType | None) -> pa.Array:
+def _array(values: list[Any], data_type: pa.DataType | None) -> pa.Array:
     try:
-        return pa.array(values, kind)
+        return pa.array(values, data_type)
     except UnicodeEncodeError:
-        return pa.array(_encodable(values), kind)
+        return pa.array(_encodable(values), data_type)
 
 
 def _encodable(value: Any) -> Any:
-    """Replace halves of surrogate pairs, which JSON can hold and UTF-8 cannot, one character for one."""
+    """Replace each half of a surrogate pair, which JSON allows and UTF-8 does not, by one character."""
     if isinstance(value, str):
         return re.sub("[\ud800-\udfff]", "\ufffd", value)
     if isinstance(value, list):
@@ -124,18 +124,17 @@ def _encodable(value: Any) -> Any:
 def write_predictions(table: pa.Table, folder: Path, scores: Mapping[str, StoredScore], main_metric: str) -> None:
     """Write `predictions/test.parquet`, and the worst mistakes as a table that the MLflow UI shows.
 
-    Where there are no answers these are the texts whose loss is highest, `samples/highest_losses.csv`.
+    Without predictions these are the texts with the highest loss, `samples/highest_losses.csv`.
 
     Args:
-        scores: how each metric follows from the columns. Stored in the file, so that it can be compared without the
-            task that wrote it.
-        main_metric: the one of them that the model was chosen by.
+        scores: the computation of each metric from the columns, stored in the file for comparisons without the task.
+        main_metric: the metric by which the model was selected.
     """
     for name in ("predictions", "samples"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     scored = with_scores(table, scores, main_metric)
     pyarrow.parquet.write_table(scored, folder / PREDICTIONS)
-    flat = [field.name for field in table.schema if not pa.types.is_nested(field.type)]  # what CSV can hold
+    flat = [field.name for field in table.schema if not pa.types.is_nested(field.type)]  # as CSV requires
     if PREDICTION in flat:
         pyarrow.csv.write_csv(worst_mistakes(table.select(flat)), folder / "samples" / "worst_mistakes.csv")
     else:
@@ -143,7 +142,7 @@ def write_predictions(table: pa.Table, folder: Path, scores: Mapping[str, Stored
 
 
 def worst_mistakes(table: pa.Table) -> pa.Table:
-    """The wrong answers that cost most, the worst first."""
+    """Return the wrong predictions with the highest loss, worst first."""
     is_wrong = pa.compute.not_equal(table[PREDICTION], table["target"])
     return _highest_losses(table.filter(is_wrong))
 

@@ -1,4 +1,4 @@
-"""Finding the model that a command line names: a run, or a checkpoint file."""
+"""Lookup of the model that the command line names by a run or a checkpoint file."""
 
 import re
 from collections.abc import Mapping
@@ -15,24 +15,24 @@ from lightrail.project.tracking.store import open_store, store_uri
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A checkpoint, and what is known of the run that wrote it."""
+    """A checkpoint with metadata of the run that wrote it."""
 
     checkpoint: dict[str, Any]
     name: str
-    """Of the file, for messages."""
+    """Name of the file, for messages."""
     run_id: str = ""
-    """Empty: no run wrote it."""
+    """Empty when no run wrote the checkpoint."""
     run_name: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Of the test, `test/NAME` to value; none where the store of the run is not at hand."""
+    """Test metrics, `test/NAME` to value; none where the store of the run is not available."""
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def checkpoint_of(named: str, tracking: TrackingConfig) -> Path:
-    """Return the checkpoint of a run's best weights, or a file.
+    """Return the checkpoint file of a run's best weights, or the file at a path.
 
     Args:
-        named: a run's id or the beginning of it, `runs:/RUN_ID`, `runs:/RUN_ID/checkpoints/last.ckpt`, or a path.
+        named: a run's id or a prefix of it, `runs:/RUN_ID`, `runs:/RUN_ID/checkpoints/last.ckpt`, or a path.
 
     Raises: ConfigError when there is no such run or file.
     """
@@ -41,7 +41,7 @@ def checkpoint_of(named: str, tracking: TrackingConfig) -> Path:
 
 
 def stored_model(named: str, tracking: TrackingConfig) -> StoredModel:
-    """Read the checkpoint of `checkpoint_of`, with what the store says of its run.
+    """Read a checkpoint, named as for `checkpoint_of`, with metadata of its run from the store.
 
     Raises: ConfigError when there is no such run or file, or it cannot be read.
     """
@@ -50,6 +50,6 @@ def stored_model(named: str, tracking: TrackingConfig) -> StoredModel:
     run_id = checkpoint.get("run", {}).get("id", "")
     try:
         run = find_run(open_store(store_uri(tracking), create=False), run_id)
-    except ConfigError:  # a file that was carried here from elsewhere
+    except ConfigError:  # a file copied from another machine
         return StoredModel(checkpoint, str(path), run_id)
     return StoredModel(checkpoint, str(path), run_id, run.info.run_name or "", test_metrics(run), dict(run.data.tags))

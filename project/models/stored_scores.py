@@ -1,4 +1,4 @@
-"""Scores as text beside the predictions that they are computed from, so that runs compare without their tasks."""
+"""Scores serialized as text beside their predictions, so that runs can be compared without their tasks."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ MODULES_0_1 = {
     "ranking": "MacroAuroc MacroAveragePrecision",
     "scores": "MacroF1 ShareEqual ShareZero SumRatio WeightedMean",
 }
-"""Where the scores are that version 0.1.0 stored by their names alone."""
+"""Modules of the scores that version 0.1.0 stored by their bare names."""
 PATHS_0_1 = {
     name: f"lightrail.lightning_modules.metrics.{module}.{name}"
     for module, names in MODULES_0_1.items()
@@ -24,14 +24,14 @@ PATHS_0_1 = {
 
 
 def scores_to_json(scores: Mapping[str, StoredScore]) -> str:
-    """Scores by the name of their metric, as text that `scores_from_json` reads."""
+    """Serialize scores, by the name of their metric, as text that `scores_from_json` reads."""
     return json.dumps({name: to_plain(score) for name, score in scores.items()}, ensure_ascii=False)
 
 
 def scores_from_json(text: str) -> dict[str, StoredScore]:
-    """Read what `scores_to_json` wrote.
+    """Read scores that `scores_to_json` wrote.
 
-    Raises: ConfigError naming a metric whose class is not to be had, such as one of a module not yet imported.
+    Raises: ConfigError naming a metric whose class is not available, such as one of a module not yet imported.
     """
     return {name: _score(name, plain) for name, plain in json.loads(text).items()}
 

@@ -1,4 +1,4 @@
-"""A task that transformers has a model for, as the folder of that model."""
+"""Export of a task as the folder of a transformers model."""
 
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,21 @@ from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.logs import silence_transformers
 
 NUM_COMPARED = 16
-"""Positions on which the logits of what was written are compared."""
+"""Number of positions on which the logits of the exported model are compared."""
 PROBE = "The 3 cats: «ça va?» 你好，世界。🙂\n\tEnd"
-"""Text that the written tokenizer must cut as ours does."""
+"""Text that the exported tokenizer must split into the same tokens."""
 
 
 def write_transformers(task: TaskModule, folder: Path) -> TransformersTask:
-    """Write weights as safetensors, configuration, generation settings and tokenizer; read them again and compare.
+    """Write weights (safetensors), configuration, generation settings and tokenizer, and verify them by reading.
 
     Adapters are merged into the weights. Returns: the task.
 
-    Raises: ConfigError when transformers has nothing like this task, or what it reads differs from what was written.
+    Raises: ConfigError when transformers has no model for this task, or the model it reads differs.
     """
     if not isinstance(task, TransformersTask):
         raise ConfigError(
-            f"--format hf: transformers has no model like {type(task).__name__}, which is a task of lightrail. "
+            f"--format hf: transformers has no model for {type(task).__name__}, which is a task of lightrail. "
             f"Use --format safetensors."
         )
     silence_transformers()
@@ -41,12 +41,12 @@ def write_transformers(task: TaskModule, folder: Path) -> TransformersTask:
 
 
 def _name_ends(model: Any, tokenizer: LanguageTokenizer) -> None:
-    """Have `generate` of transformers begin and end as our documents do."""
+    """Set start and end token for `generate` of transformers to those of our documents."""
     from transformers import GenerationConfig
 
     ends = {"bos_token_id": tokenizer.start_id, "eos_token_id": tokenizer.end_id}
-    for name, number in ends.items():
-        setattr(model.config, name, number)
+    for name, token_id in ends.items():
+        setattr(model.config, name, token_id)
     model.generation_config = GenerationConfig(**ends, pad_token_id=tokenizer.end_id)
 
 
@@ -56,15 +56,15 @@ def _compare_logits(task: TransformersTask, folder: Path, tokenizer: LanguageTok
 
     read_model = getattr(transformers, task.transformers_class).from_pretrained(folder).eval()
     length = min(NUM_COMPARED, getattr(read_model.config, "max_position_embeddings", NUM_COMPARED))
-    numbers = torch.linspace(0, tokenizer.size - 1, length).long()
-    numbers[0] = tokenizer.start_id
-    expected = task.logits(numbers[None])
-    read = read_model(numbers[None]).logits
+    token_ids = torch.linspace(0, tokenizer.size - 1, length).long()
+    token_ids[0] = tokenizer.start_id
+    expected = task.logits(token_ids[None])
+    read = read_model(token_ids[None]).logits
     difference = float((read - expected).abs().max())
-    if not difference <= 1e-3 * max(1.0, float(expected.abs().max())):  # as merged adapters round
+    if not difference <= 1e-3 * max(1.0, float(expected.abs().max())):  # tolerance for the rounding of merged adapters
         raise ConfigError(
-            f"--format hf: what transformers reads gives other logits (they differ by up to {difference:.3g}). Nothing "
-            f"was written. Use --format safetensors, and report this with the model's configuration."
+            f"--format hf: the model that transformers reads has other logits (they differ by up to {difference:.3g}). "
+            f"Nothing was written. Use --format safetensors, and report this with the model's configuration."
         )
 
 
@@ -75,6 +75,6 @@ def _compare_tokens(tokenizer: LanguageTokenizer, folder: Path) -> None:
     found = AutoTokenizer.from_pretrained(folder).encode(PROBE, add_special_tokens=False)
     if found != expected:
         raise ConfigError(
-            f"--format hf: the tokenizer that transformers reads cuts {PROBE!r} into {found}, ours into {expected}. "
+            f"--format hf: the tokenizer that transformers reads splits {PROBE!r} into {found}, ours into {expected}. "
             f"Nothing was written. Use --format safetensors, and report this with the tokenizer's name."
         )

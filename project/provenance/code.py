@@ -1,4 +1,4 @@
-"""The code that a process runs: its files with their digests, and the git repositories that they are in."""
+"""The code of a process: its source files with digests, and their git repositories."""
 
 import ast
 import hashlib
@@ -21,16 +21,16 @@ from lightrail.project.basics.logs import OWN_PACKAGE
 
 
 def with_imports(folder: Path, names: Iterable[str], known: Set[str]) -> set[str]:
-    """Add to files of `folder` all others there that they import, directly or not, anywhere in their text.
+    """Return files of `folder` with all files there that they import, directly or not, anywhere in their text.
 
     Args:
         names: `package/module.py`, relative to `folder`.
-        known: further files, in the result too, into which one need not look.
+        known: further files of the result, whose imports are not followed.
     """
     found = set(known)
     waiting = set(names) - found
     there = {entry.name.removesuffix(".py") for entry in folder.iterdir()}
-    seen: set[tuple[str, ...]] = set()  # most imports are met again and again, or lead elsewhere
+    seen: set[tuple[str, ...]] = set()  # most imports occur in many files, or are not of this folder
     while waiting:
         name = waiting.pop()
         found.add(name)
@@ -41,7 +41,7 @@ def with_imports(folder: Path, names: Iterable[str], known: Set[str]) -> set[str
 
 
 def _modules(folder: Path, name: str) -> Iterator[tuple[str, ...]]:
-    """What a file may import; of `from a import b`, `b` may be a module or not."""
+    """Yield the modules that a file may import; the `b` of `from a import b` may be a module or not."""
     try:
         imports = _imports((folder / name).read_bytes())
     except (OSError, SyntaxError, ValueError):
@@ -51,9 +51,9 @@ def _modules(folder: Path, name: str) -> Iterator[tuple[str, ...]]:
         yield (*package[: len(package) - level + 1], *module) if level else module
 
 
-@lru_cache(maxsize=1024)  # a run asks twice, and trials ask for the same files again
+@lru_cache(maxsize=1024)  # a run needs each file twice, and so does each trial
 def _imports(text: bytes) -> list[tuple[int, tuple[str, ...]]]:
-    """What a text may import: each by its level, 0 for what is absolute, and its name."""
+    """Return the imports of a source text, each as its level (0: absolute) and the parts of its name."""
     found = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -65,7 +65,7 @@ def _imports(text: bytes) -> list[tuple[int, tuple[str, ...]]]:
 
 
 def _files(folder: Path, module: tuple[str, ...]) -> Iterator[str]:
-    """The files that importing a module runs, as far as they are in the folder: its packages' first."""
+    """Yield the files in the folder that the import of a module executes, its packages first."""
     for length in range(1, len(module) + 1):
         path = Path(*module[:length])
         for file in (path.with_suffix(".py"), path / "__init__.py"):
@@ -81,18 +81,19 @@ class SourceFolder(NamedTuple):
     """Relative to the folder, `package/module.py`."""
 
     def digests(self) -> dict[str, str]:
-        """Digest the content of each file."""
+        """Return the digest of each file's content."""
         return {name: digest_of_content((self.folder / name).read_bytes()) for name in self.files}
 
 
 def digest_of_content(content: bytes) -> str:
+    """Return the BLAKE2b digest of a content, 32 hexadecimal digits."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def source_folders() -> list[SourceFolder]:
-    """Return lightrail's own folder first, then those of other modules in memory which are not installed packages.
+    """Return lightrail's own folder first, then those of other imported modules that are not installed packages.
 
-    Call it when the classes of the configuration have been imported.
+    Call it after the classes of the configuration have been imported.
     """
     own = {file.relative_to(ROOT).as_posix() for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")}
     found = {ROOT: own}
@@ -105,7 +106,7 @@ def source_folders() -> list[SourceFolder]:
 
 
 def _imported_files() -> Iterator[tuple[Path, str]]:
-    """The folder and the relative name of each module's file, as far as its name tells them."""
+    """Yield folder and relative name of each imported module's file, where they follow from the module's name."""
     installed = tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib"))
     for name, module in list(sys.modules.items()):
         file = vars(module).get("__file__") if isinstance(module, ModuleType) else None
@@ -124,16 +125,16 @@ SOURCE_FILES = (
     *(f"*.{ending}" for ending in ("py", "pyi", "yaml", "yml", "toml", "cfg", "ini", "json", "sh", "mk")),
     *(f":(glob)**/{name}" for name in ("Makefile", "Dockerfile")),
 )
-"""Pathspecs of untracked files whose content is kept."""
+"""Pathspecs of the untracked files whose content is recorded."""
 STORE_FILES = tuple(f":(exclude,glob)**/{made}" for made in ("mlflow.db*", "mlruns/**", "sweeps.db*", "sweep_jobs/**"))
-"""Pathspecs that leave out what recording runs and sweeps in the working folder makes."""
+"""Pathspecs that exclude the files created in the working folder by recorded runs and sweeps."""
 INSTALLED_FILES = ":(exclude,glob)**/site-packages/**"
 MAX_FILE_BYTES, MAX_BYTES = 100_000, 1_000_000
-"""Of one untracked file whose content is kept, and of all."""
+"""Limits of the recorded content of one untracked file, and of all."""
 
 
 class NewFiles(NamedTuple):
-    """Untracked files whose content is kept, and those that are over the limits."""
+    """Untracked files whose content is recorded, and those over the size limits."""
 
     kept: list[str]
     too_large: list[str]
@@ -147,11 +148,12 @@ class Repository:
 
     @cached_property
     def untracked(self) -> list[str]:
-        """New files and folders that git does not ignore."""
+        """Untracked files and folders that git does not ignore."""
         return [entry[3:] for entry in self._status if entry.startswith("?? ")]
 
     @property
     def is_changed(self) -> bool:
+        """Whether the working tree differs from the commit."""
         return bool(self._status)
 
     @cached_property
@@ -160,9 +162,9 @@ class Repository:
         return _names(found)
 
     def patch(self) -> bytes:
-        """Return what `git apply` makes these files of those of the commit with; b"" when nothing differs.
+        """Return a patch for `git apply` from the commit to the working tree; b"" when nothing differs.
 
-        New source files are in it with their content. The comment lines in front name every new file and folder.
+        It contains new source files. The comment lines at its top name every new file and folder.
         """
         if not self.is_changed:
             return b""
@@ -188,10 +190,8 @@ class Repository:
         return new
 
     def _copy_index(self, folder: Path) -> Path:
-        """A copy knows which files are unchanged without reading them, and may be written to.
-
-        It keeps the time of the original: git reads a file again that is not older than the index.
-        """
+        """Copy git's index, which may then be changed and spares git from reading unchanged files."""
+        # The copy keeps the time of the original: git reads every file again that is not older than the index.
         own = (git(self.folder, "rev-parse", "--git-path", "index") or b"").decode(errors="surrogateescape").strip()
         return Path(shutil.copy2(self.folder / own, folder / "index"))
 
@@ -211,7 +211,7 @@ _DIFFERENCE = (
 
 
 def repositories_of(folders: Iterable[Path]) -> list[Repository]:
-    """Return the repositories that the folders lie in, each once, in this order; what is not in one is left out."""
+    """Return the repositories of the folders, each once, in this order; folders outside of any are skipped."""
     found: dict[Path, Repository] = {}
     for folder in dict.fromkeys(folders):
         repository = repository_of(folder)
@@ -221,19 +221,19 @@ def repositories_of(folders: Iterable[Path]) -> list[Repository]:
 
 
 def repository_of(folder: Path) -> Repository | None:
-    """Return the repository that a folder lies in; None where there is none, or one without a commit."""
-    told = git(folder, "rev-parse", "--show-toplevel", "HEAD")
-    if told is None:
+    """Return the repository of a folder; None where there is none, or one without a commit."""
+    found = git(folder, "rev-parse", "--show-toplevel", "HEAD")
+    if found is None:
         return None
-    root, _, commit = told.decode("utf-8", "surrogateescape").strip().rpartition("\n")
+    root, _, commit = found.decode("utf-8", "surrogateescape").strip().rpartition("\n")
     return Repository(Path(root), commit)
 
 
 def git(
     folder: Path, *arguments: str, given: bytes | None = None, environment: Mapping[str, str] | None = None
 ) -> bytes | None:
-    """Return what a git command prints, None when it fails, takes too long, or there is no git."""
-    # In a hook, git tells by such variables which repository it means, and it would not be the one asked for.
+    """Return the output of a git command; None when it fails, takes too long, or git is not installed."""
+    # In a hook, git sets these variables, which would override the folder.
     own = {
         name: value for name, value in os.environ.items() if not re.fullmatch("GIT_(DIR|WORK_TREE|INDEX_FILE)", name)
     }
@@ -254,7 +254,7 @@ def git(
 
 
 def _names(listed: bytes | None) -> list[str]:
-    """The items of a list that git ends with zeros; all else about a name may be in it."""
+    """Split a list of file names that git terminates with zero bytes."""
     return [name for name in (listed or b"").decode("utf-8", "surrogateescape").split("\0") if name]
 
 

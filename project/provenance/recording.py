@@ -1,4 +1,4 @@
-"""What a run was made with: code, packages and hardware. Nothing here may fail a run: what is unknown is left out."""
+"""Records code, packages and hardware of a run. Nothing here may fail a run: the unknown is left out."""
 
 import getpass
 import json
@@ -22,7 +22,7 @@ from lightrail.project.provenance.code import Repository, SourceFolder, reposito
 
 COMMAND_SECONDS = 10
 UNITS = ("amx_bf16", "avx512_bf16")
-"""Parts of a CPU by which the number format or the order of sums is chosen."""
+"""CPU features that affect the choice of precision or the order of sums."""
 
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ Found = TypeVar("Found")
 
 
 def hardware() -> dict[str, Any]:
-    """Return what is known of machine, threads and arithmetic libraries, as plain values."""
+    """Return machine, threads and arithmetic libraries, as plain values."""
     return {
         "platform": platform.platform(),
         "cpu": _cpu_model(),
@@ -48,13 +48,13 @@ def hardware() -> dict[str, Any]:
 
 
 def _instructions() -> str:
-    """What PyTorch's own loops are compiled for, and the units of `UNITS` that there are."""
+    """Return the instruction set of PyTorch's own loops, and the CPU's features among `UNITS`."""
     there = torch.cpu.get_capabilities()
     return " ".join([torch.backends.cpu.get_cpu_capability(), *(unit for unit in UNITS if there.get(unit))])
 
 
 def _arithmetic() -> str:
-    """The libraries that multiply matrices, with their versions."""
+    """Return the libraries for matrix products, with their versions."""
     built = torch.__config__.show()
     patterns = {
         "BLAS": r"BLAS_INFO=(\w+)",
@@ -66,7 +66,7 @@ def _arithmetic() -> str:
 
 
 def _gpus() -> list[str]:
-    # not torch.cuda: it would start CUDA in this process, and processes forked from it could not use it any more
+    # not torch.cuda: it would start CUDA in this process, and forked processes could then no longer use it
     listing = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
     try:
         done = subprocess.run(listing, capture_output=True, timeout=COMMAND_SECONDS, check=True)
@@ -84,10 +84,10 @@ def _cpu_model() -> str:
 
 
 def code_tags() -> dict[str, str]:
-    """Return the tags that tell which code runs.
+    """Return the tags that identify the code.
 
-    `lightrail.git_sha` is the commit of the working folder's repository, where there is none that of lightrail's own
-    source. When they are two, the latter is `lightrail.source_git_sha`.
+    `lightrail.git_sha` is the commit of the working folder's repository, or without one that of lightrail's own source.
+    When these are two repositories, the commit of the latter is `lightrail.source_git_sha`.
     """
     tags = {"lightrail.version": _version()}
     sources = _sources()
@@ -103,7 +103,7 @@ def code_tags() -> dict[str, str]:
 
 
 def user_tags() -> dict[str, str]:
-    """Return who and what MLflow shows as the origin of the run."""
+    """Return the tags that MLflow shows as user and source of the run."""
     tags = {"mlflow.source.name": "lightrail", "mlflow.source.type": "LOCAL"}
     with suppress(OSError, KeyError):  # a container may have no name for its user
         tags["mlflow.user"] = getpass.getuser()
@@ -111,9 +111,9 @@ def user_tags() -> dict[str, str]:
 
 
 def write_environment(folder: Path) -> None:
-    """Write what the run is made with into `folder`.
+    """Write packages, hardware and code of the run into `folder`.
 
-    That is `packages.txt`, `hardware.json`, `code.json` (each file of the code with its digest, see `_code`) and, for
+    The files are `packages.txt`, `hardware.json`, `code.json` (each source file with its digest, see `_code`) and, for
     each repository that differs from its commit, a patch: `git.diff`, then `git.2.diff` and so on.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -130,8 +130,8 @@ def write_environment(folder: Path) -> None:
 
 
 def packages() -> str:
-    """Return a line per installed package, `name==version`, under the Python version."""
-    described = [item.metadata for item in metadata.distributions()]  # `name` and `version` each parse it anew
+    """Return the Python version, and a line `name==version` per installed package."""
+    described = [item.metadata for item in metadata.distributions()]  # `name` and `version` would each parse it again
     found = {f"{item['Name']}=={item['Version']}" for item in described if item["Name"]}
     lines = [f"# Python {platform.python_version()}", *sorted(found, key=str.lower)]
     return "\n".join(lines) + "\n"
@@ -143,7 +143,7 @@ def _sources() -> list[SourceFolder]:
 
 
 def _repositories(sources: Sequence[SourceFolder]) -> list[Repository]:
-    """The working folder's repository first, then those of the code, each once."""
+    """Return the working folder's repository first, then those of the code, each once."""
     nothing: list[Repository] = []
     return _known("git", lambda: repositories_of([Path.cwd(), *(source.folder for source in sources)]), nothing)
 
@@ -151,9 +151,9 @@ def _repositories(sources: Sequence[SourceFolder]) -> list[Repository]:
 def _code(
     sources: Sequence[SourceFolder], repositories: Sequence[Repository], patches: Mapping[Path, str]
 ) -> dict[str, Any]:
-    """What `code.json` holds: repositories with commit and patch, and the folders of the code with their files.
+    """Return the content of `code.json`: repositories with commit and patch, and the source folders with their files.
 
-    `repository` is the number of a folder's repository, None without one, and `inside` the way from there to it.
+    `repository` is the index of a folder's repository, None without one, and `inside` its path in there.
     """
     known = [repository.folder for repository in repositories]
     folders = []
@@ -177,7 +177,7 @@ def _write_json(file: Path, values: Mapping[str, Any]) -> None:
 
 
 def _known(what: str, find: Callable[[], Found], nothing: Found) -> Found:
-    """What `find` finds; `nothing`, with a warning, when it goes wrong: the run counts more than its description."""
+    """Return the result of `find`, or with a warning `nothing` when it raises: the run must not fail for it."""
     try:
         return find()
     except Exception as error:

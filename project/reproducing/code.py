@@ -1,4 +1,4 @@
-"""The code of a run: its git repositories, found again in those that are here, and which files of it differ."""
+"""Changes in the code of a run: its git repositories, located on this machine, and the files that differ."""
 
 import difflib
 import importlib.util
@@ -15,7 +15,7 @@ from lightrail.project.provenance.code import Repository, digest_of_content, git
 from lightrail.project.reproducing.original import Original
 
 OWN_FILE = "project/cli.py"
-"""Only lightrail's own source has it: names there are relative to what holds the four folders."""
+"""Identifies lightrail's own source, in which names are relative to the folder of its four packages."""
 NUM_SHOWN = 3
 WILD = re.compile(r"[*?[\\]")
 SECTION = re.compile(rb"^diff --git a/(.*) b/.*$", re.MULTILINE)
@@ -23,7 +23,7 @@ UNTRACKED = re.compile(r"^# not tracked: (.*)$", re.MULTILINE)
 
 
 def present_files(source: Mapping[str, Any]) -> Iterator[tuple[str, Path | None]]:
-    """Give the name of each file of a source, and what is imported in its place now; None when nothing is."""
+    """Yield the name of each file of a source, and the file imported for it now; None when there is none."""
     is_ours = OWN_FILE in source["files"]
     for name in source["files"]:
         own = ROOT / name
@@ -31,7 +31,7 @@ def present_files(source: Mapping[str, Any]) -> Iterator[tuple[str, Path | None]
 
 
 def present_file(name: str) -> Path | None:
-    """Return the file that would be imported for `package/module.py` of a user, without importing it."""
+    """Return the file that would be imported for a user's `package/module.py`, without importing it."""
     top, *inner = Path(name).parts
     spec = _spec(top.removesuffix(".py"))
     if spec is None:
@@ -44,31 +44,32 @@ def present_file(name: str) -> Path | None:
 
 
 def _spec(package: str) -> ModuleSpec | None:
-    """Where a package is; also in the working folder, from which modules that are allowed are imported."""
+    """Locate a package, also in the working folder, from which allowed modules are imported."""
     try:
         found = importlib.util.find_spec(package)
-    except (ImportError, ValueError):  # ValueError: it is in memory, and does not tell where it is from
+    except (ImportError, ValueError):  # ValueError: it is imported already, and has no spec
         found = None
     return found or PathFinder.find_spec(package, [str(Path.cwd())])
 
 
 @dataclass(frozen=True)
 class StoredRepository:
-    """A repository of then, and the one here that knows its commit."""
+    """A repository of the run, and the one on this machine that has its commit."""
 
     number: int
-    """In the run's record."""
+    """Index in the run's record."""
     folder: Path
-    """Then, and perhaps on another machine."""
+    """Its folder at the time of the run, perhaps on another machine."""
     commit: str
     patch: Path | None
-    """What was not committed, as `git apply` takes it."""
+    """Uncommitted changes, for `git apply`."""
     here: Repository | None
     folders: list[str]
-    """Those in it that modules are imported from."""
+    """Its folders from which modules are imported."""
 
     @property
     def commit_change(self) -> str:
+        """The change of the commit, in words; "" when there is none."""
         if self.here is None:
             return f"commit {self.commit[:10]} of {self.folder} is in no repository here"
         if self.here.commit == self.commit:
@@ -76,7 +77,7 @@ class StoredRepository:
         return f"commit of {self.here.folder}: {self.commit[:10]} -> {self.here.commit[:10]}"
 
     def contents(self, paths: Sequence[str]) -> dict[str, bytes]:
-        """What files held then: their content in the commit, with the patch applied; what is not known is left out."""
+        """Return the content of files at the time of the run: commit and patch; unknown files are left out."""
         if self.here is None or not paths:
             return {}
         with tempfile.TemporaryDirectory() as name:
@@ -85,7 +86,7 @@ class StoredRepository:
                 self._check_out(path, folder / path)
             if self.patch is not None:
                 included = ["--include=" + WILD.sub(r"\\\g<0>", path) for path in paths]
-                alone = {"GIT_CEILING_DIRECTORIES": str(folder.parent)}  # it may lie in a repository itself
+                alone = {"GIT_CEILING_DIRECTORIES": str(folder.parent)}  # it may be inside a repository itself
                 git(folder, "apply", *included, str(self.patch.absolute()), environment=alone)
             return {path: (folder / path).read_bytes() for path in paths if (folder / path).is_file()}
 
@@ -97,7 +98,7 @@ class StoredRepository:
             target.write_bytes(content)
 
     def other_changes(self, code: Set[tuple[int | None, str]], *, with_commit: bool) -> str:
-        """One line on what differs in the repository besides the run's code; "" when nothing does."""
+        """Describe changes in the repository other than in the run's code, in one line; "" when there are none."""
         if self.here is None:
             return ""
         then, now = (self.patch.read_bytes() if self.patch else b""), self.here.patch()
@@ -110,7 +111,7 @@ class StoredRepository:
 
 
 def stored_repositories(original: Original, record: Mapping[str, Any]) -> list[StoredRepository]:
-    """Find each repository of the run's record again: by its code, else where it was, else in the working folder."""
+    """Locate each repository of the run's record: by its code, else at its old path, else in the working folder."""
     found = []
     for number, item in enumerate(record["repositories"]):
         sources = [source for source in record["sources"] if source["repository"] == number]
@@ -140,7 +141,7 @@ def _repository_with(commit: str, folders: Sequence[Path]) -> Repository | None:
 
 
 def _differing(then: bytes, now: bytes) -> list[str]:
-    """The files and new folders that two patches tell differently."""
+    """Return the files and new folders in which two patches differ."""
     one, other = _sections(then), _sections(now)
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
@@ -153,40 +154,40 @@ def _sections(patch: bytes) -> dict[str, bytes]:
 
 
 MAX_FILES, MAX_PLACES = 30, 5
-"""Named in the report; the others are counted."""
+"""Numbers of files and of places per file in the report; the others are counted."""
 
 
 @dataclass(frozen=True)
 class ChangedFile:
-    """A file whose content is not the one that the run recorded."""
+    """A file whose content differs from the run's record."""
 
     name: str
-    """Relative to the folder that it is imported from."""
+    """Path relative to the folder that it is imported from."""
     repository: int | None
     path: str
-    """In the repository."""
+    """Path in the repository."""
     digest: str
-    """Of its content then."""
+    """Digest of its recorded content."""
     now: Path | None
-    """None: there is no such file any more."""
+    """The current file; None when it no longer exists."""
 
 
 @dataclass(frozen=True)
 class CodeChanges:
-    """What differs in code."""
+    """Changes of the code since a run."""
 
     lines: list[str]
     notes: list[str]
-    """What differs in the repositories besides."""
+    """Other changes in the repositories."""
     repositories: list[StoredRepository]
-    """Those in which code of the run differs."""
+    """Repositories in which code of the run has changed."""
 
 
 def code_changes(original: Original) -> CodeChanges:
-    """Compare each file that the run recorded with the one that would be imported now."""
+    """Compare each recorded file of a run with the one that would be imported now."""
     record = original.code
     if not record:
-        return CodeChanges(["the run does not tell what its code was: it has no environment/code.json"], [], [])
+        return CodeChanges(["the run has no record of its code: environment/code.json is missing"], [], [])
     changed = list(_changed_files(record["sources"]))
     code = {(source["repository"], _path(source, name)) for source in record["sources"] for name in source["files"]}
     lines, notes, own = [], [], []
@@ -206,7 +207,7 @@ def code_changes(original: Original) -> CodeChanges:
 
 
 def changed_places(then: bytes, now: bytes) -> list[int]:
-    """Return the number, in the present text, of the first line of each place that differs."""
+    """Return the first line number, in the current text, of each place that differs."""
     one, other = then.splitlines(keepends=True), now.splitlines(keepends=True)
     found = difflib.SequenceMatcher(None, one, other, autojunk=False).get_opcodes()
     return [start + 1 for kind, _, _, start, _ in found if kind != "equal"]
@@ -228,7 +229,7 @@ def _in_words(file: ChangedFile, then: bytes | None) -> str:
     if file.now is None:
         return f"{file.name}: is missing now"
     if then is None or digest_of_content(then) != file.digest:
-        return f"{file.name}: changed (in which lines is not known here)"
+        return f"{file.name}: changed (lines unknown)"
     places = changed_places(then, file.now.read_bytes())
     more = f" and {len(places) - MAX_PLACES} more places" if len(places) > MAX_PLACES else ""
     return f"{file.name}: line{'s' if len(places) > 1 else ''} {', '.join(map(str, places[:MAX_PLACES]))}{more}"

@@ -1,4 +1,4 @@
-"""Which packages and which hardware are other ones than those of a run, in so far as that can move its numbers."""
+"""Changes of packages and hardware since a run that can affect its numbers."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ PYTHON = "Python"
 
 
 class Version(NamedTuple):
-    """A package under the name that it gives itself."""
+    """A package, under its own spelling of its name."""
 
     name: str
     version: str
@@ -35,13 +35,14 @@ class PackageChange(NamedTuple):
 
 
 class PackageChanges(NamedTuple):
-    """What is installed otherwise: what lightrail needs, directly or not, and the rest."""
+    """Changed packages: those that lightrail needs, directly or not, and the others."""
 
     counted: list[PackageChange]
     others: list[PackageChange]
 
     @property
     def notes(self) -> list[str]:
+        """A line on the packages that lightrail does not need, if any."""
         if not self.others:
             return []
         more = f" and {len(self.others) - NUM_SHOWN} more" if len(self.others) > NUM_SHOWN else ""
@@ -49,7 +50,7 @@ class PackageChanges(NamedTuple):
 
 
 def package_changes(original: Original) -> PackageChanges:
-    """Compare the installed packages, and Python, with those that the run recorded."""
+    """Compare the installed packages and Python with those recorded by the run."""
     then, now, needed = _versions(original.packages), _versions(packages()), needed_packages()
     changes = [
         (name, PackageChange((now.get(name) or then[name]).name, _version(then, name), _version(now, name)))
@@ -64,9 +65,9 @@ def package_changes(original: Original) -> PackageChanges:
 
 
 def needed_packages() -> set[str]:
-    """Return lightrail's requirements and theirs, by normal name; empty where lightrail itself is not installed.
+    """Return lightrail's direct and indirect requirements, by normalized name; empty where it is not installed.
 
-    What its extras bring counts too, but for the tools of its developers.
+    Those of its extras count too, except for the development tools.
     """
     extras = set(metadata.metadata(OWN).get_all("Provides-Extra") or ()) if _is_installed(OWN) else set()
     found: set[tuple[str, str]] = set()
@@ -79,7 +80,7 @@ def needed_packages() -> set[str]:
 
 
 def _requirements(name: str, extra: str) -> list[tuple[str, str]]:
-    """The packages, each with each extra, that a package with an extra asks for on this machine."""
+    """Return the requirements on this machine of a package with an extra, as pairs of package and extra."""
     needed = []
     for text in (metadata.requires(name) if _is_installed(name) else None) or ():
         requirement = Requirement(text)
@@ -97,7 +98,7 @@ def _is_installed(name: str) -> bool:
 
 
 def _versions(text: str) -> dict[str, Version]:
-    """By normal name, of lines `name==version` under a line `# Python VERSION`."""
+    """Parse lines `name==version` under a line `# Python VERSION`, by normalized name."""
     found = dict(re.findall(r"^(\S+)==(\S+)$", text, flags=re.MULTILINE))
     python = re.search(rf"^# {PYTHON} (\S+)$", text, flags=re.MULTILINE)
     own = {PYTHON: Version(PYTHON, python[1])} if python else {}
@@ -109,7 +110,7 @@ def _version(versions: Mapping[str, Version], name: str) -> str | None:
 
 
 def _normal(name: str) -> str:
-    """As package indexes compare names (PEP 503)."""
+    """Normalize a package name (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -123,13 +124,13 @@ COUNTED = {
     "gpus": "GPUs",
     "visible_gpus": "visible GPUs",
 }
-"""Key in `hardware.json`, and what it is called."""
+"""Compared keys of `hardware.json`, and their names in the report."""
 
 
 def hardware_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Compare what a run recorded of its hardware with what is here; what it did not record is left out."""
+    """Compare the recorded hardware of a run with this machine; what was not recorded is left out."""
     if not then:
-        return ["the run does not tell what it ran on"]
+        return ["the run has no record of its hardware"]
     return [
         f"{name}: {_in_words(then, key)} -> {_in_words(now, key)}"
         for key, name in COUNTED.items()
@@ -138,7 +139,7 @@ def hardware_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
 
 
 def _compared(facts: Mapping[str, Any], key: str) -> Any:
-    """The fact; of the GPUs that a scheduler granted, how many: their numbers are others each time."""
+    """Return the value to compare: of the GPUs granted by a scheduler their number, since their indices vary."""
     if key == "visible_gpus" and facts[key] is not None:
         return len([name for name in facts[key].split(",") if name])
     return facts[key]

@@ -1,4 +1,4 @@
-"""The run that is to be made again, as its store alone tells it: no file of the folder it was made in is needed."""
+"""The run to reproduce, read from its store alone, without files of its working folder."""
 
 import json
 from dataclasses import dataclass
@@ -19,38 +19,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Original:
-    """A finished training."""
+    """A finished training run."""
 
     client: "MlflowClient"
     run: "Run"
     store: str
     values: dict[str, Any]
-    """Its complete configuration."""
+    """The complete configuration of the run."""
     predictions: Path
 
     @property
     def run_id(self) -> str:
+        """The run's MLflow id."""
         return str(self.run.info.run_id)
 
     @property
     def tags(self) -> dict[str, str]:
+        """The run's MLflow tags."""
         return dict(self.run.data.tags)
 
     @property
     def code(self) -> dict[str, Any]:
-        """What `provenance.write_environment` wrote into `code.json`; {} for a run from before there was one."""
+        """The recorded code, from `code.json` by `write_environment`; {} for a run without that file."""
         return self._read_json("environment/code.json")
 
     @property
     def hardware(self) -> dict[str, Any]:
+        """The recorded hardware; {} when there is none."""
         return self._read_json("environment/hardware.json")
 
     @property
     def packages(self) -> str:
+        """The recorded packages, one per line; "" when there are none."""
         return run_text(self.client, self.run, "environment/packages.txt") or ""
 
     def patch(self, name: str | None) -> Path | None:
-        """The file of an uncommitted change, on this machine."""
+        """Return the file of an uncommitted change, on this machine."""
         return run_artifact(self.client, self.run, f"environment/{name}") if name else None
 
     def _read_json(self, name: str) -> dict[str, Any]:
@@ -59,10 +63,10 @@ class Original:
 
 
 def find_original(run_id: str, store: str) -> Original:
-    """Find a run, by its id or the beginning of it.
+    """Find the run to reproduce, by its id or a prefix of it.
 
     Raises:
-        ConfigError: there is no such run, it is no training of lightrail's that came to its end, or its files are gone.
+        ConfigError: there is no such run, it is not a finished training of lightrail, or its files are missing.
     """
     client = open_store(store, create=False)
     run = find_run(client, run_id)
@@ -76,7 +80,7 @@ def find_original(run_id: str, store: str) -> Original:
     text, predictions = run_text(client, run, "config.yaml"), run_artifact(client, run, PREDICTIONS)
     if text is None or predictions is None:
         lacking = "config.yaml" if text is None else PREDICTIONS
-        raise ConfigError(f"run {run_id} has no {lacking} any more: its files are gone, and it cannot be made again.")
+        raise ConfigError(f"run {run_id} cannot be reproduced: its file {lacking} is missing. Choose another run.")
     return Original(client, run, store, with_current_paths(yaml.safe_load(text)), predictions)
 
 
@@ -85,10 +89,12 @@ def _check_kind(client: "MlflowClient", run: "Run") -> None:
     if kind in TRAININGS:
         return
     if kind is None:
-        raise ConfigError(f"run {run_id} was not made by lightrail: what it did is not known. Choose another run.")
+        raise ConfigError(f"run {run_id} was not made by lightrail, and cannot be reproduced. Choose another run.")
     if kind == "seeds":
         seeds = [
             f"{child.info.run_id} (seed {child.data.tags.get('lightrail.seed')})" for child in children_of(client, run)
         ]
         raise ConfigError(f"run {run_id} holds one run for each seed. Choose one of them: {', '.join(seeds)}.")
-    raise ConfigError(f"run {run_id} is of the kind {kind!r}: only a training is made again. Choose the training run.")
+    raise ConfigError(
+        f"run {run_id} has the tag lightrail.kind {kind!r}: only a training can be reproduced. Choose the training run."
+    )

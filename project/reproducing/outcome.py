@@ -1,4 +1,4 @@
-"""A run beside the one it was to reproduce: each point of each metric, each prediction, and the verdict."""
+"""Comparison of a reproduction with the original run: every point of each metric, every prediction, and the verdict."""
 
 import math
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 TIMING = ("throughput/", "system/")
-"""Beginnings of metrics that tell the time or the machine's load, which no run has twice."""
-ANSWER_COLUMNS = ("id", "target", "prediction")
+"""Prefixes of metrics of time or machine load, which differ in every run."""
+COMPARED_COLUMNS = ("id", "target", "prediction")
 NUMBER_COLUMNS = ("score", "loss")
 
 History: TypeAlias = list[tuple[int, float]]
@@ -35,7 +35,7 @@ class MetricPair:
 
     @property
     def first_difference(self) -> int | None:
-        """The first step at which the runs have other values, or only one has any; None when all are equal."""
+        """The first step at which the runs have different values, or only one has a value; None when all are equal."""
         for one, other in zip(self.then, self.now, strict=False):
             if one[0] != other[0] or not _is_equal(one[1], other[1]):
                 return min(one[0], other[0])
@@ -44,35 +44,36 @@ class MetricPair:
 
 
 class PredictionPair(NamedTuple):
-    """What both runs answered on the test data."""
+    """Differences between the test predictions of both runs."""
 
     num_rows: int
     num_different: int
-    """Rows with another target or answer, and rows that only one of the runs has."""
+    """Number of rows with another target or prediction, or that only one of the runs has."""
     largest_differences: Mapping[str, float]
-    """Of score and loss, where they are not equal."""
+    """Largest differences of score and loss, where they are not equal."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How equal two runs are."""
+    """The result of comparing two runs."""
 
     metrics: list[MetricPair]
     predictions: PredictionPair
 
     @property
     def differing(self) -> dict[str, int]:
-        """Metrics that are not equal, with the first step at which they are not."""
+        """The metrics that differ, each with the first step at which it does."""
         found = {pair.name: pair.first_difference for pair in self.metrics}
         return {name: step for name, step in found.items() if step is not None}
 
     @property
     def is_equal(self) -> bool:
+        """Whether all metrics and predictions are equal."""
         return not (self.differing or self.predictions.num_different or self.predictions.largest_differences)
 
 
 def compare(client: "MlflowClient", run_ids: tuple[str, str], tables: tuple[pa.Table, pa.Table]) -> Outcome:
-    """Compare two runs of a store, and the tables of their predictions."""
+    """Compare the metrics of two runs of a store, and the tables of their predictions."""
     names = sorted({name for run_id in run_ids for name in client.get_run(run_id).data.metrics})
     pairs = [
         MetricPair(name, *(history(client, run_id, name) for run_id in run_ids))
@@ -83,17 +84,17 @@ def compare(client: "MlflowClient", run_ids: tuple[str, str], tables: tuple[pa.T
 
 
 def history(client: "MlflowClient", run_id: str, name: str) -> History:
-    """Return every point of a metric of a run."""
+    """Return all points of a metric of a run, by step."""
     points = sorted(client.get_metric_history(run_id, name), key=lambda point: (point.step, point.timestamp))
     return [(point.step, point.value) for point in points]
 
 
 def compare_predictions(then: pa.Table, now: pa.Table) -> PredictionPair:
-    """Compare answers row by row, and the numbers beside them."""
+    """Compare predictions row by row, with their scores and losses."""
     common = min(len(then), len(now))
     one, other = then.slice(0, common).to_pydict(), now.slice(0, common).to_pydict()
-    answers = [[table.get(name, [None] * common) for name in ANSWER_COLUMNS] for table in (one, other)]
-    rows = zip(*(zip(*columns, strict=True) for columns in answers), strict=True)
+    compared = [[table.get(name, [None] * common) for name in COMPARED_COLUMNS] for table in (one, other)]
+    rows = zip(*(zip(*columns, strict=True) for columns in compared), strict=True)
     differing = sum(first != second for first, second in rows) + abs(len(then) - len(now))
     largest = {
         name: _largest_difference(one[name], other[name])
@@ -116,12 +117,12 @@ def _is_equal(one: float, other: float) -> bool:
 
 
 def table(outcome: Outcome) -> str:
-    """Return a line for each metric, with its last value then and now, and one for the predictions."""
+    """Format a line for each metric, with its last values in both runs, and one for the predictions."""
     return "\n".join(aligned([HEAD, *map(_metric_row, outcome.metrics), _prediction_row(outcome.predictions)]))
 
 
 def in_few_words(outcome: Outcome) -> str:
-    """Return `equal`, or what is not: `train/loss from step 3, 4 other metrics, 2 of 11 predictions`."""
+    """Return `equal`, or the differences: `train/loss from step 3, 4 other metrics, 2 of 11 predictions`."""
     names, predictions = outcome.differing, outcome.predictions
     found = [f"train/loss from step {names['train/loss']}"] if "train/loss" in names else []
     if others := len(names.keys() - {"train/loss"}):
@@ -142,7 +143,7 @@ def _metric_row(pair: MetricPair) -> tuple[str, ...]:
 
 
 def _last_values(then: History, now: History) -> tuple[str, str]:
-    """In as many digits as it takes to tell them apart."""
+    """Format the last values of both runs, with all digits where six would be equal."""
     one, other = then[-1][1] if then else None, now[-1][1] if now else None
     short = ["-" if value is None else f"{value:.6g}" for value in (one, other)]
     if short[0] == short[1] and one != other:

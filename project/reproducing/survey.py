@@ -1,4 +1,4 @@
-"""Looking at everything a run was made with, data and settings among it, before it is made again."""
+"""Compares code, packages, data, settings and hardware of a run with the current ones, before it is repeated."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 
 CHANGED_TAG = "lightrail.changed."
 SOURCES = ("data.init_args.path", "data.init_args.validation_path", "data.init_args.test_path")
-"""What they name is compared by its content."""
+"""Settings that name files, whose content is compared."""
 APPEARANCE = ("trainer.enable_progress_bar", "trainer.enable_model_summary")
 KINDS = ("code", "packages", "data", "configuration", "hardware")
 NUM_DIGITS = 10
-"""Of a digest, shown."""
+"""Number of digits of a digest in the report."""
 
 
 @dataclass(frozen=True)
 class SettingChanges:
-    """Lines that tell each change."""
+    """Changes of settings, one line each."""
 
     given: list[str] = field(default_factory=list)
-    """On the command line."""
+    """Changes on the command line."""
     resumed: list[str] = field(default_factory=list)
-    """When the run was resumed: it has not one configuration, and cannot be made again as it was."""
+    """Changes when the run was resumed: no single configuration reproduces it exactly."""
     notes: list[str] = field(default_factory=list)
-    """On the command line too, of settings that move no number."""
+    """Changes on the command line of settings that do not affect numbers."""
 
 
 def setting_changes(original: Original, own: Configuration, now: Configuration) -> SettingChanges:
-    """Tell what the command line changes in the run's own configuration, and what a resume changed in the run."""
+    """Return the settings that the command line changes, and those that a resume changed in the run."""
     changes = changed_settings(own.values, now.values)
     words = {name: f"{name.replace('.init_args', '')}: {old} -> {new}" for name, (old, new) in changes.items()}
     notes = [words.pop(name) for name in (*SOURCES, *APPEARANCE) if name in words]
@@ -55,7 +55,7 @@ def setting_changes(original: Original, own: Configuration, now: Configuration) 
 
 
 def without_changes(settings: Sequence[str]) -> list[str]:
-    """Leave out the arguments that may change what is trained."""
+    """Return the arguments without those that may affect training."""
     harmless = {name.replace(".init_args", "") for name in (*SOURCES, *APPEARANCE)} | {"allow_modules"}
     kept = []
     for option, text in options(settings):
@@ -66,7 +66,7 @@ def without_changes(settings: Sequence[str]) -> list[str]:
 
 
 def data_changes(original: Original, summaries: Sequence[SplitSummary]) -> list[str]:
-    """Compare the content of each split, whatever its file is called, with what the run recorded."""
+    """Compare the content of each split, under whatever file name, with the run's record."""
     then = {item.dataset.name: item.dataset for item in original.run.inputs.dataset_inputs}
     return [
         f"{now.name} ({now.source}): {_then(then.get(now.name))} -> {_in_words(now.num_rows, now.digest)}"
@@ -87,28 +87,29 @@ def _in_words(num_rows: int, digest: str) -> str:
 
 @dataclass
 class Differences:
-    """What differs, in lines for a person to read. Only what may move a number counts."""
+    """Changes since a run, as lines of text. Only those that may affect numbers count."""
 
     counted: dict[str, list[str]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
     notes: list[str] = field(default_factory=list)
-    """What differs too, and moves no number."""
+    """Changes that do not affect numbers."""
 
     def add(self, kind: str, lines: Iterable[str], notes: Iterable[str] = ()) -> None:
+        """Add changes of one of `KINDS`, and notes."""
         self.counted[kind] += lines
         self.notes += notes
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds of which something differs."""
+        """Those of `KINDS` with changes."""
         return [kind for kind, lines in self.counted.items() if lines]
 
     def text(self, run_id: str) -> str:
-        """Everything that differs from the time of the run, kind by kind."""
+        """Format all changes since the run, grouped by kind."""
         notes = [f"not counted: {note}" for note in self.notes]
         if not self.kinds:
             same = f"{', '.join(KINDS[:-1])} and {KINDS[-1]}"
             return "\n".join([f"nothing differs from run {run_id}: same {same}", *notes])
-        lines = [f"what differs from run {run_id} (then -> now):"]
+        lines = [f"differences from run {run_id} (then -> now):"]
         for kind in self.kinds:
             lines += [kind, *(f"  {line}" for line in self.counted[kind])]
         return "\n".join([*lines, *notes])
@@ -116,21 +117,21 @@ class Differences:
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found."""
+    """The changes since a run, and the configuration to repeat it with."""
 
     differences: Differences
     code: CodeChanges
     packages: PackageChanges
     settings: SettingChanges
     machine: dict[str, Any]
-    """What the hardware is now."""
+    """The current hardware."""
     configuration: Configuration | None
-    """To make the run again with; None when it cannot be built here."""
+    """The configuration to repeat the run with; None when it cannot be built here."""
     refusal: Refusal | None
-    """Why it cannot."""
+    """The reason why it cannot be built."""
 
     def to_run(self) -> Configuration:
-        """Raises: Refusal when the configuration cannot be built here, such as for a data file that is missing."""
+        """Return the configuration. Raises: Refusal when it cannot be built here, such as for a missing data file."""
         if self.refusal is not None:
             raise self.refusal
         assert self.configuration is not None
@@ -138,10 +139,10 @@ class Survey:
 
 
 def survey(original: Original, settings: Sequence[str]) -> Survey:
-    """Compare code, packages, data, configuration and hardware of a run with what is here.
+    """Compare code, packages, data, configuration and hardware of a run with the current ones.
 
     Args:
-        settings: `--SECTION.SETTING VALUE` arguments that count above the run's configuration.
+        settings: `--SECTION.SETTING VALUE` arguments that override the run's configuration.
     """
     set_threads()
     found, machine = Differences(), hardware()
@@ -157,20 +158,20 @@ def survey(original: Original, settings: Sequence[str]) -> Survey:
         found.add("data", data_changes(original, build(configuration, "fit").data.summaries()))
     except Refusal as error:
         refusal = _placed(original, error)
-    except Exception as error:  # of code that is another one than then, for example
+    except Exception as error:  # such as from code that has changed since
         error.add_note(found.text(original.run_id))
         raise
     return Survey(found, code, packages, changed, machine, configuration, refusal)
 
 
 def configuration_of(original: Original, settings: Sequence[str]) -> Configuration:
-    """Return the run's configuration, to be recorded in the store it was found in, with `settings` above it."""
+    """Return the run's configuration with `settings` over it, to be recorded in the store of the run."""
     store = [] if any(name == "--tracking.uri" for name, _ in options(settings)) else _same_store(original)
     return parse([*settings, *store], saved=original.values)
 
 
 def _same_store(original: Original) -> list[str]:
-    """The run may have been made on another machine, or its store may have moved since."""
+    """Return the setting that records in the store of the run, which may have moved since."""
     return [f"--tracking.uri={original.store}"] if original.values["tracking"]["uri"] is not None else []
 
 
@@ -179,7 +180,7 @@ def _allowing(settings: Sequence[str]) -> list[str]:
 
 
 def _placed(original: Original, error: Refusal) -> Refusal:
-    """The refusal with the folder that the run's relative paths began at."""
+    """Add to a refusal the folder that the run's relative paths refer to."""
     copy = " Name a copy of the data with --data.path FILE." if isinstance(error, DataError) else ""
     folder = original.code.get("working_folder")
     return type(error)(f"{error}{copy} Run {original.run_id} was made in the folder {folder or '(not recorded)'}.")

@@ -1,4 +1,4 @@
-"""Builds everything a run needs from its configuration: every command comes through here, and every trial."""
+"""Builds data, model and trainer of a run from its configuration, for every command and every trial."""
 
 import math
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ Stage = Literal["fit", "validate", "test", "predict"]
 
 @dataclass(frozen=True)
 class Experiment:
-    """The parts of a run, built and agreeing with each other."""
+    """The parts of a run, built and consistent with each other."""
 
     configuration: Configuration
     data: DataModule
@@ -41,14 +41,14 @@ class Experiment:
 
 
 def build(configuration: Configuration, stage: Stage, checkpoint: Path | None = None) -> Experiment:
-    """Read the data, build the model for it, and the trainer. Nothing is written but the cache of the data.
+    """Read the data, and build the model for it and the trainer. Nothing is written except the cache of the data.
 
     Args:
-        checkpoint: take vocabulary, labels, architecture and weights from this file. What the configuration changes
-            against the one stored in it is what counts, as long as the weights fit.
+        checkpoint: take vocabulary, labels, architecture and weights from this file. Settings that differ from the
+            stored configuration take precedence, as long as the weights fit.
 
     Raises:
-        ConfigError, DataError: what was found, where, and how to fix it.
+        ConfigError, DataError: a setting or the data cannot be used.
     """
     take_over_lightning()
     leave_at_exit()
@@ -93,7 +93,7 @@ def _check_task(configuration: Configuration, checkpoint: dict[str, Any], name: 
 
 
 def _check_training(model: TaskModule, trainer: pl.Trainer) -> None:
-    """Refuse now what Lightning would find out when the run has been started."""
+    """Refuse settings that Lightning would refuse only after the start of the run. Raises: ConfigError."""
     if trainer.precision == "16-true":
         raise ConfigError(
             "trainer.precision is 16-true, which can only evaluate: the square of a gradient below 0.0002 is 0 in "
@@ -113,7 +113,7 @@ def _check_training(model: TaskModule, trainer: pl.Trainer) -> None:
 
 
 def _restored(configuration: Configuration, checkpoint: dict[str, Any], name: str) -> TaskModule:
-    """The task of a checkpoint with its weights, under the settings of the configuration."""
+    """Build the task of a checkpoint with its weights, under the settings of the configuration."""
     given, before = (values["model"]["init_args"] for values in (configuration.values, checkpoint["configuration"]))
     arguments = from_plain(checkpoint[TaskModule.CHECKPOINT_HYPER_PARAMS_KEY])
     unchanged = {key: value for key, value in arguments.items() if given.get(key) == before.get(key)}
@@ -143,9 +143,9 @@ def _trainer(configuration: Configuration) -> tuple[pl.Trainer, PredictionTable]
         "callbacks": [*own, *given],
         "plugins": [DurableCheckpointIO(configuration.values), *(arguments["plugins"] or [])],
         "precision": arguments["precision"] or fastest_precision(accelerator),
-        "use_distributed_sampler": False,  # our batches are dealt to the processes already
+        "use_distributed_sampler": False,  # our batches are split among the processes already
         "num_sanity_val_steps": arguments["num_sanity_val_steps"] or 0,
-        # Ours are added when the model is there; Lightning would add one that keeps the last under another name.
+        # Ours are added once the model is built; Lightning would add one that keeps the last under another name.
         "enable_checkpointing": any(isinstance(callback, ModelCheckpoint) for callback in given),
         "enable_model_summary": bool(arguments["enable_model_summary"]),
         "enable_progress_bar": shows_progress,
@@ -160,8 +160,6 @@ def _trainer(configuration: Configuration) -> tuple[pl.Trainer, PredictionTable]
 
 
 def _check_numbers(arguments: dict[str, Any]) -> None:
-    """Refuse what Lightning takes and then fails at, or trains wrongly with."""
+    """Refuse values that Lightning accepts and then fails on or trains wrongly with. Raises: ConfigError."""
     if arguments["max_epochs"] is None and arguments["max_steps"] == -1 and arguments["max_time"] is None:
-        raise ConfigError(
-            "how long to train is not said. Set trainer.max_steps, trainer.max_epochs or trainer.max_time."
-        )
+        raise ConfigError("no training length given. Set trainer.max_steps, trainer.max_epochs or trainer.max_time.")

@@ -1,4 +1,4 @@
-"""What a run will take, measured on a few of its own steps."""
+"""Dry run: time and memory of a training, measured on a few of its own steps."""
 
 import math
 import resource
@@ -21,19 +21,20 @@ NUM_TIMED = 5
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """The figures of a run that has not begun."""
+    """Measurements of a dry run."""
 
     num_parameters: int
     precision: str
     longest: tuple[int, int]
     """Examples and positions of the largest batch."""
     peak_bytes: int
-    """Peak memory of the device, of the process on a CPU, after a step on the largest batch."""
+    """Peak memory of the device, or of the process on a CPU, after a step on the largest batch."""
     batches_per_epoch: int
     num_steps: float
     seconds_per_step: float
 
     def render(self) -> str:
+        """Format the measurements, one per line."""
         examples, positions = self.longest
         lines = [
             f"model        {self.num_parameters / 1e6:.1f} M parameters, {self.precision}",
@@ -41,14 +42,14 @@ class Rehearsal:
             f"epoch        {self.batches_per_epoch} batches",
         ]
         if math.isinf(self.num_steps):
-            return "\n".join([*lines, f"step         {self.seconds_per_step * 1000:.0f} ms; the run ends by time"])
+            return "\n".join([*lines, f"step         {self.seconds_per_step * 1000:.0f} ms; ends at trainer.max_time"])
         minutes = self.num_steps * self.seconds_per_step / 60
         steps = f"{self.num_steps:.0f} steps of about {self.seconds_per_step * 1000:.0f} ms"
         return "\n".join([*lines, f"run          {steps}: {minutes:.1f} minutes, without validation"])
 
 
 def rehearse(experiment: Experiment) -> Rehearsal:
-    """Do one step on the largest batch, then time some of the middle; on the device and in the precision of the run."""
+    """Train one step on the largest batch, then time steps of median size, on the run's device and in its precision."""
     trainer, model = experiment.trainer, experiment.model
     device = trainer.strategy.root_device
     trainer.precision_plugin.convert_module(model).to(device).train()
@@ -76,7 +77,7 @@ def rehearse(experiment: Experiment) -> Rehearsal:
 
 
 class _Step:
-    """One training step as the run will do it, without its logging."""
+    """A training step as in the run, without its logging."""
 
     def __init__(self, experiment: Experiment, device: torch.device) -> None:
         self.model: TaskModule = experiment.model

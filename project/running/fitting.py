@@ -1,4 +1,4 @@
-"""A run from its configuration to its last line: trained, calibrated, tested and stored."""
+"""A complete run: trained, calibrated, tested and stored."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 
 
 def calibrate(experiment: Experiment, checkpoint: str | None) -> None:
-    """Calibrate the weights of a checkpoint, and write the outcome into that file; None: the weights as they are.
+    """Calibrate the weights of a checkpoint, and write the result into its file; with None, the current weights.
 
-    Done again, as after a kill in the middle, it ends the same. Without a validation split nothing happens.
+    Repeated, as after a kill, it has the same result. Without a validation split nothing happens.
     """
     trainer, model = experiment.trainer, experiment.model
     calibration = _Calibration(checkpoint)
@@ -46,12 +46,12 @@ def calibrate(experiment: Experiment, checkpoint: str | None) -> None:
 
 
 class _Calibration(Callback):
-    """Gathers the rows of a validation from all processes; at its end all calibrate alike, and the first one writes."""
+    """Calibrates on the validation rows gathered from all processes; only the first process writes."""
 
     def __init__(self, checkpoint: str | None) -> None:
         self.checkpoint = checkpoint
         self.rows: dict[int, Any] = {}
-        """By the number of the example."""
+        """Rows by the number of their example."""
 
     def on_validation_batch_end(
         self,
@@ -91,7 +91,7 @@ class _Calibration(Callback):
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What came out of a run."""
+    """The results of a finished run."""
 
     run_id: str
     directory: Path
@@ -102,11 +102,12 @@ class FinishedRun:
 
     @property
     def last_line(self) -> str:
+        """The line that a command prints last."""
         return last_line(self.run_id, self.metrics)
 
 
 def last_line(run_id: str, metrics: Mapping[str, float]) -> str:
-    """What a command says last of a run that is finished."""
+    """Format the line that a command prints last: the finished run and its metrics."""
     shown = " ".join(f"{name}={value:.4f}" for name, value in sorted(metrics.items()))
     return f"run {run_id} finished: {shown}"
 
@@ -120,11 +121,11 @@ def fit(
     """Train, keep the best and the last checkpoint, test the best, and close the run.
 
     Args:
-        tags: further tags of the run; they count above those that every run has.
+        tags: further tags of the run; they override the tags that every run has.
         callbacks: called before those of the configuration.
 
     Raises:
-        ConfigError, DataError: before the run exists; nothing is left behind.
+        ConfigError, DataError: raised before the run exists; nothing is left behind.
     """
     experiment = build(configuration, "fit")
     experiment.trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
@@ -134,12 +135,12 @@ def fit(
 
 
 def train_and_test(experiment: Experiment, run: TrackedRun, checkpoint: Path | None) -> FinishedRun:
-    """Train from the beginning or from a checkpoint of this run to the end, and test the best weights."""
+    """Train to the end, from the start or from a checkpoint of this run, and test the best weights."""
     try:
         return _train_and_test(experiment, run, checkpoint)
     except BaseException:
         if is_process_zero():
-            log.warning("run %s stops here. To go on with it: lightrail resume %s", run.run_id, run.run_id)
+            log.warning("run %s stopped early. To resume it: lightrail resume %s", run.run_id, run.run_id)
         raise
 
 
@@ -148,7 +149,7 @@ def _train_and_test(experiment: Experiment, run: TrackedRun, checkpoint: Path | 
     best = _best(experiment)
     for own in experiment.trainer.callbacks if best is None else ():  # type: ignore[attr-defined]
         if isinstance(own, WeightAveraging):
-            own.on_train_end(experiment.trainer, experiment.model)  # left out when nothing was left to train
+            own.on_train_end(experiment.trainer, experiment.model)  # Lightning omits it when no step was left to train
     _forget_averaging(experiment)
     if experiment.model.can_be_calibrated():
         calibrate(experiment, best)
@@ -158,10 +159,10 @@ def _train_and_test(experiment: Experiment, run: TrackedRun, checkpoint: Path | 
 
 
 def test(configuration: Configuration, checkpoint: Path) -> FinishedRun:
-    """Test a checkpoint, as a run of its own.
+    """Test a checkpoint, as a new run.
 
     Raises:
-        ConfigError, DataError: before the run exists; nothing is left behind.
+        ConfigError, DataError: raised before the run exists; nothing is left behind.
     """
     experiment = build(configuration, "test", checkpoint)
     run = begin(experiment, kind="test")
@@ -193,14 +194,14 @@ def attach(experiment: Experiment, run: TrackedRun) -> None:
     """Have the trainer log to the run and write into its folder."""
     trainer = experiment.trainer
     trainer.logger = run.logger
-    # Under SLURM Lightning goes on from any checkpoint of its own that it finds there.
+    # Under SLURM Lightning resumes from any checkpoint of its own in its default root.
     set_default_root(trainer, run.directory)
     place_checkpoints(trainer, run.directory / "checkpoints", run.run_id, run.upload_soon)
     place_samples(trainer, run.directory, run.upload_soon)
 
 
 def evaluate(experiment: Experiment, run: TrackedRun, checkpoint: str | None) -> FinishedRun:
-    """Test, and store predictions and figures; the weights as they are, or those of a checkpoint."""
+    """Test a checkpoint, or with None the current weights, and store predictions and figures."""
     trainer = experiment.trainer
     _forget_averaging(experiment)
     trainer.test(experiment.model, datamodule=experiment.data, ckpt_path=checkpoint, verbose=False, weights_only=True)
@@ -215,13 +216,13 @@ def evaluate(experiment: Experiment, run: TrackedRun, checkpoint: str | None) ->
 
 
 def _forget_averaging(experiment: Experiment) -> None:
-    """In an evaluation WeightAveraging would put the weights of the last step in the place of the averaged ones."""
-    trainer = experiment.trainer
+    """Remove WeightAveraging from the callbacks of an evaluation."""
+    trainer = experiment.trainer  # in an evaluation it would replace the averaged weights by those of the last step
     trainer.callbacks = [own for own in trainer.callbacks if not isinstance(own, WeightAveraging)]  # type: ignore[attr-defined]
 
 
 def _description(experiment: Experiment, run: TrackedRun, metrics: Mapping[str, float], table: pa.Table) -> str:
-    """What the run's page says first, in Markdown."""
+    """Format the description on the run's page, in Markdown."""
     figures = ", ".join(f"{name} **{value:.4f}**" for name, value in sorted(metrics.items()))
     sizes = ", ".join(f"{summary.num_rows:,} {summary.name}" for summary in experiment.data.summaries())
     worst = "worst mistakes" if PREDICTION in table.column_names else "texts with the highest loss"
@@ -237,9 +238,9 @@ def _description(experiment: Experiment, run: TrackedRun, metrics: Mapping[str, 
 
 
 def _best(experiment: Experiment) -> str | None:
-    """The best checkpoint; None, for the weights as they are, when none was kept."""
+    """Return the best checkpoint; None, for the current weights, when none was kept."""
     callback = best_checkpoint(experiment.trainer.callbacks)  # type: ignore[attr-defined]
     if callback is None or not callback.best_model_path:
-        log.warning("the last weights are tested: no validation took place, or trainer.enable_checkpointing is false")
+        log.warning("testing the last weights: there was no validation, or trainer.enable_checkpointing is false")
         return None
     return callback.best_model_path

@@ -1,6 +1,4 @@
-"""Going on with a run that ended early: in the same MLflow run, to the weights it would have had, with what is changed
-told.
-"""
+"""Resuming an interrupted run: in the same MLflow run, to the same weights, with changed settings recorded as tags."""
 
 import logging
 import os
@@ -37,9 +35,9 @@ if TYPE_CHECKING:
 
 
 OF_THIS_CALL = "tracking."
-"""Where a run is recorded says nothing about what is trained."""
+"""Prefix of settings that do not affect training."""
 UNKNOWN = "-"
-"""Stands for a setting that a configuration lacks; one that is older than the setting ran with its default."""
+"""Marks a setting that a configuration lacks: one written before the setting existed ran with its default."""
 FIXED = (
     "seed_everything",
     "model.class_path",
@@ -54,18 +52,18 @@ FIXED = (
 log = logging.getLogger(__name__)
 
 CHANGED_CONFIGURATION = "config.resumed.yaml"
-"""The complete configuration in force since a setting was changed; `config.yaml` stays the one of the start."""
+"""The complete configuration since the last change of settings; `config.yaml` keeps that of the start."""
 
 
 class Change(NamedTuple):
-    """A setting with another value than before."""
+    """The old and the new value of a setting."""
 
     old: str
     new: str
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Change]:
-    """Compare two configurations, by dotted name; a setting that one of them lacks is `-` there."""
+    """Return the settings that differ between two configurations, by dotted name; `-` is a missing setting."""
     old, new = flatten(before), flatten(now)
     names = [name for name in (old | new) if not name.startswith(OF_THIS_CALL)]
     values = {name: Change(old.get(name, UNKNOWN), new.get(name, UNKNOWN)) for name in names}
@@ -73,17 +71,17 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[
 
 
 def refuse_fixed(changes: Mapping[str, Change]) -> None:
-    """Raises: ConfigError for a setting without whose old value a run is another run."""
+    """Refuse changes of settings that a resumed run must keep. Raises: ConfigError naming the setting."""
     for name, change in changes.items():
         if name in FIXED and change.old != UNKNOWN:
             raise ConfigError(
-                f"{name} was {change.old} and is {change.new}: a run that goes on cannot change it. "
+                f"{name} was {change.old} and is {change.new}: a resumed run cannot change it. "
                 f"Leave it out, or start a new run with `lightrail fit`."
             )
 
 
 def change_tags(changes: Mapping[str, Change], earlier: Mapping[str, str], step: int) -> dict[str, str]:
-    """Tags that tell what was changed, and at which optimizer step; earlier changes of a setting stay in front."""
+    """Return tags that record each change and its optimizer step, after earlier changes of the same setting."""
     tags = {}
     for name, change in changes.items():
         tag = f"lightrail.changed.{name}"
@@ -93,9 +91,9 @@ def change_tags(changes: Mapping[str, Change], earlier: Mapping[str, str], step:
 
 
 class ApplyChanges(Callback):
-    """Puts settings of the configuration in the place of those that Lightning restored from the checkpoint.
+    """Replaces settings that Lightning restored from the checkpoint by those of the configuration.
 
-    These are the optimizer's and its schedule's, the patience of EarlyStopping, and an early stop decided before.
+    These are settings of the optimizer and its schedule, the patience of EarlyStopping, and an earlier early stop.
     """
 
     def __init__(self) -> None:
@@ -119,35 +117,37 @@ def _early_stopping(trainer: pl.Trainer) -> list[EarlyStopping]:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """What an earlier process left of a run."""
+    """The stored state of an interrupted run."""
 
     run: "Run"
     configuration: dict[str, Any]
-    """In force when it ended."""
+    """The configuration when it ended."""
     checkpoint: Path | None
-    """None: it ended before the first one, and begins again."""
+    """None: it ended before its first checkpoint, and restarts."""
     digests: dict[str, str] = field(default_factory=dict)
-    """Of the content of each split."""
+    """Digest of the content of each split."""
 
     @property
     def tags(self) -> Mapping[str, str]:
+        """The run's MLflow tags."""
         return dict(self.run.data.tags)
 
 
 def find_interrupted(client: "MlflowClient", run: "Run") -> Interrupted:
-    """Read what a run left from its store.
+    """Read the state of an interrupted run from its store.
 
     Raises:
-        ConfigError: lightrail did not train this run, it is finished, or its files are gone.
+        ConfigError: lightrail did not train this run, it is finished, or its files are missing.
     """
-    run_id, kind = run.info.run_id, run.data.tags.get("lightrail.kind", "none of lightrail")
+    run_id, kind = run.info.run_id, run.data.tags.get("lightrail.kind")
     if run.info.status == "FINISHED":
         raise ConfigError(already_finished(client, run))
     if kind not in TRAININGS:
-        raise ConfigError(f"run {run_id} is of the kind {kind!r}: only a training can go on. Start it anew.")
+        found = f"has the tag lightrail.kind {kind!r}" if kind else "was not made by lightrail"
+        raise ConfigError(f"run {run_id} {found}: only a training can be resumed. Start a new run.")
     is_fresh = not ran_here(run)
     checkpoint = run_artifact(client, run, f"checkpoints/{LAST}", is_fresh=is_fresh)
-    for item in client.list_artifacts(run_id, "checkpoints"):  # where the last one takes the best to be
+    for item in client.list_artifacts(run_id, "checkpoints"):  # the last one refers to the best by its path
         if not item.path.endswith(f"/{LAST}"):
             run_artifact(client, run, item.path, is_fresh=is_fresh)
     return Interrupted(
@@ -159,12 +159,12 @@ def find_interrupted(client: "MlflowClient", run: "Run") -> Interrupted:
 
 
 def has_begun(client: "MlflowClient", run: "Run") -> bool:
-    """Whether a run came as far as its configuration; one that was killed before holds nothing to go on with."""
+    """Whether a run has a stored configuration; one that was killed before has nothing to resume."""
     return run_text(client, run, "config.yaml") is not None
 
 
 def configuration_in_force(client: "MlflowClient", run: "Run") -> dict[str, Any]:
-    """Return the complete configuration of a run, as it was last resumed with.
+    """Return the complete configuration that a run was last started or resumed with.
 
     Raises:
         ConfigError: it has none.
@@ -173,8 +173,8 @@ def configuration_in_force(client: "MlflowClient", run: "Run") -> dict[str, Any]
     text = changed or run_text(client, run, "config.yaml")
     if text is None:
         raise ConfigError(
-            f"run {run.info.run_id} has no config.yaml: it was ended while it began, or its files are gone. "
-            f"Start it anew."
+            f"run {run.info.run_id} has no config.yaml: it ended during its start, or its files are missing. "
+            f"Start a new run."
         )
     configuration: dict[str, Any] = with_current_paths(yaml.safe_load(text))
     return configuration
@@ -183,23 +183,23 @@ def configuration_in_force(client: "MlflowClient", run: "Run") -> dict[str, Any]
 def go_on(
     before: Interrupted, configuration: Configuration, *, callbacks: Sequence[Callback] = (), force: bool = False
 ) -> FinishedRun:
-    """Train to the end from the last checkpoint, and test, in the same MLflow run.
+    """Resume a run: train to the end from the last checkpoint, and test, in the same MLflow run.
 
     Args:
-        configuration: the run's own, or with settings changed on purpose: each is recorded as a tag.
+        configuration: the run's own; each changed setting is recorded as a tag.
         callbacks: called before those of the configuration.
-        force: go on although another machine may still be at it.
+        force: resume although another machine may still be running it.
 
     Raises:
-        ConfigError: the run is finished or still running, its data has changed, or a setting cannot change any more.
-            The run is then as it was.
+        ConfigError: the run is finished or still running, its data has changed, or a setting can no longer change.
+            The run is then unchanged.
     """
     changes = changed_settings(before.configuration, configuration.values)
     refuse_fixed(changes)
     if changes and test_metrics(before.run):
         raise ConfigError(
-            f"run {before.run.info.run_id} has been tested already: {', '.join(changes)} cannot change any more. "
-            f"Go on without changes, or start a new run."
+            f"run {before.run.info.run_id} has already been tested: {', '.join(changes)} can no longer change. "
+            f"Resume without changes, or start a new run."
         )
     experiment, stored = _rebuilt(before, configuration)
     experiment.trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
@@ -211,20 +211,20 @@ def go_on(
         if changes:
             run.set_tags(change_tags(changes, before.tags, step))
             _write_changed_configuration(run, configuration)
-        log.info("run %s goes on at step %d", run.run_id, step)
+        log.info("run %s resumes at step %d", run.run_id, step)
         return train_and_test(experiment, run, before.checkpoint)
 
 
 def _rebuilt(before: Interrupted, configuration: Configuration) -> tuple[Experiment, dict[str, Any]]:
-    """Build what was being trained, and read the checkpoint it goes on from; {} when there is none yet."""
+    """Build the experiment of an interrupted run, and read its last checkpoint; {} when there is none."""
     experiment = build(configuration, "fit", before.checkpoint)
     _check_data(before, experiment)
     if before.checkpoint is None:
         return experiment, {}
     stored = read_checkpoint(before.checkpoint)
     for state in stored["loops"]["fit_loop"]["state_dict"].get("combined_loader", []):
-        experiment.data.train_dataloader().load_state_dict(state)  # refuses other batches now, and not when it trains
-    # Not against what the run was resumed with before: that may have ended before its first checkpoint.
+        experiment.data.train_dataloader().load_state_dict(state)  # refuses other batches before the run is changed
+    # Not against the configuration of the last resume: that may have ended before its first checkpoint.
     if changed_settings(stored["configuration"], configuration.values):
         callbacks = experiment.trainer.callbacks  # type: ignore[attr-defined]
         place = next((n for n, own in enumerate(callbacks, start=1) if isinstance(own, LastCheckpoint)), 0)
@@ -237,14 +237,14 @@ def _check_data(before: Interrupted, experiment: Experiment) -> None:
         digest = before.digests.get(summary.name, summary.digest)
         if not summary.digest.startswith(digest):
             raise ConfigError(
-                f"the {summary.name} split is not what it was when run {before.run.info.run_id} began: its content "
+                f"the {summary.name} split has changed since run {before.run.info.run_id} started: its content "
                 f"({summary.source}) has the digest {summary.digest}, and had {digest}. Restore the data, or start "
                 f"a new run."
             )
 
 
 def _write_changed_configuration(run: TrackedRun, configuration: Configuration) -> None:
-    """Keep the configuration now in force beside the one of the start, written whole or not at all."""
+    """Write the changed configuration beside that of the start, whole or not at all."""
     if not is_process_zero():
         return
     write_whole(run.directory / CHANGED_CONFIGURATION, configuration.dump())
@@ -252,9 +252,9 @@ def _write_changed_configuration(run: TrackedRun, configuration: Configuration) 
 
 
 def requeued_run(configuration: Configuration, kind: str) -> "tuple[MlflowClient, Run] | None":
-    """Return the run with this configuration that the same SLURM job began before it was queued again.
+    """Return the run with this configuration that the same SLURM job started before it was requeued.
 
-    Of several the one to go on with, or, when all are finished, the last; with the client of its store.
+    Returns: the client of the store, and the first unfinished run, or the last one when all are finished; None without.
     """
     if not slurm_job() or os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
         return None

@@ -1,4 +1,4 @@
-"""The same configuration with several seeds, as one parent run that tells mean and standard deviation."""
+"""The same configuration with several seeds, under one parent run that records mean and standard deviation."""
 
 import csv
 import logging
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SeedResult:
-    """One run of a group."""
+    """The result of one seed's run."""
 
     run_id: str
     metrics: Mapping[str, float]
@@ -36,7 +36,7 @@ class SeedResult:
 
 @dataclass(frozen=True)
 class FinishedSeeds:
-    """What came out of a group of runs."""
+    """The results of a finished group of runs, one per seed."""
 
     run_id: str
     metrics: Mapping[str, float]
@@ -44,14 +44,15 @@ class FinishedSeeds:
 
     @property
     def last_line(self) -> str:
+        """The line that a command prints last."""
         return last_line(self.run_id, self.metrics)
 
 
 def fit_seeds(configuration: Configuration, number: int) -> FinishedSeeds:
-    """Train and test with `number` seeds, the configuration's and those that follow it, one after the other.
+    """Train and test with `number` consecutive seeds, starting with the configuration's, one after the other.
 
     Raises:
-        ConfigError, DataError: nothing was trained.
+        ConfigError, DataError: raised before anything is trained.
     """
     seeds = range(configuration.seed, configuration.seed + number)
     if number < 2 or seeds[-1] > LARGEST_SEED:
@@ -60,17 +61,17 @@ def fit_seeds(configuration: Configuration, number: int) -> FinishedSeeds:
     if slurm_job():
         tags["lightrail.slurm_job"] = slurm_job()
     parent = start_run(configuration.tracking(), configuration.values, tags)
-    log.info("run %s holds those of the seeds %s", parent.run_id, tags["lightrail.seeds"])
+    log.info("run %s is the parent of the runs with seeds %s", parent.run_id, tags["lightrail.seeds"])
     with parent.status():
         results = {seed: _begin(parent, configuration, seed) for seed in seeds}
         return _conclude(parent, results)
 
 
 def go_on_with_seeds(client: "MlflowClient", run: "Run", configuration: Configuration, *, force: bool) -> FinishedSeeds:
-    """Finish a group: what is finished stays, what was interrupted goes on, what is missing begins.
+    """Resume a group: finished runs stay, interrupted runs are resumed, missing runs are started.
 
     Raises:
-        ConfigError: the group or one of its runs is still running, or cannot go on.
+        ConfigError: the group or one of its runs is still running, or cannot be resumed.
     """
     children = [child for child in children_of(client, run) if has_begun(client, child)]
     before = {int(child.data.tags["lightrail.seed"]): child for child in children}
@@ -90,7 +91,7 @@ def go_on_with_seeds(client: "MlflowClient", run: "Run", configuration: Configur
 
 
 def summary(results: Mapping[int, SeedResult]) -> dict[str, float]:
-    """Mean and sample standard deviation (n - 1) of each metric over the seeds."""
+    """Compute mean and sample standard deviation (n - 1) of each metric over the seeds."""
     names = sorted(set.intersection(*(set(result.metrics) for result in results.values())))
     figures: dict[str, float] = {}
     for name in names:
@@ -105,7 +106,7 @@ def _begin(parent: TrackedRun, configuration: Configuration, seed: int) -> SeedR
 
 
 def _conclude(parent: TrackedRun, results: Mapping[int, SeedResult]) -> FinishedSeeds:
-    """Record in the parent what its runs amount to."""
+    """Record mean and standard deviation in the parent run, with a table and a figure of the seeds."""
     figures = summary(results)
     if is_process_zero():
         parent.logger.log_metrics(figures, step=0)

@@ -1,10 +1,10 @@
-"""What a run has to tell its store, kept on local disk until the store has it, in a file that lines are added to.
+"""Write-ahead log of a run's metrics, tags and end: an append-only file on local disk from which the store is fed.
 
-One JSON object a line, in one of three forms: `{"time": ms, "step": n, "metrics": {key: value}}` for measurements,
+One JSON object per line, in one of three forms: `{"time": ms, "step": n, "metrics": {key: value}}` for metrics,
 `{"time": ms, "tags": {key: text}}`, and `{"time": ms, "status": "FAILED", "error": "..."}` for the end of the run.
-Beside it lies a file with one number: how many bytes of the journal the store has confirmed. A line is written by one
-system call before anything is sent, so whatever ends the process (`kill -9` included) leaves at most lines that are not
-sent yet. A line may be sent twice when the process dies between the store's answer and the new mark; its time makes it
+Beside it is a file with one number: how many bytes of the journal the store has confirmed. A line is written by one
+system call before anything is sent, so that a killed process (`kill -9` included) leaves at most lines that are not
+sent yet. A line may be sent twice when the process dies between the store's reply and the new mark; with its time it is
 the same row of the store.
 """
 
@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 
 
 MAX_TAGS = 50
-"""In one batch; MLflow takes 100."""
+"""Maximum number of tags per batch; MLflow accepts 100."""
 
 
 class AppendedFile:
-    """Writes each line by one system call. What the disk does not take waits in memory, and goes on where it stopped.
+    """Append-only file, each line written by one system call; on a full disk, lines wait in memory and are retried.
 
-    Offsets count the bytes on disk and behind them those that wait. The object may be pickled or forked into other
-    processes: each opens the file for itself, and what waits stays with the process that has it.
+    Offsets count the bytes on disk, then those waiting in memory. The object may be pickled or forked into other
+    processes: each opens the file for itself, and waiting bytes stay with their process.
     """
 
     _descriptor: int | None
@@ -43,7 +43,7 @@ class AppendedFile:
         self._begin()
 
     def append(self, line: bytes) -> None:
-        """Take a line with its end. Never raises: a full disk is warned of once, and tried again by `sync`."""
+        """Append a line, line break included. Never raises: a full disk is logged once, and retried by `sync`."""
         with self._guard():
             is_first = not self._waiting
             self._waiting += line
@@ -51,7 +51,7 @@ class AppendedFile:
                 self._write()
 
     def lines(self, start: int) -> Iterator[tuple[int, bytes]]:
-        """Yield each whole line from byte `start` on, with the byte behind it."""
+        """Yield each complete line from byte `start` on, with the offset of its end."""
         with self._guard():
             size, waiting = self._size_on_disk(), bytes(self._waiting)
         half = b""
@@ -67,33 +67,34 @@ class AppendedFile:
                         half = line
         for line in io.BytesIO(half + waiting[max(0, start - size) :]):
             if not line.endswith(b"\n"):
-                return  # another process is still writing it, or died at it
+                return  # another process is still writing it, or died while it did
             start += len(line)
             yield start, line
 
     @property
     def size(self) -> int:
+        """Number of bytes on disk and waiting in memory."""
         with self._guard():
             return self._size_on_disk() + len(self._waiting)
 
     @property
     def num_waiting_bytes(self) -> int:
-        """How much only this process has."""
+        """Number of bytes that are only in this process's memory."""
         with self._guard():
             return len(self._waiting)
 
     def sync(self) -> None:
-        """Write what waits, and ask the disk for all of it: past this a power cut loses nothing either."""
+        """Write waiting bytes, and sync to disk, so that they survive a power cut."""
         with self._guard():
             if self._waiting:
                 self._write()
             descriptor = self._descriptor
         if descriptor is not None:
-            with suppress(OSError):  # of a disk that is full as well; the next call asks again
+            with suppress(OSError):  # also when the disk is full; the next call retries
                 os.fsync(descriptor)
 
     def rewrite(self, lines: Iterable[bytes]) -> None:
-        """Put other lines in the place of all that is here, in one step."""
+        """Replace the whole content by other lines, in one atomic step."""
         with self._guard():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self.path) as stream:
@@ -101,12 +102,13 @@ class AppendedFile:
             self._forget()
 
     def remove(self) -> None:
+        """Delete the file and the waiting bytes."""
         with self._guard():
             self.path.unlink(missing_ok=True)
             self._forget()
 
     def _forget(self) -> None:
-        """Let go of the file that had the name, and of what it did not take."""
+        """Close the old file, and drop the waiting bytes."""
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor = None
@@ -120,7 +122,7 @@ class AppendedFile:
         self._is_full = False
 
     def _guard(self) -> threading.Lock:
-        if self._process != os.getpid():  # forked: another thread may have held the lock at that moment
+        if self._process != os.getpid():  # forked, perhaps while another thread held the lock
             self._begin()
         return self._lock
 
@@ -132,11 +134,11 @@ class AppendedFile:
                 del self._waiting[:written]
         except OSError as error:
             if not self._is_full:
-                log.warning("%s cannot be written (%s); what is logged waits in memory", self.path, error.strerror)
+                log.warning("%s cannot be written (%s); metrics are kept in memory", self.path, error.strerror)
             self._is_full = True
         else:
             if self._is_full:
-                log.info("%s is written again, nothing is missing", self.path)
+                log.info("%s can be written again, nothing was lost", self.path)
             self._is_full = False
 
     def _open(self) -> int:
@@ -145,7 +147,7 @@ class AppendedFile:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             size = os.fstat(self._descriptor).st_size
             if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
-                self._waiting[:0] = b"\n"  # a process died within a line: what follows begins on its own
+                self._waiting[:0] = b"\n"  # a process died within a line: start a new one
         return self._descriptor
 
     def _size_on_disk(self) -> int:
@@ -169,7 +171,7 @@ class Point(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """How and when a run ended."""
+    """Status, error and time of the end of a run."""
 
     status: str
     error: str | None
@@ -179,7 +181,7 @@ class Ending(NamedTuple):
 
 @dataclass
 class Batch:
-    """What is sent at once, and the mark to set afterwards."""
+    """Records that are sent in one request, and the mark to set afterwards."""
 
     points: list[Point] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
@@ -188,7 +190,7 @@ class Batch:
 
 
 class Journal:
-    """An append-only file of one run, and how much of it the store has."""
+    """The write-ahead log of one run, and the mark up to which the store has it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -197,16 +199,19 @@ class Journal:
         self._unwritten_mark: int | None = None
 
     def append_metrics(self, metrics: dict[str, float], step: int, time: int) -> None:
+        """Append metrics of a step. `time` is in milliseconds since 1970."""
         self._append({"time": time, "step": step, "metrics": metrics})
 
     def append_tags(self, tags: dict[str, str], time: int) -> None:
+        """Append tags. `time` is in milliseconds since 1970."""
         self._append({"time": time, "tags": tags})
 
     def append_ending(self, ending: Ending) -> None:
+        """Append the end of the run."""
         self._append({"time": ending.time, "status": ending.status, "error": ending.error})
 
     def batches(self, max_points: int) -> Iterator[Batch]:
-        """Yield what is not sent yet, at most `max_points` at once (more when a single line holds more)."""
+        """Yield the unsent records in batches of at most `max_points` points (more when a single line has more)."""
         batch = Batch()
         for end, record in self._unsent():
             points = [
@@ -235,7 +240,7 @@ class Journal:
         return steps
 
     def series(self) -> dict[str, list[tuple[int, float]]]:
-        """Return the (step, value) pairs of each metric, sent or not, in the order in which they were measured."""
+        """Return the (step, value) pairs of each metric, sent or not, in the order of logging."""
         series: dict[str, list[tuple[int, float]]] = {}
         for _, record in self._records(0):
             for key, value in record.get("metrics", {}).items():
@@ -243,42 +248,45 @@ class Journal:
         return series
 
     def count_unsent(self) -> int:
+        """Return the number of unsent metric values."""
         return sum(len(record.get("metrics", ())) for _, record in self._unsent())
 
     @property
     def is_sent(self) -> bool:
+        """Whether the store has all records."""
         return self._sent() >= self._file.size or next(self._unsent(), None) is None
 
     @property
     def num_bytes_in_memory(self) -> int:
-        """How much a full disk did not take: lost when this process ends before it is sent."""
+        """Number of bytes not on disk because it is full: lost when this process ends before they are sent."""
         return self._file.num_waiting_bytes
 
     def mark_sent(self, end: int) -> None:
-        """Note that the store has the first `end` bytes. The note is whole or not there."""
+        """Record, in one atomic write, that the store has the first `end` bytes."""
         try:
             write_whole(self._mark, str(end), is_synced=False)
-        except OSError:  # a full disk; without the note all is sent once more, which changes nothing
+        except OSError:  # a full disk; without the mark all is sent again, which changes nothing
             self._unwritten_mark = end
         else:
             self._unwritten_mark = None
 
     def restore(self, points: Iterable[Point]) -> None:
-        """Put what the store has in place of what is here; all of it counts as sent."""
+        """Replace all records by the points of the store, which count as sent."""
         records: dict[tuple[int, int], dict[str, float]] = {}
         for point in points:
             records.setdefault((point.time, point.step), {})[point.key] = point.value
-        self._mark.unlink(missing_ok=True)  # it counts bytes of the lines that go
+        self._mark.unlink(missing_ok=True)  # it refers to the old lines
         self._file.rewrite(
             _line({"time": time, "step": step, "metrics": metrics}) for (time, step), metrics in sorted(records.items())
         )
         self.mark_sent(self._file.size)
 
     def sync(self) -> None:
-        """Ask the disk for what was written: past this a power cut loses nothing either."""
+        """Sync the file to disk, so that its records survive a power cut."""
         self._file.sync()
 
     def remove(self) -> None:
+        """Delete the file and its mark."""
         self._file.remove()
         self._mark.unlink(missing_ok=True)
         self._unwritten_mark = None
@@ -290,12 +298,12 @@ class Journal:
         return self._records(min(self._sent(), self._file.size))
 
     def _records(self, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield each record from byte `start` on with the byte behind it."""
+        """Yield each record from byte `start` on, with the offset of its end."""
         for end, line in self._file.lines(start):
             try:
                 record = json.loads(line)
             except ValueError:
-                log.warning("%s: skipped %d bytes that are no record", self.path, len(line))
+                log.warning("%s: skipped an invalid record of %d bytes", self.path, len(line))
                 record = {}
             yield end, record
 

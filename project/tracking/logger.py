@@ -1,4 +1,4 @@
-"""Lightning's logger for a run that exists already; the params and data sets of a run as MLflow shows them."""
+"""Lightning logger for an existing MLflow run, and the run's params and data sets in MLflow's form."""
 
 import json
 import os
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 
 MLFLOW_NAME = re.compile(r"[/\w.\- :]{1,250}")
-"""What MLflow accepts for a metric and a tag. One other would have the store refuse the whole batch it is sent in."""
+"""Names that MLflow accepts for metrics and tags. For any other, the store would refuse the whole batch."""
 
 FINALIZE_SECONDS = 10.0
 
 
 def is_process_zero() -> bool:
-    """Return whether this process is the one of a distributed run that writes; Lightning knows from the launch on."""
+    """Return whether this process writes the run's records: rank zero of a distributed run, as set by Lightning."""
     return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
 class MlflowLogger(Logger):
-    """Passes metrics on to the run `run_id`; neither makes runs nor ends them, and only process zero writes.
+    """Logs metrics to the run `run_id`; it neither creates nor ends runs, and only process zero writes.
 
-    A call costs microseconds: it appends to the run's journal, which a thread of its own sends (`sender.py`). The
-    object may be pickled or forked into other processes: each gets its own thread, and the journal is common to them.
+    A call costs microseconds: it appends to the run's journal, which a separate thread sends (`sender.py`). The object
+    may be pickled or forked into other processes: each gets its own thread, and all share the journal.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class MlflowLogger(Logger):
         self.run_id = run_id
         self.uri = uri
         self.start_time = start_time
-        """When the run began for the first time, in milliseconds since 1970."""
+        """First start of the run, in milliseconds since 1970."""
         self.journal = Journal(folders.journal)
         self.uploads = Uploads(folders)
         self._directory = folders.artifacts
@@ -73,14 +73,14 @@ class MlflowLogger(Logger):
     @override
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float | Tensor], step: int | None = None) -> None:
-        """Record one point per metric. `step` is the optimizer step; left out it is 0."""
+        """Log one point per metric. `step` is the optimizer step, by default 0. Raises: ValueError for a bad name."""
         for key in metrics:
             _check_name("metric", key)
         self.sender.record(metrics, step or 0)
 
     @rank_zero_only
     def log_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags of the run, later and in order, as metrics are."""
+        """Set tags of the run, asynchronously and in order with the metrics. Raises: ValueError for a bad name."""
         for key in tags:
             _check_name("tag", key)
         self.journal.append_tags(dict(tags), milliseconds_now())
@@ -88,27 +88,27 @@ class MlflowLogger(Logger):
 
     @rank_zero_only
     def upload_soon(self, relative_path: str) -> None:
-        """Have a file of the run's folder uploaded in the background, unless that folder is the artifact store."""
+        """Upload a file of the run's folder in the background, unless that folder is the artifact store."""
         self.uploads.request(relative_path)
         self.sender.wake()
 
     @override
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: the run was started with its whole configuration, which a second source could only contradict."""
+        """Do nothing: the run has its whole configuration from its start, which a second source could contradict."""
 
     @override
     def save(self) -> None:
-        """Do nothing: the Trainer calls this after each log, and the journal is on disk already."""
+        """Do nothing: the Trainer calls this after each log call, and the journal is already on disk."""
 
     @override
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Send what waits, if the store answers. A fit or a test has ended, the run has not: its status stays."""
+        """Send pending records if the store responds. The run's status stays: only a fit or a test has ended."""
         self.sender.flush(FINALIZE_SECONDS)
 
     @property
     def sender(self) -> MetricSender:
-        """This process's sender, started when first asked for."""
+        """The sender of this process, started on first use."""
         if self._sender is None or self._sender.process != os.getpid():
             last_steps = self._last_steps | self.journal.last_steps()
             self._sender = MetricSender(self._open_client, self.run_id, self.journal, self.uploads, last_steps)
@@ -125,26 +125,25 @@ class MlflowLogger(Logger):
 
 def _check_name(kind: str, name: str) -> None:
     if MLFLOW_NAME.fullmatch(name) is None:
-        raise ValueError(f"{kind} {name!r}: a name is up to 250 letters, digits, spaces and any of / _ . - :")
+        raise ValueError(f"{kind} {name!r}: a name has up to 250 letters, digits, spaces and any of / _ . - :")
 
 
 MOST_ATTEMPTS = 10
 MAX_DIGEST_CHARACTERS = 36
-"""MLflow's limit. 36 hexadecimal digits of a content digest are 144 bits: two data sets do not share them."""
+"""MLflow's limit. 36 hexadecimal digits of a content digest are 144 bits: different data sets do not share them."""
 
 
 MAX_VALUE_CHARACTERS = 6000
-"""MLflow's limit; it cuts what is longer without a word."""
+"""MLflow's limit; it silently truncates longer values."""
 PARAM_NAME = re.compile(r"[/\w.\- :]{1,200}")
 
 
 def log_inputs(client: "MlflowClient", run_id: str, splits: "Sequence[SplitSummary]") -> None:
-    """Record the splits of a run.
-
-    MLflow looks whether it knows a data set and then adds it: where runs on the same data begin at one moment, as
-    trials of a sweep do, all but one are refused. Nothing of a refused record is kept; the next attempt finds it known.
-    """
+    """Record the splits of a run as its MLflow data sets. Raises: MlflowException when the store refuses them."""
     from mlflow.exceptions import MlflowException
+
+    # MLflow checks whether it knows a data set and then adds it: where runs on the same data start simultaneously, as
+    # trials of a sweep do, all but one are refused. Nothing of a refused record is kept; the next attempt finds it.
 
     for attempt in range(1, MOST_ATTEMPTS + 1):
         try:
@@ -158,7 +157,7 @@ def log_inputs(client: "MlflowClient", run_id: str, splits: "Sequence[SplitSumma
 
 
 def dataset_inputs(splits: "Sequence[SplitSummary]") -> "list[DatasetInput]":
-    """Return one MLflow data set per split, named by it, with the context tag train, validation or test."""
+    """Return one MLflow data set per split, with its name, and as context tag train, validation or test."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     inputs = []
@@ -178,8 +177,8 @@ def dataset_inputs(splits: "Sequence[SplitSummary]") -> "list[DatasetInput]":
 def flatten(configuration: Mapping[str, Any]) -> dict[str, str]:
     """Return one param per setting, named by its dotted path.
 
-    Lists of sections (callbacks) are numbered, other lists are JSON. A section with a key that MLflow takes for no name
-    is JSON as a whole. A value over the limit is split: `key.part1`, `key.part2`, ..., to be put together in order.
+    Lists of sections (callbacks) are numbered, other lists are JSON. A section with a key that is no valid MLflow name
+    is JSON as a whole. A value over the limit is split into `key.part1`, `key.part2`, ..., in order.
 
     >>> flatten({"model": {"width": 64, "layers": [1, 2]}, "callbacks": [{"class_path": "EarlyStopping"}]})
     {'model.width': '64', 'model.layers': '[1, 2]', 'callbacks.0.class_path': 'EarlyStopping'}

@@ -1,4 +1,4 @@
-"""Finding a run again: by its id, and its checkpoint and configuration."""
+"""Lookup of runs by id, and of their checkpoints, configurations and files."""
 
 import re
 import tempfile
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 BEST_CHECKPOINT = "checkpoints/best.ckpt"
 PREDICTIONS = "predictions/test.parquet"
 TRAININGS = ("fit", "reproduction")
-"""Kinds of runs that train from the beginning; a run's kind is its tag `lightrail.kind`."""
+"""Values of the tag `lightrail.kind` of training runs."""
 NUM_SHOWN = 5
 NUM_COMPARED = 200
 
@@ -30,7 +30,7 @@ def run_checkpoint(uri_or_path: str, tracking: TrackingConfig) -> Path:
     """Return the file of `runs:/RUN_ID` (its best checkpoint), `runs:/RUN_ID/checkpoints/last.ckpt`, or a path.
 
     Raises:
-        ConfigError: there is no such file, no such run, or the run has no such checkpoint.
+        ConfigError: there is no such file or run, or the run has no such checkpoint.
     """
     match = re.fullmatch(r"runs:/([^/]+)(?:/(.+))?", uri_or_path)
     if match is None:
@@ -58,17 +58,17 @@ def run_configuration(run_id: str, tracking: TrackingConfig) -> dict[str, Any]:
     path = run_artifact(client, run, "config.yaml")
     if path is None:
         raise ConfigError(
-            f"run {run.info.run_id} has no config.yaml: lightrail did not make it, or its files are gone."
+            f"run {run.info.run_id} has no config.yaml: lightrail did not make it, or its files are missing."
         )
     configuration: dict[str, Any] = with_current_paths(yaml.safe_load(path.read_text(encoding="utf-8")))
     return configuration
 
 
 def find_run(client: "MlflowClient", run_id: str) -> "Run":
-    """Return the run with this id, or the only one of the last runs whose id begins so.
+    """Return the run with this id, or the only one of the last 200 runs with this prefix of at least 4 characters.
 
     Raises:
-        ConfigError: there is none; names the nearest ones.
+        ConfigError: there is none; suggests runs with similar ids.
     """
     from mlflow.exceptions import MlflowException
 
@@ -78,34 +78,32 @@ def find_run(client: "MlflowClient", run_id: str) -> "Run":
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise ConfigError(f"run {run_id!r} cannot be read: {error.message}") from error
     recent = last_runs(client, NUM_COMPARED)
-    begin_so = [run for run in recent if run.info.run_id.startswith(run_id)]
-    if len(begin_so) == 1 and len(run_id) >= 4:
-        return begin_so[0]
+    matching = [run for run in recent if run.info.run_id.startswith(run_id)]
+    if len(matching) == 1 and len(run_id) >= 4:
+        return matching[0]
     raise ConfigError(f"no run {run_id!r}. {_runs_to_choose(run_id, recent)}")
 
 
 def page_of(experiment_id: str, run_id: str) -> str:
-    """Return the page of a run, to be put behind the address of an MLflow server.
-
-    Without the last part MLflow opens its pages for prompts and traces, in which a training run looks lost.
-    """
+    """Return the path of a run's page, to append to the address of an MLflow server."""
+    # Without the workflow type MLflow opens its pages for prompts and traces.
     return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
 
 
 def last_runs(client: "MlflowClient", number: int) -> "list[Run]":
-    """Return the runs started last, in any experiment, newest first."""
+    """Return the last `number` runs of all experiments, newest first."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(experiments, order_by=["attributes.start_time DESC"], max_results=number))
 
 
 def children_of(client: "MlflowClient", run: "Run") -> "list[Run]":
-    """Return the runs under a parent run, the first first."""
+    """Return the child runs of a parent run, oldest first."""
     condition = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
     return list(client.search_runs([run.info.experiment_id], condition, order_by=["attributes.start_time ASC"]))
 
 
 def test_metrics(run: "Run") -> dict[str, float]:
-    """Return what the test of a run gave, `test/NAME` to value."""
+    """Return the test metrics of a run, `test/NAME` to value."""
     return {name: value for name, value in run.data.metrics.items() if name.startswith("test/")}
 
 
@@ -123,7 +121,7 @@ def run_artifact(client: "MlflowClient", run: "Run", name: str, *, is_fresh: boo
     """Return the file `name` of a run, downloaded when it is not on this machine; None when there is none.
 
     Args:
-        is_fresh: download it also in place of what is on this machine, which another one may have left behind.
+        is_fresh: replace an outdated local file by a download: another machine may have written a newer one.
     """
     folders = run_folders(run.info.run_id, run.info.artifact_uri)
     path = folders.artifacts / name
@@ -134,7 +132,7 @@ def run_artifact(client: "MlflowClient", run: "Run", name: str, *, is_fresh: boo
     if not any(item.path == name for item in listed):
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # half a download must not pass for the file
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # a partial download must not pass for the file
         downloaded = Path(client.download_artifacts(run.info.run_id, name, folder))
         sync(downloaded)
         put_in_place(downloaded, path)
@@ -149,6 +147,6 @@ def run_text(client: "MlflowClient", run: "Run", name: str, *, is_fresh: bool = 
 
 def _no_checkpoint(client: "MlflowClient", run: "Run", wanted: str) -> str:
     files = client.list_artifacts(run.info.run_id, "checkpoints")
-    there = [item.path for item in files if item.path.endswith(".ckpt")]
-    choice = f"It has {', '.join(there)}: write runs:/{run.info.run_id}/{there[0]}." if there else "It has none at all."
+    kept = [item.path for item in files if item.path.endswith(".ckpt")]
+    choice = f"It has {', '.join(kept)}: write runs:/{run.info.run_id}/{kept[0]}." if kept else "It has no checkpoints."
     return f"run {run.info.run_id} ({run.info.status}) has no {wanted}. {choice}"

@@ -1,4 +1,4 @@
-"""Which process a run belongs to: a tag that tells it to everybody, and a lock that ends with the process."""
+"""The process that owns a run: a tag that names it, and a lock that ends with it."""
 
 import fcntl
 import os
@@ -13,39 +13,40 @@ import psutil
 from lightrail.project.basics.errors import ConfigError
 
 SECONDS_TO_SETTLE = 60.0
-"""How long a process that begins may take to close the run of another one, which it found dead."""
+"""Maximum time for a starting process to close the run of a dead one."""
 _SECONDS_BETWEEN_TRIES = 0.05
 
 PROCESS_TAG = "lightrail.process"
 CLOCK_TOLERANCE_SECONDS = 5
-"""A process's start is reckoned from the machine's, which moves when the clock is set."""
+"""Tolerance for a process's start time, which the system computes from its boot time and shifts with the clock."""
 
 
 class Owner(NamedTuple):
-    """A process, as the tag of its run names it."""
+    """The process that owns a run, as stored in the run's tag."""
 
     machine: str
     number: int
     created: int
-    """Seconds since 1970."""
+    """Start of the process, in seconds since 1970."""
 
     @classmethod
     def of(cls, process: psutil.Process) -> "Owner":
-        """A process of this machine."""
+        """Return the owner for a process of this machine."""
         return cls(this_machine(), process.pid, int(process.create_time()))
 
     @property
     def tag(self) -> str:
-        """What `owner_of` reads."""
+        """The value of the tag, which `owner_of` reads."""
         return f"{self.machine} {self.number} {self.created}"
 
     @property
     def is_here(self) -> bool:
+        """Whether the process is or was on this machine."""
         return self.machine == this_machine()
 
     @property
     def lives(self) -> bool:
-        """Whether the process still runs on this machine; of another machine that is not known, and False."""
+        """Whether the process is running on this machine; False for other machines, where it is unknown."""
         try:
             found = psutil.Process(self.number)
             is_same = abs(found.create_time() - self.created) < CLOCK_TOLERANCE_SECONDS
@@ -58,12 +59,12 @@ class Owner(NamedTuple):
 
 
 def process_tag() -> dict[str, str]:
-    """Return the tag by which this machine can tell later whether the process of a run still lives."""
+    """Return the tag that names this process as owner, by which this machine can later check that it is alive."""
     return {PROCESS_TAG: Owner.of(psutil.Process()).tag}
 
 
 def owner_of(tag: str) -> Owner | None:
-    """Return the process that a tag's value names, None when it names none."""
+    """Parse the value of an owner tag; None when it is not valid."""
     parts = tag.rsplit(" ", 2)
     if len(parts) < 3 or not (parts[1].isdecimal() and parts[2].isdecimal()):
         return None
@@ -71,49 +72,50 @@ def owner_of(tag: str) -> Owner | None:
 
 
 def this_machine() -> str:
-    """Return a name that two machines do not share, even where all are called localhost."""
+    """Return a name that is unique to this machine, even where all are called localhost."""
     path = Path("/etc/machine-id")
     number = path.read_text().strip()[:8] if path.exists() else ""
     return f"{socket.gethostname()}/{number}"
 
 
 class RunLock:
-    """Held by one process from the start of a run to its end; the kernel frees it when the process dies.
+    """Lock held by one process from the start to the end of a run; the kernel releases it when the process dies.
 
     It is a record lock, which forked processes (the workers of a data loader) do not inherit.
     """
 
-    _held: dict[Path, int] = {}  # noqa: RUF012 - path to process: opening a file that is locked here would free it
+    _held: dict[Path, int] = {}  # noqa: RUF012 - path to process: closing another descriptor of a file frees its lock
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor: int | None = None
 
     def acquire(self) -> bool:
-        """Take the lock, and return whether this process has it now and had not before."""
+        """Acquire the lock. Returns: whether this process has it now and did not have it before."""
         if self._held.get(self.path) == os.getpid():
             return False
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):  # one or the other, by the system
+        except (BlockingIOError, PermissionError):  # which of them depends on the system
             os.close(descriptor)
             return False
         self._descriptor, self._held[self.path] = descriptor, os.getpid()
-        with suppress(OSError):  # a full disk: the name of the holder is for a message
+        with suppress(OSError):  # a full disk: the holder is only recorded for messages
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, process_tag()[PROCESS_TAG].encode(), 0)
         return True
 
     def release(self) -> None:
+        """Release the lock, if this process holds it."""
         if self._descriptor is not None and self._held.get(self.path) == os.getpid():
             del self._held[self.path]
             os.close(self._descriptor)
         self._descriptor = None
 
     def holder(self) -> str:
-        """Say who has the lock that could not be taken."""
+        """Describe the process that holds the lock."""
         if self._held.get(self.path) == os.getpid():
             return f"process {os.getpid()} on this machine"
         with suppress(OSError):
@@ -122,14 +124,13 @@ class RunLock:
 
 
 def lock_run(run_id: str, lock: RunLock, owner: Owner | None = None) -> None:
-    """Take the lock of a run for this process.
+    """Acquire the lock of a run for this process.
 
     Args:
-        owner: the process that the run belonged to last. When that is dead, who has the lock is putting right what it
-            left, and is waited for.
+        owner: the last owner of the run. When it is dead, the holder of the lock is closing the run, and is waited for.
 
     Raises:
-        ConfigError: another process has it, or this one for the same run.
+        ConfigError: another process has the lock, or this one already has it.
     """
     seconds = 0.0 if owner is None or owner.lives else SECONDS_TO_SETTLE
     deadline = time.monotonic() + seconds

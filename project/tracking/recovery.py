@@ -1,6 +1,4 @@
-"""Putting right what a process that died left behind: what was not sent, a run that says RUNNING; and the notes
-by which both are found.
-"""
+"""Recovery of runs whose process died: sends unsent records, ends runs left RUNNING, and keeps notes to find both."""
 
 import json
 import logging
@@ -27,25 +25,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-GONE = "the process is gone and did not say why (kill -9, out of memory or power); lightrail resume goes on from here"
+GONE = "the process died without reporting an error (kill -9, out of memory or power cut); lightrail resume resumes it"
 
 
 @dataclass(frozen=True)
 class WaitingRun:
-    """A run that was started here, and has not told its store all yet."""
+    """A run of this machine with records that its store may lack."""
 
     run_id: str
     store: str
-    """Address, without a password."""
+    """Address of the store, without a password."""
     journal: str
-    """Path of its file."""
+    """Path of the journal."""
 
 
 def note_waiting(run_id: str, uri: str, folders: RunFolders) -> None:
-    """Note a run that begins.
+    """Write a note, at the start of a run, by which its unsent records are found.
 
     Raises:
-        OSError: the note cannot be written, and without it nobody would find the run's files again.
+        OSError: the note cannot be written, and is the only reference to the run's files.
     """
     run = WaitingRun(run_id, without_password(uri), str(folders.journal))
     file = _file_of(run_id)
@@ -55,16 +53,17 @@ def note_waiting(run_id: str, uri: str, folders: RunFolders) -> None:
     except OSError:
         if not folders.is_store:
             raise
-        log.debug("%s is not written: the store names the folder that the run's files are in", file)
+        log.debug("%s is not written: the store has the folder of the run's files", file)
 
 
 def forget_waiting(run_id: str) -> None:
+    """Remove the note of a run."""
     with suppress(OSError):
         _file_of(run_id).unlink()
 
 
 def waiting_runs() -> list[WaitingRun]:
-    """Return every run with a note on this machine, of any store."""
+    """Return the runs with notes on this machine, of all stores."""
     found = []
     for file in sorted(_file_of("*").parent.glob("*.json")):
         with suppress(OSError, ValueError, TypeError):
@@ -77,21 +76,21 @@ def _file_of(run_id: str) -> Path:
 
 
 def process_of(run: "Run") -> Owner | None:
-    """Return the process that a run belonged to last, None when it does not say."""
+    """Return the last owner of a run, None when it has no valid tag."""
     return owner_of(run.data.tags.get(PROCESS_TAG, ""))
 
 
 def ran_here(run: "Run") -> bool:
-    """Return whether the last process of a run was one of this machine."""
+    """Return whether the last owner of a run was a process of this machine."""
     owner = process_of(run)
     return owner is not None and owner.is_here
 
 
 def send_pending(client: "MlflowClient", run_id: str) -> Sent:
-    """Send what run `run_id` left on this machine's disk, its end included.
+    """Send the unsent records of a run on this machine's disk, its end included.
 
-    May be called again and at any time: the store keeps each point once. Call it with the run's lock, or where nobody
-    else sends.
+    May be repeated at any time: the store keeps each point once. Call it with the run's lock, or where nobody else
+    sends.
     """
     run = client.get_run(run_id)
     folders = run_folders(run_id, run.info.artifact_uri)
@@ -102,9 +101,9 @@ def send_pending(client: "MlflowClient", run_id: str) -> Sent:
 
 
 def settle(client: "MlflowClient", run: "Run", folders: RunFolders) -> Sent | None:
-    """Send what a run left here, and end it as FAILED when it says RUNNING though its process on this machine is gone.
+    """Send a run's unsent records, and end it as FAILED when it is RUNNING but its process on this machine is dead.
 
-    Returns: what was sent; None when the run still has a process, which does all that itself.
+    Returns: counts of what was sent; None when the run still has a process, which sends by itself.
     """
     lock = RunLock(folders.lock)
     if not lock.acquire():
@@ -131,7 +130,7 @@ def _settle(client: "MlflowClient", run: "Run", folders: RunFolders) -> Sent | N
 
 
 def clear(run_id: str, folders: RunFolders, journal: Journal, status: str) -> None:
-    """Remove what an ended run that is wholly sent needs no more; one that can go on keeps its journal."""
+    """Remove the note of a completely sent run, and also journal and lock when it is FINISHED and cannot be resumed."""
     forget_waiting(run_id)
     if status == "FINISHED":
         journal.remove()
@@ -140,10 +139,10 @@ def clear(run_id: str, folders: RunFolders, journal: Journal, status: str) -> No
 
 
 def close_dead_runs(client: "MlflowClient") -> list[str]:
-    """End the RUNNING runs whose process on this machine is gone, and return their ids.
+    """End the RUNNING runs whose process on this machine has died, and return their ids.
 
-    What they had not sent is sent first. A run whose own end was only waiting to be sent gets that status; the others
-    become FAILED. A run that the store does not take is told in the log, and left as it is.
+    Their unsent records are sent first. A run whose end was recorded but not sent gets that status; the others become
+    FAILED. A run that the store refuses is logged, and left unchanged.
     """
     from mlflow.exceptions import MlflowException
 
@@ -153,23 +152,23 @@ def close_dead_runs(client: "MlflowClient") -> list[str]:
         try:
             sent = settle(client, run, run_folders(run_id, run.info.artifact_uri))
         except (MlflowException, OSError) as error:
-            log.warning("run %s: its process is gone, and it cannot be closed: %s", run_id, first_line(error))
+            log.warning("run %s: its process has died, and it cannot be closed: %s", run_id, first_line(error))
             continue
         if sent is not None:
-            log.info("run %s: its process is gone; sent %d metrics that waited and closed it", run_id, sent.metrics)
+            log.info("run %s: its process has died; sent %d pending metrics and closed it", run_id, sent.metrics)
             closed.append(run_id)
     return closed
 
 
 def running_here(client: "MlflowClient") -> "list[Run]":
-    """Return the runs that the store calls RUNNING and whose process was one of this machine."""
+    """Return the runs marked RUNNING by the store whose owner is a process of this machine."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     condition = f"attributes.status = 'RUNNING' AND tags.`{PROCESS_TAG}` LIKE '{this_machine()} %'"
     return [run for run in client.search_runs(experiments, condition) if ran_here(run)]
 
 
 def _deliver_missing(client: "MlflowClient", run_id: str, journal: Journal) -> Sent:
-    """Send the metrics whose step the store lacks: another machine went on with the run, and repeated steps of here.
+    """Send only metrics whose step the store lacks, after another machine has resumed the run and repeated steps.
 
     Tags, files and the end are not sent: those of the other machine are newer.
     """
@@ -203,12 +202,12 @@ def _steps_in(client: "MlflowClient", run_id: str) -> Callable[[str, int], bool]
 
 @dataclass(frozen=True)
 class Synchronized:
-    """What became of one run."""
+    """The result of sending one run's pending records."""
 
     run_id: str
     sent: Sent
     problem: str = ""
-    """Why the store did not take it; what waits is still where it was."""
+    """The reason why the store refused it; the records are then still pending."""
 
     def __str__(self) -> str:
         counts = {"metric": self.sent.metrics, "tag": self.sent.tags, "artifact": self.sent.artifacts}
@@ -218,12 +217,12 @@ class Synchronized:
 
 
 def synchronize(client: "MlflowClient", uri: str) -> list[Synchronized]:
-    """Send what waits on this machine for the store at `uri`, and end the runs whose process is gone.
+    """Send pending records on this machine to the store at `uri`, and end the runs whose process has died.
 
-    Returns: one item for each run that had something to send; a run whose process lives is left alone.
+    Returns: one item for each run with pending records; runs with a living process are skipped.
 
     Raises:
-        ConfigError: the store does not answer any more.
+        ConfigError: the store stops responding.
     """
     with answering(uri):
         found = set(_candidates(client, uri))
@@ -236,7 +235,7 @@ def synchronize(client: "MlflowClient", uri: str) -> list[Synchronized]:
 
 
 def count_elsewhere(uri: str) -> dict[str, int]:
-    """Return how many runs of this machine have notes that name other stores."""
+    """Return the number of this machine's runs with pending records for other stores, by store."""
     counts: dict[str, int] = {}
     for run in waiting_runs():
         if run.store != without_password(uri) and not Journal(Path(run.journal)).is_sent:
@@ -248,7 +247,7 @@ def _send(client: "MlflowClient", uri: str, run_id: str) -> Synchronized | None:
     from mlflow.exceptions import MlflowException
 
     with answering(uri):
-        client.search_experiments(max_results=1)  # what is raised below is then about the run and not about the store
+        client.search_experiments(max_results=1)  # errors below then concern the run, not the store
     try:
         run = client.get_run(run_id)
         sent = settle(client, run, run_folders(run_id, run.info.artifact_uri))
@@ -258,7 +257,7 @@ def _send(client: "MlflowClient", uri: str, run_id: str) -> Synchronized | None:
 
 
 def _candidates(client: "MlflowClient", uri: str) -> Iterator[str]:
-    """Yield the ids of the runs of this store that may have something to send, from all that could tell of one."""
+    """Yield the ids of this store's runs that may have pending records: from notes, the store, and local folders."""
     for waiting in waiting_runs():
         if waiting.store == without_password(uri):
             yield waiting.run_id
@@ -280,7 +279,7 @@ def _unsent_in(folder: Path) -> Iterator[Path]:
 
 
 def _store_of(artifacts: Path) -> str | None:
-    """Return the store that the run of a folder was begun in, None when the folder does not say."""
+    """Return the store in which the run of a folder was started, None when it is not recorded there."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         return str(json.loads((artifacts / "checkpoints" / "run.json").read_text(encoding="utf-8"))["store"])
     return None
@@ -288,22 +287,22 @@ def _store_of(artifacts: Path) -> str | None:
 
 RESUMED_TAG = "lightrail.resumed"
 NOT_ENDED = 0
-"""What MLflow takes for no time at all."""
+"""MLflow's end time of a run that has not ended."""
 
 
 def prepare_to_continue(
     client: "MlflowClient", uri: str, run_id: str, folders: RunFolders, *, force: bool, reopen: bool
 ) -> dict[str, int]:
-    """Have the store hold all that this machine knows of a run and the journal all that the store does; set it RUNNING.
+    """Synchronize a run's journal and store in both directions, and set the run RUNNING.
 
     Args:
-        force: also when the store calls it RUNNING on another machine, of which nothing is known here.
+        force: also when it is marked RUNNING on another machine, which cannot be checked from here.
         reopen: also when it is finished.
 
     Returns: the last step of each metric.
 
     Raises:
-        ConfigError: the run is finished or runs.
+        ConfigError: the run is finished or still running.
     """
     send_pending(client, run_id)
     run = client.get_run(run_id)
@@ -315,7 +314,7 @@ def prepare_to_continue(
         _check_process(run, force=force)
     steps = {metric.key: metric.step for metric in run.to_proto().data.metrics}
     known = journal.last_steps()
-    if any(known.get(key, -1) < step for key, step in steps.items()):  # begun on another machine, or gone on with there
+    if any(known.get(key, -1) < step for key, step in steps.items()):  # started or resumed on another machine
         journal.restore(_history(client, run))
     note_waiting(run_id, uri, folders)
     _set_running(client, run)
@@ -328,8 +327,8 @@ def _check_process(run: "Run", *, force: bool) -> None:
         raise ConfigError(f"run {run_id} is still running ({owner}). Wait for its end, or end it.")
     if (owner is None or not owner.is_here) and not force:
         raise ConfigError(
-            f"run {run_id} is RUNNING, says its store ({owner or 'it does not say where'}), and from here nobody can "
-            f"tell whether that is still so. If it is not, add --force."
+            f"run {run_id} is marked RUNNING by its store ({owner or 'owner unknown'}), which cannot be checked from "
+            f"this machine. If it is not running, add --force."
         )
 
 
@@ -345,7 +344,7 @@ def _set_running(client: "MlflowClient", run: "Run") -> None:
     from mlflow.entities import RunStatus, RunTag
 
     run_id, tags = run.info.run_id, run.data.tags
-    store = tracking_store(client)  # the client alone can set an end time, and not take it back
+    store = tracking_store(client)  # MlflowClient can set an end time, but not clear it
     store.update_run_info(run_id, RunStatus.RUNNING, NOT_ENDED, None)
     count = int(tags.get(RESUMED_TAG, 0)) + 1
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in _new_tags(count).items()])
@@ -358,9 +357,9 @@ def _new_tags(count: int) -> dict[str, str]:
 
 
 def already_finished(client: "MlflowClient", run: "Run") -> str:
-    """What is said of a finished run that somebody wants to go on with."""
+    """Format the message for a finished run that cannot be resumed."""
     path = run_artifact(client, run, "config.yaml") or "config.yaml"
     return (
-        f"run {run.info.run_id} is finished: there is nothing to go on with. A longer training is a run of its own: "
+        f"run {run.info.run_id} is finished: there is nothing to resume. For a longer training start a new run: "
         f"lightrail fit --config {path} --trainer.max_steps N"
     )

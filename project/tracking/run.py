@@ -1,4 +1,4 @@
-"""A run from its first moment to its last: started whole or not at all, and with a status that is true throughout."""
+"""The lifecycle of a tracked run: it starts completely or not at all, and its status is always correct."""
 
 import json
 import logging
@@ -53,34 +53,31 @@ log = logging.getLogger(__name__)
 
 MAX_PARAMS_PER_REQUEST = 100
 CLOSE_SECONDS = 30.0
-"""How long the end of a run waits for a store that does not answer."""
+"""Maximum wait, at the end of a run, for a store that does not respond."""
 
 
-class GivenUp(Exception):  # noqa: N818 - it ended as somebody wanted
-    """Training was ended because it is not worth going on with.
+class GivenUp(Exception):  # noqa: N818 - not an error
+    """Training was pruned: it was stopped early because its metric is too bad.
 
     Args:
-        step: optimizer step at which it was.
+        step: optimizer step of the stop.
     """
 
     def __init__(self, step: int) -> None:
-        super().__init__(f"given up at step {step}")
+        super().__init__(f"pruned at step {step}")
         self.step = step
 
 
 class Terminated(SystemExit):
-    """SIGTERM was received. Exit status 143, as a shell reports a process that the signal ended."""
+    """SIGTERM was received. Exit status 143, as shells report for a process ended by it."""
 
     def __init__(self) -> None:
         super().__init__(128 + signal.SIGTERM)
 
 
 def verdict(error: BaseException) -> tuple[str, str | None, BaseException]:
-    """Return the MLflow status for a run that `error` ended, the text of its error tag, and what to raise.
-
-    Lightning turns Ctrl-C into SystemExit(1) and SIGTERM into a SystemExit without a status: callers get back what
-    happened.
-    """
+    """Return the MLflow status of a run ended by `error`, the text of its error tag, and the exception to raise."""
+    # Lightning turns Ctrl-C into SystemExit(1) and SIGTERM into a SystemExit without a status: undone for callers.
     if isinstance(error, SIGTERMException | Terminated):
         return "KILLED", None, Terminated()
     if isinstance(error, KeyboardInterrupt | GivenUp):
@@ -92,7 +89,7 @@ def verdict(error: BaseException) -> tuple[str, str | None, BaseException]:
 
 @contextmanager
 def sigterm_calls(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
-    """Have SIGTERM call a handler; outside of the main thread, which alone may set one, change nothing."""
+    """Install a handler for SIGTERM within the block; does nothing outside of the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -104,24 +101,24 @@ def sigterm_calls(handler: Callable[[int, FrameType | None], None] | signal.Hand
 
 
 def raise_terminated(_signal: int, _frame: FrameType | None) -> None:
-    """Raise Terminated, as the handler that is in force.
-
-    Inside fit, test and the like Lightning puts its own handler in front of ours, notes the signal and raises at the
-    end of the batch, on all processes at once; ours then keeps still.
-    """
+    """Raise Terminated, unless another handler of SIGTERM is installed over this one."""
+    # Inside fit, test etc. Lightning installs its own handler in front of this one, which raises at the end of the
+    # batch on all processes at once.
     if signal.getsignal(signal.SIGTERM) is raise_terminated:
         raise Terminated
 
 
 def check_tags(tags: dict[str, str]) -> None:
+    """Refuse tags with reserved names. Raises: ConfigError."""
     for name in tags:
         if name.startswith(("lightrail.", "mlflow.")):
-            raise ConfigError(f"tracking.tags: names like {name!r} are reserved. Choose one with another beginning.")
+            raise ConfigError(f"tracking.tags: names like {name!r} are reserved. Choose another prefix.")
 
 
 @contextmanager
 def unseeded() -> Iterator[None]:
-    """MLflow makes up names with Python's generator: seeded for a run, that gives all runs of a seed one name."""
+    """Reseed Python's random generator from the system within the block, and restore its state afterwards."""
+    # MLflow draws run names from it: seeded for a run, all runs of a seed would get the same name.
     state = random.getstate()
     random.seed()
     yield
@@ -129,6 +126,7 @@ def unseeded() -> Iterator[None]:
 
 
 def log_params(client: "MlflowClient", run_id: str, params: dict[str, str]) -> None:
+    """Record the params of a run, in requests of at most 100. Raises: MlflowException when the store refuses them."""
     from mlflow.entities import Param
 
     items = [Param(key, value) for key, value in params.items()]
@@ -137,7 +135,7 @@ def log_params(client: "MlflowClient", run_id: str, params: dict[str, str]) -> N
 
 
 def write_first_files(folder: Path, configuration: dict[str, Any], identity: dict[str, str]) -> None:
-    """Write the configuration, the environment and, beside the checkpoints to come, whose they are."""
+    """Write configuration and environment of a run, and its identity into the folder of the checkpoints."""
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(configuration, sort_keys=False, allow_unicode=True)
     (folder / "config.yaml").write_text(text, encoding="utf-8")
@@ -147,7 +145,7 @@ def write_first_files(folder: Path, configuration: dict[str, Any], identity: dic
 
 
 class TrackedRun:
-    """A run that MLflow shows as RUNNING, its files and its logger."""
+    """A RUNNING MLflow run with its folder and its logger."""
 
     def __init__(
         self,
@@ -169,27 +167,27 @@ class TrackedRun:
 
     @property
     def address(self) -> str:
-        """The run's page, to be put behind the address of an MLflow server."""
+        """The path of the run's page, to append to the address of an MLflow server."""
         return page_of(self.experiment_id, self.run_id)
 
     def set_tags(self, tags: dict[str, str]) -> None:
-        """Set tags as metrics are logged: at once on disk, in the store when it answers."""
+        """Set tags: immediately on disk, and in the store as soon as it responds."""
         self.logger.log_tags(tags)
 
     def upload_soon(self, relative_path: str) -> None:
-        """Have the store hold a file of `directory` soon, so that it is not lost with this machine.
+        """Upload a file of `directory` in the background, so that it is not lost with this machine.
 
-        Nobody waits for it. The file may be replaced by renaming at any time; asked for again, it is sent again.
+        The file may be replaced by renaming at any time; request the upload again to send the new content.
         """
         self.logger.upload_soon(relative_path)
 
     @contextmanager
     def status(self) -> Iterator[None]:
-        """Give the run the status of what happens inside.
+        """End the run with a status that depends on how the block is left.
 
-        FINISHED only when the block is left normally; KILLED on Ctrl-C and SIGTERM; FAILED, with the tag
-        `lightrail.error`, on any other exception. Metrics, tags and files are sent before; when the store is away they
-        wait on disk, and the block is left as it would have been. SIGTERM leaves as Terminated.
+        FINISHED only when the block succeeds; KILLED on Ctrl-C and SIGTERM; FAILED, with the tag `lightrail.error`, on
+        any other exception. Metrics, tags and files are sent before; when the store is unreachable they stay pending on
+        disk, and nothing further is raised. SIGTERM is raised as Terminated.
         """
         with sigterm_calls(raise_terminated):
             try:
@@ -209,7 +207,7 @@ class TrackedRun:
         try:
             with sigterm_calls(signal.SIG_IGN):  # the end of a run takes a bounded time
                 journal.append_ending(Ending(status, reason, milliseconds_now()))
-                # A killed run has little time left: another signal will follow that nobody can ignore.
+                # A killed run has little time left: SIGKILL usually follows.
                 is_sent = sender.flush(CLOSE_SECONDS, keep_trying=True, is_patient=status != "KILLED")
                 sender.close()
             if is_sent:
@@ -223,8 +221,8 @@ class TrackedRun:
     def _warn_of_what_waits(self, status: str) -> None:
         journal = self.logger.journal
         log.warning(
-            "run %s ended as %s, but its store does not have all of it: %d metrics and the status wait in %s, files in "
-            "%s. When it answers, send them with `lightrail sync --tracking.uri %s`.",
+            "run %s ended as %s, but its store is incomplete: %d metrics and the status are pending in %s, files in "
+            "%s. When it responds, send them with `lightrail sync --tracking.uri %s`.",
             self.run_id,
             status,
             journal.count_unsent(),
@@ -233,7 +231,7 @@ class TrackedRun:
             without_password(self._uri),
         )
         if journal.num_bytes_in_memory:
-            log.error("%s: the disk did not take the last %d bytes: lost", journal.path, journal.num_bytes_in_memory)
+            log.error("%s: the disk is full, the last %d bytes are lost", journal.path, journal.num_bytes_in_memory)
 
 
 def start_run(
@@ -242,9 +240,9 @@ def start_run(
     tags: dict[str, str],
     inputs: "Sequence[SplitSummary]" = (),
 ) -> TrackedRun:
-    """Start a run that holds params, tags, inputs, `config.yaml` and `environment/` before anything is trained.
+    """Start a run, with params, tags, inputs, `config.yaml` and `environment/` recorded before training.
 
-    In the other processes of a distributed run this attaches to the run of process zero and writes nothing.
+    In the other processes of a distributed run, attach to the run of process zero without writing.
 
     Args:
         inputs: the splits, each recorded with its name, content digest, source and number of rows.
@@ -279,11 +277,11 @@ def start_run(
 
 
 def continue_run(run_id: str, config: TrackingConfig, *, force: bool = False, reopen: bool = False) -> TrackedRun:
-    """Go on with a run that ended early: send what it left, set it RUNNING again, and drop repeated steps.
+    """Resume an interrupted run: send its pending records, set it RUNNING, and drop metrics of repeated steps.
 
     Args:
-        force: also when the store calls it RUNNING on another machine, of which nothing is known here.
-        reopen: also when it is finished: a run that holds others may get more of them.
+        force: also when it is marked RUNNING on another machine, which cannot be checked from here.
+        reopen: also when it is finished: a parent run may get more children.
 
     Raises:
         ConfigError: there is no such run, it is finished or still running, or its store cannot be reached.
@@ -292,7 +290,7 @@ def continue_run(run_id: str, config: TrackingConfig, *, force: bool = False, re
     client = open_store(uri, create=False)
     run = find_run(client, run_id)
     folders = run_folders(run.info.run_id, run.info.artifact_uri)
-    if not is_process_zero():  # torchrun and srun start it beside process zero, which then tells it nothing
+    if not is_process_zero():  # started by torchrun or srun, it gets nothing from process zero
         return TrackedRun("", run.info.run_id, run.info.experiment_id, folders, {})
     check_folder(folders.artifacts, "tracking.uri")
     lock = RunLock(folders.lock)
@@ -324,19 +322,19 @@ def _record_first(
 
 
 def _take_back(client: "MlflowClient", run: TrackedRun, error: BaseException) -> None:
-    """Leave nothing of a run that could not be started."""
+    """Remove a run that could not be started. Raises: ConfigError when store or disk was the reason."""
     from mlflow.exceptions import MlflowException
 
     shutil.rmtree(run.directory.parent, ignore_errors=True)
     forget_waiting(run.run_id)
-    with suppress(MlflowException):  # the store that refused the run may refuse this as well: the first error counts
+    with suppress(MlflowException):  # the store that refused the run may refuse this too: the first error is raised
         client.delete_run(run.run_id)
     if isinstance(error, OSError | MlflowException):
         raise ConfigError(f"the run could not be started: {error}") from error
 
 
 def _announce(run: TrackedRun) -> None:
-    """Tell the processes that Lightning starts from this one which run they belong to."""
+    """Pass the run, in an environment variable, to the processes that Lightning starts from this one."""
     os.environ["LIGHTRAIL_RUN"] = f"{run.run_id} {run.experiment_id} {run.directory}"
 
 

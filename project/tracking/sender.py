@@ -1,4 +1,4 @@
-"""Sends a run's journal and files to its store from background threads, so that training never waits for the store."""
+"""Background sending of a run's journal and files to its store, so that training never waits for the store."""
 
 import atexit
 import json
@@ -33,17 +33,17 @@ MAX_POINTS = 1000
 """MLflow's limit for one request."""
 SEND_INTERVAL_SECONDS = 2.0
 MAX_DELAY_SECONDS = 60.0
-"""The longest pause between two attempts at a store that does not answer."""
+"""Maximum pause between two attempts to reach a store that does not respond."""
 RETRY_PAUSE_SECONDS = 0.5
-"""The shortest."""
+"""Minimum pause between two attempts."""
 MAX_ERROR_CHARACTERS = 1000
 
 
 class Uploads:
-    """Sends each content of a file once, and notes it on disk; does nothing where the store is this machine's folder.
+    """Uploads each version of a file once, as recorded on disk; does nothing where the store is a local folder.
 
-    A file may be replaced by renaming while it is sent: what is sent is one content or the other, and the new one is
-    sent when it is asked for.
+    A file may be replaced by renaming during its upload: the old or the new version is sent, never a mixture, and the
+    new one is sent on request.
     """
 
     def __init__(self, folders: RunFolders) -> None:
@@ -52,24 +52,25 @@ class Uploads:
         self._lock = threading.Lock()
         self._uploaded: dict[str, list[int]] | None = None
         self.is_busy = False
-        """Whether a file is being sent at this moment."""
+        """Whether an upload is in progress."""
 
     def request(self, relative_path: str) -> None:
-        """Have `send_requested` send a file. It is sent once, however often it was asked for until then."""
+        """Request the upload of a file by `send_requested`; repeated requests until then count once."""
         if not self._folders.is_store:
             with self._lock:
                 self._requested[relative_path] = None
 
     @property
     def has_requests(self) -> bool:
+        """Whether uploads are requested."""
         return bool(self._requested)
 
     def send_requested(self, client: "MlflowClient", run_id: str) -> None:
-        """Send what was asked for; what the store does not take is asked for again."""
+        """Upload the requested files; a file that the store refuses stays requested, and the error is raised."""
         while self._requested:
             with self._lock:
                 path = next(iter(self._requested))
-                del self._requested[path]  # now, so that asking while it is sent counts
+                del self._requested[path]  # before the upload, so that a request during it counts
             try:
                 self._send(client, run_id, path)
             except BaseException:
@@ -77,15 +78,15 @@ class Uploads:
                 raise
 
     def send_all(self, client: "MlflowClient", run_id: str) -> int:
-        """Send what the store does not have of all the run's files, checkpoints last; return how many that was."""
+        """Upload all files of the run that the store lacks, checkpoints last. Returns: their number."""
         return sum(self._send(client, run_id, path) for path in self.paths())
 
     def forget(self) -> None:
-        """Remove the note: the run is over, and nothing will be sent any more."""
+        """Remove the record of uploads, after the end of the run."""
         self._folders.uploaded.unlink(missing_ok=True)
 
     def paths(self) -> list[str]:
-        """Return the files of the run, by their place in its folder; none where that is the store."""
+        """Return the files of the run, relative to its folder; [] where that is the store itself."""
         folder = self._folders.artifacts
         if self._folders.is_store or not folder.is_dir():
             return []
@@ -97,7 +98,7 @@ class Uploads:
         known = self._known()
         with _held_still(self._folders.artifacts / path, self._folders.uploading) as file:
             if file is None:
-                return False  # removed since, as a checkpoint that is no longer the best
+                return False  # removed since, such as a checkpoint that is no longer the best
             state = file.stat()
             content = [state.st_mtime_ns, state.st_size]
             if known.get(path) == content:
@@ -120,7 +121,7 @@ class Uploads:
         return self._uploaded
 
     def _note(self, known: dict[str, list[int]]) -> None:
-        with suppress(OSError):  # a full disk; without the note a file is sent once more
+        with suppress(OSError):  # a full disk; without the record a file is sent again
             write_whole(self._folders.uploaded, json.dumps(known), is_synced=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -129,15 +130,15 @@ class Uploads:
 
 @contextmanager
 def _held_still(file: Path, folder: Path) -> Iterator[Path | None]:
-    """Give a second name for the content that `file` has now, which a renaming does not change; None without a file."""
-    shutil.rmtree(folder, ignore_errors=True)  # a process may have died while it sent
+    """Provide a hard link to the current content of `file`, unaffected by its replacement; None without a file."""
+    shutil.rmtree(folder, ignore_errors=True)  # a process may have died during an upload
     link = folder / file.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         os.link(file, link)
     except FileNotFoundError:
         yield None
-    except OSError:  # a full disk, or a file system without links: MLflow opens small files once, which is as good
+    except OSError:  # a full disk, or no hard links: MLflow opens small files once, which is as safe
         yield file if file.is_file() else None
     else:
         yield link
@@ -147,7 +148,7 @@ def _held_still(file: Path, folder: Path) -> Iterator[Path | None]:
 
 @dataclass
 class Sent:
-    """What a store was told."""
+    """Counts of the records and files sent to a store, and the status of the run if it was sent."""
 
     metrics: int = 0
     tags: int = 0
@@ -156,9 +157,9 @@ class Sent:
 
 
 def deliver(client: "MlflowClient", run_id: str, journal: Journal, uploads: Uploads) -> Sent:
-    """Send what `journal` holds and the store has not confirmed; before a status, the files of the run.
+    """Send the records of `journal` that the store has not confirmed; before a status, the files of the run.
 
-    May run again after any interruption: the store keeps one row of equal key, value, step and time.
+    May be repeated after any interruption: the store keeps one row for equal key, value, step and time.
     """
     from mlflow.entities import Metric, RunTag
 
@@ -185,11 +186,12 @@ def _end(client: "MlflowClient", run_id: str, ending: Ending) -> None:
 
 
 def milliseconds_now() -> int:
+    """Return the current time in milliseconds since 1970."""
     return time.time_ns() // 1_000_000
 
 
 class MetricSender:
-    """Takes metrics in microseconds and sends them every few seconds; belongs to one process."""
+    """Records metrics in microseconds, and sends them every few seconds from a thread; belongs to one process."""
 
     def __init__(
         self,
@@ -218,9 +220,9 @@ class MetricSender:
         atexit.register(self.flush, timeout_seconds=10)
 
     def record(self, metrics: Mapping[str, float | Tensor], step: int) -> None:
-        """Take one value per metric and step: a step at or before the metric's last one is dropped.
+        """Record one value per metric and step; a step at or before the metric's last one is dropped.
 
-        That is what a resumed run does when it repeats the steps since its checkpoint.
+        These come from a resumed run that repeats the steps since its checkpoint.
         """
         now = milliseconds_now()
         ready: dict[str, float] = {}
@@ -240,13 +242,13 @@ class MetricSender:
         """Wait until the journal is sent, and return whether it is.
 
         Args:
-            timeout_seconds: longest wait.
-            keep_trying: go on after an attempt that fails; otherwise the first ends the wait.
-            is_patient: the time that a file takes to be sent does not count.
+            timeout_seconds: maximum wait.
+            keep_trying: retry after a failed attempt; otherwise the first failure ends the wait.
+            is_patient: do not count the time of uploads.
         """
         deadline = time.monotonic() + timeout_seconds
         with self._attempted:
-            last_attempt = self._num_attempts + 1  # one may be under way that does not know the newest line
+            last_attempt = self._num_attempts + 1  # one in progress may lack the newest line
             while not self._is_sent():
                 if is_patient and self._uploads.is_busy and not self._num_failures:
                     deadline = time.monotonic() + timeout_seconds
@@ -259,11 +261,11 @@ class MetricSender:
         return True
 
     def wake(self) -> None:
-        """Send now what came in, and not at the next interval."""
+        """Send new records now, instead of at the next interval."""
         self._wake.set()
 
     def close(self) -> None:
-        """Stop sending. What is not sent stays in the journal."""
+        """Stop sending. Unsent records stay in the journal."""
         self._is_closed = True
         self._wake.set()
         atexit.unregister(self.flush)
@@ -289,7 +291,7 @@ class MetricSender:
                 self._client = self._client or self._open_client()
                 deliver(self._client, self._run_id, self._journal, self._uploads)
                 self._uploads.send_requested(self._client, self._run_id)
-        except Exception as error:  # whatever the store says, training goes on and the journal keeps what it was told
+        except Exception as error:  # whatever the error, training continues and the journal keeps the records
             self._note_failure(error)
         else:
             self._note_success()
@@ -303,7 +305,7 @@ class MetricSender:
         self._num_failures += 1
         if self._num_failures == 1:
             log.warning(
-                "the store of run %s does not answer (%s); what is logged waits in %s and is sent when it does",
+                "the store of run %s does not respond (%s); metrics are kept in %s and sent when it does",
                 self._run_id,
                 first_line(error),
                 self._journal.path,
@@ -311,7 +313,7 @@ class MetricSender:
 
     def _note_success(self) -> None:
         if self._num_failures:
-            log.info("the store of run %s answers again and has all of it", self._run_id)
+            log.info("the store of run %s responds again and is complete", self._run_id)
         self._num_failures = 0
 
     def _read_from_device(self) -> None:
@@ -319,7 +321,7 @@ class MetricSender:
             key, read, step, now = self._on_device[0]
             try:
                 value = read()
-            except RuntimeError as error:  # what brought the device down is raised where it was asked for as well
+            except RuntimeError as error:  # the device's failure is also raised in training
                 log.warning("%s of step %d is lost with its device (%s)", key, step, first_line(error))
             else:
                 self._journal.append_metrics({key: value}, step, now)
@@ -327,7 +329,7 @@ class MetricSender:
 
 
 def _read_later(value: Tensor) -> Callable[[], float]:
-    """Return what reads `value` as it is now, without waiting for the device before that is called."""
+    """Return a function that reads the current `value` from its device, and waits for the device only when called."""
     copy = value.detach().clone()  # queued on the device; the caller may overwrite the original in its next step
     if copy.device.type != "cuda":
         return lambda: float(copy)

@@ -1,4 +1,4 @@
-"""The MLflow store that a run is recorded in: where it is, whether it can be used, and where the files of a run lie."""
+"""The MLflow store of a run: its address, its checks, and the folders of a run's files."""
 
 import fcntl
 import hashlib
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 PROBE_SECONDS = 5
-"""How long a server may take to accept a connection before a run is refused."""
+"""Maximum time for a server to accept a connection before a run is refused."""
 DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
-"""Has MLflow's pages open on runs and metrics; they show traces of language-model calls otherwise."""
+"""Tag that makes MLflow's pages open on runs and metrics instead of traces of language-model calls."""
 
 
 class RunFolders(NamedTuple):
-    """A run's two places: what is shown as its artifacts, and what is its own business beside them."""
+    """The folder of a run's artifacts, and the internal files beside it."""
 
     artifacts: Path
     journal: Path
@@ -41,25 +41,25 @@ class RunFolders(NamedTuple):
 
     @property
     def lock(self) -> Path:
-        """Held by the process that the run belongs to."""
+        """The lock file, held by the owner of the run."""
         return self.journal.with_name("run.lock")
 
     @property
     def uploaded(self) -> Path:
-        """Notes what of `artifacts` the store has."""
+        """The record of uploaded `artifacts`."""
         return self.journal.with_name("uploaded.json")
 
     @property
     def uploading(self) -> Path:
-        """Holds the file that is being uploaded."""
+        """The folder of the file that is being uploaded."""
         return self.journal.with_name("uploading")
 
 
 def run_folders(run_id: str, artifact_uri: str) -> RunFolders:
     """Return the folders of a run whose artifacts MLflow keeps at `artifact_uri`.
 
-    With a local artifact store that is the run's own folder there. With a remote one it is
-    `$XDG_STATE_HOME/lightrail/RUN_ID` (`~/.local/state/...`), from where the artifacts are uploaded.
+    With a local artifact store this is the run's own folder there. With a remote one it is
+    `$XDG_STATE_HOME/lightrail/RUN_ID` (`~/.local/state/...`), from which the artifacts are uploaded.
     """
     local = local_path(artifact_uri)
     if local is not None:
@@ -77,17 +77,18 @@ def local_path(uri: str) -> Path | None:
 
 
 def state_folder() -> Path:
+    """Return the folder for lightrail's state on this machine: `$XDG_STATE_HOME/lightrail` (`~/.local/state/...`)."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(base) / "lightrail"
 
 
 def store_uri(config: TrackingConfig) -> str:
-    """Return the complete address of the store: SQLite files as absolute paths, so that it holds in any folder."""
+    """Return the complete address of the store, SQLite files by absolute paths. Raises: ConfigError for no store."""
     uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     scheme = uri.partition(":")[0] if ":" in uri else ""
     if scheme in ("", "file"):
         raise ConfigError(
-            f"tracking.uri {uri!r} names no MLflow store. For a local file write sqlite:///FILE.db, "
+            f"tracking.uri {uri!r} is not an MLflow store. For a local file write sqlite:///FILE.db, "
             f"for a server its address (http://HOST:PORT)."
         )
     if scheme == "sqlite":
@@ -96,15 +97,15 @@ def store_uri(config: TrackingConfig) -> str:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """Return the file behind a SQLite store, None for every other store."""
+    """Return the file of a SQLite store, None for every other store."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 def open_store(uri: str, *, create: bool) -> "MlflowClient":
-    """Return a client of the store at `uri`, made ready first when `create` is set.
+    """Return a client of the store at `uri`, which is created first with `create`.
 
     Raises:
-        ConfigError: the store cannot be reached or written, or there is none and `create` is not set.
+        ConfigError: the store cannot be reached or written, or does not exist without `create`.
     """
     file = sqlite_file(uri)
     if file is None:
@@ -118,33 +119,32 @@ def open_store(uri: str, *, create: bool) -> "MlflowClient":
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])  # for who imported it before us
+    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])  # if it was imported before
     try:
         with _one_process_at_a_time(uri):
             if file is not None and (not file.exists() or not file.stat().st_size):
                 make_database(file)
             return MlflowClient(uri)
     except (MlflowException, SQLAlchemyError) as error:
-        words = str(error).strip().splitlines()[0]
-        raise ConfigError(f"the MLflow store {without_password(uri)} cannot be opened: {words}") from error
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"the MLflow store {without_password(uri)} cannot be opened: {reason}") from error
 
 
 @contextmanager
 def answering(uri: str) -> Iterator[None]:
-    """Turn what MLflow raises when the store is away, or refuses, into one line."""
+    """Turn the exceptions of an unreachable or refusing store in the block into ConfigError of one line."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
 
     try:
         yield
     except (MlflowException, RequestException) as error:
-        words = (str(error).strip() or type(error).__name__).splitlines()[0]
-        text = f"the MLflow store {uri} does not do what was asked: {words}"
-        raise ConfigError(without_password(text)) from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(without_password(f"the request to the MLflow store {uri} failed: {reason}")) from error
 
 
 def check_folder(folder: Path, setting: str) -> None:
-    """Refuse a folder in which no file can be made."""
+    """Create a folder, and refuse one in which no file can be created. Raises: ConfigError naming the setting."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -165,7 +165,8 @@ def _check_writable(file: Path) -> None:
 
 
 def _check_server(uri: str) -> None:
-    """Find out in seconds what the libraries below would retry for minutes: nobody listens there."""
+    """Refuse a server that accepts no connection within seconds. Raises: ConfigError."""
+    # The libraries below would retry for minutes.
     parts = urllib.parse.urlsplit(uri)
     port = parts.port or DEFAULT_PORTS.get(parts.scheme.partition("+")[0])
     if parts.hostname is None or port is None or _goes_through_a_proxy(parts.scheme, parts.hostname):
@@ -174,7 +175,7 @@ def _check_server(uri: str) -> None:
         socket.create_connection((parts.hostname, port), timeout=PROBE_SECONDS).close()
     except OSError as error:
         raise ConfigError(
-            f"the MLflow store {without_password(uri)} does not answer ({error}). "
+            f"the MLflow store {without_password(uri)} does not respond ({error}). "
             f"Start it, or choose another tracking.uri."
         ) from error
 
@@ -184,11 +185,9 @@ def _goes_through_a_proxy(scheme: str, host: str) -> bool:
 
 
 def calm_mlflow() -> None:
-    """Give MLflow manners before it is imported; what the user set in the environment stays.
-
-    Its defaults report usage over the network, tell of every database migration, print a traceback for each locked
-    database, and hold a call to a dead server for minutes. Retrying is the sender's work (`sender.py`).
-    """
+    """Set MLflow's environment defaults before its import; variables set by the user are kept."""
+    # By default MLflow reports usage over the network, logs every database migration, prints a traceback for each
+    # locked database, and retries calls to a dead server for minutes. Retries are up to the sender (`sender.py`).
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
@@ -200,7 +199,8 @@ def calm_mlflow() -> None:
 
 @contextmanager
 def _one_process_at_a_time(uri: str) -> Iterator[None]:
-    """Two processes that make the same database at once spoil it: MLflow's migrations take no lock."""
+    """Hold a lock of this machine for the store at `uri`."""
+    # MLflow's migrations take no lock: two processes that create the same database at once corrupt it.
     name = hashlib.sha256(uri.encode()).hexdigest()[:16]
     path = Path(tempfile.gettempdir()) / f"lightrail-{os.getuid()}-{name}.lock"
     with path.open("w") as file:
@@ -209,26 +209,25 @@ def _one_process_at_a_time(uri: str) -> Iterator[None]:
 
 
 def make_database(file: Path) -> None:
-    """Make MLflow's tables in a file beside, and give it its name when they are all there.
-
-    MLflow makes some sixty tables one after the other, in seconds, and can never again open a file in which a process
-    that was killed had made only some of them.
-    """
+    """Create MLflow's tables in a temporary file beside `file`, and rename it when it is complete."""
     from mlflow import MlflowClient
 
+    # MLflow creates some sixty tables one by one, in seconds, and can never again open a file with only some of them,
+    # as a killed process leaves it.
+
     unfinished = file.with_name(file.name + UNFINISHED)
-    for left in file.parent.glob(f"{unfinished.name}*"):  # of a process that was killed here
+    for left in file.parent.glob(f"{unfinished.name}*"):  # by a killed process
         left.unlink()
     store = tracking_store(MlflowClient(f"sqlite:///{unfinished}"))
-    store.engine.dispose()  # closes the file, whose name is about to change
+    store.engine.dispose()  # closes the file before it is renamed
     put_in_place(unfinished, file)
 
 
 def experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
-    """Return the id of the experiment `name`, made when missing.
+    """Return the id of the experiment `name`, created when missing.
 
     Raises:
-        ConfigError: it was deleted, or files cannot be written where it keeps them.
+        ConfigError: it was deleted, or its artifact folder cannot be written.
     """
     found = client.get_experiment_by_name(name) or _create(client, uri, name)
     if found.lifecycle_stage != "active":
@@ -254,12 +253,12 @@ def _create(client: "MlflowClient", uri: str, name: str) -> "Experiment":
         client.create_experiment(name, artifact_location=location, tags=MODEL_TRAINING)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
-            raise ConfigError(f"tracking.experiment {name!r} cannot be made: {error.message}") from error
+            raise ConfigError(f"tracking.experiment {name!r} cannot be created: {error.message}") from error
     return client.get_experiment_by_name(name)
 
 
 def _artifact_location(uri: str, name: str) -> str | None:
-    """Return the folder beside a SQLite file; MLflow would take the working folder. A server knows its own."""
+    """Return the artifact folder beside a SQLite file, instead of MLflow's working folder; None for a server."""
     file = sqlite_file(uri)
     if file is None:
         return None

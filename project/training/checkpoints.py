@@ -1,6 +1,4 @@
-"""Checkpoints: written whole or not at all, the best and the last kept, each with its configuration and its run; and
-random numbers that need no state of their own in them.
-"""
+"""Checkpoints, written whole or not at all, with configuration and run; and seeding that needs no stored state."""
 
 import random
 import signal
@@ -30,14 +28,13 @@ BEST, LAST = "best.ckpt", "last.ckpt"
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps the newest state as `last.ckpt`, and stops training there when a signal asks for it.
+    """Keeps the newest state as `last.ckpt`, and stops training after writing it when a signal was received.
 
-    A state is written only where going on from it skips nothing and repeats nothing: after an optimizer step; where a
-    validation is due, after that; and at the end of an epoch after all that other callbacks do there. All processes
-    write and stop at the same step.
+    A state is written only where resuming skips and repeats nothing: after an optimizer step; where a validation is
+    due, after it; and at the end of an epoch after all other callbacks. All processes write and stop at the same step.
 
     Args:
-        config: how often a state is written besides after each validation.
+        config: how often a state is written, in addition to after each validation.
     """
 
     def __init__(self, config: CheckpointConfig) -> None:
@@ -54,14 +51,14 @@ class LastCheckpoint(Checkpoint):
         self._step, self._saved_at = trainer.global_step, time.monotonic()
         self._is_due, self._stop_number = False, 0
         if self._is_stopped_early:
-            trainer.should_stop = True  # an early stop was decided before the checkpoint, and Lightning forgets it
+            trainer.should_stop = True  # an early stop decided before the checkpoint, which Lightning does not restore
         self.stop.listen()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step == self._step:
-            return  # gradients of this step are still being added up, and checkpoints do not hold them
+            return  # gradients are still being accumulated, and checkpoints do not contain them
         self._step = trainer.global_step
         self._agree(trainer)
         if not (is_epoch_over(trainer) or is_validation_due(trainer)):
@@ -69,13 +66,13 @@ class LastCheckpoint(Checkpoint):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._agree(trainer)  # once more: it may have taken long
+            self._agree(trainer)  # again: the validation may have taken long
             self._is_due = True
             is_between_steps = not is_accumulating(trainer)
             self._save_if(trainer, is_between_steps and not is_epoch_over(trainer))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # After max_steps Lightning ends the epoch in the middle: its state is written already, as one in the middle.
+        # After max_steps Lightning ends the epoch in the middle: its state is already written, as a mid-epoch one.
         self._is_between_epochs = is_epoch_over(trainer)
         self._save_if(trainer, self._is_due and self._is_between_epochs)
         self._is_between_epochs = False
@@ -99,7 +96,7 @@ class LastCheckpoint(Checkpoint):
         self._is_stopped_early = checkpoint.get("is_stopped_early", False)
 
     def _agree(self, trainer: pl.Trainer) -> None:
-        """Decide whether to write and to stop, on all processes alike; time is that of the first."""
+        """Decide whether to write and to stop, for all processes together, by the clock of the first."""
         seconds = time.monotonic() - self._saved_at if trainer.is_global_zero else 0.0
         flags = [self.stop.number, int(seconds >= 60 * self.config.every_minutes)]
         if trainer.world_size > 1:
@@ -122,10 +119,8 @@ class LastCheckpoint(Checkpoint):
 
 
 def _before_the_next_epoch(state: dict[str, Any]) -> dict[str, Any]:
-    """Restate the progress of the loops at an epoch's end as that of the next one's start.
-
-    With `max_steps` Lightning would count the epoch once more when it goes on from its end, and skip the next.
-    """
+    """Convert the progress of the loops at the end of an epoch to that at the start of the next one."""
+    # With `max_steps` Lightning, resumed at the end of an epoch, would count it twice and skip the next one.
     progress = state["epoch_progress"]
     for counts in progress.values():
         counts["completed"] = counts["processed"]
@@ -141,23 +136,23 @@ def _with_current_zero(progress: Any) -> Any:
 
 def _leave(trainer: pl.Trainer, number: int) -> None:
     if not trainer.is_global_zero:
-        raise SystemExit(0)  # any other status would have Lightning kill the first process, which has the end to write
+        raise SystemExit(0)  # on another status Lightning kills the first process, which still writes the run's end
     if number == signal.SIGUSR1:
         queue_again()
     raise exception_for(number)
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
-    """Writes under a temporary name, syncs and renames: a kill or a full disk leaves the file before intact.
+    """Writes checkpoints under a temporary name, syncs and renames: a kill or a full disk leaves the old file intact.
 
     Args:
-        configuration: stored in each checkpoint, so that the file alone can be tested and predicted with.
+        configuration: stored in each checkpoint, so that test and predict need only the file.
     """
 
     def __init__(self, configuration: dict[str, Any]) -> None:
         self.configuration = configuration
         self.run: dict[str, str] = {}
-        """`id` and `folder` of the run that writes; empty before it is started."""
+        """`id` and `folder` of the run; empty before its start."""
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
@@ -167,10 +162,8 @@ class DurableCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: _PATH, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint; what its callbacks keep in the folder of its run is looked for in the folder of this one.
-
-        ModelCheckpoint forgets its best score when its folder has moved, and would keep the next one, however bad.
-        """
+        """Read a checkpoint, with the paths in its callbacks' states moved to the folder of this run."""
+        # ModelCheckpoint resets its best score when its folder has changed, and would keep the next one, however bad.
         checkpoint: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only)
         before, now = checkpoint.get("run", {}).get("folder", ""), self.run.get("folder", "")
         if before and now and before != now and "callbacks" in checkpoint:
@@ -181,10 +174,10 @@ class DurableCheckpointIO(TorchCheckpointIO):
 def checkpoint_callbacks(
     model: pl.LightningModule, given: list[Callback], config: CheckpointConfig
 ) -> list[Checkpoint]:
-    """Make the callbacks that keep `best.ckpt`, by the task's own metric, and `last.ckpt`.
+    """Build the callbacks that keep `best.ckpt`, by the task's own metric, and `last.ckpt`.
 
     Args:
-        given: callbacks of the configuration. A ModelCheckpoint with a `monitor` among them decides what is best.
+        given: callbacks of the configuration. A ModelCheckpoint with a `monitor` among them replaces `best.ckpt`.
     """
     if best_checkpoint(given) or not isinstance(model, TaskModule):
         return [LastCheckpoint(config)]
@@ -193,7 +186,7 @@ def checkpoint_callbacks(
         monitor=model.monitor,
         mode=model.monitor_mode,
         save_top_k=1,
-        # Averaged weights are what was validated, and only whole checkpoints hold them.
+        # Averaged weights are the validated ones, and only full checkpoints contain them.
         save_weights_only=not any(isinstance(callback, WeightAveraging) for callback in given),
         save_on_train_epoch_end=False,
         enable_version_counter=False,
@@ -202,7 +195,7 @@ def checkpoint_callbacks(
 
 
 def best_checkpoint(callbacks: list[Callback]) -> ModelCheckpoint | None:
-    """The callback that keeps the best checkpoint: the first one with a metric to go by."""
+    """Return the callback that keeps the best checkpoint: the first ModelCheckpoint with a `monitor`."""
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor:
             return callback
@@ -212,11 +205,11 @@ def best_checkpoint(callbacks: list[Callback]) -> ModelCheckpoint | None:
 def place_checkpoints(
     trainer: pl.Trainer, folder: Path, run_id: str = "", upload_soon: Callable[[str], None] | None = None
 ) -> None:
-    """Have every callback without a folder of its own write to `folder`, and every checkpoint name its run.
+    """Have checkpoint callbacks without their own folder write to `folder`, and every checkpoint name its run.
 
     Args:
-        upload_soon: called after each `last.ckpt` with the name of each new file in `folder`, that one last: whatever
-            is lost on the way, no best checkpoint is older than what `last.ckpt` says of it.
+        upload_soon: called after each `last.ckpt` with the name of each new file in `folder`, `last.ckpt` last: even
+            if uploads are lost, no stored best checkpoint is older than the state of `last.ckpt`.
     """
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
@@ -230,7 +223,7 @@ def place_checkpoints(
 
 
 def store_buffers(model: TaskModule, path: Path) -> None:
-    """Put the buffers of the model into a checkpoint that holds the same weights; the file is whole at every moment."""
+    """Replace the buffers in a checkpoint by those of the model, which has the same weights, in one atomic write."""
     checkpoint, state = read_checkpoint(path), model.state_dict()
     checkpoint["state_dict"] |= {name: state[name].cpu() for name, _ in model.named_buffers() if name in state}
     _write_whole(checkpoint, path)
@@ -243,7 +236,7 @@ def _write_whole(checkpoint: dict[str, Any], target: Path) -> None:
 
 
 class _NewFiles:
-    """Names the checkpoints that were written since the last call."""
+    """Reports the checkpoints written since the last call, `last.ckpt` last."""
 
     def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
         self.folder, self.report = folder, report
@@ -267,10 +260,10 @@ def _moved(value: Any, before: str, now: str) -> Any:
 
 
 class StepSeeds(Callback):
-    """Seeds every generator before each training batch, from the run's seed, the batch's number and the process.
+    """Seeds all generators before each training batch, from the run's seed, the batch number and the process rank.
 
-    Dropout at step 1,000 is then the same whether or not the run was interrupted at 999, and whatever validation or a
-    callback drew in between: there is no random state that a checkpoint could fail to restore.
+    Dropout at step 1,000 is then the same whether or not the run was interrupted at 999, whatever a validation or a
+    callback has drawn in between: there is no random state that a checkpoint could fail to restore.
     """
 
     def __init__(self, seed: int) -> None:
@@ -284,8 +277,8 @@ class StepSeeds(Callback):
 
 
 def seed_all(entropy: list[int]) -> None:
-    """Seed Python, NumPy and PyTorch on all devices from a few whole numbers."""
+    """Seed Python, NumPy and PyTorch on all devices from a list of integers."""
     first, second, third = np.random.SeedSequence(entropy).generate_state(3).tolist()
     random.seed(first)
-    np.random.seed(second)  # libraries draw from it
+    np.random.seed(second)  # libraries use the global generator
     torch.manual_seed(third)

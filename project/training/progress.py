@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, a line now and then elsewhere."""
+"""Progress display of training: a bar on a terminal, a log line every 15 seconds elsewhere."""
 
 import logging
 import sys
@@ -27,10 +27,10 @@ SECONDS_BETWEEN_LOSSES = 1.0
 
 
 class TrainingProgress(ProgressBar):
-    """Shows step, loss and remaining time, and the metrics of each evaluation.
+    """Shows step, loss and remaining time, and the metrics of each validation.
 
-    A batch costs two attributes and a clock; the loss is read from the device once a second at most, and a thread of
-    rich's draws the bar.
+    A batch costs two attribute reads and a clock; the loss is read from the device once a second at most, and rich
+    draws the bar in its own thread.
     """
 
     def __init__(self) -> None:
@@ -43,10 +43,11 @@ class TrainingProgress(ProgressBar):
         self._first_step = 0
 
     def disable(self) -> None:
-        """Called by Lightning on every process but the first."""
+        """Turn the display off; Lightning calls it on every process but the first."""
         self.is_enabled = False
 
     def enable(self) -> None:
+        """Turn the display on."""
         self.is_enabled = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -105,7 +106,7 @@ class TrainingProgress(ProgressBar):
         return None if steps == float("inf") else int(steps)
 
     def _left(self, now: float) -> str:
-        """Time to go at the pace so far."""
+        """Format the remaining time at the pace so far, in seconds."""
         done, total = self.trainer.global_step - self._first_step, self._num_steps()
         if not done or total is None:
             return f"{now - self._started:.0f} s so far"

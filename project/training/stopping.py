@@ -1,6 +1,4 @@
-"""Stopping where nothing is lost: what a signal asks of training, what is raised when it can be done, and how the
-processes of a group part.
-"""
+"""Stopping without loss: signals noted during training, raised after a checkpoint, and left process groups."""
 
 import atexit
 import logging
@@ -21,41 +19,41 @@ from lightrail.project.tracking.run import Terminated
 log = logging.getLogger(__name__)
 
 STOPPING = (
-    "\nlightrail: {}: stopping after this step, and the validation that is due, with a checkpoint. "
-    "Once more to stop at once, without one.\n"
+    "\nlightrail: {}: stopping after this step, and a validation if one is due, with a checkpoint. "
+    "Send it again to stop immediately, without one.\n"
 )
 SECONDS_OF_ONE_SIGNAL = 1.0
-"""Supervisors deliver one request twice (to the process and to its group); later than this it is a second request."""
+"""Supervisors deliver a request twice (to the process and its group); a signal after this time is a second request."""
 
 
 class StopRequest:
-    """Between `listen` and `ignore`, notes the first SIGINT or SIGTERM, and raises at once on the second.
+    """Notes the first SIGINT or SIGTERM between `listen` and `ignore`, and raises on the second.
 
-    Under SLURM the warning signal SIGUSR1 (`sbatch --signal=USR1@90`) is noted as well: the job is queued again.
+    Under SLURM the warning signal SIGUSR1 (`sbatch --signal=USR1@90`) is noted as well: the job is requeued.
     """
 
     def __init__(self) -> None:
         self.number = 0
-        """The signal that was received, 0 for none."""
+        """Number of the received signal, 0 for none."""
         self._since = 0.0
         self._process = 0
         self._previous: dict[int, Any] = {}
 
     def listen(self) -> None:
-        """Take over the signals of this process; only the main thread can."""
+        """Install the signal handlers; does nothing outside of the main thread."""
         self.number, self._process = 0, os.getpid()
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._note) for number in _listened()}
 
     def ignore(self) -> None:
-        """Give the signals back to who had them."""
+        """Restore the previous signal handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            return  # a worker of a loader that was forked this moment: its batches are needed for the step
+            return  # a data loader's worker forked at this moment: its batches are needed for the step
         if not self.number:
             self.number, self._since = number, time.monotonic()
             if is_process_zero():
@@ -69,22 +67,22 @@ class StopRequest:
 
 
 def exception_for(number: int) -> BaseException:
-    """Return what a process raises that `number` tells to stop."""
+    """Return the exception to raise for signal `number`: KeyboardInterrupt for SIGINT, else Terminated."""
     return KeyboardInterrupt() if number == signal.SIGINT else Terminated()
 
 
 def queue_again() -> None:
-    """Ask SLURM to start this job once more when it has ended."""
+    """Have SLURM requeue this job."""
     job = slurm_job()
     done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
     if done.returncode:
         log.warning("scontrol requeue %s failed: %s", job, done.stderr.strip())
     else:
-        log.info("SLURM job %s is queued again and goes on with this run", job)
+        log.info("SLURM job %s is requeued and will resume this run", job)
 
 
 def slurm_job() -> str:
-    """Return the id of the SLURM job that this process belongs to, as scontrol takes it; "" outside of one."""
+    """Return the id of this process's SLURM job in scontrol's form; "" outside of a job."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID", "")
 
@@ -95,12 +93,9 @@ def _listened() -> list[int]:
 
 @cache
 def leave_at_exit() -> None:
-    """Have this process leave its group, if it is in one by then, before the interpreter is taken down.
-
-    Gloo's threads free tensors a moment after each operation. One that does so while the interpreter ends aborts the
-    process (pytorch/pytorch#179291), and Lightning's launcher then kills the first process, which has the end of the
-    run to write.
-    """
+    """Have this process leave its process group, if it is in one, before the interpreter shuts down."""
+    # Gloo's threads free tensors shortly after each operation. One that does so during shutdown aborts the process
+    # (pytorch/pytorch#179291), and Lightning's launcher then kills the first process, which still writes the run's end.
     atexit.register(_leave)
 
 

@@ -1,4 +1,4 @@
-"""How fast a run trains, and what it takes of the machine."""
+"""Throughput of training, and its use of processor, memory and GPUs."""
 
 import logging
 import threading
@@ -22,7 +22,7 @@ INTERVAL_SECONDS = 10.0
 
 
 class Throughput(Callback):
-    """Logs examples and tokens a second over all processes, padding and the time of validation left out."""
+    """Logs examples and tokens per second over all processes, without padding and without validation time."""
 
     def __init__(self) -> None:
         self._num_examples = self._num_tokens = 0
@@ -73,8 +73,8 @@ class Throughput(Callback):
 class SystemMetrics(Callback):
     """Logs the use of processor, memory and the trainer's own GPUs while a tracked run trains or tests.
 
-    A thread of process zero measures, so that no step waits. The step is the number of whole seconds since the run
-    began, the time between an interruption and the resume included.
+    A thread of process zero measures, so that no step waits. The metrics' step is the number of whole seconds since the
+    start of the run, the time between an interruption and the resume included.
     """
 
     def __init__(self) -> None:
@@ -101,12 +101,12 @@ class SystemMetrics(Callback):
 
 
 def cuda_devices(trainer: pl.Trainer) -> list[int]:
-    """Return the numbers of the GPUs that the trainer uses on this machine, as this process counts them."""
+    """Return the indices of the trainer's GPUs on this machine, as seen by this process."""
     return list(trainer.device_ids) if trainer.strategy.root_device.type == "cuda" else []
 
 
 class ProcessUse:
-    """Measures this process and all that it started."""
+    """Measures this process and its descendants."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -115,9 +115,9 @@ class ProcessUse:
         self.measure()
 
     def measure(self) -> dict[str, float]:
-        """Return processor time since the last call, in percent of one core, and the memory that is in use now.
+        """Return processor use since the last call, in percent of one core, and the current memory use in megabytes.
 
-        Memory that processes share counts in each of them.
+        Memory shared by processes counts in each of them.
         """
         seconds, memory, now = {}, 0, time.monotonic()
         for process in (self._process, *self._process.children(recursive=True)):
@@ -135,7 +135,7 @@ class ProcessUse:
 
 
 def measure_gpu(device: int) -> dict[str, float]:
-    """Return memory in use, by all processes, and the share of time in which kernels ran; the unknown is left out.
+    """Return a GPU's memory use of all processes, in megabytes, and its utilization in percent, as far as known.
 
     Utilization, and the memory of a GPU that only another process uses, need nvidia-ml-py.
     """
@@ -151,14 +151,14 @@ def measure_gpu(device: int) -> dict[str, float]:
 
 def _memory_of_own(device: int) -> int:
     if not torch.cuda.memory_reserved(device):
-        raise RuntimeError("asking would start CUDA there, which takes half a gigabyte")
+        raise RuntimeError("a query would start CUDA on this GPU, which takes half a gigabyte")
     free, total = torch.cuda.mem_get_info(device)
     return total - free
 
 
 def _first_known(*ways: Callable[[], int]) -> int | None:
     for way in ways:
-        with suppress(Exception):  # each driver, card and partition of one refuses in words and classes of its own
+        with suppress(Exception):  # drivers, cards and MIG partitions raise different exceptions
             return way()
     return None
 
@@ -173,7 +173,7 @@ class _Sampling:
         threading.Thread(target=self._run, name="system metrics", daemon=True).start()
 
     def stop(self) -> None:
-        """Log nothing from now on. Waits for no measurement."""
+        """Log nothing from now on, without waiting for a measurement."""
         with self._logging:
             self._stopped.set()
 

@@ -47,7 +47,7 @@ def test_the_best_weights_are_kept_with_their_temperature(store: str, command: l
     assert best["run"]["id"] == run.run_id
 
 
-def test_the_test_and_later_commands_answer_with_calibrated_probabilities(
+def test_the_test_and_later_commands_predict_calibrated_probabilities(
     tmp_path: Path, store: str, command: list[str]
 ) -> None:
     run = RecordedRun(store, lightrail("fit", *command).run_id)
@@ -83,7 +83,7 @@ def test_two_processes_calibrate_as_one_does(tmp_path: Path, store: str, command
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 @pytest.mark.parametrize("is_written", [False, True])
-def test_a_run_that_ends_while_it_is_calibrated_goes_on_to_the_same_end(
+def test_a_run_that_ends_while_it_is_calibrated_is_resumed_to_the_same_end(
     store: str, command: list[str], monkeypatch: pytest.MonkeyPatch, is_written: bool
 ) -> None:
     whole = RecordedRun(store, lightrail("fit", *command).run_id)

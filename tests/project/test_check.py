@@ -45,7 +45,7 @@ def test_good_data_is_described_and_nothing_is_warned_of(tmp_path: Path) -> None
     assert "nothing to warn of" in shown
 
 
-def test_the_run_is_rehearsed_on_its_largest_batch(tmp_path: Path) -> None:
+def test_the_dry_run_has_the_largest_batch(tmp_path: Path) -> None:
     train = [*examples("film", number=199), ("good" * 10, "+")]
     shown = check(tmp_path, path=train, validation_path=examples("play"), test_path=examples("book"))
     assert "M parameters, 32-true" in shown
@@ -76,7 +76,7 @@ def test_imbalance_and_rare_labels_are_warned_of(tmp_path: Path) -> None:
     assert "The largest label has 25 times the rows of the smallest" in flat(shown)
 
 
-def test_what_is_cut_off_is_told(tmp_path: Path) -> None:
+def test_truncation_is_reported(tmp_path: Path) -> None:
     shown = check(
         tmp_path,
         "--data.max_length=6",

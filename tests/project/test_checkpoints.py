@@ -154,7 +154,7 @@ def test_the_best_and_the_last_checkpoint_are_kept(tmp_path: Path, qualities: tu
     assert kept.best_model_score == 1.0
 
 
-def test_the_last_checkpoint_can_be_gone_on_from_and_the_best_can_be_loaded(tmp_path: Path) -> None:
+def test_the_last_checkpoint_can_be_resumed_from_and_the_best_can_be_loaded(tmp_path: Path) -> None:
     fit_script(tmp_path, 1.0, -1.0)
     assert {"optimizer_states", "lr_schedulers", "loops"} <= stored(tmp_path / "last.ckpt").keys()
     assert "optimizer_states" not in stored(tmp_path / "best.ckpt")

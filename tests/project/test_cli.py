@@ -90,7 +90,7 @@ def test_a_command_gets_its_arguments_and_gives_the_status(command: SimpleNamesp
         (KeyboardInterrupt(), 130, "", "lightrail: interrupted\n"),
     ],
 )
-def test_the_status_tells_how_a_command_ended(
+def test_the_status_shows_how_a_command_ended(
     command: SimpleNamespace,
     capsys: pytest.CaptureFixture[str],
     raised: BaseException,

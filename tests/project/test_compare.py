@@ -122,7 +122,7 @@ def test_trained_runs_are_compared_by_what_they_logged(fitted_classifier: Fitted
     assert found["num_examples"] == 11
 
 
-def test_runs_are_named_by_id_beginning_or_name(made_up: MadeUp) -> None:
+def test_runs_are_named_by_id_prefix_or_name(made_up: MadeUp) -> None:
     one, other = made_up.run("one", predictions(GOOD)), made_up.run("o'ther", predictions(BAD))
     for named in ((one, other), (one[:8], other[:8]), ("one", "o'ther")):
         found = made_up.compared(*named)
@@ -140,7 +140,7 @@ def test_a_name_of_several_runs_is_refused_with_their_ids(made_up: MadeUp) -> No
     assert all(run_id in message for run_id in ids)
 
 
-def test_a_group_stands_for_its_finished_runs(made_up: MadeUp) -> None:
+def test_a_group_represents_its_finished_runs(made_up: MadeUp) -> None:
     group = made_up.run("group", None, kind="seeds", digest="")
     runs = [made_up.run("group", predictions(own), parent=group) for own in (GOOD, GOOD[::-1], "+" * 20)]
     killed = made_up.run("group", predictions(BAD), parent=group, status="KILLED")
@@ -152,7 +152,7 @@ def test_a_group_stands_for_its_finished_runs(made_up: MadeUp) -> None:
     assert entry["metrics"]["accuracy"]["value"] == pytest.approx((0.95 + 0.95 + 1) / 3)
     assert entry["metrics"]["accuracy"]["deviation"] == pytest.approx(math.sqrt(1 / 3) / 20)
     assert any(f"left out, as they are not finished: {killed[:8]} (KILLED)" in note for note in found["notes"])
-    assert any("single: one run says nothing of the spread between seeds" in note for note in found["notes"])
+    assert any("single: a single run has no spread between seeds" in note for note in found["notes"])
     assert {difference["test"] for difference in found["differences"]} == {"Student"}
 
 
@@ -160,7 +160,7 @@ def test_a_group_without_a_finished_run_is_refused(made_up: MadeUp) -> None:
     group = made_up.run("group", None, kind="seeds", digest="")
     made_up.run("group", predictions(BAD), parent=group, status="FAILED")
     message = made_up.refusal(made_up.run("one", predictions(GOOD)), group)
-    assert f"none is finished. Go on with it: lightrail resume {group}" in message
+    assert f"none is finished. Resume it: lightrail resume {group}" in message
 
 
 def test_a_run_and_the_group_it_belongs_to_are_not_compared(made_up: MadeUp) -> None:
@@ -175,7 +175,7 @@ def test_fewer_than_two_different_runs_are_refused(made_up: MadeUp) -> None:
     assert f"run {one} (one) is named twice" in made_up.refusal(one, "one")
 
 
-def test_an_unknown_run_is_answered_with_the_nearest(made_up: MadeUp) -> None:
+def test_an_unknown_run_gets_the_nearest_suggested(made_up: MadeUp) -> None:
     one = made_up.run("one", predictions(GOOD))
     wrong = ("0" if one[0] != "0" else "1") + one[1:]
     assert f"Did you mean: {one}" in made_up.refusal(one, wrong)
@@ -221,7 +221,7 @@ def test_only_metrics_that_all_runs_share_are_compared(made_up: MadeUp) -> None:
     other = made_up.run("other", predictions(BAD), scores={**f1, "f1": MacroF1(labels=("+", "-", "0"))})
     found = made_up.compared(one, other)
     assert list(found["entries"][0]["metrics"]) == ["accuracy", "loss"]
-    assert found["notes"] == ["f1 is left out: the runs count it differently."]
+    assert found["notes"] == ["f1 is left out: the runs compute it differently."]
     strange = made_up.run("strange", predictions(BAD), scores={"other": ShareEqual()})
     assert "share no metric: accuracy, loss" in made_up.refusal(made_up.run("x", predictions(GOOD)), strange)
 

@@ -126,7 +126,7 @@ def test_texts_with_the_most_different_bits_are_shown() -> None:
     assert '"target": null' in as_json(comparison)
 
 
-def test_texts_with_the_highest_loss_are_stored_where_there_are_no_answers(tmp_path: Path) -> None:
+def test_texts_with_the_highest_loss_are_stored_where_there_are_no_predictions(tmp_path: Path) -> None:
     table = table_of([("likely", 1.0, 7), ("unlikely", 50.0, 9), ("middling", 9.0, 9)])
     write_predictions(table, tmp_path, SCORES, "loss")
     lines = (tmp_path / "samples" / "highest_losses.csv").read_text(encoding="utf-8").splitlines()

@@ -101,7 +101,7 @@ def test_text_of_a_user_breaks_no_table_and_is_no_markup(comparison: Comparison)
     assert "\\[b\\](c)" in text
 
 
-def test_examples_differ_most_in_loss_first_and_tell_text_target_and_answers(comparison: Comparison) -> None:
+def test_examples_differ_most_in_loss_first_and_show_text_target_and_predictions(comparison: Comparison) -> None:
     rows = rows_of(as_markdown(comparison), "Examples")
     assert [row[0] for row in rows] == [str(number) for number in (10, 9, 8, 7, 6, 5, 4, 3, 11)]
     assert rows[0][1].startswith("text 10")
@@ -141,7 +141,7 @@ def test_the_link_names_runs_and_experiments(comparison: Comparison) -> None:
     assert "lightrail ui" not in as_markdown(served)
 
 
-def test_a_group_is_one_entry_whose_answer_is_that_of_most_runs() -> None:
+def test_a_group_is_one_entry_with_the_prediction_of_most_runs() -> None:
     group = entry("a", "group", GOOD, GOOD, GOOD[:5] + "-" + GOOD[6:])
     found = compare([group, entry("b", "single", BAD)], SQLITE)
     estimate = found.measured.estimates["accuracy"][0]
@@ -153,12 +153,12 @@ def test_a_group_is_one_entry_whose_answer_is_that_of_most_runs() -> None:
     text = as_markdown(found)
     assert "group (3 seeds)" in text
     assert f"{32 / 36:.4f} ± {math.sqrt(1 / 3) / 12:.4f}" in text
-    assert "single: one run says nothing of the spread between seeds" in text
+    assert "single: a single run has no spread between seeds" in text
     assert "Student's t" in text
     assert "McNemar" not in text
 
 
-def test_runs_of_one_name_are_told_apart_by_their_ids() -> None:
+def test_runs_of_one_name_are_distinguished_by_their_ids() -> None:
     text = as_markdown(compare([entry("a", "same", GOOD), entry("b", "same", BAD)], SQLITE))
     assert text.startswith("# same (aaaaaaaa) / same (bbbbbbbb)")
 
@@ -193,7 +193,7 @@ def test_html_needs_nothing_else_and_runs_nothing(comparison: Comparison) -> Non
     assert EVIL in " ".join(found.text.split())
 
 
-def test_html_says_what_markdown_says(comparison: Comparison) -> None:
+def test_html_has_the_content_of_markdown(comparison: Comparison) -> None:
     text = Tags(as_html(comparison)).text
     for own in comparison.measured.differences:
         assert number(own.value, is_signed=True) in text
@@ -216,7 +216,7 @@ def test_the_figure_is_drawn_for_light_and_for_dark(comparison: Comparison, tmp_
     assert corners[1] < 0.15
 
 
-def test_wrong_characters_are_marked_and_right_answers_are_not() -> None:
+def test_wrong_characters_are_marked_and_right_predictions_are_not() -> None:
     first, other = entry("a", "one", GOOD), entry("b", "other", BAD)
     for own, answer in ((first, "我们都是学生"), (other, "我门都是雪生")):
         table = own.runs[0].table
@@ -242,7 +242,7 @@ def test_json_holds_every_number_in_full(comparison: Comparison) -> None:
     assert found["examples"][0]["id"] == 10
 
 
-def test_what_is_undefined_is_said_to_be_and_is_null_in_json() -> None:
+def test_undefined_values_are_named_and_are_null_in_json() -> None:
     spoiled = Entry("b" * 32, "other", "7", {}, [scored_run("b", BAD, [math.nan] * 12)], is_group=False)
     found = compare([entry("a", "one", GOOD), spoiled], SQLITE)
     rows = rows_of(as_markdown(found), "Differences")
@@ -268,12 +268,12 @@ def test_a_metric_that_is_no_sum_is_shown_without_interval_and_test() -> None:
     assert found.main_metric == "accuracy", "one that is tested comes first"
     assert [row[0] for row in rows_of(text, "Differences")] == ["accuracy"]
     assert [row[3] for row in rows_of(text, "Values")] == ["1.0000", "1.0000"]
-    assert "- auroc: shown without interval and test" in text
+    assert "- auroc: no interval and no test" in text
     assert json.loads(as_json(found))["entries"][0]["metrics"]["auroc"]["low"] is None
     assert "auroc" in Tags(as_html(found)).text
 
 
 def test_a_comparison_by_such_a_metric_alone_is_refused() -> None:
     entries = [with_ranking(entry("a", "one", GOOD)), with_ranking(entry("b", "other", BAD))]
-    with pytest.raises(ConfigError, match="--metric auroc: no test is made of that"):
+    with pytest.raises(ConfigError, match="--metric auroc: cannot be tested for significance"):
         compare(entries, SQLITE, ["test/auroc"])

@@ -77,7 +77,7 @@ def test_randomization_agrees_with_scipy() -> None:
     assert only_difference([[one], [other]], LOSS).p == pytest.approx(theirs.pvalue, abs=0.02)
 
 
-def test_equal_answers_are_never_told_apart() -> None:
+def test_equal_predictions_are_never_different() -> None:
     same = answers(40, seed=1)
     for scores in (RATE, ZERO, LOSS):
         found = only_difference([[same], [same]], scores)

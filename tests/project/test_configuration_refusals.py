@@ -92,7 +92,7 @@ def test_a_value_of_the_wrong_type_is_refused_in_plain_words(name: str, value: s
         ("trainer.default_root_dir", "Choose the store in the section `tracking`"),
     ],
 )
-def test_a_setting_that_someone_else_owns_says_who(name: str, owner: str) -> None:
+def test_a_setting_with_another_owner_names_it(name: str, owner: str) -> None:
     message = refusal(*CHOSEN, f"--{name}", "[a]")
     assert "cannot be set: " in message
     assert owner in message
@@ -136,7 +136,7 @@ def test_an_unknown_class_is_named_with_the_nearest(name: str, value: str, messa
         ("trainer: {}\ntrainer: {}", ":2: trainer is given twice, first in line 1."),
         ("- 1", ": expected settings as `name: value`, found a list."),
         ("model: !!python/name:os.system", ":1: not valid YAML: could not determine a constructor"),
-        ("a: &a\n  b: *a", ": an anchor in this YAML holds itself."),
+        ("a: &a\n  b: *a", ": an anchor in this YAML contains itself."),
     ],
 )
 def test_a_fault_in_a_file_is_named_with_its_line(text: str, message: str, tmp_path: Path) -> None:
@@ -148,7 +148,8 @@ def test_a_fault_in_a_file_is_named_with_its_line(text: str, message: str, tmp_p
 def test_a_file_that_names_itself_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "0.yaml"
     file.write_text("class_path: NamedConfig\ninit_args: {name: x, inner: 0.yaml}")
-    assert refusal(*CHOSEN, "--model.network", str(file)) == f"{file} is opened again and again: does it name itself?"
+    found = refusal(*CHOSEN, "--model.network", str(file))
+    assert found == f"{file} is opened more than 100 times. Does it include itself?"
 
 
 def test_a_setting_of_the_command_line_is_not_blamed_on_a_file(tmp_path: Path) -> None:
@@ -160,8 +161,7 @@ def test_a_setting_of_the_command_line_is_not_blamed_on_a_file(tmp_path: Path) -
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\x00")
-    assert refusal("--config", str(binary)).endswith("binary.yaml is not a configuration: it holds something that is "
-                                                     "not text in UTF-8.")  # fmt: skip
+    assert refusal("--config", str(binary)).endswith("binary.yaml is not a configuration: it is not UTF-8 text.")
     assert "--config none.yaml: no such file" in refusal("--config", "none.yaml")
     assert refusal("--config", "text_clasification").endswith("Did you mean text_classification?")
 

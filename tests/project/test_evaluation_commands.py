@@ -160,7 +160,7 @@ def texts(tmp_path: Path) -> Path:
     return file
 
 
-def test_texts_without_labels_are_answered_in_their_order(fitted_classifier: Fitted, texts: Path) -> None:
+def test_texts_without_labels_are_predicted_in_their_order(fitted_classifier: Fitted, texts: Path) -> None:
     num_runs = len(runs_in(fitted_classifier.store))
     answers = rows(lightrail("predict", *named(fitted_classifier), f"--data.path={texts}", "--data.batch.size=2"))
     assert [answer["text"] for answer in answers] == NEW_TEXTS
@@ -172,7 +172,7 @@ def test_texts_without_labels_are_answered_in_their_order(fitted_classifier: Fit
     assert len(runs_in(fitted_classifier.store)) == num_runs
 
 
-def test_the_texts_of_the_test_get_the_answers_they_got_there(fitted_classifier: Fitted, texts: Path) -> None:
+def test_the_texts_of_the_test_get_the_same_predictions(fitted_classifier: Fitted, texts: Path) -> None:
     texts.write_text("".join(f"{text}\n" for text in TEXTS["test"]))
     answers = rows(lightrail("predict", *named(fitted_classifier), f"--data.path={texts}"))
     tested = fitted_classifier.predictions.to_pylist()
@@ -181,7 +181,7 @@ def test_the_texts_of_the_test_get_the_answers_they_got_there(fitted_classifier:
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
-def test_answers_can_go_to_a_file(fitted_classifier: Fitted, texts: Path, tmp_path: Path, ending: str) -> None:
+def test_predictions_can_go_to_a_file(fitted_classifier: Fitted, texts: Path, tmp_path: Path, ending: str) -> None:
     output = tmp_path / f"answers.{ending}"
     arguments = [*named(fitted_classifier), f"--data.path={texts}"]
     shown = rows(lightrail("predict", *arguments))
@@ -208,7 +208,7 @@ def test_typed_syllables_become_characters(fitted_pinyin: Fitted, tmp_path: Path
     assert answers[0].keys() == {"id", "line", "pinyin", "prediction", "score"}
 
 
-def test_the_syllables_of_the_test_get_the_answers_they_got_there(fitted_pinyin: Fitted) -> None:
+def test_the_syllables_of_the_test_get_the_same_predictions(fitted_pinyin: Fitted) -> None:
     file = fitted_pinyin.folder / "test.tsv"
     answers = rows(lightrail("predict", *named(fitted_pinyin), f"--data.path={file}"))
     tested = fitted_pinyin.predictions.to_pylist()

@@ -89,7 +89,7 @@ def train_on(num_processes: int, arguments: list[str], folder: Path, resume_from
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 2), (2, 1), (1, 2), (3, 2)])
-def test_another_number_of_processes_goes_on_with_the_same_batches_to_the_same_weights(
+def test_another_number_of_processes_resumes_with_the_same_batches_to_the_same_weights(
     tmp_path: Path, before: int, after: int
 ) -> None:
     still = ["--model.optim.optimizer=sgd", "--model.optim.schedule=constant", "--model.optim.warmup_fraction=0"]

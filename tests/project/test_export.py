@@ -124,11 +124,11 @@ def test_generate_writes_the_same_from_the_folder(tmp_path: Path, export_format:
     assert len(written[0].out) > 100
 
 
-def test_a_run_is_exported_by_the_beginning_of_its_id(fitted_classifier: Fitted, tmp_path: Path) -> None:
+def test_a_run_is_exported_by_a_prefix_of_its_id(fitted_classifier: Fitted, tmp_path: Path) -> None:
     named = [fitted_classifier.run_id[:12], f"--tracking.uri={fitted_classifier.store}"]
     outcome = lightrail("export", *named, f"--output={tmp_path}/new/out")
     assert outcome.status == 0, outcome.err
-    assert outcome.out == f"exported {named[0]} to {tmp_path}/new/out; README.md there says how to load it\n"
+    assert outcome.out == f"exported {named[0]} to {tmp_path}/new/out; README.md there shows how to load it\n"
     read = load_exported(tmp_path / "new" / "out")
     assert not read.training
     best = fitted_classifier.weights("best")
@@ -141,7 +141,7 @@ def test_a_run_is_exported_by_the_beginning_of_its_id(fitted_classifier: Fitted,
         assert told in card
 
 
-def test_the_card_tells_the_name_of_private_files_alone(tmp_path: Path) -> None:
+def test_the_card_has_only_the_name_of_private_files(tmp_path: Path) -> None:
     model = stored(tmp_path)
     arguments = model.checkpoint["configuration"]["data"]["init_args"]
     arguments["path"] = str(tmp_path / "secret" / "letters.txt")
@@ -156,7 +156,7 @@ def test_what_transformers_does_not_know_is_refused(fitted_classifier: Fitted, t
     store = f"--tracking.uri={fitted_classifier.store}"
     outcome = lightrail("export", fitted_classifier.run_id, "--format=hf", f"--output={tmp_path}/out", store)
     assert (outcome.status, outcome.out) == (2, "")
-    assert "no model like TextClassifier" in outcome.err
+    assert "no model for TextClassifier" in outcome.err
     assert "Use --format safetensors." in outcome.err
     assert list(tmp_path.iterdir()) == []
 
@@ -168,8 +168,8 @@ def test_a_folder_with_files_is_left_alone(tmp_path: Path) -> None:
     (target / "mine.txt").write_text("mine")
     store = f"--tracking.uri=sqlite:///{tmp_path}/none.db"
     for options, message in (
-        ([f"--output={target}"], "holds files. Name a new folder, or add --overwrite."),
-        ([f"--output={target}", "--overwrite"], "lightrail did not write it, and --overwrite will not remove it"),
+        ([f"--output={target}"], "is not empty. Name a new folder, or add --overwrite."),
+        ([f"--output={target}", "--overwrite"], "lightrail did not write it, and --overwrite does not remove it"),
         ([f"--output={path}"], "best.ckpt is a file. Name a folder."),
         ([], "--output is required"),
         ([f"--output={target}", "--format=onnx"], "argument --format: invalid choice: 'onnx'"),
@@ -185,7 +185,7 @@ def test_an_earlier_export_is_replaced_when_asked(tmp_path: Path) -> None:
     model = stored(tmp_path)
     export(model, tmp_path / "out", "safetensors")
     (tmp_path / "out" / "older.txt").touch()
-    with pytest.raises(ConfigError, match="holds files"):
+    with pytest.raises(ConfigError, match="is not empty"):
         export(model, tmp_path / "out", "safetensors")
     export(model, tmp_path / "out", "hf", overwrite=True)
     assert (tmp_path / "out" / "config.json").is_file()
@@ -230,7 +230,7 @@ def test_what_cannot_be_put_in_place_leaves_the_earlier_export(tmp_path: Path, m
 def test_another_tokenizer_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = load_language_tokenizer("bytes")._of_transformers()
     monkeypatch.setattr("lightrail.datamodules.tokens.numbering.LanguageTokenizer._of_transformers", lambda _: other)
-    with pytest.raises(ConfigError, match=r"the tokenizer that transformers reads cuts .* Nothing was written"):
+    with pytest.raises(ConfigError, match=r"the tokenizer that transformers reads splits .* Nothing was written"):
         export(stored(tmp_path), tmp_path / "out", "hf")
     assert not (tmp_path / "out").exists()
 
@@ -253,7 +253,7 @@ def test_other_logits_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return model
 
     monkeypatch.setattr(TransformerDecoder, "to_transformers", wrong)
-    with pytest.raises(ConfigError, match=r"gives other logits \(they differ by up to .* Nothing was written"):
+    with pytest.raises(ConfigError, match=r"has other logits \(they differ by up to .* Nothing was written"):
         export(stored(tmp_path), tmp_path / "out", "hf")
     assert not (tmp_path / "out").exists()
 

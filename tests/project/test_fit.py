@@ -33,7 +33,7 @@ def fitted(request: pytest.FixtureRequest) -> Fitted:
     return run
 
 
-def test_the_run_is_finished_and_the_last_line_tells_its_test_metrics(fitted: Fitted) -> None:
+def test_the_run_is_finished_and_the_last_line_shows_its_test_metrics(fitted: Fitted) -> None:
     assert fitted.outcome.status == 0
     assert fitted.status == "FINISHED"
     number = r"-?\d+\.\d{4}"
@@ -196,7 +196,7 @@ def test_the_worst_mistakes_are_wrong_and_the_worst_first(fitted: Fitted) -> Non
     assert [row["id"] for row in mistakes] == [row["id"] for row in wrong]
 
 
-def test_the_last_checkpoint_is_a_file_of_its_own_that_can_be_gone_on_from(fitted: Fitted) -> None:
+def test_the_last_checkpoint_is_a_file_of_its_own_that_can_be_resumed_from(fitted: Fitted) -> None:
     last = fitted.directory / "checkpoints" / "last.ckpt"
     assert not last.is_symlink()
     assert fitted.checkpoint("last")["global_step"] == 4

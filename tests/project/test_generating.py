@@ -38,7 +38,7 @@ def test_bytes_that_never_become_a_character_are_shown_at_the_end() -> None:
 
 @settings(deadline=None)
 @given(ids=st.lists(st.integers(0, 255) | st.sampled_from([0xE8, 0x8A, 0xB1]), max_size=30))
-def test_any_bytes_are_shown_as_they_are_spelled_together(ids: list[int]) -> None:
+def test_any_bytes_are_shown_as_they_are_decoded_together(ids: list[int]) -> None:
     assert "".join(parts(BYTES, ids)) == BYTES.decode(ids)
 
 
@@ -67,7 +67,7 @@ def piece_tokenizer() -> LanguageTokenizer:
     return LanguageTokenizer.from_facts({**facts, "chat_template": None, "special_tokens": special})
 
 
-def test_a_space_before_a_word_is_kept_where_the_text_goes_on() -> None:
+def test_a_space_before_a_word_is_kept_within_the_text() -> None:
     tokenizer = piece_tokenizer()
     assert parts(tokenizer, [2, 3, 4]) == ["Once", " upon", "s", ""]
     growing = GrowingText(tokenizer, [0, 2])
@@ -94,11 +94,11 @@ def test_bytes_among_word_pieces_wait_for_the_others() -> None:
         ([], "a\nb ab abc\n\nd a"),
     ],
 )
-def test_a_stop_string_ends_the_text_however_tokens_cut_it(size: int, stops: list[str], expected: str) -> None:
+def test_a_stop_string_ends_the_text_however_tokens_split_it(size: int, stops: list[str], expected: str) -> None:
     text = "a\nb ab abc\n\nd a"
     growing = GrowingText(load_language_tokenizer("characters", [text]), [], stops)
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
-    growing._spell = lambda *, is_last: "" if is_last else next(queue)  # type: ignore[method-assign]
+    growing._decode = lambda *, is_last: "" if is_last else next(queue)  # type: ignore[method-assign]
     queue = iter(pieces)
     assert "".join([*(growing.add(0) for _ in pieces), growing.end()]) == expected
     assert growing.has_ended
@@ -146,5 +146,5 @@ def test_a_checkpoint_writes_what_the_model_does(tmp_path: Path) -> None:
 
 
 def test_a_task_that_writes_no_text_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"best\.ckpt is a Signs, which writes no text\. Its answers: lightrail pred"):
+    with pytest.raises(ConfigError, match=r"best\.ckpt is a Signs, which writes no text\. Predictions: lightrail pred"):
         text_model(Signs(), "best.ckpt")

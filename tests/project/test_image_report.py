@@ -61,7 +61,7 @@ def answers(predictions: list[str]) -> pa.Table:
     return pa.table({**columns, "prediction": predictions, "score": [0.5, 0.75, 0.9, 0.6]})
 
 
-def test_the_worst_mistakes_come_first_with_their_picture(tmp_path: Path, sheet: Sheet) -> None:
+def test_the_worst_mistakes_come_first_with_their_image(tmp_path: Path, sheet: Sheet) -> None:
     data = prepared(tmp_path)
     file = draw_worst(data, answers(["1", "0", "0", "0"]), tmp_path)
     assert file.stat().st_size > 1000

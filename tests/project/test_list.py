@@ -53,17 +53,17 @@ EMBEDDED: dict[str, EmbeddedSet] = {
     return tmp_path
 
 
-def test_experiments_are_told_by_their_first_comment(root: Path) -> None:
+def test_experiments_are_listed_by_their_first_comment(root: Path) -> None:
     assert catalogue.experiments(root) == [Entry("bare", ""), Entry("small", "A small one.")]
 
 
-def test_tasks_networks_and_data_are_told_by_their_docstring(root: Path) -> None:
+def test_tasks_networks_and_data_are_listed_by_their_docstring(root: Path) -> None:
     assert catalogue.tasks(root) == [Entry("Aligner", ""), Entry("Tagger", "Tags words.")]
     assert catalogue.networks(root) == [Entry("DeepConfig", "Deep."), Entry("WideConfig", "Wide.")]
     assert catalogue.data_modules(root) == [Entry("Lines", "A line each.")]
 
 
-def test_embedded_sets_are_told_by_their_description(root: Path) -> None:
+def test_embedded_sets_are_listed_by_their_description(root: Path) -> None:
     described = [Entry("news", "News"), Entry("poems", "Poems."), Entry("plain", "Just a text."), Entry("none", "")]
     assert catalogue.embedded_sets(root) == described
 
@@ -92,7 +92,7 @@ def test_what_ships_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "none" not in shown.split()
 
 
-def test_everything_listed_says_what_it_is() -> None:
+def test_everything_listed_has_a_summary() -> None:
     finders = (catalogue.experiments, catalogue.tasks, catalogue.networks, catalogue.data_modules)
     for find in (*finders, catalogue.embedded_sets):
         entries = find()
@@ -115,7 +115,7 @@ def test_the_last_runs_are_listed_and_one_whose_process_is_gone_is_closed(store:
     with finished.status():
         finished.logger.log_metrics({"test/f1": 0.25}, step=0)
     head, *rows = lightrail("list", "runs", f"--tracking.uri={store}").out.splitlines()
-    assert head.split() == ["run", "status", "began", "what", "name", "result"]
+    assert head.split() == ["run", "status", "started", "type", "name", "result"]
     shown = {tuple(row.split()[1:2] + row.split()[4:]) for row in rows}
     assert shown == {("FAILED", "fit", "gone"), ("FINISHED", "Tagger", "done", "f1=0.2500")}
     assert finished.run_id in {row.split()[0] for row in rows}

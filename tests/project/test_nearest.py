@@ -21,7 +21,7 @@ def test_the_nearest_come_first_and_case_does_not_count() -> None:
         ("zzz", [], ""),
     ],
 )
-def test_few_names_are_all_told_when_none_is_near(name: str, names: list[str], expected: str) -> None:
+def test_few_names_are_all_listed_when_none_is_near(name: str, names: list[str], expected: str) -> None:
     assert did_you_mean(name, names, prefix="a.") == expected
 
 

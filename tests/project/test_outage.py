@@ -83,7 +83,7 @@ def until_it_is_missed(caplog: pytest.LogCaptureFixture) -> Callable[[], None]:
 
     def wait() -> None:
         deadline = time.monotonic() + SECONDS_TO_HANG
-        while "does not answer" not in caplog.text:
+        while "does not respond" not in caplog.text:
             assert time.monotonic() < deadline, "nothing was sent meanwhile"
             time.sleep(0.05)
 
@@ -118,7 +118,7 @@ def check_whole(uri: str, run_id: str) -> None:
     assert files >= {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "predictions/test.parquet"}
 
 
-def test_training_goes_on_while_the_server_hangs_dies_and_comes_back(
+def test_training_continues_while_the_server_hangs_dies_and_comes_back(
     tmp_path: Path,
     shared_server: MlflowServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -155,7 +155,7 @@ def test_a_server_that_stays_away_gets_everything_later_and_once(
     )
     check_whole(shared_server.uri, done.run_id)
     again = lightrail(*sync)
-    assert (again.status, again.out) == (0, f"nothing waits for {shared_server.uri}\n")
+    assert (again.status, again.out) == (0, f"nothing is pending for {shared_server.uri}\n")
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def postgres() -> Iterator[Postgres]:
         yield running
 
 
-def test_training_goes_on_while_the_database_behind_the_server_is_away(
+def test_training_continues_while_the_database_behind_the_server_is_away(
     tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = MlflowServer(postgres.uri, tmp_path / "artifacts")
@@ -179,7 +179,7 @@ def test_training_goes_on_while_the_database_behind_the_server_is_away(
         server.kill()
 
 
-def test_a_run_goes_on_on_another_machine(
+def test_a_run_is_resumed_on_another_machine(
     tmp_path: Path, shared_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = fit(tmp_path, shared_server.uri, {}, monkeypatch)

@@ -82,7 +82,7 @@ def test_each_label_has_its_probability(fitted_classifier: Fitted, tmp_path: Pat
 
 
 @pytest.mark.parametrize("arguments", [["--data.path=-"], ["--data.path", "-"]])
-def test_standard_input_is_answered_as_a_file_is(
+def test_standard_input_is_predicted_as_a_file_is(
     fitted_classifier: Fitted, tmp_path: Path, standard_input: io.BytesIO, arguments: list[str]
 ) -> None:
     text = "a good film\r\nso dull\nfine"
@@ -108,7 +108,9 @@ def test_nothing_on_standard_input_is_refused(
     assert (closed.status, "standard input is closed" in closed.err) == (2, True)
 
 
-def test_records_on_standard_input_are_read_as_said(fitted_classifier: Fitted, standard_input: io.BytesIO) -> None:
+def test_records_on_standard_input_are_read_as_configured(
+    fitted_classifier: Fitted, standard_input: io.BytesIO
+) -> None:
     type_in(standard_input, '{"text": "so dull", "key": 7}\n\n{"text": "fine"}\n')
     format_of_it = ["--data.path=-", "--data.reading.file_format=jsonl"]
     answers = rows(lightrail("predict", *named(fitted_classifier), *format_of_it))
@@ -143,7 +145,7 @@ def oddly_read(ground: Path) -> Fitted:
         ("big5.txt", "好 看\n不 行\n", ["--data.reading.encoding=big5"]),
     ],
 )
-def test_new_files_are_read_as_their_names_say_however_the_runs_were(
+def test_new_files_are_read_by_their_names_however_the_runs_were(
     oddly_read: Fitted, tmp_path: Path, name: str, content: str, more: list[str]
 ) -> None:
     encoded = content.encode("big5" if name.startswith("big5") else "utf-8")
@@ -161,13 +163,13 @@ def test_the_runs_own_files_are_read_as_the_run_read_them(oddly_read: Fitted) ->
     assert [answer["text"] for answer in answers] == [row.partition("|")[0] for row in ODD_ROWS]
 
 
-def test_a_parquet_file_is_answered(fitted_classifier: Fitted, tmp_path: Path) -> None:
+def test_a_parquet_file_is_predicted(fitted_classifier: Fitted, tmp_path: Path) -> None:
     pa.parquet.write_table(pa.table({"text": ["so dull", "fine"], "key": [7, 9]}), tmp_path / "new.parquet")
     answers = rows(lightrail("predict", *named(fitted_classifier), f"--data.path={tmp_path}/new.parquet"))
     assert [(answer["line"], answer["text"]) for answer in answers] == [(1, "so dull"), (2, "fine")]
 
 
-def test_an_answer_names_the_line_where_its_text_begins(fitted_classifier: Fitted, tmp_path: Path) -> None:
+def test_a_prediction_names_the_line_where_its_text_begins(fitted_classifier: Fitted, tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text('text\n"so\n\ndull"\n\nfine\n"  "\nday\n')
     arguments = [f"--data.path={tmp_path}/new.csv", "--data.reading.empty=skip"]
     answers = rows(lightrail("predict", *named(fitted_classifier), *arguments))
@@ -178,13 +180,13 @@ def test_an_answer_names_the_line_where_its_text_begins(fitted_classifier: Fitte
     ]
 
 
-def test_half_a_surrogate_pair_is_answered(fitted_classifier: Fitted, tmp_path: Path) -> None:
+def test_half_a_surrogate_pair_is_predicted(fitted_classifier: Fitted, tmp_path: Path) -> None:
     (tmp_path / "new.jsonl").write_text('{"text": "good \\ud83d film"}\n')
     (answer,) = rows(lightrail("predict", *named(fitted_classifier), f"--data.path={tmp_path}/new.jsonl"))
     assert answer["text"] == "good \ufffd film"
 
 
-def test_callbacks_that_print_do_not_print_between_the_answers(fitted_classifier: Fitted, tmp_path: Path) -> None:
+def test_callbacks_that_print_do_not_print_between_the_predictions(fitted_classifier: Fitted, tmp_path: Path) -> None:
     (tmp_path / "new.txt").write_text("so dull\n")
     bar = ["--trainer.enable_progress_bar=true", "--trainer.callbacks=TQDMProgressBar"]
     outcome = lightrail("predict", *named(fitted_classifier), f"--data.path={tmp_path}/new.txt", *bar)
@@ -249,7 +251,7 @@ def fail(*_: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_a_link_goes_on_leading_to_the_answers(tmp_path: Path) -> None:
+def test_a_link_still_leads_to_the_predictions(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "answers.jsonl").symlink_to(tmp_path / "folder" / "real.jsonl")
     write_answers(table(), tmp_path / "answers.jsonl")
@@ -307,7 +309,7 @@ def test_entities_stand_where_their_offsets_say(
     assert answers[0].keys() == {"id", "line", "text", "prediction", "score", "entities"}
 
 
-def test_tagged_tokens_are_answered_as_the_text_they_make(tagger: Fitted, tmp_path: Path) -> None:
+def test_tagged_tokens_are_predicted_as_the_text_they_make(tagger: Fitted, tmp_path: Path) -> None:
     (tmp_path / "new.conll").write_text("anna B-PER\nin O\nparis B-LOC\n\n\nacme B-ORG\n")
     (tmp_path / "new.txt").write_text("anna in paris\nacme\n")
     from_tokens, from_text = (
@@ -344,7 +346,7 @@ def test_a_text_may_be_given_several_labels(ground: Path) -> None:
         assert set(answer["prediction"].split("|")) <= {"+", "-", "day", ""}
 
 
-def test_pictures_are_answered(ground: Path) -> None:
+def test_images_are_predicted(ground: Path) -> None:
     folder = ground / "pictures"
     folder.mkdir()
     run = fit(folder, *write_pictures(folder), "--model.encoder=MlpConfig")
@@ -353,7 +355,7 @@ def test_pictures_are_answered(ground: Path) -> None:
     assert [answer["image"] for answer in answers] == [f"test-images-idx3-ubyte:{number}" for number in range(1, 12)]
 
 
-def test_a_run_answers_without_the_vectors_that_it_began_with(ground: Path) -> None:
+def test_a_run_predicts_without_the_vectors_that_it_started_with(ground: Path) -> None:
     folder = ground / "vectors"
     folder.mkdir()
     settings = write_texts(folder)
@@ -368,7 +370,7 @@ def test_a_run_answers_without_the_vectors_that_it_began_with(ground: Path) -> N
 
 
 @pytest.mark.parametrize("command", ["cat", "head -n 1"])
-def test_a_pipe_gets_answers_and_nothing_else(fitted_classifier: Fitted, tmp_path: Path, command: str) -> None:
+def test_a_pipe_gets_predictions_and_nothing_else(fitted_classifier: Fitted, tmp_path: Path, command: str) -> None:
     num_texts = 5000  # more than a pipe holds
     text = "".join(f"好 film {number}\n" for number in range(num_texts))
     arguments = [*named(fitted_classifier), "--data.path=-", "--data.batch.size=1000"]
@@ -386,6 +388,6 @@ def test_a_pipe_gets_answers_and_nothing_else(fitted_classifier: Fitted, tmp_pat
     assert piped.returncode == 0, errors
     answers = [json.loads(line) for line in piped.stdout.decode("utf-8").splitlines()]
     assert [answer["text"] for answer in answers] == text.splitlines()[: 1 if "head" in command else num_texts]
-    assert f"answered {num_texts} in" in errors
+    assert f"predicted {num_texts} in" in errors
     assert "Traceback" not in errors
     assert "Exception" not in errors

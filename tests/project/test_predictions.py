@@ -113,7 +113,7 @@ def rows(number: int) -> pa.Table:
     return pa.table({"id": range(number), "target": names, "prediction": predictions, "loss": losses})
 
 
-def test_the_worst_mistakes_come_first_and_right_answers_not_at_all() -> None:
+def test_the_worst_mistakes_come_first_and_right_predictions_not_at_all() -> None:
     assert worst_mistakes(rows(8))["id"].to_pylist() == [7, 5, 4, 2, 1]
     assert worst_mistakes(rows(1)).num_rows == 0
     many = worst_mistakes(rows(400))

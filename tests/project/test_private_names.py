@@ -60,7 +60,7 @@ class Derived(Base):
         super().__init__(**more)
 
 
-def test_arguments_behind_others_are_found_with_what_is_said_of_them() -> None:
+def test_arguments_behind_others_are_found_with_their_descriptions() -> None:
     found = {item.name: item for item in private_names.signature_parameters(Derived)}
     assert found.keys() == {"depth", "width"}
     assert (found["width"].annotation, found["width"].default, found["width"].doc) == (int, 3, "of all.")
@@ -86,7 +86,7 @@ def test_a_trial_of_another_process_is_ended_once() -> None:
         private_names.end_trial(study, study.trials[0], TrialState.COMPLETE)
 
 
-def test_how_a_network_computes_attention_is_told() -> None:
+def test_the_attention_of_a_network_is_known() -> None:
     sizes = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 9}
     kinds = {"sdpa": BertConfig(**sizes), "eager": BertConfig(**sizes, attn_implementation="eager")}
     for kind, config in kinds.items():
@@ -94,7 +94,7 @@ def test_how_a_network_computes_attention_is_told() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what PyTorch itself does when it compiles
-def test_networks_are_told_apart() -> None:
+def test_networks_are_distinguished() -> None:
     network = nn.Linear(2, 2)
     assert not private_names.is_compiled(network)
     network.compile()

@@ -70,7 +70,7 @@ def test_two_processes_make_one_run_with_the_numbers_of_one_process(
     assert {file.name for file in (run.directory / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "run.json"}
 
 
-def test_two_processes_are_stopped_at_one_step_and_go_on_as_two_and_as_one(
+def test_two_processes_are_stopped_at_one_step_and_resume_as_two_and_as_one(
     tmp_path: Path, store: str, command: list[str]
 ) -> None:
     slow = [ALLOW, "--trainer.callbacks=Slow", "--trainer.callbacks.seconds=0.15", "--trainer.max_steps=60"]

@@ -74,7 +74,7 @@ def test_the_loss_is_read_no_more_often_than_shown(
     assert len(reads) == 1  # of six steps in sixty seconds
 
 
-def test_a_run_without_an_end_says_how_long_it_has_taken(
+def test_a_run_without_an_end_shows_how_long_it_has_taken(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Stop(Callback):
@@ -100,7 +100,7 @@ def test_metrics_of_an_evaluation_are_shown(monkeypatch: pytest.MonkeyPatch, cap
     assert all("val/loss " in line for line in shown)
 
 
-def test_other_processes_say_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_processes_show_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     progress = plain()
     progress.disable()
     assert lines(monkeypatch, caplog, progress, limit_val_batches=1.0) == []

@@ -155,7 +155,7 @@ def test_the_new_run_is_recorded_where_the_old_one_was_found(
     assert (len(runs_in(made.run.store)), len(runs_in(moved))) == (before, before + 1)
 
 
-def test_with_other_data_it_goes_on_when_told_and_says_that_the_result_is_another(made: Made) -> None:
+def test_with_other_data_it_continues_on_request_and_reports_a_different_result(made: Made) -> None:
     with other(made.data, "fine film", "dull film"):
         outcome = made.reproduce("--if_different=continue")
     assert outcome.status == 1
@@ -262,7 +262,7 @@ def test_other_hardware_is_a_difference_and_the_threads_of_then_can_be_had(
 def test_a_run_that_does_not_tell_its_code_is_not_taken_for_the_same(made: Made) -> None:
     with without(made.run.directory / "environment" / "code.json"):
         outcome = made.refused()
-    assert "the run does not tell what its code was" in outcome.out
+    assert "the run has no record of its code" in outcome.out
 
 
 def test_a_module_that_is_not_allowed_is_refused_after_what_differs(made: Made) -> None:
@@ -273,7 +273,7 @@ def test_a_module_that_is_not_allowed_is_refused_after_what_differs(made: Made) 
     assert "--allow_modules MODULE" in outcome.err
 
 
-def test_what_differs_is_told_also_when_it_cannot_even_be_built(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_differences_are_reported_also_when_it_cannot_be_built(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise TypeError("as asked")
 
@@ -286,7 +286,7 @@ def test_what_differs_is_told_also_when_it_cannot_even_be_built(made: Made, monk
 def test_without_the_files_of_the_run_there_is_nothing_to_compare_with(made: Made) -> None:
     with without(made.run.directory / "predictions" / "test.parquet"):
         outcome = made.refused()
-    assert "has no predictions/test.parquet any more" in outcome.err
+    assert "its file predictions/test.parquet is missing" in outcome.err
 
 
 def test_a_run_that_is_not_known_is_refused_with_the_nearest(made: Made) -> None:
@@ -300,7 +300,7 @@ def test_a_run_that_is_not_known_is_refused_with_the_nearest(made: Made) -> None
     ("arguments", "message"),
     [([], "which run?"), (["--check_only"], "which run?"), (["abcd", "--if_different=maybe"], "refuse, continue")],
 )
-def test_arguments_that_say_nothing_are_refused(arguments: list[str], message: str) -> None:
+def test_meaningless_arguments_are_refused(arguments: list[str], message: str) -> None:
     outcome = lightrail("reproduce", *arguments)
     assert outcome.status == 2
     assert message in outcome.err
@@ -321,7 +321,7 @@ def test_runs_that_are_no_finished_training_are_refused_with_what_to_do(store: s
     expected = {
         failed: f"Finish it with `lightrail resume {failed}`",
         parent: f"holds one run for each seed. Choose one of them: {child} (seed 7).",
-        start(store, lightrail__kind="test"): "of the kind 'test'",
+        start(store, lightrail__kind="test"): "has the tag lightrail.kind 'test'",
         start(store): "was not made by lightrail",
     }
     for run_id, message in expected.items():

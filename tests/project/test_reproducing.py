@@ -61,7 +61,7 @@ def test_predictions_are_compared_row_by_row_and_column_by_column() -> None:
     assert compare_predictions(own, own.drop_columns(["prediction"])).num_different == 2
 
 
-def test_the_verdict_says_what_differs() -> None:
+def test_the_verdict_names_the_differences() -> None:
     same, loss = MetricPair("val/loss", CURVE, CURVE), MetricPair("train/loss", CURVE, CURVE[:1])
     tested = MetricPair("test/loss", [(0, 0.1)], [(0, 0.100000001)])
     assert in_few_words(Outcome([same], SAME)) == "equal"
@@ -136,7 +136,7 @@ def test_hardware_counts_as_far_as_both_tell_it() -> None:
     assert hardware_changes(one, same) == []
     assert hardware_changes(one, two) == ["visible GPUs: 1 -> 2"]
     assert hardware_changes(now, one) == ["visible GPUs: all -> 1"]
-    assert hardware_changes({}, now) == ["the run does not tell what it ran on"]
+    assert hardware_changes({}, now) == ["the run has no record of its hardware"]
 
 
 def test_an_older_checkout_is_called_by_the_name_it_had(tmp_path: Path) -> None:

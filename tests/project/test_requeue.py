@@ -27,7 +27,7 @@ def again(arguments: list[str], monkeypatch: pytest.MonkeyPatch, *more: str) -> 
     return lightrail("fit", *arguments, *more)
 
 
-def test_the_job_goes_on_with_its_run(
+def test_the_job_resumes_its_run(
     arguments: list[str], store: str, monkeypatch: pytest.MonkeyPatch, fitted_classifier: Fitted
 ) -> None:
     assert main(["fit", *arguments]) == 130
@@ -40,7 +40,7 @@ def test_the_job_goes_on_with_its_run(
     assert run.histories() == fitted_classifier.histories()
 
 
-def test_what_the_job_has_finished_is_told_again_and_not_trained_again(
+def test_what_the_job_has_finished_is_shown_and_not_trained_again(
     arguments: list[str], store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "marker").touch()
@@ -50,7 +50,7 @@ def test_what_the_job_has_finished_is_told_again_and_not_trained_again(
     assert again(arguments, monkeypatch, "--seed_everything=1").run_id != first.run_id, "another configuration is new"
 
 
-def test_a_run_that_was_killed_while_it_began_is_begun_anew(
+def test_a_run_that_was_killed_during_its_start_is_restarted(
     arguments: list[str], store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["fit", *arguments]) == 130
@@ -61,7 +61,7 @@ def test_a_run_that_was_killed_while_it_began_is_begun_anew(
     assert outcome.run_id != half.run_id
 
 
-def test_another_job_begins_a_run_of_its_own(arguments: list[str], store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_job_starts_its_own_run(arguments: list[str], store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["fit", *arguments]) == 130
     monkeypatch.setenv("SLURM_JOB_ID", "418")
     again(arguments, monkeypatch)
@@ -74,7 +74,7 @@ def test_a_first_start_looks_for_nothing(arguments: list[str], store: str) -> No
     assert len(runs_in(store)) == 2
 
 
-def test_the_warning_signal_leaves_a_run_that_goes_on(
+def test_the_warning_signal_leaves_a_run_that_is_resumed(
     arguments: list[str], store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fitted_classifier: Fitted
 ) -> None:
     (tmp_path / "marker").touch()

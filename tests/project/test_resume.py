@@ -1,4 +1,4 @@
-"""`lightrail resume`: the run that was interrupted, to the same end, and what cannot go on is refused untouched."""
+"""`lightrail resume`: an interrupted run ends like an uninterrupted one; a refused resume leaves it unchanged."""
 
 import errno
 import json
@@ -62,14 +62,12 @@ def test_learning_curves_of_a_resumed_run_are_of_the_whole_run(
     interrupted: RecordedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: dict[str, list[tuple[int, float]]] = {}
-    monkeypatch.setattr(
-        "lightrail.project.figures.run_figures.learning_curves", lambda series, *_: drawn.update(series)
-    )
+    monkeypatch.setattr("lightrail.project.figures.run_figures.learning_curves", lambda own, *_: drawn.update(own))
     resume(interrupted)
     assert [step for step, _ in drawn["train/loss"]] == [1, 2, 3, 4]
 
 
-def test_a_run_that_ended_before_its_first_checkpoint_begins_again(
+def test_a_run_that_ended_before_its_first_checkpoint_restarts(
     arguments: list[str], store: str, fitted_classifier: Fitted
 ) -> None:
     assert main(["fit", *arguments, "--trainer.callbacks.step=1", "--tracking.checkpoint.every_minutes=60"]) == 130
@@ -127,7 +125,7 @@ LR = "--model.optim.lr=0.5"
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("--seed_everything=1", r"seed_everything was 0 and is 1: a run that goes on cannot change it"),
+        ("--seed_everything=1", r"seed_everything was 0 and is 1: a resumed run cannot change it"),
         ("--model.optim.optimizer=sgd", r"optim.optimizer was adamw and is sgd"),
         ("--model.encoder.width=32", r"its weights do not fit this model, in which model.encoder differs"),
         ("--data.batch.size=2", r"cannot go on in the middle of an epoch: num_batches was 2 and is 4"),
@@ -149,7 +147,7 @@ def test_other_data_is_refused(interrupted: RecordedRun, tmp_path: Path, fitted_
     (tmp_path / "train.jsonl").write_text(text.replace("so good it is", "so good is it"))
     outcome = resume(interrupted, f"--data.path={tmp_path}/train.jsonl")
     assert outcome.status == 2
-    assert "the train split is not what it was" in outcome.err
+    assert "the train split has changed since run" in outcome.err
     (tmp_path / "moved.jsonl").write_text(text)
     assert resume(interrupted, f"--data.path={tmp_path}/moved.jsonl").status == 0, "the same content elsewhere is fine"
 
@@ -161,11 +159,11 @@ def test_a_finished_run_is_refused(interrupted: RecordedRun) -> None:
     assert f"run {interrupted.run_id} is finished" in outcome.err
 
 
-def test_a_run_that_was_killed_while_it_began_is_to_be_started_anew(interrupted: RecordedRun) -> None:
+def test_a_run_that_was_killed_during_its_start_needs_a_new_run(interrupted: RecordedRun) -> None:
     (interrupted.directory / "config.yaml").unlink()
     outcome = resume(interrupted)
     assert outcome.status == 2
-    assert "has no config.yaml: it was ended while it began" in outcome.err
+    assert "has no config.yaml: it ended during its start" in outcome.err
 
 
 def test_a_tested_run_cannot_change_any_more(interrupted: RecordedRun) -> None:
@@ -173,7 +171,7 @@ def test_a_tested_run_cannot_change_any_more(interrupted: RecordedRun) -> None:
     interrupted.client.set_terminated(interrupted.run_id, "FAILED")  # as if killed between its test and its end
     outcome = resume(interrupted, "--trainer.max_steps=8")
     assert outcome.status == 2
-    assert "has been tested already: trainer.max_steps cannot change" in outcome.err
+    assert "has already been tested: trainer.max_steps can no longer change" in outcome.err
     assert resume(interrupted).status == 0
     assert [step for step, _ in interrupted.history("test/loss")] == [0]
 

@@ -151,7 +151,7 @@ def test_the_text_is_written_by_the_weights_that_are_validated(tmp_path: Path) -
     assert done.text.endswith(f"=====\n{shown(texts)}")
 
 
-def test_two_validations_of_one_step_are_told_once(tmp_path: Path) -> None:
+def test_two_validations_of_one_step_are_shown_once(tmp_path: Path) -> None:
     done = Fit(tmp_path, sampled_text(model(), SAMPLES), steps=2, accumulate_grad_batches=3, val_check_interval=1)
     assert len(done.uploads) > len(done.headings)
     steps = [int(heading.split()[2].rstrip(",")) for heading in done.headings]

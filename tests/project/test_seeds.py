@@ -21,7 +21,7 @@ def children(store: str, parent: str) -> list[RecordedRun]:
 
 
 @pytest.mark.pictures
-def test_the_parent_tells_mean_and_deviation_of_its_runs(
+def test_the_parent_has_mean_and_deviation_of_its_runs(
     arguments: list[str], store: str, fitted_classifier: Fitted
 ) -> None:
     outcome = lightrail("fit", *arguments, "--seeds=3")
@@ -41,7 +41,7 @@ def test_the_parent_tells_mean_and_deviation_of_its_runs(
     assert (parent.directory / "figures" / "seeds.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_interrupted_group_goes_on_where_it_was(arguments: list[str], store: str, tmp_path: Path) -> None:
+def test_an_interrupted_group_is_resumed(arguments: list[str], store: str, tmp_path: Path) -> None:
     whole = lightrail("fit", *arguments, "--seeds=3", "--tracking.experiment=whole")
     marker = tmp_path / "markers"
     marker.mkdir()
@@ -56,7 +56,7 @@ def test_an_interrupted_group_goes_on_where_it_was(arguments: list[str], store: 
     assert [run.status for run in children(store, parent.run_id)] == ["FINISHED"] * 3
 
 
-def test_a_seed_that_was_killed_while_it_began_begins_anew(arguments: list[str], store: str) -> None:
+def test_a_seed_that_was_killed_during_its_start_is_restarted(arguments: list[str], store: str) -> None:
     whole = lightrail("fit", *arguments, "--seeds=2")
     client = RecordedRun(store, whole.run_id).client
     half = children(store, whole.run_id)[1]

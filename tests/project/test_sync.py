@@ -53,7 +53,7 @@ def test_what_waited_for_a_local_store_is_sent_once(
     assert (found.info.status, found.data.tags["mine"]) == ("FINISHED", "yes")
     assert [point.step for point in client.get_metric_history(run.run_id, "loss")] == [1, 2, 3]
     done = lightrail("sync", f"--tracking.uri={store}")
-    assert (done.status, done.out) == (0, f"nothing waits for {store}\n")
+    assert (done.status, done.out) == (0, f"nothing is pending for {store}\n")
     assert waiting_runs() == []
 
 
@@ -132,12 +132,12 @@ def test_a_run_is_sent_to_its_own_store_alone(
     done = lightrail("sync", f"--tracking.uri={other}")
     assert (done.status, done.out) == (
         0,
-        f"nothing waits for {other}\n1 run waits for another: --tracking.uri {store}\n",
+        f"nothing is pending for {other}\n1 run is pending for another store: --tracking.uri {store}\n",
     )
     assert not run.logger.journal.is_sent
 
 
-def test_a_run_that_the_store_has_no_more_is_told_and_does_not_stop_the_others(
+def test_a_run_that_the_store_has_no_more_is_reported_and_does_not_stop_the_others(
     store: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [start_run(TrackingConfig(uri=store), {}, {}) for _ in range(2)]
@@ -150,10 +150,10 @@ def test_a_run_that_the_store_has_no_more_is_told_and_does_not_stop_the_others(
     assert f"run {runs[1].run_id}: sent 3 metrics" in done.out
 
 
-def test_a_store_that_does_not_answer_and_an_unknown_setting_are_refused() -> None:
+def test_a_store_that_does_not_respond_and_an_unknown_setting_are_refused() -> None:
     done = lightrail("sync", "--tracking.uri=http://me:secret@127.0.0.1:9")
     assert done.status == 2
-    assert "http://me:***@127.0.0.1:9 does not answer" in done.err
+    assert "http://me:***@127.0.0.1:9 does not respond" in done.err
     done = lightrail("sync", "--tracking.url=x")
     assert (done.status, done.err) == (
         2,

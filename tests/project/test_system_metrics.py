@@ -59,7 +59,7 @@ def until_none_measures() -> bool:
     return not measuring()
 
 
-def test_a_busy_core_is_told_and_an_idle_one() -> None:
+def test_a_busy_and_an_idle_core_are_logged() -> None:
     use = ProcessUse()
     began = time.monotonic()
     burn(0.5)
@@ -136,7 +136,7 @@ def test_only_gpus_of_the_trainer_are_measured() -> None:
     assert cuda_devices(Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)) == []
 
 
-def test_a_gpu_is_told_as_the_driver_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_is_logged_as_the_driver_reports_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Made up: the driver's answers."""
     monkeypatch.setattr(torch.cuda, "device_memory_used", lambda device: 3_000_000_000 * device)
     monkeypatch.setattr(torch.cuda, "utilization", lambda device: 70 + device)
@@ -146,7 +146,7 @@ def test_a_gpu_is_told_as_the_driver_tells_it(monkeypatch: pytest.MonkeyPatch) -
     }
 
 
-def test_without_the_drivers_library_the_memory_of_its_own_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_drivers_library_the_memory_of_its_own_gpu_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Made up: no nvidia-ml-py, and CUDA in use on the first GPU alone."""
 
     def missing(device: int) -> int:

@@ -73,8 +73,8 @@ def test_nothing_is_lost_and_the_file_is_whole_when_there_is_room_again(tmp_path
         "True",
         "0 False 10",
     ]
-    assert errors.count("cannot be written (File too large); what is logged waits in memory") == 1
-    assert errors.count("is written again, nothing is missing") == 1
+    assert errors.count("cannot be written (File too large); metrics are kept in memory") == 1
+    assert errors.count("can be written again, nothing was lost") == 1
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line).get("step") for line in lines] == [*range(50), None, None]
     assert json.loads(lines[-1])["status"] == "FINISHED"
@@ -87,7 +87,7 @@ def test_the_store_gets_from_memory_what_the_disk_does_not_take(server: StubServ
     assert sorted(server.metrics) == [("train/loss", step, float(step)) for step in range(300)]
 
 
-def test_a_process_that_dies_on_a_full_disk_leaves_a_journal_that_goes_on(
+def test_a_process_that_dies_on_a_full_disk_leaves_a_journal_that_can_be_continued(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_python(FILLS_UP.split("print")[0], tmp_path / "metrics.jsonl")
@@ -98,4 +98,4 @@ def test_a_process_that_dies_on_a_full_disk_leaves_a_journal_that_goes_on(
     journal.append_metrics({"loss": 0.5}, step=99, time=99)
     steps = [step for step, _ in journal.series()["loss"]]
     assert steps == [*range(len(steps) - 1), 99]
-    assert caplog.text.count("that are no record") == 1
+    assert caplog.text.count("skipped an invalid record") == 1

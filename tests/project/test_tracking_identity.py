@@ -74,7 +74,7 @@ def history(client: MlflowClient, run_id: str, key: str = "loss") -> list[int]:
     return sorted(point.step for point in client.get_metric_history(run_id, key))
 
 
-def test_a_run_of_a_living_process_cannot_go_on_and_one_of_a_dead_process_can(
+def test_a_run_of_a_living_process_cannot_be_resumed_and_one_of_a_dead_process_can(
     other_process: Child, config: TrackingConfig, client: MlflowClient
 ) -> None:
     run_id = other_process.first_line()
@@ -114,7 +114,7 @@ def test_a_living_process_counts_though_somebody_removed_its_lock(
         continue_run(run_id, config, force=True)
 
 
-def test_a_run_of_this_process_cannot_go_on_before_its_end(config: TrackingConfig) -> None:
+def test_a_run_of_this_process_cannot_be_resumed_before_its_end(config: TrackingConfig) -> None:
     run = start_run(config, {}, {})
     with pytest.raises(ConfigError, match=rf"still running \(process {os.getpid()} on this machine\)"):
         continue_run(run.run_id, config)
@@ -160,9 +160,7 @@ def test_a_finished_run_is_refused_with_the_command_for_a_longer_one(
     assert not (run.directory.parent / "run.lock").exists()
 
 
-def test_each_time_it_goes_on_is_counted_and_the_end_is_taken_back(
-    config: TrackingConfig, client: MlflowClient
-) -> None:
+def test_each_resume_is_counted_and_the_end_is_taken_back(config: TrackingConfig, client: MlflowClient) -> None:
     run = start_run(config, {"a": 1}, {})
     log_and_fail(run, 1)
     for count in ("1", "2"):
@@ -189,12 +187,12 @@ class TestOnAnotherMachine:
         client.set_tag(run.run_id, PROCESS_TAG, ELSEWHERE)
         return run.run_id
 
-    def test_it_goes_on_only_when_told_to(self, run_id: str, config: TrackingConfig, client: MlflowClient) -> None:
-        with pytest.raises(ConfigError, match=rf"{run_id} is RUNNING.*process 4242 on otherhost.*add --force"):
+    def test_it_is_resumed_only_with_force(self, run_id: str, config: TrackingConfig, client: MlflowClient) -> None:
+        with pytest.raises(ConfigError, match=rf"{run_id} is marked RUNNING.*process 4242 on otherhost.*add --force"):
             continue_run(run_id, config)
         assert client.get_run(run_id).data.tags[PROCESS_TAG] == ELSEWHERE
         client.delete_tag(run_id, PROCESS_TAG)
-        with pytest.raises(ConfigError, match="it does not say where"):
+        with pytest.raises(ConfigError, match="owner unknown"):
             continue_run(run_id, config)
         continue_run(run_id, config, force=True)
         assert ran_here(client.get_run(run_id))

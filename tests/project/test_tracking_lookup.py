@@ -52,15 +52,15 @@ def test_the_configuration_is_the_one_that_the_run_was_started_with(run: Tracked
     assert run_configuration(run.run_id, tracking) == CONFIGURATION
 
 
-def test_a_run_without_the_checkpoint_says_what_it_has(run: TrackedRun, tracking: TrackingConfig) -> None:
-    with pytest.raises(ConfigError, match=r"has no checkpoints/best\.ckpt\. It has none at all"):
+def test_a_run_without_the_checkpoint_lists_its_checkpoints(run: TrackedRun, tracking: TrackingConfig) -> None:
+    with pytest.raises(ConfigError, match=r"has no checkpoints/best\.ckpt\. It has no checkpoints"):
         run_checkpoint(f"runs:/{run.run_id}", tracking)
     add_checkpoint(run, "last.ckpt")
     with pytest.raises(ConfigError, match=rf"write runs:/{run.run_id}/checkpoints/last\.ckpt"):
         run_checkpoint(f"runs:/{run.run_id}", tracking)
 
 
-def test_an_unknown_run_is_answered_with_near_ones_or_the_last_ones(run: TrackedRun, tracking: TrackingConfig) -> None:
+def test_an_unknown_run_gets_suggestions(run: TrackedRun, tracking: TrackingConfig) -> None:
     wrong = ("0" if run.run_id[0] != "0" else "1") + run.run_id[1:]
     with pytest.raises(ConfigError, match=f"Did you mean: {run.run_id}"):
         run_configuration(wrong, tracking)
@@ -68,7 +68,7 @@ def test_an_unknown_run_is_answered_with_near_ones_or_the_last_ones(run: Tracked
         run_configuration("x y", tracking)
 
 
-def test_a_store_without_runs_says_so(tracking: TrackingConfig) -> None:
+def test_a_store_without_runs_is_reported(tracking: TrackingConfig) -> None:
     with pytest.raises(ConfigError, match="The store holds no runs"):
         run_configuration("abc", tracking)
 

@@ -205,7 +205,7 @@ def test_a_file_brings_along_what_it_imports_anywhere_in_its_text(tmp_path: Path
     assert "package/above.py" not in with_imports(tmp_path, ["main.py"], known={"package/deep.py"})
 
 
-def test_the_hardware_tells_what_moves_the_last_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hardware_includes_what_moves_the_last_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     facts = provenance.hardware()
     assert (facts["threads"], facts["OMP_NUM_THREADS"]) == (1, "3")

@@ -69,7 +69,7 @@ def test_a_started_run_is_running_and_holds_params_tags_and_files(run: TrackedRu
     assert json.loads((run.directory / "environment" / "hardware.json").read_text())["usable_cores"] >= 1
 
 
-def test_a_folder_of_checkpoints_says_whose_it_is(run: TrackedRun, store: str) -> None:
+def test_a_folder_of_checkpoints_names_its_run(run: TrackedRun, store: str) -> None:
     identity = json.loads((run.directory / "checkpoints" / "run.json").read_text(encoding="utf-8"))
     assert identity == {"run_id": run.run_id, "experiment": "试验 one", "store": store}
 
@@ -108,7 +108,7 @@ def test_a_section_with_keys_that_mlflow_refuses_is_one_json_value() -> None:
     assert flatten({"callbacks": [{"class_path": "X"}, 3]}) == {"callbacks.0.class_path": "X", "callbacks.1": "3"}
 
 
-def test_runs_that_begin_at_one_moment_all_record_their_data(store: str, client: MlflowClient) -> None:
+def test_runs_that_start_simultaneously_all_record_their_data(store: str, client: MlflowClient) -> None:
     runs = [start_run(TrackingConfig(uri=store), {}, {}).run_id for _ in range(6)]
     moment = threading.Barrier(len(runs))
 
@@ -222,7 +222,7 @@ def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         start_run(TrackingConfig(uri=f"sqlite:///{blocker}/mlflow.db"), {}, {})
     with pytest.raises(ConfigError, match="not a SQLite database"):
         start_run(TrackingConfig(uri=f"sqlite:///{blocker}"), {}, {})
-    with pytest.raises(ConfigError, match="names no MLflow store"):
+    with pytest.raises(ConfigError, match="is not an MLflow store"):
         start_run(TrackingConfig(uri="./mlruns"), {}, {})
 
 
@@ -248,8 +248,8 @@ def test_a_failure_while_starting_leaves_no_run(
     assert list((tmp_path / "mlruns" / "lightrail").iterdir()) == []
 
 
-def test_a_server_that_does_not_answer_is_refused_without_showing_its_password() -> None:
-    with pytest.raises(ConfigError, match=r"http://me:\*\*\*@127.0.0.1:9 does not answer"):
+def test_a_server_that_does_not_respond_is_refused_without_showing_its_password() -> None:
+    with pytest.raises(ConfigError, match=r"http://me:\*\*\*@127.0.0.1:9 does not respond"):
         start_run(TrackingConfig(uri="http://me:secret@127.0.0.1:9"), {}, {})
 
 

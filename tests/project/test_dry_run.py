@@ -1,4 +1,4 @@
-"""A rehearsal tells what a run will take, from steps of its own data."""
+"""A dry run measures time and memory of a run, on steps of its own data."""
 
 import math
 from types import SimpleNamespace
@@ -87,7 +87,7 @@ def test_a_step_takes_as_many_batches_as_are_accumulated(monkeypatch: pytest.Mon
     assert NUM_TIMED > 2
 
 
-def test_frozen_parameters_are_rehearsed_as_frozen() -> None:
+def test_frozen_parameters_are_frozen_in_a_dry_run() -> None:
     model = Signs(optim=OptimConfig(freeze=["head.bias"], lr=0.1, weight_decay=0.5))
     before = model.head.bias.detach().clone()
     rehearsed(model, max_steps=1)
@@ -108,11 +108,11 @@ def rendered(**changed: Any) -> list[str]:
     return Rehearsal(**{**facts, **changed}).render().splitlines()
 
 
-def test_the_page_says_it_with_units() -> None:
+def test_the_page_has_units() -> None:
     assert rendered() == [
         "model        12.3 M parameters, bf16-mixed",
         "memory       1.50 GiB at most: largest batch 16 x 128 positions",
         "epoch        250 batches",
         "run          1200 steps of about 250 ms: 5.0 minutes, without validation",
     ]
-    assert rendered(num_steps=math.inf)[-1] == "step         250 ms; the run ends by time"
+    assert rendered(num_steps=math.inf)[-1] == "step         250 ms; ends at trainer.max_time"
