@@ -1,9 +1,26 @@
-"""Lists of shipped experiments, sweeps, tasks, networks and data, read from the source without importing it."""
+"""What can be chosen: shipped experiments, sweeps, tasks, networks and data, read from the source without importing it;
+and modules from outside, named by a person or installed as a plugin.
+
+A package offers itself by an entry point of the group `lightrail.plugins`, whose value is the module to import:
+
+    [project.entry-points."lightrail.plugins"]
+    similarity = "similarity"
+
+Its classes, and those of the modules below it, can then be named as lightrail's own.
+"""
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
+
+from lightrail.project.basics.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 """The folder of `lightning_modules`, `datamodules`, `project` and `sweeps`: the checkout, or the installed package."""
@@ -137,3 +154,46 @@ def _first_comment(text: str) -> str:
 
 def _first_line(text: str | None) -> str:
     return (text or "").strip().partition("\n")[0]
+
+
+log = logging.getLogger(__name__)
+
+GROUP = "lightrail.plugins"
+ENVIRONMENT_VARIABLE = "LIGHTRAIL_ALLOW_MODULES"
+
+
+def import_allowed(names: Iterable[str] = ()) -> tuple[str, ...]:
+    """Import the given modules, those of LIGHTRAIL_ALLOW_MODULES, and all plugins. Returns: their names.
+
+    Raises: ConfigError when a given module does not exist. A plugin that cannot be imported is skipped with a warning,
+        so that runs that do not need it still work.
+    """
+    given = [*names, *os.environ.get(ENVIRONMENT_VARIABLE, "").split(",")]
+    modules = dict.fromkeys(name.strip() for name in given if name.strip())
+    for name in modules:
+        _import_named(name)
+    return (*modules, *(name for name in _import_plugins() if name not in modules))
+
+
+@cache
+def _import_plugins() -> tuple[str, ...]:
+    found = []
+    for entry_point in entry_points(group=GROUP):
+        try:
+            importlib.import_module(entry_point.module)
+        except Exception as error:  # a module may raise anything on import
+            package = entry_point.dist.name if entry_point.dist else entry_point.name
+            log.warning("the plugin %s (%s) cannot be imported and is left out: %s", entry_point.module, package, error)
+        else:
+            found.append(entry_point.module)
+    return tuple(found)
+
+
+def _import_named(name: str) -> None:
+    """Import a module that the user allowed; it may be in the working folder."""
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"--allow_modules {name}: there is no module {error.name}.") from error

@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from lightrail.project.basics.catalogue import import_allowed
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.option_parser import OptionParser
-from lightrail.project.basics.plugins import import_allowed
 from lightrail.project.tracking.settings import TrackingConfig
 from lightrail.project.tracking.store import check_folder, open_store, store_uri
 

@@ -7,10 +7,16 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
-from lightrail.project.basics.catalogue import ROOT, Component, components, concrete_names
+from lightrail.project.basics.catalogue import (
+    ENVIRONMENT_VARIABLE,
+    ROOT,
+    Component,
+    components,
+    concrete_names,
+    import_allowed,
+)
 from lightrail.project.basics.did_you_mean import did_you_mean
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.basics.plugins import ENVIRONMENT_VARIABLE, import_allowed
 from lightrail.project.basics.renamed import current_path
 
 OWN_FOLDERS = ("lightning_modules", "datamodules", "sweeps")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import Configuration
 from lightrail.project.configuration.configuration import LARGEST_SEED
-from lightrail.project.figures.plots import seed_scores
+from lightrail.project.figures.run_figures import seed_scores
 from lightrail.project.running.fitting import fit, last_line
 from lightrail.project.running.resuming import find_interrupted, go_on, has_begun
 from lightrail.project.tracking.logger import is_process_zero

@@ -21,7 +21,7 @@ from lightrail.lightning_modules.metrics.entity_scores import (
 )
 from lightrail.lightning_modules.metrics.evaluation import ScoreSums
 from lightrail.project.basics.errors import DataError
-from lightrail.project.models.stored_scores import scores_from_json, scores_to_json
+from lightrail.project.models.predictions import scores_from_json, scores_to_json
 
 TYPES = ["LOC", "ORG", "PER"]
 

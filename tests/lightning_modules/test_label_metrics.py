@@ -15,8 +15,13 @@ from torchmetrics.functional.classification import multiclass_auroc, multiclass_
 from torchmetrics.functional.classification import multilabel_average_precision as torchmetrics_average_precision
 
 from lightrail.lightning_modules.metrics.evaluation import ScoreSums
-from lightrail.lightning_modules.metrics.label_scores import SEPARATOR, CalibrationError, label_scores
-from lightrail.lightning_modules.metrics.ranking import auroc, average_precision
+from lightrail.lightning_modules.metrics.label_scores import (
+    SEPARATOR,
+    CalibrationError,
+    auroc,
+    average_precision,
+    label_scores,
+)
 
 LABELS = ["a", "b", "c", "d"]
 

@@ -13,7 +13,7 @@ from lightrail.lightning_modules.metrics.evaluation import ScoreSums
 from lightrail.lightning_modules.metrics.language import LossByPosition
 from lightrail.lightning_modules.metrics.language_scores import BitsPerUnit, Perplexity
 from lightrail.lightning_modules.metrics.scores import Score, SumRatio
-from lightrail.project.models.stored_scores import scores_from_json, scores_to_json
+from lightrail.project.models.predictions import scores_from_json, scores_to_json
 
 FLIP = math.log(2)
 """Nats of a coin."""

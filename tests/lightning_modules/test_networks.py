@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.attention import rotary_angles, rotate
 from lightrail.lightning_modules.networks.candidates import CandidateOutput
-from lightrail.lightning_modules.networks.encoders.ngrams import HashedNgrams
+from lightrail.lightning_modules.networks.encoders.embedding import HashedNgrams
 from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig, TransformerEncoder
 from lightrail.project.basics.errors import ConfigError
 

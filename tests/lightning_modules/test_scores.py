@@ -14,13 +14,14 @@ from torchmetrics.classification import MulticlassF1Score
 from lightrail.lightning_modules.metrics.evaluation import ScoreSums
 from lightrail.lightning_modules.metrics.label_scores import (
     CalibrationError,
+    MacroAuroc,
+    MacroAveragePrecision,
     MacroPrecision,
     MacroRecall,
     Matthews,
     MicroF1,
     WeightedF1,
 )
-from lightrail.lightning_modules.metrics.ranking import MacroAuroc, MacroAveragePrecision
 from lightrail.lightning_modules.metrics.scores import (
     Columns,
     MacroF1,
@@ -32,7 +33,7 @@ from lightrail.lightning_modules.metrics.scores import (
     WeightedMean,
 )
 from lightrail.project.basics.errors import ConfigError, DataError
-from lightrail.project.models.stored_scores import PATHS_0_1, scores_from_json, scores_to_json
+from lightrail.project.models.predictions import PATHS_0_1, scores_from_json, scores_to_json
 
 LABELS = ("a", "b", "c", "d")
 

@@ -15,7 +15,7 @@ import matplotlib.image
 import pyarrow as pa
 import pytest
 
-from lightrail.lightning_modules.metrics.ranking import MacroAuroc
+from lightrail.lightning_modules.metrics.label_scores import MacroAuroc
 from lightrail.lightning_modules.metrics.scores import MacroF1, Score, ShareEqual, WeightedMean
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.comparing.comparison import Comparison, as_json, compare, different_settings

@@ -9,7 +9,7 @@ from matplotlib import font_manager
 from lightrail.lightning_modules.figures.figure import ConfusionMatrix, Figure, Images, Reliability, Scatter
 from lightrail.project.figures import drawing
 from lightrail.project.figures.draw import count_confusions, draw, expected_calibration_error
-from lightrail.project.figures.plots import learning_curves, length_histogram
+from lightrail.project.figures.run_figures import learning_curves, length_histogram
 
 pytestmark = pytest.mark.pictures
 
@@ -109,7 +109,7 @@ def test_the_best_point_of_a_curve_is_the_one_its_score_calls_better(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lower: bool
 ) -> None:
     shown: list[str] = []
-    monkeypatch.setattr("lightrail.project.figures.plots.title", lambda *texts: shown.append(texts[-1]))
+    monkeypatch.setattr("lightrail.project.figures.run_figures.title", lambda *texts: shown.append(texts[-1]))
     series = {"val/certainty": [(1, 0.5), (2, 0.7)]}
     learning_curves(series, tmp_path / "a.png", {"val/certainty"} if lower else set())
     assert shown == ["best val/certainty 0.5 at step 1" if lower else "best val/certainty 0.7 at step 2"]
