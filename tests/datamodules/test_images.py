@@ -168,7 +168,7 @@ def test_broken_and_misplaced_pictures_are_refused_by_their_file(tmp_path: Path)
     (tmp_path / "train/b/2.png").rename(tmp_path / "train/2.png")
     with pytest.raises(DataError, match=r"train/2\.png has no label\. Put it into a sub-folder"):
         data.prepare_data()
-    with pytest.raises(DataError, match=r"2\.png is one picture\. Name a folder"):
+    with pytest.raises(DataError, match=r"2\.png is one image\. Name a folder"):
         next(ImageClassificationData(str(tmp_path / "train/2.png")).read(str(tmp_path / "train/2.png"), "train", None))  # type: ignore[arg-type]
 
 

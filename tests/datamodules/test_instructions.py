@@ -229,9 +229,9 @@ def long_rows(folder: Path) -> dict[str, Any]:
         (
             "cut",
             ["short", "r" * 18, ""],
-            r"^2 of 3 .* longer than 21 tokens and are cut; 1 of 3 .* left out \(nothing of a response was left\)$",
+            r"^2 of 3 .* longer than 21 tokens and are cut; 1 of 3 .* omitted \(no token of a response was left\)$",
         ),
-        ("skip", ["short", "", ""], r"^2 of 3 dialogues are left out \(longer than 21 tokens\)$"),
+        ("skip", ["short", "", ""], r"^2 of 3 dialogues are omitted \(longer than 21 tokens\)$"),
     ],
 )
 def test_long_dialogues_are_cut_or_left_out_and_counted(
@@ -306,7 +306,7 @@ def test_a_chat_that_cannot_be_read_is_refused_with_its_place(
         ({"template": "{prompt}"}, r"data\.template is '\{prompt\}'"),
         ({"template": "{response} {prompt}"}, "behind it"),
         ({}, "data.tokenizer=characters has no chat template"),
-        ({"template": "{prompt} {response}", "messages_column": "messages"}, "Leave out one of them"),
+        ({"template": "{prompt} {response}", "messages_column": "messages"}, "Omit one of them"),
         ({"chat_template": CHAT_ML, "blocks": BlockConfig(method="sliding")}, "sliding would mix dialogues"),
     ],
 )
