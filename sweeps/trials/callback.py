@@ -43,11 +43,13 @@ class TrialReporter(Callback):
         """Set when another process of the trial was ended from outside: any exception here is a consequence."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Send the id of the MLflow run to the driver."""
         if self.connection is not None:
             assert isinstance(trainer.logger, MlflowLogger)
             self.connection.send(Started(trainer.logger.run_id))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report a validation; raise GivenUp, NonFinite or Terminated if the trial is to end."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -62,6 +64,7 @@ class TrialReporter(Callback):
         raise _end(trainer, decision, fault)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Detect whether another process of the trial was killed, which other exceptions follow from."""
         if isinstance(exception, GivenUp | NonFinite):  # raised here, on all processes at once
             return
         launcher = trainer.strategy.launcher

@@ -72,7 +72,7 @@ def test_lines_of_fasttext_may_have_several_labels_or_none(write: Write) -> None
 
 def test_a_label_without_a_text_is_refused(write: Write) -> None:
     with pytest.raises(
-        DataError, match=r"a\.txt:2: 'NUM' is a label without a text, or the reverse\. Write LABEL TEXT"
+        DataError, match=r"a\.txt:2: 'NUM' is a label without a text, or a text without a label\. Write LABEL TEXT"
     ):
         list(read_rows(write("a.txt", "NUM How far\nNUM\n"), columns=["label"], file_format="labelled"))
 
