@@ -175,7 +175,7 @@ def test_what_was_told_reads_the_tags_it_was_told_by(scheme: Scheme, sentence: t
 def test_the_evidence_says_what_it_saw() -> None:
     evidence = SchemeEvidence()
     evidence.add(["B-PER", "I-PER", "O", "I-LOC", "garbage"])
-    assert str(evidence) == "B 1, I 2; 1 entities begin with B and 1 with I, without those that directly follow one of their type"
+    assert str(evidence).startswith("B 1, I 2; 1 entities begin with B and 1 with I, without those that directly")
     assert str(SchemeEvidence()).startswith("no tag but O")
 
 
