@@ -1,7 +1,7 @@
-"""Kills a run again and again at random moments, goes on with it each time, and compares the end with a run left alone.
+"""Kills a run repeatedly at random moments, resumes it each time, and compares the result with an undisturbed run.
 
 Processes are forked from one that has imported everything, so that an attempt takes a second and not ten. A moment is a
-point in time, or a point inside what must not be torn: a checkpoint half written, not yet synced, not yet renamed, just
+point in time, or a point inside an atomic operation: a checkpoint half written, not yet synced, not yet renamed, just
 renamed; a line of the journal half written. Run: python -m benchmarks.chaos --kills 200
 """
 
@@ -25,7 +25,7 @@ import torch
 
 import lightrail.project.commands.fit
 import lightrail.project.commands.resume
-import lightrail.sweeps.trials.preloaded  # noqa: F401 - what commands import late too
+import lightrail.sweeps.trials.preloaded  # noqa: F401 - also the late imports of commands
 from lightrail.project.basics.durable import UNFINISHED
 from lightrail.project.cli import main as run_command
 
@@ -42,26 +42,26 @@ SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signa
 
 @dataclass(frozen=True)
 class Kill:
-    """How one process ended."""
+    """The interruption of a process."""
 
     moment: str
     signal: str
     status: int
-    """As os.waitpid gives it."""
+    """Status by os.waitpid."""
 
 
 def train_undisturbed(arguments: list[str], folder: Path) -> str:
     """Train in a process of its own, and return the id of its run."""
     status = _wait(_fork(["fit", *arguments], folder, lambda: None))
     if status:
-        raise RuntimeError(f"the run that is left alone ended with status {status}: {_log(folder)}")
+        raise RuntimeError(f"the undisturbed run ended with status {status}: {_log(folder)}")
     return _run_id(folder)
 
 
 def train_disturbed(arguments: list[str], folder: Path, num_kills: int, seed: int) -> tuple[str, list[Kill]]:
-    """Train with `num_kills` interruptions, and return the id of the run, and the interruptions.
+    """Train with `num_kills` interruptions; return the id of the run, and the interruptions.
 
-    An attempt that comes to its end before it is interrupted ends the story: fewer are returned then.
+    Fewer are returned when an attempt ends before it is interrupted.
     """
     chance = random.Random(seed)
     kills: list[Kill] = []
@@ -87,7 +87,7 @@ def train_disturbed(arguments: list[str], folder: Path, num_kills: int, seed: in
 
 
 ALWAYS = ("--allow_modules", "--tracking.uri")
-"""Options that a command needs every time."""
+"""Options that every command of the run needs."""
 
 
 def _fork(command: list[str], folder: Path, prepare: Callable[[], None]) -> int:
@@ -115,17 +115,17 @@ def _fork(command: list[str], folder: Path, prepare: Callable[[], None]) -> int:
 
 @dataclass(frozen=True)
 class Trap:
-    """A function inside of which a process is ended."""
+    """A function in which a process ends itself."""
 
     owner: Any
     name: str
     is_meant: Callable[..., bool]
-    """Of the function's arguments."""
+    """Whether a call with these arguments counts."""
     end: Callable[..., None]
     is_after: bool = False
 
     def set(self, countdown: int) -> None:
-        """Have this process end itself in the `countdown`th call that is meant."""
+        """Make this process end itself in the `countdown`th call that counts."""
         original, calls = getattr(self.owner, self.name), itertools.count(1)
 
         def trapped(*args: Any, **kwargs: Any) -> Any:
@@ -156,7 +156,7 @@ def _is_checkpoint(descriptor: int) -> bool:
 
 
 def _is_unfinished(file: Path) -> bool:
-    return file.name.endswith(f".ckpt{UNFINISHED}")  # other files of a run are written so as well
+    return file.name.endswith(f".ckpt{UNFINISHED}")  # other files of a run are written in this way too
 
 
 def _die() -> None:
@@ -177,7 +177,7 @@ MOMENTS = ("time", *TRAPS)
 
 
 def _strike(process: int, folder: Path, number: int, delay: float) -> None:
-    """Send the signal some time after the run exists with its configuration: before that there is nothing to go on."""
+    """Send the signal some time after the run has its configuration: before that it cannot be resumed."""
 
     def strike() -> None:
         deadline = time.monotonic() + SECONDS_OF_AN_ATTEMPT
@@ -199,7 +199,7 @@ def _wait(process: int) -> int:
         time.sleep(0.01)
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
-    raise RuntimeError(f"a process went on for {SECONDS_OF_AN_ATTEMPT} s")
+    raise RuntimeError(f"a process ran for more than {SECONDS_OF_AN_ATTEMPT} s")
 
 
 def _run_id(folder: Path) -> str:
@@ -212,7 +212,7 @@ def _log(folder: Path) -> str:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """Name what differs between the run in `one`, left alone, and the one in `other`; [] when nothing does."""
+    """List the differences between the undisturbed run in `one` and the run in `other`."""
     from mlflow import MlflowClient
 
     found: list[str] = []
@@ -269,18 +269,18 @@ def main() -> None:
 
 
 def _report(kills: list[Kill], found: list[str]) -> None:
-    print(f"{len(kills)} interruptions, each gone on from\n")
+    print(f"{len(kills)} interruptions, each resumed\n")
     for (moment, number), count in sorted(Counter((kill.moment, kill.signal) for kill in kills).items()):
         print(f"  {moment:22} {number:8} {count:4}")
-    print(f"\nbeside the run that was left alone: {'; '.join(found) or 'equal in every metric, weight and prediction'}")
+    print(f"\ncompared with the undisturbed run: {'; '.join(found) or 'equal in every metric, weight and prediction'}")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", help="where both runs stay; left out: removed at the end")
-    parser.add_argument("settings", nargs="*", help="of the run, after --")
+    parser.add_argument("--folder", help="folder in which both runs are kept; default: they are removed")
+    parser.add_argument("settings", nargs="*", help="settings of the run, after --")
     return parser.parse_args()
 
 

@@ -1,8 +1,8 @@
-"""Kills a sweep again and again at random moments, begins it again each time, and checks what is there at the end.
+"""Kills a sweep repeatedly at random moments, restarts it each time, and checks the result.
 
-It is killed by SIGKILL: the driver, the processes of its trials, or all of them. What is checked: exactly as many
-finished trials as were asked for, each with one run of its own under the study's run, no step lost or repeated in any
-of them, no process left.
+It is killed by SIGKILL: the driver, the processes of its trials, or all of them. Checked are: exactly the requested
+number of finished trials, each with one run of its own under the study's run, no step lost or repeated in any of them,
+no process left.
 
 Run: python -m benchmarks.chaos_of_sweeps --kills 3 -- --config pinyin --resources.workers 2 (half an hour)
 """
@@ -34,25 +34,25 @@ from lightrail.sweeps.search.study import PROCESS, RUN, open_storage
 VICTIMS = ("driver", "trials", "driver and trials")
 SECONDS_TO_END = 30
 STATUSES = {"complete": "FINISHED", "pruned": "KILLED", "fail": "FAILED"}
-"""What MLflow says of the run of a trial that ended so."""
+"""MLflow's status of the run of a trial by the trial's state."""
 
 
 @dataclass(frozen=True)
 class Kill:
-    """What was killed, and when."""
+    """One kill: its victim and its time."""
 
     victim: str
     seconds: float
-    """Since the kill before it, or the beginning."""
+    """Seconds since the kill before it, or the start."""
     num_finished: int
-    """Trials, by then."""
+    """Number of trials that had finished."""
 
 
 def train_disturbed(sweep: Sweep, arguments: list[str], num_kills: int, most_seconds: float, seed: int) -> list[Kill]:
-    """Run the command until it ends by itself, killing it on the way; fewer kills are returned when it ends before.
+    """Run the command until it ends by itself, with kills; fewer are returned when it ends before.
 
     Args:
-        most_seconds: from one kill to the next.
+        most_seconds: maximum time from one kill to the next.
     """
     chance, kills, process = random.Random(seed), list[Kill](), _start(arguments)
     while len(kills) < num_kills:
@@ -74,7 +74,7 @@ def train_disturbed(sweep: Sweep, arguments: list[str], num_kills: int, most_sec
 
 
 def faults(sweep: Sweep) -> list[str]:
-    """Name what is not as it should be when a sweep has ended; [] when nothing is."""
+    """List the faults of a sweep that has ended."""
     study = _study(sweep)
     outcomes = _outcomes(sweep)
     client = open_store(store_uri(sweep.configuration({}).tracking()), create=False)
@@ -115,7 +115,7 @@ def _study(sweep: Sweep) -> optuna.Study:
 
 
 def _outcomes(sweep: Sweep) -> list[Outcome]:
-    """The trials; none before there is a study."""
+    """The trials of the study; [] before it exists."""
     is_begun = sweep.name in optuna.get_all_study_names(open_storage(sweep))
     return outcomes_of(_study(sweep), sweep) if is_begun else []
 
@@ -128,7 +128,7 @@ def _kill_trials(outcomes: Sequence[Outcome]) -> None:
 
 
 def _processes(outcomes: Sequence[Outcome]) -> list[int]:
-    """Processes of trials that are still there some time after the end."""
+    """Processes of trials that still exist some time after the end."""
     owners = [owner_of(own.trial.user_attrs.get(PROCESS, "")) for own in outcomes]
     deadline = time.monotonic() + SECONDS_TO_END
     while (left := [own.number for own in owners if own is not None and own.lives]) and time.monotonic() < deadline:
@@ -139,7 +139,7 @@ def _processes(outcomes: Sequence[Outcome]) -> list[int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--kills", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=240, help="most of them from one kill to the next")
+    parser.add_argument("--seconds", type=float, default=240, help="maximum time from one kill to the next")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("sweep", nargs="+", help="the arguments of the sweep, after --")
     arguments = parser.parse_args()

@@ -1,7 +1,7 @@
-"""How often `lightrail compare` is wrong: false alarms between equal models, and how often a worse one is found out.
+"""Error rates of `lightrail compare`: false alarms between equal models, and detection of a worse one.
 
-Models, seeds and test examples are drawn anew for each comparison. Examples are hard or easy for all models alike, so
-that errors are correlated as those of real models are. Run: .venv/bin/python -m benchmarks.comparing (two minutes)
+Models, seeds and test examples are sampled for each comparison. Examples are hard or easy for all models, so that
+errors are correlated as those of real models are. Run: .venv/bin/python -m benchmarks.comparing (two minutes)
 """
 
 import argparse
@@ -26,7 +26,7 @@ SCORES: Mapping[str, Score] = {
 
 
 MADE_WORSE = 0.98
-"""Correlation of a model with itself made worse: most of its answers stay as they were."""
+"""Correlation of a model with a worse version of itself: most of its predictions are the same."""
 
 
 @dataclass(frozen=True)
@@ -37,22 +37,23 @@ class World:
     num_seeds: int = 1
     accuracy: float = 0.85
     gap: float = 0.0
-    """How much accuracy the second model lacks."""
+    """Difference in accuracy between the models."""
     correlation: float = 0.7
-    """Of how hard an example is for one model and for another."""
+    """Correlation of an example's difficulty between the models."""
     seed_deviation: float = 0.05
     """Standard deviation of a model's ability over its seeds; an example's difficulty has 1."""
 
     def sides(self, generator: np.random.Generator) -> list[list[Columns]]:
+        """Sample the predictions of both models, one table for each seed."""
         targets = generator.choice(len(LABELS), self.num_examples, p=FREQUENCIES)
         difficulty = generator.normal(size=self.num_examples)
         lengths = generator.integers(1, 30, self.num_examples)
         return [
-            [self._answers(generator, accuracy, targets, difficulty, lengths) for _ in range(self.num_seeds)]
+            [self._predictions(generator, accuracy, targets, difficulty, lengths) for _ in range(self.num_seeds)]
             for accuracy in (self.accuracy, self.accuracy - self.gap)
         ]
 
-    def _answers(
+    def _predictions(
         self,
         generator: np.random.Generator,
         accuracy: float,
@@ -79,16 +80,16 @@ class World:
 
 @dataclass(frozen=True)
 class Alarms:
-    """Shares of comparisons."""
+    """Fractions of comparisons with an alarm."""
 
     by_metric: Mapping[str, float]
-    """In which the p value of this metric alone is below 0.05."""
+    """Fraction with a p value below 0.05 for this metric alone."""
     any_metric: float
-    """In which any metric is called different, after the correction."""
+    """Fraction with a significant difference in any metric, after the correction."""
 
 
 def alarms(world: World, num_comparisons: int, num_resamples: int, num_swaps: int, seed: int = 0) -> Alarms:
-    """Compare the two models many times, each time in a world of its own."""
+    """Compare the two models many times, with new samples each time."""
     by_metric, any_metric = dict.fromkeys(SCORES, 0), 0
     for number in range(num_comparisons):
         sides = world.sides(np.random.default_rng([seed, number]))
@@ -115,7 +116,7 @@ def main() -> None:
         "made worse, single": replace(single, gap=0.03, correlation=MADE_WORSE),
         "made worse, 5 seeds": replace(seeds, gap=0.03, correlation=MADE_WORSE),
     }
-    print(f"share of {arguments.comparisons} comparisons with p < 0.05, and with any metric called different\n")
+    print(f"fraction of {arguments.comparisons} comparisons with p < 0.05, and with any significant difference\n")
     print(f"{'':26}{''.join(f'{name:>12}' for name in SCORES)}{'any (Holm)':>12}")
     for name, world in worlds.items():
         found = alarms(world, arguments.comparisons, num_resamples=500, num_swaps=2000)

@@ -1,9 +1,9 @@
-"""Time of one training step of a small language model beside the same recipe as a plain PyTorch loop.
+"""Time of a training step of a small language model, compared with the same recipe as a plain PyTorch loop.
 
 The recipe is nanoGPT's for a CPU: characters, 4 layers of width 128, blocks of 64, batches of 12, no dropout, float32.
-The plain loop is written here after that recipe; lightrail runs as people run it, in the precision that it chooses for
-the machine, tracked in MLflow, from command-line settings to the last step. Both train in one process, in turn, several
-times; what counts is the ratio of the medians.
+The plain loop here follows that recipe; lightrail runs as for users, in the precision that it chooses for the machine,
+tracked in MLflow, from command-line settings to the last step. Both train in one process, alternately, several times;
+the result is the ratio of the medians.
 Run: OMP_NUM_THREADS=1 python -m benchmarks.language_model_speed --text FILE (tinyshakespeare; two minutes)
 """
 
@@ -31,7 +31,7 @@ from lightrail.project.running.fitting import begin
 LAYERS, HEADS, WIDTH, BLOCK, BATCH = 4, 4, 128, 64, 12
 LR, FINAL_LR, WARMUP, BETAS, DECAY = 1e-3, 1e-4, 100, (0.9, 0.99), 0.1
 NOT_TIMED = 10
-"""Steps at the beginning of each run."""
+"""Number of untimed steps at the start of each run."""
 
 
 def main() -> None:
@@ -50,11 +50,11 @@ def main() -> None:
             "lightrail, compiled": lambda steps: _lightrail(folder, steps, ["--model.decoder.is_compiled=true"]),
             "lightrail, float32": lambda steps: _lightrail(folder, steps, ["--trainer.precision=32-true"]),
         }
-        for run in programs.values():  # warm-up, which does not count
+        for run in programs.values():  # warm-up, not timed
             run(20)
         rounds = [{program: run(arguments.steps) for program, run in programs.items()} for _ in range(arguments.rounds)]
     print(f"\n{arguments.steps} steps, median of {arguments.rounds} rounds, {torch.get_num_threads()} threads\n")
-    print(f"{'program':26} {'parameters':>10} {'ms a step':>9} {'time / plain':>12}")
+    print(f"{'program':26} {'parameters':>10} {'ms/step':>9} {'time / plain':>12}")
     medians = {program: statistics.median(each[program][0] for each in rounds) for program in programs}
     for program, median in medians.items():
         share = median / medians["plain PyTorch, float32"]
@@ -63,14 +63,14 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, required=True, help="a plain text of a million characters or so")
+    parser.add_argument("--text", type=Path, required=True, help="a plain text of about a million characters")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
     return parser.parse_args()
 
 
 def _lightrail(folder: Path, steps: int, more: list[str]) -> tuple[float, int]:
-    """Seconds a step, and the number of parameters."""
+    """Return seconds per step, and the number of parameters."""
     settings = {
         "model": "CausalLM",
         "model.decoder": "TransformerDecoderConfig",
@@ -104,7 +104,7 @@ def _lightrail(folder: Path, steps: int, more: list[str]) -> tuple[float, int]:
     experiment.trainer.callbacks = [  # type: ignore[attr-defined]
         callback
         for callback in experiment.trainer.callbacks  # type: ignore[attr-defined]
-        if "Checkpoint" not in type(callback).__name__  # the other program writes none either
+        if "Checkpoint" not in type(callback).__name__  # the plain loop writes none either
     ]
     clock = _Clock()
     experiment.trainer.callbacks.append(clock)  # type: ignore[attr-defined]
@@ -115,7 +115,7 @@ def _lightrail(folder: Path, steps: int, more: list[str]) -> tuple[float, int]:
 
 
 class _Clock(Callback):
-    """Times the steps after the first few, in which things are still being set up or compiled."""
+    """Times the steps after the first few, which include setup and compilation."""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if trainer.global_step == NOT_TIMED:
@@ -125,7 +125,7 @@ class _Clock(Callback):
 
 
 def _plain(text: str, steps: int) -> tuple[float, int]:
-    """Seconds a step, and the number of parameters."""
+    """Return seconds per step, and the number of parameters."""
     torch.manual_seed(0)
     numbers = {character: number for number, character in enumerate(sorted(set(text)))}
     stream = torch.tensor([numbers[character] for character in text[: len(text) * 9 // 10]])

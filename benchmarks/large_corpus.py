@@ -1,9 +1,8 @@
-"""A text of a gigabyte: how long it takes to encode, how much memory `fit` holds, and how soon a second run learns.
+"""Encoding time, memory and start-up time of `fit` on a text of a gigabyte.
 
-The text is a real one over and over, each time with its lines in another order and turned about, in paragraphs of
-about twenty. `lightrail fit` runs as people run it, with a tiny network: twice on the large text, and once on a small
-one for comparison. Memory is that of all processes together, pages that they share counted once (PSS), seen five times
-a second.
+The text repeats a real one, each time with its lines permuted and rotated, in paragraphs of about twenty lines.
+`lightrail fit` runs as for users, with a tiny network: twice on the large text, and once on a small one for comparison.
+Memory is that of all processes together, with shared pages counted once (PSS), sampled five times per second.
 Run: python -m benchmarks.large_corpus --text FILE (about ten minutes on two cores)
 """
 
@@ -26,24 +25,24 @@ from lightrail.datamodules.reading.lines import read_lines
 
 STEPS = 20
 LINES_PER_PARAGRAPH = 20
-"""In the mean."""
+"""Average number of lines of a paragraph."""
 
 
 @dataclass
 class Fit:
-    """What one run took."""
+    """Time and memory of one run."""
 
     seconds_to_encode: float
-    """From launch until training begins, which is all but encoding in a second run."""
+    """Seconds with worker processes, which encode."""
     seconds_to_first_step: float
     peak_bytes_encoding: int
-    """Of all processes, while they encode."""
+    """Peak memory of all processes before the first step."""
     peak_bytes: int
-    """Of all processes, from the first step on."""
+    """Peak memory of all processes from the first step on."""
 
 
 class FirstStep(pl.Callback):
-    """Writes when the first step is done."""
+    """Writes the time of the first step to a file."""
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
@@ -72,7 +71,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--text", type=Path, required=True, help="real text, plain or .gz")
     parser.add_argument("--megabytes", type=int, default=1000)
-    parser.add_argument("--folder", help="where the text, the cache and the runs are put for a while")
+    parser.add_argument("--folder", help="temporary folder for the text, the cache and the runs")
     parser.add_argument("--tokenizer", default="characters")
     parser.add_argument("--document", default="paragraph")
     parser.add_argument("--processes", type=int, default=2)
@@ -80,7 +79,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _write_text(source: Path, path: Path, size: int) -> int:
-    """Write so many bytes of text, a little more, and give how many."""
+    """Write at least `size` bytes of text, and return their number."""
     lines = [line for line in read_lines(str(source)) if line.strip()]
     generator = random.Random(0)
     written = 0
@@ -134,7 +133,7 @@ def _command(text: Path, mark: Path, arguments: argparse.Namespace) -> list[str]
 
 
 class _Memory:
-    """Watches a process and those that it starts."""
+    """Samples the memory of a process and its children."""
 
     def __init__(self, pid: int, mark: Path) -> None:
         self.process, self.mark = psutil.Process(pid), mark

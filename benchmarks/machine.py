@@ -1,4 +1,4 @@
-"""Prints what a figure, or a red run, is explained by: processor, vector units, cores, memory and versions.
+"""Prints the facts of a machine that results depend on: processor, vector units, cores, memory and versions.
 
 Run: python -m benchmarks.machine
 """
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
-"""Variables by which a processor does as one with fewer units."""
+"""Environment variables that limit the vector units in use."""
 
 
 def _package(name: str) -> str:
@@ -49,7 +49,7 @@ def _user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # an id without a name, as in a container
-        return "nobody known"
+        return "unknown"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Scores on public data beside published ones: trains, tests, tracks each run in MLflow, and prints a table.
+"""Scores on public data compared with published ones: trains, tests, tracks each run in MLflow, and prints a table.
 
 Run: python -m benchmarks.published_scores resume trec --data_dir ../shared/data
-Settings of each are in benchmarks/published/NAME.yaml, or those of the shipped experiment of that name; whatever
-follows `--` goes to `lightrail fit`, such as `-- --seed_everything 1 --tracking.uri sqlite:///scores.db`. The data sets
-are not part of lightrail; --data_dir names a folder that holds them (classification/trec/TREC.train.all,
-ner/resume/train.char.bmes, ...). Times are those of the whole run, from reading the files to the last picture.
+The settings are in benchmarks/published/NAME.yaml, or those of the shipped experiment of that name; arguments after
+`--` are passed to `lightrail fit`, such as `-- --seed_everything 1 --tracking.uri sqlite:///scores.db`. The data sets
+are not part of lightrail; --data_dir names their folder (classification/trec/TREC.train.all,
+ner/resume/train.char.bmes, ...). Times are those of the whole run, from reading the files to the last figure.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from lightrail.project.running.fitting import FinishedRun, fit
 
 SETTINGS = Path(__file__).parent / "published"
 MSRA_TRAINING_SENTENCES = 50_658
-"""The archive holds the official training sentences and after them the official test sentences."""
+"""Number of official training sentences in the archive; the official test sentences follow them."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One data set: where its files are, and what to compare the score with."""
+    """One data set, with its files and its scores."""
 
     sources: Callable[[argparse.Namespace, Path], dict[str, str | Path]]
-    """Settings that name the files, from the arguments and a folder to write into."""
+    """Function from the arguments and a temporary folder to the settings for the files."""
     scores: Callable[[FinishedRun, argparse.Namespace], list[Score]]
 
 
@@ -64,7 +64,7 @@ def main() -> None:
             )
             minutes = (time.perf_counter() - started) / 60
         lines += [(name, score, minutes, run.run_id) for score in BENCHMARKS[name].scores(run, arguments)]
-    print(f"\n{'data':14} {'figure':44} {'lightrail':>9} {'minutes':>7}  {'published':52} run")
+    print(f"\n{'data':14} {'score':44} {'lightrail':>9} {'minutes':>7}  {'published':52} run")
     for name, score, minutes, run_id in lines:
         print(f"{name:14} {score.name:44} {score.value:9.4f} {minutes:7.1f}  {score.published:52} {run_id}")
 
@@ -84,7 +84,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _settings(name: str) -> str:
-    """The file of this benchmark's own settings, or the shipped experiment of that name."""
+    """The file of this benchmark's settings, or the shipped experiment of that name."""
     own = SETTINGS / f"{name}.yaml"
     return str(own) if own.exists() else name
 
@@ -100,7 +100,7 @@ def _weibo(arguments: argparse.Namespace, _: Path) -> dict[str, str | Path]:
 
 
 def _msra(arguments: argparse.Namespace, folder: Path) -> dict[str, str | Path]:
-    """Divide the archive's one file as the shared task did; the validation split is taken from the training part."""
+    """Divide the archive's file as in the shared task; the validation split is taken from the training part."""
     with zipfile.ZipFile(arguments.data_dir / "ner" / "msra" / "dh_msra.zip") as archive:
         [member] = [name for name in archive.namelist() if name.endswith(".txt") and "MACOSX" not in name]
         lines = archive.read(member).decode("utf-8").splitlines()
@@ -120,7 +120,7 @@ def _sst2(arguments: argparse.Namespace, _: Path) -> dict[str, str | Path]:
     """Tested on GLUE's dev split as published scores are, and therefore validated on the labelled test split."""
     folder = arguments.data_dir / "classification" / "glue_sst2"
     if arguments.minilm is None:
-        raise SystemExit("sst2 needs --minilm, a folder with MiniLM-L6-H384 as transformers writes it")
+        raise SystemExit("sst2 needs --minilm, a folder with MiniLM-L6-H384 in the format of transformers")
     return {
         **_splits(folder / "train.tsv", folder / "test-labeled.tsv", folder / "dev.tsv"),
         "data.tokenizer": arguments.minilm,
@@ -140,7 +140,7 @@ def _fashion_mnist(arguments: argparse.Namespace, _: Path) -> dict[str, str | Pa
 
 
 def _tinyshakespeare(arguments: argparse.Namespace, folder: Path) -> dict[str, str | Path]:
-    """Trained on the first nine tenths; the rest chooses the checkpoint and gives the score, as published ones do."""
+    """Trained on the first nine tenths; the rest is for validation and test, as for published scores."""
     text = (arguments.data_dir / "lm" / "tinyshakespeare" / "input.txt").read_text(encoding="utf-8")
     end = len(text) * 9 // 10
     for name, part in (("train", text[:end]), ("rest", text[end:])):
@@ -165,7 +165,7 @@ def _loss(published: str) -> Callable[[FinishedRun, argparse.Namespace], list[Sc
 
 
 def _with_and_without_leak(run: FinishedRun, arguments: argparse.Namespace) -> list[Score]:
-    """Accuracy on all test texts, and on those that do not stand in the training file."""
+    """Accuracy on all test texts, and on those that do not occur in the training file."""
     path = arguments.data_dir / "classification" / "chnsenticorp" / "train.tsv"
     seen = {row["text_a"] for row in _table(path)}
     assert run.predictions is not None

@@ -1,8 +1,8 @@
-"""What tracking costs a training step: none, lightrail's, and Lightning's own MLFlowLogger, both into SQLite.
+"""Cost of tracking per training step: none, lightrail's, and Lightning's own MLFlowLogger, both into SQLite.
 
-One program trains the same network with each, in turn, several rounds; what counts is the ratio of the medians. From
-one minute to the next, times of whole steps differ by more than tracking costs. So the cost is measured directly as
-well: the seconds that the training thread spends in the logger, and the processor time of the threads beside it.
+One program trains the same network with each, alternately, in several rounds; the result is the ratio of the medians.
+Times of whole steps vary over minutes by more than tracking costs. So the cost is measured directly as well: the
+seconds that the training thread spends in the logger, and the processor time of the other threads.
 Run: python -m benchmarks.tracking_cost (about ten minutes on two cores)
 """
 
@@ -39,17 +39,17 @@ OWN_THREADS = ("metrics of run", "system metrics")
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds for one step, on average."""
+    """Average costs per step, in seconds."""
 
     step: float
     calls: float
-    """In the logger, of the training thread."""
+    """Time of the training thread in the logger."""
     threads: float
     """Processor time of the threads that send and measure."""
 
 
 class Encoder(LightningModule):
-    """Guesses each token of random texts from the others."""
+    """A network that predicts each token of random texts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Encoder(LightningModule):
 
 
 class Clock(Callback):
-    """Takes the time of the steps, and of what runs beside them."""
+    """Times the steps, the calls of the logger, and the other threads."""
 
     def __init__(self, logger: Logger | None) -> None:
         self.calls = 0.0
@@ -101,7 +101,7 @@ def main() -> None:
     set_threads()
     with tempfile.TemporaryDirectory() as name:
         programs = _programs(f"sqlite:///{name}/mlflow.db", Path(name), arguments.steps)
-        programs["no tracking"]()  # warm-up, which does not count
+        programs["no tracking"]()  # warm-up, not timed
         rounds = [{program: run() for program, run in programs.items()} for _ in range(arguments.rounds)]
     _print_table({program: [each[program] for each in rounds] for program in programs}, arguments)
 

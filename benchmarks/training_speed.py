@@ -1,7 +1,7 @@
-"""Training speed of lightrail beside the Hugging Face Trainer: the same network, texts, batch size and optimizer.
+"""Training speed of lightrail and of the Hugging Face Trainer: the same network, texts, batch size and optimizer.
 
-Both train the same BERT in one process, in turn, several times; what counts is the ratio of the medians. lightrail runs
-as people run it, tracked in MLflow. Run: make bench (about five minutes on two cores).
+Both train the same BERT in one process, alternately, several times; the result is the ratio of the medians. lightrail
+runs as for users, tracked in MLflow. Run: make bench (about five minutes on two cores).
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main() -> None:
             "HF Trainer, defaults": lambda: _hugging_face(rows, folder, "random"),
             "HF Trainer, group_by_length": lambda: _hugging_face(rows, folder, "group_by_length"),
         }
-        for run in programs.values():  # warm-up, which does not count
+        for run in programs.values():  # warm-up, not timed
             run()
         rounds = [{program: run() for program, run in programs.items()} for _ in range(arguments.rounds)]
     seconds = {program: [each[program] for each in rounds] for program in programs}
@@ -69,7 +69,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _mixed_reviews() -> Iterator[Any]:
-    """Positive and negative in turn, though the corpus has one after the other."""
+    """Yield positive and negative reviews alternately; the corpus has all positive ones first."""
     rows = list(read_rows("embedded:reviews", columns=["text", "label"]))
     half = len(rows) // 2
     for pair in zip(rows[:half], rows[half:], strict=False):
@@ -83,7 +83,7 @@ def _write_data(rows: list[dict[str, Any]], folder: Path) -> None:
 
 
 def _write_network(rows: list[dict[str, Any]], folder: Path) -> None:
-    """A small BERT with random weights, and a tokenizer of characters, as transformers writes them."""
+    """Save a small BERT with random weights, and a tokenizer of characters, in the format of transformers."""
     characters = sorted({character for row in rows for character in row["text"]})
     words = {word: number for number, word in enumerate(["[PAD]", "[UNK]", *characters])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
@@ -95,7 +95,7 @@ def _write_network(rows: list[dict[str, Any]], folder: Path) -> None:
 
 
 def _lightrail(folder: Path) -> float:
-    """Seconds that one epoch takes."""
+    """Return the seconds of one epoch."""
     settings = {
         "model": "TextClassifier",
         "model.encoder": "PretrainedConfig",
@@ -118,7 +118,7 @@ def _lightrail(folder: Path) -> float:
     experiment.trainer.callbacks = [  # type: ignore[attr-defined]
         callback
         for callback in experiment.trainer.callbacks  # type: ignore[attr-defined]
-        if "Checkpoint" not in type(callback).__name__  # the other program writes none either
+        if "Checkpoint" not in type(callback).__name__  # the other program saves none either
     ]
     run = begin(experiment, kind="benchmark")
     with run.status():
@@ -128,7 +128,7 @@ def _lightrail(folder: Path) -> float:
 
 
 def _hugging_face(rows: list[dict[str, Any]], folder: Path, sampling: str) -> float:
-    """Seconds that one epoch takes."""
+    """Return the seconds of one epoch."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "bert")
     numbers = {"positive": 1, "negative": 0}
     encoded = tokenizer([row["text"] for row in rows], truncation=True, max_length=MAX_LENGTH)["input_ids"]

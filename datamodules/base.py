@@ -1,4 +1,4 @@
-"""What every datamodule shares: read, split, encode once into the cache, batch."""
+"""The base of all datamodules: read, split, encode once into the cache, batch."""
 
 import json
 import logging
@@ -34,87 +34,87 @@ Split = Literal["train", "validation", "test", "predict"]
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig(Ranged):
-    """How the rows of `path` are divided when a split has no source of its own."""
+    """Settings for dividing the rows of `path` among splits that have no source of their own."""
 
     validation_fraction: ShareBelowOne = 0.1
-    """Share of the texts that becomes the validation split, in [0, 1)."""
+    """Fraction of the texts for the validation split, in [0, 1)."""
     test_fraction: ShareBelowOne = 0.1
-    """Share of the texts that becomes the test split, in [0, 1)."""
+    """Fraction of the texts for the test split, in [0, 1)."""
     seed: int = 0
-    """The split's own seed: every training seed has the same test set."""
+    """Seed of the split, so that every training seed has the same test set."""
     drop_repeats: bool = False
-    """Keep one example of each text, and none in train that stands in another split. What is dropped is counted."""
+    """Keep one example of each text, and in train none that occurs in another split. Dropped examples are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingConfig:
-    """How files are read."""
+    """Settings for reading files."""
 
     encoding: str = "utf-8"
-    """Any encoding Python knows, for example gb18030 or latin-1."""
+    """Encoding by its name in Python, for example gb18030 or latin-1."""
     file_format: FileFormat = "auto"
-    """auto: by the file's ending. labelled: lines of LABEL TEXT, or of __label__A __label__B TEXT, as columns `label`
-    and `text`."""
+    """Format of files. auto: by the ending. labelled: lines of LABEL TEXT, or of __label__A __label__B TEXT, as
+    columns `label` and `text`."""
     quoting: Quoting = "auto"
-    """Whether quotes enclose fields of a table. auto: in .csv, not in .tsv."""
+    """Quotes around fields of a table. auto: in .csv, not in .tsv."""
     column_names: list[str] = field(default_factory=list)
     """Names of the columns of a table without a header line."""
     empty: Empty = "refuse"
-    """What to do with an empty cell or line. skip: leave it out, and count it."""
+    """Treatment of an empty cell or line. skip: omit and count it."""
 
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """One split as the tracker records it."""
+    """Summary of a split for the tracker."""
 
     name: str
     num_rows: int
     digest: str
-    """Of the encoded content, whatever the file is called."""
+    """Digest of the encoded content, independent of file names."""
     source: str
 
 
 class Inspected(NamedTuple):
-    """What a check looks at in one example."""
+    """Facts of one example for `lightrail check`."""
 
     length: int
-    """Before anything is cut, in `length_unit`."""
+    """Length before anything is cut, in `length_unit`."""
     target: str = ""
-    """All that the model is to answer; equal texts with different targets are a conflict."""
+    """The complete target; equal texts with different targets are a conflict."""
     labels: tuple[str, ...] = ()
-    """What is counted in the label histogram."""
+    """Labels for the histogram."""
     num_windows: int = 1
-    """How many overlapping windows it takes to read all of it."""
+    """Number of overlapping windows that cover it."""
 
 
 class DataModule(pl.LightningDataModule, ABC):
-    """Turns one source, or one file a split, into batches.
+    """Turns one source, or one source for each split, into batches.
 
-    A datamodule says what an example is (`examples`), what a module must know of the training split (`learn`), how an
-    example becomes numbers (`encode`) and how these become a batch (`collate`). The rest is here.
+    A subclass defines the examples (`examples`), the facts that a module must know of the training split (`learn`), the
+    encoding of an example as numbers (`encode`) and of these as a batch (`collate`). The rest is here.
 
     Args:
-        path: a file, `embedded:NAME` or `hub:OWNER/NAME`; training data, and what the other splits are taken from
-            when they have no source of their own. For `predict`, the texts to predict.
+        path: a file, `embedded:NAME` or `hub:OWNER/NAME`; training data, from which the other splits are taken when
+            they have no source of their own. For `predict`, the texts to predict.
         validation_path, test_path: sources of these splits.
-        split: how rows of `path` are divided when a split has no source of its own.
-        reading: how files are read.
-        batch: what one batch may hold.
+        split: settings for dividing the rows of `path` when a split has no source of its own.
+        reading: settings for reading files.
+        batch: limits of a batch.
     """
 
     length_columns: Sequence[str] = ("input_ids",)
-    """The columns whose lengths are an example's numbers of positions: one, or source and target."""
+    """The columns whose lengths are the numbers of positions of an example: one, or source and target."""
     length_unit = "tokens"
     max_length: int
     """Longest example, in `length_unit`; a setting of each datamodule that cuts."""
     is_cut = True
-    """Whether an example may be longer than `max_length`, and is then cut there."""
+    """Whether an example longer than `max_length` is cut there."""
     remedies = Remedies()
-    """The settings that `lightrail check` names beside what it finds."""
+    """The settings that `lightrail check` suggests with its findings."""
     structured: Sequence[str] = ()
-    """Columns that are given as they were parsed, and may be empty."""
+    """Columns whose parsed values are kept, not converted to text, and may be empty."""
     sampling = SamplingConfig()
-    """How an epoch's examples are drawn by the encoded column `label`; a setting where there is such a column."""
+    """Sampling of an epoch's examples by the encoded column `label`; a setting of datamodules with that column."""
 
     def __init__(
         self,
@@ -143,38 +143,38 @@ class DataModule(pl.LightningDataModule, ABC):
 
     @abstractmethod
     def columns(self, split: Split) -> Sequence[str] | Mapping[str, str]:
-        """Columns to read, or setting to column; a target may be missing for `predict`."""
+        """Return the columns to read, or columns by setting; a target may be missing for `predict`."""
 
     @abstractmethod
     def settings(self) -> Mapping[str, Any]:
-        """Every setting, as plain values, that changes what is stored; part of the cache's key."""
+        """Return every setting that changes the stored rows, as plain values; part of the cache's key."""
 
     @abstractmethod
     def examples(self, row: Row, split: Split) -> Iterator[Row]:
-        """Make examples of one record; `values["text"]` decides an example's split and what counts as a repeat."""
+        """Yield the examples of one record; `values["text"]` decides an example's split and identifies repeats."""
 
     @abstractmethod
     def learn(self, train: Iterator[Row]) -> Facts:
-        """Collect from the training examples what encoding and the module need."""
+        """Collect the facts that encoding and the module need from the training examples."""
 
     @abstractmethod
     def encode(self, example: Row, facts: Facts) -> Mapping[str, Any]:
-        """Turn an example into numbers, arrays of numbers, and strings. Raises: DataError naming file and line."""
+        """Encode an example as numbers, arrays of numbers, and strings. Raises: DataError naming file and line."""
 
     @abstractmethod
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Pad rows into a batch: tensors, the list `id`, and the integers `num_tokens` (unpadded) and `num_targets`.
 
-        What is drawn at random, as masks are, comes from `np.random.default_rng(row["draw_seed"])` of each row: it
-        follows from seed, epoch and example, on any number of processes and after any interruption.
+        Random choices, such as masks, use `np.random.default_rng(row["draw_seed"])` of each row: they depend on seed,
+        epoch and example alone, for any number of processes and after any interruption.
         """
 
     def inspect(self, row: Mapping[str, Any]) -> Inspected:
-        """Say what `lightrail check` is to know of an encoded row."""
+        """Return the facts of an encoded row for `lightrail check`."""
         return Inspected(length=sum(len(row[name]) for name in self.length_columns))
 
     def read(self, source: str, split: Split, notes: ReadingNotes) -> Iterator[Row]:
-        """Give the records of a source; another way to read is for data that is no rows of text."""
+        """Yield the records of a source; override it for data that is not rows of text."""
         reading = self.reading
         return read_rows(
             source,
@@ -189,7 +189,7 @@ class DataModule(pl.LightningDataModule, ABC):
         )
 
     def examine(self, rows: TokenisedSplit, files: Sequence[str], facts: SplitFacts) -> None:
-        """Take the rows of a split in for a check; another way is for rows that need not be read one by one."""
+        """Add the rows of a split to the facts of a check; override it to avoid reading rows one by one."""
         for number in range(len(rows)):
             row = rows.row(number)
             place = {"file": files[cast(int, row["file"])], "line": row["line"]}
@@ -197,44 +197,46 @@ class DataModule(pl.LightningDataModule, ABC):
             facts.add(str(row["text"]), **seen)
 
     def describe(self, rows: TokenisedSplit) -> str:
-        """Say for the log what became of the long examples of a split; nothing where none was too long."""
+        """Return a line for the log about the long examples of a split; "" if none was too long."""
         return ""
 
     def arrange(self, rows: TokenisedSplit, split: Split) -> MeasuredRows:
-        """Give what batches are made of: the rows themselves, or other rows made of them, such as blocks of documents.
+        """Return the rows for batches: those of the split, or others made of them, such as blocks of documents.
 
         Called once for each split that is used.
         """
         return rows
 
     def draw(self, dataset: MeasuredRows) -> Draw | None:
-        """Say which rows of the training dataset an epoch takes. None: each once."""
+        """Return the function that draws the rows of an epoch of the training dataset. None: each row once."""
         if self.sampling.method == "none":
             return None
         return LabelDraw(self.rows("train").values("label"), self.sampling, self.order_seed)
 
     def digest(self, source: str, split: Split) -> str:
-        """Digest all content of a source that `read` depends on, whatever its files are called."""
+        """Digest all content of a source that `read` depends on, independent of file names."""
         return source_digest(source, self.reading.file_format)
 
     @final
     def adopt(self, facts: Facts) -> None:
-        """Encode with the facts of a trained module, rather than with what this data's training split teaches."""
+        """Encode with the facts of a trained module instead of those of this data's training split."""
         self._facts, self._is_adopted = facts, True
 
     @final
     def facts(self) -> Facts:
+        """Return the facts that the data was encoded with."""
         assert self._facts is not None, "call setup first"
         return self._facts
 
     @final
     def prepare_data(self) -> None:
-        """Encode into the cache unless it is there. Lightning calls this before it starts further processes."""
+        """Encode into the cache unless that is done. Lightning calls this before it starts further processes."""
         is_predicting = self.trainer is not None and self.trainer.predicting
         self._folder = self._folder or self._encode_once("predict" if is_predicting else "fit")
 
     @final
     def setup(self, stage: str) -> None:
+        """Open the cache's rows of each split; may be called again."""
         if self._rows:
             return
         folder = self._folder = self._folder or self._encode_once(stage)
@@ -248,18 +250,19 @@ class DataModule(pl.LightningDataModule, ABC):
 
     @final
     def rows(self, split: Split) -> TokenisedSplit:
+        """Return the encoded rows of a split."""
         return self._rows[split]
 
     @final
     def dataset(self, split: Split) -> MeasuredRows:
-        """What the batches of a split are made of; `id` in a batch counts these."""
+        """Return the rows that batches of a split are made of; `id` in a batch is their index."""
         if split not in self._datasets:
             self._datasets[split] = self.arrange(self._rows[split], split)
         return self._datasets[split]
 
     @final
     def summaries(self) -> list[SplitSummary]:
-        """Each split with its number of rows, digest and source, for the tracker."""
+        """Return a summary of each split for the tracker."""
         own = {"validation": self.validation_path, "test": self.test_path}
         return [
             SplitSummary(name, len(rows), self._about["digests"][name], own.get(name) or self.path)
@@ -268,7 +271,7 @@ class DataModule(pl.LightningDataModule, ABC):
 
     @final
     def report(self) -> DataReport:
-        """Look for what is wrong with the data: repeats, leaks, conflicts, imbalance, what is cut off."""
+        """Check the data for repeats, leaks, conflicts, imbalance and truncation."""
         sources = {summary.name: summary.source for summary in self.summaries()}
         splits = []
         for name, rows in self._rows.items():
@@ -280,6 +283,7 @@ class DataModule(pl.LightningDataModule, ABC):
 
     @final
     def train_dataloader(self) -> BatchLoader:
+        """Make the loader of shuffled training batches, at the position of a loaded checkpoint."""
         self._train_loader = self._loader("train", is_shuffled=True)
         if self._position:
             self._train_loader.load_state_dict(self._position)
@@ -287,27 +291,28 @@ class DataModule(pl.LightningDataModule, ABC):
 
     @final
     def state_dict(self) -> dict[str, int]:
-        """Where training stands in its data, kept in checkpoints.
-
-        Lightning keeps the loader's own state as well, and loses it when it has made the loader to count the steps.
-        """
+        """Return the position of training in its data, for checkpoints."""
+        # Lightning stores the loader's own state too, but loses it if it has made the loader to count the steps.
         return self._train_loader.state_dict() if self._train_loader else {}
 
     @final
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Have the next training loader go on at this position."""
+        """Set the position at which the next training loader resumes."""
         self._position = state_dict
 
     @final
     def val_dataloader(self) -> BatchLoader:
+        """Make the loader of validation batches, the shortest examples first."""
         return self._loader("validation")
 
     @final
     def test_dataloader(self) -> BatchLoader:
+        """Make the loader of test batches, the shortest examples first."""
         return self._loader("test")
 
     @final
     def predict_dataloader(self) -> BatchLoader:
+        """Make the loader of batches to predict, the shortest examples first."""
         return self._loader("predict")
 
     def _loader(self, split: Split, *, is_shuffled: bool = False) -> BatchLoader:
@@ -325,18 +330,18 @@ class DataModule(pl.LightningDataModule, ABC):
 
     @final
     def lengths(self, dataset: MeasuredRows) -> NDArray[np.int64]:
-        """Give the positions of each example, [N], or in each of several `length_columns`, [N, K]."""
+        """Return the number of positions of each example, [N], or for several `length_columns` of each, [N, K]."""
         columns = [dataset.lengths(name) for name in self.length_columns]
         return columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
 
     def _encode_once(self, stage: str) -> Path:
-        if stage == "predict":  # texts to predict are read once: they are not kept
+        if stage == "predict":  # texts to predict are read once: they are not cached
             temporary = Path(tempfile.mkdtemp(prefix="lightrail-"))
             weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
             return build_once(temporary / "predict", lambda writer: self._encode_all({"predict": self.path}, writer))
         sources = {"train": self.path, "validation": self.validation_path, "test": self.test_path}
         content = {name: source and self.digest(source, cast(Split, name)) for name, source in sources.items()}
-        # As it was called in version 0.1.0, whose caches are used on.
+        # The class path of version 0.1.0, so that its caches remain valid.
         made_by = f"{type(self).__module__}.{type(self).__qualname__}".removeprefix("lightrail.")
         shape = {"class": made_by, "split": asdict(self.split), "reading": asdict(self.reading)}
         key = [content, shape, dict(self.settings())]
@@ -350,14 +355,14 @@ class DataModule(pl.LightningDataModule, ABC):
         (writer.folder / ABOUT).write_text(json.dumps(about._asdict()), encoding="utf-8")
 
     def encode_all(self, sources: Mapping[str, str | None], facts: Facts | None, writer: CacheWriter) -> About:
-        """Encode the examples of all splits; another way is for data that has a faster one.
+        """Encode the examples of all splits; override it for data that can be encoded faster.
 
         Args:
-            sources: of each split; None where it is taken from the training split.
-            facts: of a trained module; None: they are to be learned.
+            sources: source of each split; None for one that is taken from the training split.
+            facts: facts of a trained module; None to learn them.
         """
-        # Examples wait on disk between the two passes, so that memory does not grow with the corpus.
-        # Half a surrogate pair, which JSON can hold, waits with them.
+        # Examples are stored on disk between the two passes, so that memory does not grow with the corpus.
+        # JSON can hold half a surrogate pair, which UTF-8 encodes only with this error handler.
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogatepass", dir=writer.folder) as spool:
             notes = {name: ReadingNotes() for name in sources}
             counts, digests = write_spool(self._assigned(sources, notes), list(sources), spool)
@@ -376,7 +381,7 @@ class DataModule(pl.LightningDataModule, ABC):
     def _assigned(
         self, sources: Mapping[str, str | None], notes: Mapping[str, ReadingNotes]
     ) -> Iterator[tuple[str, Row]]:
-        """Give all examples with their split; test first, so that a repeat is dropped from train and not from test."""
+        """Yield all examples with their split; test first, so that repeats are dropped from train, not from test."""
         repeats = Deduplicator()
         for name, source in reversed(list(sources.items())):
             for row in self.read(source, cast(Split, name), notes[name]) if source else ():
@@ -388,7 +393,7 @@ class DataModule(pl.LightningDataModule, ABC):
             log.info("dropped %d examples that repeat another one", repeats.num_dropped)
 
     def _split_for(self, text: str, sources: Mapping[str, str | None]) -> str:
-        """The split of an example of `path`: those with a source of their own take nothing from it."""
+        """The split of an example of `path`; splits with a source of their own get none of them."""
         validation = 0.0 if sources["validation"] else self.split.validation_fraction
         test = 0.0 if sources["test"] else self.split.test_fraction
         return split_of(text, self.split.seed, validation, test)

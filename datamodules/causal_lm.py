@@ -1,4 +1,4 @@
-"""Running text for a language model: from a page to a corpus larger than memory."""
+"""Running text for a language model, from a page to a corpus larger than memory."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,33 +28,32 @@ from lightrail.project.basics.errors import ConfigError, DataError
 log = logging.getLogger(__name__)
 
 MOST_EXAMINED = 4_000_000
-"""`lightrail check` looks at so many training texts at most, which takes about 200 MB."""
+"""Maximum number of training texts in `lightrail check`, which takes about 200 MB."""
 
 
 @final
 class CausalLMData(DataModule):
-    """Documents of text, each token of which is to be foretold from those before it.
+    """Documents of text for next-token prediction.
 
-    Sources are divided into shards of a few megabytes, which several processes encode; what is encoded is kept, so that
-    a start after a kill goes on. Memory does not grow with the text.
+    Sources are divided into shards of a few megabytes, which several processes encode; encoded shards are kept, so that
+    a killed encoding resumes. Memory does not grow with the text.
 
     Args:
         path: a file of plain text, JSON Lines, Parquet or a table, compressed or not; a folder of such files, or a
-            pattern (books/*.txt); `embedded:NAME` or `hub:OWNER/NAME@SPLIT`. To predict, the texts to be scored, one a
-            line or a row.
+            pattern (books/*.txt); `embedded:NAME` or `hub:OWNER/NAME@SPLIT`. To predict, the texts to score, one per
+            line or row.
         sources: several such sources of training texts, in place of `path`, each with a weight.
-        text_column: column of the text, where there are columns.
-        document: what a document of plain text is: a `line`, a `paragraph` (set apart by blank lines), or a whole
-            `file`, which is read in pieces of a million characters. No text is seen from another document, unless
-            `blocks` says so. Lines of nothing but white space are none. Of JSON Lines, Parquet and tables each row is a
-            document.
+        text_column: column of the text, in formats with columns.
+        document: unit of plain text that is a document: a `line`, a `paragraph` (separated by blank lines), or a whole
+            `file`, which is read in pieces of a million characters. No document sees the text of another, except with
+            `blocks.method=sliding`. Blank lines are no documents. In JSON Lines, Parquet and tables each row is one.
         tokenizer: `characters`, `bytes`, `subwords` (byte pairs, trained on the training split), or the name or folder
             of a Hugging Face tokenizer.
-        max_vocabulary: most distinct tokens, for characters and subwords.
-        min_count: a character, or a pair of subwords, seen less often in the training split is no token, for
-            characters and subwords. Subwords are trained on 33 million characters at most, taken evenly from all files.
-        blocks: how documents become rows of bounded length.
-        encoding_processes: most processes that encode. null: one for each core. It changes no number.
+        max_vocabulary: maximum number of distinct tokens, for characters and subwords.
+        min_count: minimum count in the training split of a character, or of a pair of subwords, that is a token.
+            Subwords are trained on at most 33 million characters, taken evenly from all files.
+        blocks: settings for dividing documents into rows of bounded length.
+        encoding_processes: maximum number of processes that encode. null: one for each core. It changes no result.
     """
 
     is_cut = False
@@ -110,7 +109,7 @@ class CausalLMData(DataModule):
         return sources_digest(paths, self.reading.file_format)
 
     def examples(self, row: Row, split: Split) -> Iterator[Row]:
-        """To predict: each row is a document. Corpora are read in another way."""
+        """Yield each row to predict as a document; corpora are read by `encode_all`."""
         yield Row({"text": row.values[self.text_column]}, row.file, row.line)
 
     def learn(self, train: Iterator[Row]) -> Facts:
@@ -150,14 +149,14 @@ class CausalLMData(DataModule):
         return SourceDraw(numbers, [source.weight for source in self.sources], self.order_seed)
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """See `collate_blocks`."""
+        """Collate rows of blocks; see `collate_blocks`."""
         return collate_blocks(rows, self._numbering_of(self.facts()).decode)
 
     def describe(self, rows: TokenisedSplit) -> str:
         return f"{int(rows.lengths('input_ids').sum())} tokens in {len(rows)} documents"
 
     def examine(self, rows: TokenisedSplit, files: Sequence[str], facts: SplitFacts) -> None:
-        """Of a large corpus, look at a part of the texts: equal ones in all splits together."""
+        """Add a sample of the texts of a large corpus to the facts, the same for equal texts in all splits."""
         digests = rows.values("text_digest").astype(np.int64).view(np.uint64)
         one_in = 1 + len(self.rows("train")) // MOST_EXAMINED
         chosen = np.flatnonzero(digests % np.uint64(one_in) == 0)
@@ -181,8 +180,8 @@ class CausalLMData(DataModule):
             return [self.path]
         if self.given_path is not None:
             raise ConfigError(
-                f"data.path ({self.given_path}) and data.sources are both given. Leave one of them out, or make the "
-                f"path one of the sources."
+                f"data.path ({self.given_path}) and data.sources are both given. Omit one of them, or add the "
+                f"path to the sources."
             )
         return [source.path for source in self.sources]
 

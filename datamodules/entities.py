@@ -1,4 +1,4 @@
-"""Texts in which entities are marked, for named-entity recognition."""
+"""Texts with annotated entities, for named-entity recognition."""
 
 import logging
 from collections import Counter
@@ -28,42 +28,42 @@ log = logging.getLogger(__name__)
 
 
 class _Source(NamedTuple):
-    """What is known of a file while its rows are encoded."""
+    """A file's notes and layout, while its rows are encoded."""
 
     notes: ReadingNotes
     has_token_lines: bool
-    """Each token stands on a line of its own, the sentence's line being that of the first."""
+    """Whether each token has a line of its own; the line of a sentence is that of its first token."""
 
 
 @final
 class EntityData(DataModule):
     """Sentences of tagged tokens, or texts with entities given by character; to predict, any texts.
 
-    Tagged tokens come from CoNLL-like lines (every text file but .jsonl, .csv and .tsv is read so, unless to predict)
-    or from the columns of tokens and tags of another source; texts with entities from .jsonl, .parquet or the hub:
-    `{"text": ..., "entities": [{"start": 0, "end": 2, "type": "PER"}]}`, `[[0, 2, "PER"]]`, or CLUENER's
-    `{"PER": {"words": [[0, 2]]}}`. Nothing is cut away: a text of more than `max_length` positions is read in
-    overlapping windows.
+    Tagged tokens come from CoNLL-like lines (the format of every text file but .jsonl, .csv and .tsv, unless to
+    predict) or from the columns of tokens and tags of another source; texts with entities from .jsonl, .parquet or the
+    hub: `{"text": ..., "entities": [{"start": 0, "end": 2, "type": "PER"}]}`, `[[0, 2, "PER"]]`, or CLUENER's
+    `{"PER": {"words": [[0, 2]]}}`. Nothing is cut: a text of more than `max_length` positions is read in overlapping
+    windows.
 
     Args:
         path: training data; to predict, tags or entities may be missing.
-        units: what carries a tag, and what new texts are cut into: characters, or words (runs of letters and digits,
-            and single other signs). Characters that come as tokens are joined to a text without spaces; words with
-            one, unless a neighbouring sign is Chinese, Japanese or full-width.
+        units: units that carry a tag, into which new texts are split: characters, or words (runs of letters and digits,
+            and single other characters). Tokens that are characters are joined to a text without spaces; words with
+            one, unless a neighbouring character is Chinese, Japanese or full-width.
         tokenizer: `units` for a network from scratch, or the name or folder of a Hugging Face tokenizer.
-        scheme: of the tags. auto: told by the tags of `path`, and said in the log.
-        illegal_tags: what to do with a tag its scheme does not allow where it stands. repair: read it as the begin or
-            end of an entity, as conlleval does; drop: leave out entities that are not marked as the scheme demands,
-            as seqeval's strict mode does. Such tags are counted and reported.
+        scheme: scheme of the tags. auto: inferred from the tags of `path`, and logged.
+        illegal_tags: treatment of a tag that is invalid in its scheme. repair: read it as the begin or end of an
+            entity, as conlleval does; drop: omit entities whose tags break the scheme, as seqeval's strict mode does.
+            Such tags are counted and reported.
         tagged_lines: layout of CoNLL-like lines.
-        tokens_column, tags_column: names of the columns of tagged tokens, but in CoNLL-like lines.
+        tokens_column, tags_column: names of the columns of tagged tokens, except in CoNLL-like lines.
         text_column, entities_column: names of the columns of texts with entities.
-        ends_inclusive: the end of an entity is its last character, rather than the one after it.
+        ends_inclusive: the end of an entity is its last character, not the one after it.
         has_nested: entities may overlap.
-        max_length: most positions of a window, special tokens included.
-        max_vocabulary: most distinct units, the most frequent ones; without a Hugging Face tokenizer.
-        min_count: a unit seen less often in the training split is unknown; without a Hugging Face tokenizer.
-        lower_case: whether A and a are the same to the network; without a Hugging Face tokenizer.
+        max_length: maximum number of positions of a window, special tokens included.
+        max_vocabulary: maximum number of distinct units, the most frequent ones; without a Hugging Face tokenizer.
+        min_count: a unit with a lower count in the training split is unknown; without a Hugging Face tokenizer.
+        lower_case: treat A and a as equal; without a Hugging Face tokenizer.
     """
 
     is_cut = False
@@ -106,7 +106,7 @@ class EntityData(DataModule):
         check_arguments(self)
         self._loaded: UnitEncoder | None = None
         self._sources: dict[str, _Source] = {}
-        self._types: dict[str, str] = {}  # of any split, each with a place where it stands
+        self._types: dict[str, str] = {}  # of any split, each with a place where it occurs
         self._evidence, self._tokens_seen = SchemeEvidence(), UnitEvidence()  # of `path`
         self._decided: Scheme | None = None
         self._type_numbers: dict[str, int] = {}
@@ -130,7 +130,7 @@ class EntityData(DataModule):
         return source_digest(source, self._file_format(source, split))
 
     def read(self, source: str, split: Split, notes: ReadingNotes) -> Iterator[Row]:
-        """Give records with `tokens` and `tags`, or with `text` and `entities`, whatever their columns are called."""
+        """Yield records with the keys `tokens` and `tags`, or `text` and `entities`, for any names of columns."""
         if split == "train":
             self._evidence, self._tokens_seen, self._decided = SchemeEvidence(), UnitEvidence(), None
         columns, reading = self._columns(source, split), self.reading
@@ -179,9 +179,9 @@ class EntityData(DataModule):
             if isinstance(encoder, UnitNumbers):
                 seen.update(encoder.names(example.values["text"], _offsets(example)))
         if not entities:
-            raise DataError(f"{self.path}: the training split marks no entity. Give rows that do.")
+            raise DataError(f"{self.path}: the training split has no entity. Give rows with entities.")
         for kind in sorted(self._types.keys() - entities.keys()):
-            log.warning("%s is no entity of the training split (found at %s): it is missed", kind, self._types[kind])
+            log.warning("type %s (found at %s) is not in the training split: never predicted", kind, self._types[kind])
         labels = sorted({*self._types, *entities})
         return {
             "vocabulary": vocabulary_of(seen, self.max_vocabulary, self.min_count),
@@ -205,12 +205,12 @@ class EntityData(DataModule):
         if example.values["tags"] is None and example.values["spans"] is None:
             return row
         if self.has_nested and not facts["has_nested"]:
-            raise ConfigError("data.has_nested is true, and was not when the model was trained. Set it to false.")
+            raise ConfigError("data.has_nested is true, and was false when the model was trained. Set it to false.")
         spans = self._spans(example, is_counted=True)
         return {**row, "spans": np.array(self._numbered(spans, example, facts["labels"]), dtype=np.int32)}
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """See `collate_entities`."""
+        """Collate encoded sentences; see `collate_entities`."""
         return collate_entities(rows, self._encoder().pad_id, has_nested=self.facts()["has_nested"])
 
     def inspect(self, row: Mapping[str, Any]) -> Inspected:
@@ -230,7 +230,7 @@ class EntityData(DataModule):
         return self._loaded
 
     def _file_format(self, source: str, split: Split) -> FileFormat:
-        """The format of a file, `auto` of another source. What cannot be plain text is tagged lines."""
+        """The format of a file, tagged lines unless its name states another; `auto` for other sources."""
         if source.startswith((EMBEDDED_PREFIX, PREFIX)):
             return "auto"
         if self.reading.file_format != "auto":
@@ -239,12 +239,12 @@ class EntityData(DataModule):
             return format_of(source)
         try:
             named = format_of(source)
-        except DataError:  # train, test and dev are usual endings of tagged lines
+        except DataError:  # train, test and dev are common endings of files of tagged lines
             return "conll"
         return "conll" if named == "txt" else named
 
     def _columns(self, source: str, split: Split) -> Mapping[str, str]:
-        """Setting to column."""
+        """Columns by setting."""
         file_format = self._file_format(source, split)
         if file_format == "conll":
             columns = {"tokens_column": "tokens", "tags_column": "tags"}
@@ -259,7 +259,7 @@ class EntityData(DataModule):
         if not isinstance(tokens, list) or not all(tokens):
             raise DataError(f"{where}: tokens are {str(tokens)[:60]!r}. Give a list of tokens, none of them empty.")
         if tags is not None and len(tags) != len(tokens):
-            raise DataError(f"{where}: {len(tags)} tags for {len(tokens)} tokens. Give each token its tag.")
+            raise DataError(f"{where}: {len(tags)} tags for {len(tokens)} tokens. Give one tag for each token.")
 
     def _note_types(self, values: Mapping[str, Any], where: str, split: Split) -> None:
         tags = values["tags"] or ()
@@ -270,7 +270,7 @@ class EntityData(DataModule):
             self._types.setdefault(kind, where)
 
     def _spans(self, example: Row, *, is_counted: bool = False) -> list[Span]:
-        """The entities of an example. Raises: DataError at an illegal tag that is not to be put up with."""
+        """The entities of an example. Raises: DataError at an illegal tag that `illegal_tags` refuses."""
         if example.values["tags"] is None:
             return [(start, end, kind) for start, end, kind in example.values["spans"]]
         keeps_broken = self.illegal_tags != "drop"
@@ -288,10 +288,10 @@ class EntityData(DataModule):
     def _refusal(self, fault: Fault, example: Row, source: _Source) -> str:
         line = example.line + fault.token * source.has_token_lines
         token = "" if source.has_token_lines else f", token {fault.token + 1}"
-        told = f" (told by {self._evidence})" if self.scheme == "auto" else ""
+        evidence = f" (inferred from {self._evidence})" if self.scheme == "auto" else ""
         accept = ", or set data.illegal_tags to repair or drop," * fault.can_repair
         return (
-            f"{example.file}:{line}{token}: {fault.reason}. The scheme is {self._scheme()}{told}. "
+            f"{example.file}:{line}{token}: {fault.reason}. The scheme is {self._scheme()}{evidence}. "
             f"Correct the tag{accept} or set data.scheme if it is another."
         )
 
@@ -301,21 +301,21 @@ class EntityData(DataModule):
             if decided is None:
                 raise DataError(
                     f"{self.path}: no scheme has all the letters that its tags begin with ({self._evidence}). "
-                    f"Write them in one of {', '.join(ROLES)}."
+                    f"Convert them to one of {', '.join(ROLES)}."
                 )
             log.info("tags are read as %s: %s", decided, self._evidence)
             self._decided = decided
         return self._decided
 
     def _numbered(self, spans: list[Span], example: Row, labels: list[str]) -> list[int]:
-        """First unit, end and type of each entity, one after another."""
+        """First unit, end and type id of each entity, concatenated."""
         if list(self._type_numbers) != labels:
             self._type_numbers = {label: number for number, label in enumerate(labels)}
         for _, _, kind in spans:
             if kind not in self._type_numbers:
                 raise DataError(
                     f"{example.file}:{example.line}: an entity of type {kind!r}, which is none of the {len(labels)} "
-                    f"that the model knows ({first_names(labels)}). Correct it, or train with rows that have it."
+                    f"types of the model ({first_names(labels)}). Correct it, or train with rows that have it."
                 )
         return [number for start, end, kind in spans for number in (start, end, self._type_numbers[kind])]
 

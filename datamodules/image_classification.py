@@ -1,4 +1,4 @@
-"""Pictures with one label each."""
+"""Images with one label each."""
 
 import base64
 import hashlib
@@ -38,17 +38,17 @@ _LABELS_SETTING = {"train": "labels_path", "validation": "validation_labels_path
 
 @final
 class ImageClassificationData(DataModule):
-    """Pictures in idx files, or in a folder for each label, or embedded; all of one size.
+    """Images in idx files, in a folder for each label, or embedded; all of one size.
 
     Args:
-        path: training data: an idx file of images (train-images-idx3-ubyte.gz), a folder that has a sub-folder of
-            pictures for each label, or embedded:digits. To predict: pictures without labels, an idx file, a folder
-            of pictures or one picture.
-        labels_path, validation_labels_path, test_labels_path: idx files of the labels. null: beside the images, under
-            the standard name (train-labels-idx1-ubyte.gz).
+        path: training data: an idx file of images (train-images-idx3-ubyte.gz), a folder with a sub-folder of images
+            for each label, or embedded:digits. To predict: images without labels, an idx file, a folder of images or
+            one image.
+        labels_path, validation_labels_path, test_labels_path: idx files of the labels. null: in the folder of the
+            images, under the standard name (train-labels-idx1-ubyte.gz).
         label_names: names of the labels 0, 1, ... of idx files and of embedded sets; empty: these numbers.
-        size: height and width that every picture is stretched to. null: as they are, which is alike.
-        channels: 1 turns pictures into grays, 3 into colours; auto: as they are, to predict as the model knows them.
+        size: height and width that every image is stretched to. null: their own size, which must be the same.
+        channels: 1 converts images to grayscale, 3 to colour; auto: their own channels, to predict those of the model.
     """
 
     length_columns, length_unit, is_cut = ("pixels",), "pixels", False
@@ -102,7 +102,7 @@ class ImageClassificationData(DataModule):
         return digest_of([file_digest(images), file_digest(existing_file(self._labels_file(source, split)))])
 
     def read(self, source: str, split: Split, notes: ReadingNotes) -> Iterator[Row]:
-        """Yield each picture as `pixels` [H, W, C], with its label or None."""
+        """Yield each image as `pixels` [H, W, C], with its label or None."""
         for row in self._read(source, split):
             notes.num_rows += 1
             pixels = resized(row.values["pixels"], self._form())
@@ -131,7 +131,7 @@ class ImageClassificationData(DataModule):
             sums = sums + np.stack([channels.sum(1), (channels**2).sum(1)])  # [2, C]
         if len(counts) < 2:
             raise DataError(
-                f"{self.path}: the training split has one label only ({', '.join(counts)}). Give pictures of two."
+                f"{self.path}: the training split has one label only ({', '.join(counts)}). Give images of two."
             )
         labels = self._in_order(counts)
         mean, mean_square = sums / (counts.total() * math.prod(shape[1:]))
@@ -140,7 +140,7 @@ class ImageClassificationData(DataModule):
             "label_counts": [counts[label] for label in labels],
             "image_shape": shape,
             "pixel_mean": (mean / 255).tolist(),
-            "pixel_std": (np.sqrt(np.maximum(mean_square - mean**2, 1)) / 255).tolist(),  # 1: all pixels may be alike
+            "pixel_std": (np.sqrt(np.maximum(mean_square - mean**2, 1)) / 255).tolist(),  # 1: pixels may be equal
         }
 
     def encode(self, example: Row, facts: Facts) -> Mapping[str, Any]:
@@ -155,12 +155,12 @@ class ImageClassificationData(DataModule):
         if label not in facts["labels"]:
             raise DataError(
                 f"{example.file}:{example.line}: label {label!r} is none of those that the training split has "
-                f"({first_names(facts['labels'])}). Fix the label, or add pictures with it to the training data."
+                f"({first_names(facts['labels'])}). Fix the label, or add images with it to the training data."
             )
         return {**row, "label": facts["labels"].index(label)}
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """`pixels` are [B, C, H, W] bytes, `labels` (absent to predict) [B], `image` a list of B names."""
+        """Stack: `pixels` are [B, C, H, W] bytes, `labels` (absent to predict) [B], `image` a list of B names."""
         pixels = np.stack([row["pixels"] for row in rows])
         batch = {
             "id": [row["id"] for row in rows],
@@ -183,7 +183,7 @@ class ImageClassificationData(DataModule):
         elif path.is_dir() or (path.suffix.lower() in SUFFIXES and not has_labels):
             yield from read_image_files(source, self._form(), has_labels=has_labels)
         elif path.suffix.lower() in SUFFIXES:
-            raise DataError(f"{source} is one picture. Name a folder that has a sub-folder of pictures for each label.")
+            raise DataError(f"{source} is one image. Name a folder that has a sub-folder of images for each label.")
         else:
             yield from read_idx(source, self._labels_file(source, split) if has_labels else None)
 
@@ -197,7 +197,7 @@ class ImageClassificationData(DataModule):
         return self.labels_paths[split] or labels_beside(source)
 
     def _named(self, row: Row) -> str:
-        """A label as people call it."""
+        """The name of an image's label."""
         label: str = row.values["label"]
         if not self.label_names:
             return label
@@ -215,14 +215,14 @@ class ImageClassificationData(DataModule):
 
 
 def _square(row: Row) -> Row:
-    """An embedded picture, whose grays stand in one row."""
+    """An embedded image, whose gray values are stored as one row, as [H, W, 1]."""
     grays = np.array(row.values["pixels"], np.uint8)
     side = math.isqrt(len(grays))
     return Row({**row.values, "pixels": grays.reshape(side, side, 1)}, row.file, row.line)
 
 
 def _name(example: Row, *, is_whole: bool) -> str:
-    """`FILE:NUMBER`, or a picture's file with its folder, or with all folders."""
+    """The name of an image: `FILE:NUMBER` in an idx file, else its file with its folder, or with all folders."""
     file = Path(example.file)
     if file.suffix.lower() not in SUFFIXES:
         return f"{file.name}:{example.line}"
@@ -230,7 +230,7 @@ def _name(example: Row, *, is_whole: bool) -> str:
 
 
 def _pixels(example: Row, shape: list[int]) -> NDArray[np.uint8]:
-    """A picture's bytes, [C * H * W]. Raises: DataError when it is of another shape than the others."""
+    """The bytes of an image, [C * H * W]. Raises: DataError when its shape differs from that of the others."""
     if example.values["shape"] != shape:
         (channels, height, width), (wanted, *size) = example.values["shape"], shape
         raise DataError(

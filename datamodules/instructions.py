@@ -1,4 +1,4 @@
-"""Prompts with responses, or chats, for a language model that is to answer: it learns the responses alone."""
+"""Prompts with responses, or chats, for a language model that learns the responses alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, final
@@ -28,28 +28,28 @@ from lightrail.project.basics.errors import ConfigError, DataError
 
 @final
 class InstructionData(DataModule):
-    """A table of prompts and responses, or of chats. Only what the assistant says is learned and scored.
+    """A table of prompts and responses, or of chats. Only the assistant's turns are learned and scored.
 
     Chats are lists of turns: `{"role": "user", "content": "Hello"}`, or ShareGPT's `{"from": "human", "value":
     "Hello"}`. Several dialogues are packed into a training row, and none sees another; in evaluation each is a row.
 
     Args:
-        path: training data; to predict, dialogues whose responses are to be scored.
+        path: training data; to predict, dialogues whose responses are scored.
         prompt_column, response_column: names of the columns; Alpaca's are instruction and output.
-        context_column: column of a text that goes with the prompt and may be empty, such as Alpaca's input; it is set
-            behind the prompt, after an empty line.
+        context_column: column of a text that belongs to the prompt and may be empty, such as Alpaca's input; it is
+            appended to the prompt after an empty line.
         messages_column: column of chats, such as messages or conversations, in place of prompts and responses.
-        template: how prompt and response are written, with {prompt} and {response}; what stands behind the response is
-            learned as well. null: as a chat of two turns, by the chat template.
+        template: format of prompt and response, with {prompt} and {response}; text after the response is learned as
+            well. null: a chat of two turns, by the chat template.
         chat_template: Jinja text of a chat template. null: the tokenizer's own.
         tokenizer: `characters`, `bytes`, `subwords` (byte pairs, trained on the training split), or the name or folder
             of a Hugging Face tokenizer.
-        max_vocabulary: most distinct tokens, for characters and subwords.
-        min_count: how often characters and pairs of subwords must be seen in the training split.
-        blocks: how dialogues become rows; `sliding` is for running text. A dialogue may have one token more than
-            `blocks.length`, as its last is only ever a target.
-        too_long: what becomes of a longer dialogue. cut: its end is left away; skip: all of it. Either is counted and
-            reported. One that is cut before the first response ends up left out.
+        max_vocabulary: maximum number of distinct tokens, for characters and subwords.
+        min_count: minimum count of characters and pairs of subwords in the training split.
+        blocks: settings for arranging dialogues in rows; `sliding` is for running text. A dialogue may have one token
+            more than `blocks.length`, as its last is only a target.
+        too_long: treatment of a longer dialogue. cut: omit its end; skip: omit all of it. Both are counted and
+            reported. One that is cut before the first response is omitted.
     """
 
     remedies = Remedies(length_setting="blocks.length", length="set data.too_long=skip")
@@ -121,7 +121,7 @@ class InstructionData(DataModule):
         return {"tokenizer": self._with_chat_template(tokenizer).facts()}
 
     def encode(self, example: Row, facts: Facts) -> Mapping[str, Any]:
-        """Give the columns of a document. One that is left out has no `input_ids`."""
+        """Return the columns of a document; an omitted one has empty `input_ids`."""
         encoder = self._encoder_of(facts)
         segments = self._segments(example, encoder.tokenizer)
         numbered = encoder.chat(segments) if self.template is None else encoder.framed(segments)
@@ -129,7 +129,7 @@ class InstructionData(DataModule):
         if num_tokens > self.max_length and self.too_long == "refuse":
             raise DataError(
                 f"{example.file}:{example.line}: {num_tokens} tokens, and data.blocks.length={self.blocks.length} "
-                f"allows {self.max_length}. Give a larger one, or set data.too_long to cut or skip."
+                f"allows {self.max_length}. Set a larger one, or data.too_long to cut or skip."
             )
         kept = numbered.cut(self.max_length)
         if not kept.is_target[1:].any() or (num_tokens > self.max_length and self.too_long == "skip"):
@@ -147,15 +147,15 @@ class InstructionData(DataModule):
     def arrange(self, rows: TokenisedSplit, split: Split) -> MeasuredRows:
         if not rows.lengths("input_ids").any():
             raise DataError(
-                f"all {len(rows)} {split} dialogues are longer than data.blocks.length={self.blocks.length}, and "
-                f"nothing of a response is left of them. Give a larger one."
+                f"all {len(rows)} {split} dialogues are longer than data.blocks.length={self.blocks.length}, and no "
+                f"token of a response is left. Set a larger one."
             )
         if split == "train":
             return training_blocks(rows, self.blocks, self.order_seed)
         return EvaluationPieces(rows, self.blocks)
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """See `collate_blocks`."""
+        """Collate rows of dialogues; see `collate_blocks`."""
         return collate_blocks(rows, self._encoder_of(self.facts()).tokenizer.decode)
 
     def inspect(self, row: Mapping[str, Any]) -> Inspected:
@@ -168,8 +168,8 @@ class InstructionData(DataModule):
         if num_longer > num_left_out or (num_longer and self.is_cut):
             notes.append(f"{num_longer} of {len(rows)} dialogues are longer than {self.max_length} tokens and are cut")
         if num_left_out:
-            reason = "nothing of a response was left" if self.is_cut else f"longer than {self.max_length} tokens"
-            notes.append(f"{num_left_out} of {len(rows)} dialogues are left out ({reason})")
+            reason = "no token of a response was left" if self.is_cut else f"longer than {self.max_length} tokens"
+            notes.append(f"{num_left_out} of {len(rows)} dialogues are omitted ({reason})")
         return "; ".join(notes)
 
     def _check_settings(self) -> None:
@@ -179,8 +179,8 @@ class InstructionData(DataModule):
             raise ConfigError("data.blocks.method=sliding would mix dialogues. Set packed or separate.")
         if self.template is not None and self.messages_column:
             raise ConfigError(
-                f"data.template writes prompts and responses, and data.messages_column={self.messages_column} gives "
-                f"chats. Leave out one of them; data.chat_template writes chats."
+                f"data.template formats prompts and responses, and data.messages_column={self.messages_column} names "
+                f"chats. Omit one of them; data.chat_template formats chats."
             )
         if self.template is not None:
             check_template(self.template)
@@ -216,7 +216,7 @@ class InstructionData(DataModule):
         return self._encoder
 
     def _tokenizer_named(self) -> LanguageTokenizer:
-        """The tokenizer of that name; of one that is yet to be learned, another that writes chats in the same way."""
+        """The tokenizer of the setting; if it is yet to be learned, the bytes with the same chat template."""
         if self._named is None:
             name = "bytes" if needs_texts(self.tokenizer) else self.tokenizer
             self._named = self._with_chat_template(load_language_tokenizer(name))

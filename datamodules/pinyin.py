@@ -1,4 +1,4 @@
-"""Pinyin to hanzi: what a keyboard receives, and the sentence that was meant."""
+"""Pinyin to hanzi: syllables as typed on a keyboard, and the sentence that they stand for."""
 
 import re
 from collections import Counter
@@ -22,17 +22,17 @@ NOT_A_TARGET, NOT_A_CANDIDATE = -1, -2
 
 @final
 class PinyinData(DataModule):
-    """Sentences with one token a character: a toneless syllable for a hanzi, anything else as it is.
+    """Sentences with one token per character: a toneless syllable for a hanzi, any other character itself.
 
-    Plain Chinese text is cut into sentences and read aloud by pypinyin. A file with the column `syllables` (tokens
-    separated by spaces, one for each character of `text`) keeps its own readings, which is what a test set with
-    readings made by people needs. Sentences without a hanzi are left out.
+    Plain Chinese text is split into sentences and converted to syllables by pypinyin. A file with the column
+    `syllables` (tokens separated by spaces, one for each character of `text`) keeps its own readings, as a test set
+    with manual readings needs. Sentences without a hanzi are omitted.
 
     Args:
-        path: plain text, one or more sentences a line; or a table with the column `text`, and perhaps `syllables`.
-        has_syllables: the table's column `syllables` is read, and must agree with `text` in length.
-        max_length: longest piece, in characters. A longer sentence is cut into pieces, never truncated.
-        max_other: how many signs that are not hanzi (punctuation, digits, letters) the network can tell apart.
+        path: plain text, one or more sentences per line; or a table with the column `text`, and perhaps `syllables`.
+        has_syllables: read the table's column `syllables`, which must agree with `text` in length.
+        max_length: maximum length of a piece, in characters. A longer sentence is split into pieces, never truncated.
+        max_other: number of characters other than hanzi (punctuation, digits, letters) that are distinct tokens.
     """
 
     length_unit = "characters"
@@ -84,7 +84,7 @@ class PinyinData(DataModule):
                     yield Row({"text": text[part], "syllables": syllables[part]}, row.file, row.line)
 
     def _sentences(self, row: Row, split: Split) -> Iterator[tuple[str, list[str]]]:
-        """A record's sentences and their tokens; to predict, there are tokens alone and the text is empty."""
+        """The sentences of a record and their tokens; to predict, the text is empty."""
         if split == "predict":
             yield "", normalised(row.values["syllables" if self.has_syllables else "text"])
         elif self.has_syllables:
@@ -95,7 +95,7 @@ class PinyinData(DataModule):
                 yield sentence, read_aloud(sentence)
 
     def learn(self, train: Iterator[Row]) -> Facts:
-        """Count readings: `candidates` holds each syllable's characters with their counts, the most frequent first."""
+        """Count readings: `candidates` has the characters of each syllable with counts, the most frequent first."""
         readings: Counter[tuple[str, str]] = Counter()
         others: Counter[str] = Counter()
         for example in train:
@@ -107,12 +107,14 @@ class PinyinData(DataModule):
         candidates: dict[str, dict[str, int]] = {}
         for (syllable, character), count in sorted(readings.items(), key=lambda item: (-item[1], item[0])):
             candidates.setdefault(syllable, {})[character] = count
-        frequent = [sign for sign, _ in others.most_common(self.max_other) if sign not in candidates]
+        frequent = [other for other, _ in others.most_common(self.max_other) if other not in candidates]
         return {"vocabulary": sorted(candidates) + sorted(frequent), "candidates": candidates}
 
     def encode(self, example: Row, facts: Facts) -> Mapping[str, Any]:
-        """Number tokens and targets. A target is a place in the syllable's candidates, NOT_A_TARGET for a sign, or
-        NOT_A_CANDIDATE for a hanzi that the training split never showed with this reading (always an error then).
+        """Encode tokens and targets as ids.
+
+        A target is an index into the syllable's candidates, NOT_A_TARGET for other characters, or NOT_A_CANDIDATE for
+        a hanzi without this reading in the training split, which always counts as an error.
         """
         text, syllables = example.values["text"], example.values["syllables"]
         tokens, candidates = self._numbering(facts)
@@ -160,7 +162,7 @@ class PinyinData(DataModule):
 
 
 def read_aloud(text: str) -> list[str]:
-    """Give each character its toneless syllable as pypinyin reads it in context, or itself when it is no hanzi.
+    """Convert each character to its toneless syllable, as pypinyin reads it in context; others stay as they are.
 
     >>> read_aloud("银行，行长")
     ['yin', 'hang', '，', 'hang', 'zhang']
@@ -168,13 +170,13 @@ def read_aloud(text: str) -> list[str]:
     try:
         from pypinyin import Style, lazy_pinyin
     except ImportError as error:
-        raise ConfigError("reading Chinese text aloud needs pypinyin: pip install 'lightrail[chinese]'.") from error
+        raise ConfigError("converting Chinese text needs pypinyin: pip install 'lightrail[chinese]'.") from error
     syllables: list[str] = lazy_pinyin(text, style=Style.NORMAL, errors=list)  # type: ignore[arg-type]
     return syllables
 
 
 def normalised(tokens: str) -> list[str]:
-    """Split typed tokens at spaces; syllables are lower-case and write ü as v, as keyboards do.
+    """Split typed tokens at spaces, in lower case and with v for ü, as on keyboards.
 
     >>> normalised("Nü er  LU:")
     ['nv', 'er', 'lv']

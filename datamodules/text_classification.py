@@ -1,4 +1,4 @@
-"""Texts, or pairs of texts, with one label each or any number of labels.
+"""Texts, or pairs of texts, with one or any number of labels each.
 
 Shapes: B examples, N windows, T positions of the longest window, L labels.
 """
@@ -24,30 +24,30 @@ from lightrail.project.basics.did_you_mean import first_names
 from lightrail.project.basics.errors import ConfigError, DataError
 
 _BETWEEN = " ||| "
-"""Between the texts of a pair, for people."""
+"""Separator of the texts of a pair where people read them."""
 
 
 @final
 class TextClassificationData(DataModule):
-    """A table of texts and labels; a label is any text, and those of the training split are the ones there are.
+    """A table of texts and labels; a label is any text, and the training split defines the set of labels.
 
     Args:
         path: training data; to predict, the column of labels may be missing.
         text_column, label_column: names of the columns.
-        pair_column: column of a second text, where pairs are classified: the encoder reads both, a sign between them.
-        has_many_labels: a text has any number of labels, or none. Lists, in JSON Lines and Parquet, are taken as they
-            are; any other cell is divided at `label_separator`.
-        label_separator: what stands between the labels of a cell, with `has_many_labels`.
+        pair_column: column of a second text, to classify pairs: the encoder reads both, with a separator between them.
+        has_many_labels: a text has any number of labels, or none. Lists, in JSON Lines and Parquet, are kept; any other
+            cell is split at `label_separator`.
+        label_separator: separator of the labels of a cell, with `has_many_labels`.
         tokenizer: `characters`, `words`, `subwords` (word pieces, trained on the training split), or the name or folder
             of a Hugging Face tokenizer.
-        max_length: most tokens of a text, or of one window of it, special ones included.
-        truncation: what is kept of a longer text: its `head`, its `tail`, or `head_tail`, a quarter of `max_length`
-            from its head and the rest from its end; or all of it in `windows` that overlap by at least a quarter. What
-            is cut is counted and reported.
-        max_vocabulary: most distinct tokens, the most frequent ones; without a Hugging Face tokenizer.
-        min_count: a token seen less often in the training split is unknown; without a Hugging Face tokenizer.
-        lower_case: whether A and a are the same; without a Hugging Face tokenizer.
-        sampling: how training examples are drawn where labels are unequally frequent; for one label each.
+        max_length: maximum number of tokens of a text, or of one window of it, special tokens included.
+        truncation: part of a longer text that is kept: its `head`, its `tail`, or `head_tail`, a quarter of
+            `max_length` from its head and the rest from its end; or all of it in `windows` that overlap by at least a
+            quarter. Cut texts are counted and reported.
+        max_vocabulary: maximum number of distinct tokens, the most frequent ones; without a Hugging Face tokenizer.
+        min_count: a token with a lower count in the training split is unknown; without a Hugging Face tokenizer.
+        lower_case: treat A and a as equal; without a Hugging Face tokenizer.
+        sampling: settings for sampling training examples by label; for one label each.
     """
 
     def __init__(
@@ -147,8 +147,10 @@ class TextClassificationData(DataModule):
         return {**row, "labels": np.array(numbers, np.int32)} if self.has_many_labels else {**row, "label": numbers[0]}
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """`input_ids`, `attention_mask` and, where there are, `segment_ids` are [N, T]; `text_of_window` is [N], absent
-        where N == B; `labels`, absent to predict, [B] or, any number to a text, [B, L] of 0 and 1; `text` a list of B.
+        """Pad the windows of texts into a batch.
+
+        `input_ids`, `attention_mask` and, for some tokenizers, `segment_ids` are [N, T]; `text_of_window`, absent if
+        N == B, is [N]; `labels`, absent to predict, [B] or, with many labels, [B, L] of 0 and 1; `text` a list of B.
         """
         windows = [self._windows(row["input_ids"]) for row in rows]
         lengths = torch.tensor([len(window) for own in windows for window in own])
@@ -189,19 +191,19 @@ class TextClassificationData(DataModule):
         if self.is_cut:
             return f"{longer} and are cut ({self.truncation})"
         num_windows = np.ceil(rows.lengths("input_ids") / self.max_length).mean()
-        return f"{longer} and are read in windows, {num_windows:.2f} a text in the mean"
+        return f"{longer} and are read in windows, {num_windows:.2f} per text on average"
 
     def _check_settings(self) -> None:
         check_arguments(self)
         if self.has_many_labels and self.sampling.method != "none":
             raise ConfigError(
-                f"data.sampling.method={self.sampling.method} evens out labels that exclude each other, and with "
-                f"data.has_many_labels they do not. Leave it at none, and set model.loss.class_weights=balanced."
+                f"data.sampling.method={self.sampling.method} balances labels that exclude each other, and with "
+                f"data.has_many_labels they do not. Set it to none, and model.loss.class_weights=balanced."
             )
         if self.pair_column and self.truncation == "windows":
             raise ConfigError("data.truncation=windows reads one text, not a pair. Set head, tail or head_tail.")
         if self.has_many_labels and not self.label_separator:
-            raise ConfigError("data.label_separator is empty. Give what stands between the labels of a cell.")
+            raise ConfigError("data.label_separator is empty. Give the separator of the labels of a cell.")
 
     def _tokenizer(self) -> Tokenizer:
         if self._loaded is None:
@@ -213,7 +215,7 @@ class TextClassificationData(DataModule):
         numbers = [tokenizer.numbers(text, vocabulary) for text in texts]
         frame = tokenizer.frame(is_pair=len(texts) == 2)
         if not frame.size(len(texts)) and not any(numbers):
-            numbers[0] = [tokenizer.unknown_id]  # an encoder needs something to read
+            numbers[0] = [tokenizer.unknown_id]  # an encoder needs at least one token
         return lay_out(numbers, frame, self.max_length, self.truncation)
 
     def _windows(self, input_ids: np.ndarray) -> Sequence[np.ndarray]:
@@ -224,7 +226,7 @@ class TextClassificationData(DataModule):
         if not self.has_many_labels:
             if isinstance(label, list):
                 raise DataError(
-                    f"{row.file}:{row.line}: {len(label)} labels in a list ({', '.join(label)}), one is needed. "
+                    f"{row.file}:{row.line}: {len(label)} labels in a list ({', '.join(label)}), expected one. "
                     f"Set data.has_many_labels=true if a text may have any number of labels."
                 )
             return str(label)
@@ -233,15 +235,15 @@ class TextClassificationData(DataModule):
         cells = cell.split(self.label_separator) if isinstance(cell, str) else cell
         labels = sorted({name.strip() for name in cells} - {""})
         for name in labels:
-            if "|" in name:  # stands between the labels of an answer, wherever it is stored
-                raise DataError(f"{where}: label {name!r} holds the sign |. Write it without, or separate labels at |.")
+            if "|" in name:  # the separator of labels in stored predictions
+                raise DataError(f"{where}: label {name!r} contains |. Remove it, or separate labels at |.")
         return labels
 
     def _label_number(self, label: str, example: Row, labels: list[str]) -> int:
         if label not in labels:
             raise DataError(
-                f"{example.file}:{example.line}: label {label!r} is none of the {len(labels)} that the training split "
-                f"has ({first_names(labels)}). Fix the label, or add rows with it to the training data."
+                f"{example.file}:{example.line}: label {label!r} is none of the {len(labels)} of the training split "
+                f"({first_names(labels)}). Fix the label, or add rows with it to the training data."
             )
         return labels.index(label)
 

@@ -1,4 +1,4 @@
-"""`lightrail sweep` from its arguments to its last line."""
+"""The command `lightrail sweep`, from its arguments to its last line."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from lightrail.sweeps.report.description import status_table
 from lightrail.sweeps.search.confirming import confirm
 from lightrail.sweeps.search.definition import Sweep, load
 from lightrail.sweeps.search.driver import Driver, build_pruner, build_sampler, shares, usable_gpus
-from lightrail.sweeps.search.locks import Turn, become_keeper, has_lost_its_keeper, keeping
+from lightrail.sweeps.search.locks import StudyLock, become_owner, has_lost_its_owner, heartbeat
 from lightrail.sweeps.search.outcomes import Progress
 from lightrail.sweeps.search.space import Settings
 from lightrail.sweeps.search.study import RUN, finished, open_storage, open_study
@@ -30,22 +30,22 @@ from lightrail.sweeps.trials.process import call_forked, warm_up
 log = logging.getLogger(__name__)
 
 DEFINITION, BASE = "sweep.yaml", "config.yaml"
-"""Files of the study's run: the sweep, and what its trials begin with."""
+"""Files of the study's run: the sweep, and the configuration that its trials start from."""
 CONCLUDED = "concluded"
-"""Attribute of a study: how many finished trials the report in its run is about."""
+"""Attribute of a study: the number of finished trials that the report in its run covers."""
 
 
 def run_sweep(arguments: Sequence[str]) -> str:
-    """Train until the study holds as many trials as were asked for; give the command's last line.
+    """Train trials until the study holds `n_trials` of them; return the command's last line.
 
-    A study that exists is gone on with. One that another process works on is joined, and left to it at the end, unless
-    that one has died.
+    An existing study is resumed. One that another process works on is joined; that process writes the report, unless
+    it has died.
 
     Raises:
         ConfigError, DataError: before the first trial.
-        KeyboardInterrupt, Terminated: a signal stopped it; the same command goes on.
+        KeyboardInterrupt, Terminated: a signal stopped the sweep; the same command resumes it.
     """
-    with _each_said_once("lightrail.project.configuration.checking"):  # a configuration is made for every trial
+    with _log_each_message_once("lightrail.project.configuration.checking"):  # a configuration is made for every trial
         return _run(arguments)
 
 
@@ -54,7 +54,7 @@ def _run(arguments: Sequence[str]) -> str:
     sweep = load(arguments)
     build_sampler(sweep.config.sampler, 0, 0, sweep.modules)
     build_pruner(sweep.config.pruner, sweep.modules)
-    rehearse(sweep)
+    dry_run(sweep)
     if sweep.config.launcher != "local":
         return launch(sweep, arguments)
     devices, threads = shares(sweep.config.resources, usable_gpus())
@@ -66,7 +66,7 @@ def _run(arguments: Sequence[str]) -> str:
 
 
 @contextmanager
-def _each_said_once(logger: str) -> Iterator[None]:
+def _log_each_message_once(logger: str) -> Iterator[None]:
     said: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
@@ -88,8 +88,9 @@ def _train(study: optuna.Study, driver: Driver, run_id: str, parent: TrackedRun 
         parent = _take_over(study, driver.storage, sweep)
     if parent is None:
         done = len(finished(study))
-        return f"sweep {run_id} goes on: {done} of {sweep.config.n_trials} trials; who began it will conclude it"
-    with parent.status(), keeping(study, sweep.config.heartbeat_seconds):
+        n_trials = sweep.config.n_trials
+        return f"sweep {run_id} is still running: {done} of {n_trials} trials; its owner will write the report"
+    with parent.status(), heartbeat(study, sweep.config.heartbeat_seconds):
         driver.run()
         with driver.stopping_on_signals():
             trainers = [worker.train_again for worker in driver.workers]
@@ -100,75 +101,75 @@ def _train(study: optuna.Study, driver: Driver, run_id: str, parent: TrackedRun 
 
 
 def show_status(arguments: Sequence[str]) -> str:
-    """Give a table of the study as it is.
+    """Return a table of the study's trials so far.
 
-    Raises: ConfigError when there is no such study.
+    Raises: ConfigError when the storage holds no such study.
     """
     sweep = load(arguments)
     storage = open_storage(sweep)
     if sweep.name not in optuna.get_all_study_names(storage):
-        raise ConfigError(f"{sweep.config.storage} holds no study {sweep.name!r}. Begin it: the same without --status.")
+        raise ConfigError(f"{sweep.config.storage} holds no study {sweep.name!r}. Omit --status to start it.")
     return status_table(optuna.load_study(study_name=sweep.name, storage=storage), sweep)
 
 
 def _open(sweep: Sweep, storage: RDBStorage) -> tuple[optuna.Study, str, TrackedRun | None]:
-    """Open study and MLflow run, or begin them. The run is None where another process has it."""
-    with Turn(storage, sweep.name).taken():
+    """Open the study and its MLflow run, or create them. The run is None when another process owns it."""
+    with StudyLock(storage, sweep.name).held():
         study = open_study(sweep, storage)
         enqueue(study, sweep)
         warm_start(study, storage, sweep)
         if RUN not in study.user_attrs:
-            parent: TrackedRun | None = _begin(study, sweep)
+            parent: TrackedRun | None = _start(study, sweep)
         else:
-            parent = _go_on(study, sweep, force=has_lost_its_keeper(study, sweep.config.heartbeat_seconds))
+            parent = _resume(study, sweep, force=has_lost_its_owner(study, sweep.config.heartbeat_seconds))
     return study, study.user_attrs[RUN], parent
 
 
-def _begin(study: optuna.Study, sweep: Sweep) -> TrackedRun:
+def _start(study: optuna.Study, sweep: Sweep) -> TrackedRun:
     configuration = sweep.configuration({}).named(sweep.name)
     tags = {"lightrail.kind": "sweep", "lightrail.study": sweep.name}
     parent = start_run(configuration.tracking(), configuration.values, tags)
     study.set_user_attr(RUN, parent.run_id)
-    log.info("run %s is that of the study %s", parent.run_id, sweep.name)
-    return _kept(study, sweep, parent)
+    log.info("run %s tracks the study %s", parent.run_id, sweep.name)
+    return _owned(study, sweep, parent)
 
 
-def _go_on(study: optuna.Study, sweep: Sweep, *, force: bool) -> TrackedRun | None:
+def _resume(study: optuna.Study, sweep: Sweep, *, force: bool) -> TrackedRun | None:
     run_id = study.user_attrs[RUN]
     try:
         parent = continue_run(run_id, sweep.configuration({}).tracking(), force=force, reopen=True)
     except ConfigError as error:
-        log.info("the study %s is joined: %s", sweep.name, error)
+        log.info("joining the study %s: %s", sweep.name, error)
         return None
-    log.info("the study %s goes on; run %s", sweep.name, run_id)
-    return _kept(study, sweep, parent)
+    log.info("resuming the study %s; run %s", sweep.name, run_id)
+    return _owned(study, sweep, parent)
 
 
-def _kept(study: optuna.Study, sweep: Sweep, parent: TrackedRun) -> TrackedRun:
-    """The study's run, which this process now keeps."""
-    become_keeper(study)
+def _owned(study: optuna.Study, sweep: Sweep, parent: TrackedRun) -> TrackedRun:
+    """Make this process the owner of the study's run, and store the definition there."""
+    become_owner(study)
     (parent.directory / DEFINITION).write_text(sweep.dump(BASE), encoding="utf-8")
     parent.upload_soon(DEFINITION)
     return parent
 
 
 def _take_over(study: optuna.Study, storage: RDBStorage, sweep: Sweep) -> TrackedRun | None:
-    """The study's run, where nobody keeps it any more."""
-    with Turn(storage, sweep.name).taken():
+    """Resume the study's run if its owner has left it or died, else return None."""
+    with StudyLock(storage, sweep.name).held():
         is_concluded = study.user_attrs.get(CONCLUDED) == len(finished(study))
-        if is_concluded or not has_lost_its_keeper(study, sweep.config.heartbeat_seconds):
+        if is_concluded or not has_lost_its_owner(study, sweep.config.heartbeat_seconds):
             return None
-        return _go_on(study, sweep, force=True)
+        return _resume(study, sweep, force=True)
 
 
 MOST_BUILT = 16
-"""Corners that are built, spread over all; of the others the settings alone are checked."""
+"""Number of corners that are built, spread over all; of the others only the settings are checked."""
 
 
-def rehearse(sweep: Sweep) -> None:
-    """Refuse a sweep of which some trial could only fail.
+def dry_run(sweep: Sweep) -> None:
+    """Check settings at the corners of the space and build some of them, so that no trial fails for its settings.
 
-    Raises: ConfigError naming the setting, and the corner of the space that it stands in.
+    Raises: ConfigError naming the setting, and the corner of the space where it was found.
     """
     corners = _configurations(sweep)
     step = -(-len(corners) // MOST_BUILT)
@@ -176,7 +177,7 @@ def rehearse(sweep: Sweep) -> None:
     refusal = call_forked(build_corners, chosen, sweep.config.metrics)
     if refusal:
         raise ConfigError(refusal)
-    log.info("%d corners of the space have settings that exist, %d of them were built", len(corners), len(chosen))
+    log.info("%d corners of the space have valid settings, %d of them were built", len(corners), len(chosen))
 
 
 def _configurations(sweep: Sweep) -> list[tuple[Settings, Configuration]]:
@@ -185,12 +186,15 @@ def _configurations(sweep: Sweep) -> list[tuple[Settings, Configuration]]:
         try:
             found.append((corner, sweep.configuration(corner)))
         except ConfigError as error:
-            raise ConfigError(f"space: {error} This was with {_named(corner)}.") from error
+            raise ConfigError(f"space: {error} Found with {_named(corner)}.") from error
     return found
 
 
 def build_corners(corners: list[tuple[str, dict[str, Any]]], metrics: list[str]) -> str:
-    """Build each; give what is wrong, "" where nothing is. Run in a process of its own, whose memory ends with it."""
+    """Build each configuration; return the first problem, "" if there is none.
+
+    Runs in a process of its own, which frees the memory of the networks when it ends.
+    """
     from lightrail.project.running.build import build
 
     for name, values in corners:
@@ -201,9 +205,7 @@ def build_corners(corners: list[tuple[str, dict[str, Any]]], metrics: list[str])
         known = experiment.model.validation_metrics()
         for metric in metrics:
             if metric not in known:
-                return (
-                    f"metric: {type(experiment.model).__name__} does not measure {metric}.{did_you_mean(metric, known)}"
-                )
+                return f"metric: {type(experiment.model).__name__} does not log {metric}.{did_you_mean(metric, known)}"
     return ""
 
 

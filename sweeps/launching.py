@@ -1,4 +1,4 @@
-"""A sweep on several machines: drivers of one trial at a time each, where Ray or SLURM has room for them."""
+"""A sweep on several machines: drivers of one trial at a time each, placed by Ray or SLURM."""
 
 import logging
 import os
@@ -24,11 +24,11 @@ SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class DriverProcess:
-    """Runs `lightrail sweep` in a process of its own, and ends it with a checkpoint when it is itself to end.
+    """Runs `lightrail sweep` in a process of its own, and stops it with a checkpoint when it is itself stopped.
 
     Args:
         arguments: of the command.
-        folder: the current one, from which what the arguments name is found.
+        folder: the working directory, which relative paths in the arguments start from.
     """
 
     def __init__(self, arguments: list[str], folder: Path) -> None:
@@ -36,9 +36,9 @@ class DriverProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> str:
-        """Work on the study until it is full; give the command's last line.
+        """Run trials until the study holds the requested number; return the command's last line.
 
-        Raises: RuntimeError when it ends otherwise.
+        Raises: RuntimeError when the command fails.
         """
         command = [sys.executable, "-m", "lightrail", "sweep", *self.arguments]
         with tempfile.TemporaryFile() as output:
@@ -49,19 +49,19 @@ class DriverProcess:
             finally:
                 self._stop()
             if process.returncode:
-                raise RuntimeError(f"a driver of the sweep ended with status {process.returncode}; its log says why")
+                raise RuntimeError(f"a driver of the sweep ended with status {process.returncode}; see its log")
             output.seek(0)
             return output.read().decode().strip().rpartition("\n")[2]
 
     def checkpoint(self) -> "DelayedSubmission":
-        """Stop, and give what is to be done when the job begins again: submitit asks before the job's time is over."""
+        """Stop, and return the call for the requeued job; submitit calls this before the job's time is over."""
         from submitit.helpers import DelayedSubmission
 
         self._stop()
         return DelayedSubmission(DriverProcess(self.arguments, self.folder))
 
     def _stop(self) -> None:
-        """Have its trials write their checkpoints, and wait for its end."""
+        """Terminate the command, which writes its trials' checkpoints, and wait for its end."""
         if self._process is None or self._process.returncode is not None:
             return
         with suppress(psutil.NoSuchProcess):
@@ -71,23 +71,23 @@ class DriverProcess:
 
 
 def run_driver(driver: DriverProcess) -> str:
-    """Ray takes functions."""
+    """Run a driver: a function, since Ray makes no task of a callable object."""
     return driver()
 
 
 def _environment() -> dict[str, str]:
-    """What the cluster set without what says that this is a job: a trial would take itself for a rank of it."""
+    """The environment without the cluster's variables of the job: a trial would take itself for a rank of it."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SUBMITIT_"))}
 
 
 log = logging.getLogger(__name__)
 
 SECONDS_TO_STOP = 90
-"""How long drivers may take to have their trials write checkpoints."""
+"""How long drivers may take to stop, which includes writing their trials' checkpoints."""
 
 
 def run_on_ray(sweep: Sweep, driver: DriverProcess, num_drivers: int) -> list[str]:
-    """Run drivers; give the last line of each. One whose machine goes away begins again on another.
+    """Run drivers as Ray tasks; return the last line of each. One whose machine is lost restarts on another.
 
     Raises:
         ConfigError: Ray is not installed.
@@ -106,7 +106,7 @@ def run_on_ray(sweep: Sweep, driver: DriverProcess, num_drivers: int) -> list[st
 
 
 def _resources(sweep: Sweep, cluster: dict[str, float]) -> dict[str, float]:
-    """What a driver holds: the processes of a trial with their threads and, where the cluster has any, a GPU each."""
+    """What a driver reserves: the threads of a trial's processes and, if the cluster has GPUs, one for each process."""
     resources = sweep.config.resources
     has_gpus = cluster.get("GPU", 0) > 0
     return {
@@ -133,15 +133,15 @@ def _lines(ray: Any, tasks: list[Any]) -> list[str]:
 
 
 SIGNAL_SECONDS = 120
-"""How long before its time is over a job begins to stop, which it does within 60."""
+"""How long before its time limit a job starts to stop, which takes up to 60 seconds."""
 
 
 def run_on_slurm(sweep: Sweep, driver: DriverProcess, num_drivers: int) -> list[str]:
-    """Run drivers, and wait for them; give the last line of each.
+    """Run drivers as SLURM jobs, and wait for them; return the last line of each.
 
     Raises:
         ConfigError: submitit is not installed, there is no SLURM, or it takes no such parameter.
-        KeyboardInterrupt: after the jobs have been told to stop.
+        KeyboardInterrupt: after the jobs have been cancelled.
     """
     try:
         import submitit
@@ -185,19 +185,19 @@ def _line(submitit: Any, job: Any) -> str | None:
 
 Run = Callable[[Sweep, DriverProcess, int], list[str]]
 LAUNCHERS: dict[str, Run] = {"ray": run_on_ray, "slurm": run_on_slurm}
-"""What runs so many of a driver, and gives the last line of each that has done its part."""
+"""Function that runs N copies of a driver and returns the last line of each that succeeded."""
 
 
 def launch(sweep: Sweep, arguments: Sequence[str]) -> str:
-    """Have a cluster run as many drivers as there are to be trials at a time; give the last line of the sweep.
+    """Run a driver on a cluster for each of `resources.workers` trials at a time; return the last line of the sweep.
 
-    They share the study, and one of them keeps its MLflow run.
+    The drivers share the study, and one of them owns its MLflow run.
 
     Args:
         arguments: of the sweep's command.
 
     Raises:
-        ConfigError: before anything is begun.
+        ConfigError: before anything is started.
         KeyboardInterrupt: drivers were stopped; trials wait in the study.
         RuntimeError: all drivers have ended, and none has finished the sweep.
     """
@@ -205,13 +205,13 @@ def launch(sweep: Sweep, arguments: Sequence[str]) -> str:
     if workers is None:
         raise ConfigError(f"--launcher {launcher}: how many trials at a time? Give --resources.workers N.")
     if sweep.config.storage.startswith("sqlite"):
-        log.warning("storage: %s serves one machine; between several use PostgreSQL", sweep.config.storage)
+        log.warning("storage: %s serves one machine; use PostgreSQL for several", sweep.config.storage)
     threads = sweep.config.resources.threads or 1
     own = ["--launcher=local", "--resources.workers=1", f"--resources.threads={threads}"]
     driver = DriverProcess([*arguments, *own], Path.cwd())
-    log.info("%d drivers are begun by %s", workers, launcher)
+    log.info("starting %d drivers with %s", workers, launcher)
     lines = LAUNCHERS[launcher](sweep, driver, workers)
     last = [line for line in lines if line.split()[2:3] == ["finished:"]]
     if not last:
-        raise RuntimeError("every driver has ended, and none has finished the sweep. The same command goes on with it.")
+        raise RuntimeError("every driver has ended, and none has finished the sweep. Run the same command to resume.")
     return last[0]

@@ -1,8 +1,8 @@
-"""What a sweep costs and what it saves, on the shipped definition of the digits.
+"""Costs and savings of a sweep, on the shipped definition of the digits.
 
-overhead: seconds of a trial beside its bare training. idle: how long two workers wait for trials of uneven lengths.
-search: how soon TPE with pruning is where plain random search ends. ray: the same trials by Ray Tune and Optuna, where
-Ray is installed. Each module beside this one says how it measures. Trials have a thread each.
+overhead: seconds of a trial in addition to its training. idle: waiting time of two workers with trials of uneven
+lengths. search: time until TPE with pruning is as good as random search. ray: the same trials by Ray Tune and Optuna,
+if Ray is installed. Each module describes its measurement. Trials have one thread each.
 Run: python -m benchmarks.sweeping [--only overhead idle search ray] (about 20 minutes on two cores without other load)
 """
 
@@ -53,7 +53,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pruner", type=yaml.safe_load, help="of search, as in a definition, for the shipped one")
     arguments = parser.parse_args()
     if arguments.trials is not None and arguments.trials < 3:
-        parser.error("--trials: fewer than 3 leave nothing to measure")
+        parser.error("--trials: at least 3 are needed for a measurement")
     return arguments
 
 

@@ -1,9 +1,9 @@
-"""Whether two workers are kept busy by eight trials of very different lengths.
+"""Idle time of two workers with eight trials of very different lengths.
 
-A worker is idle while it has no trial though there are trials still to begin. From when the last one has begun nobody
-can be kept busy: this tail is told apart. Optuna's times say when a worker had a trial. MLflow's say when a run was
-open: by them the start of a process and the building of data and network are idle time too. The last row is reckoned
-from the same trials: what a sweep would waste that begins them in pairs, and the next pair when both have ended.
+A worker is idle while it has no trial although some have not started. After the start of the last trial workers cannot
+be kept busy: this tail is separate. Optuna's times are those of a worker with a trial. MLflow's are those of an open
+run: by them the start of a process and the building of data and network are idle time too. The last row is computed
+from the same trials: the waste of a sweep that starts them in pairs, the next pair when both have ended.
 """
 
 import statistics
@@ -18,7 +18,7 @@ TARGET = 0.05
 
 
 class Round(NamedTuple):
-    """What one sweep showed."""
+    """Idle times of one sweep."""
 
     by_optuna: Idle
     by_mlflow: Idle
@@ -26,13 +26,13 @@ class Round(NamedTuple):
 
 
 def measure_idle_time(place: Workplace, rounds: int) -> None:
-    """Print shares of the workers' time, medians over the rounds."""
+    """Print fractions of the workers' time, medians over the rounds."""
     measured = [_round(place, number) for number in range(rounds)]
     print(f"\nIdle time of {WORKERS} workers: digits, trials of {', '.join(map(str, STEPS))} steps, {rounds} rounds")
     print(f"{'':40}{'idle':>9}{'of':>8}{'share':>8}{'tail':>8}")
     _print_row("by Optuna: worker without a trial", [each.by_optuna for each in measured], f"  (target {TARGET:.0%})")
     _print_row("by MLflow: no run open", [each.by_mlflow for each in measured])
-    print(f"{'in pairs, reckoned':57}{statistics.median(each.share_in_pairs for each in measured):8.1%}")
+    print(f"{'in pairs, computed':57}{statistics.median(each.share_in_pairs for each in measured):8.1%}")
 
 
 def _print_row(name: str, idle: list[Idle], more: str = "") -> None:

@@ -1,10 +1,10 @@
-"""What a trial costs beside its training.
+"""Overhead of a trial in addition to its training.
 
-Bare are, in one process that has imported everything and has trained before: `fit`, which is all that a trial's
-process does of its own (build, track, train with validations, write checkpoints, test, draw), and Lightning's
-`trainer.fit` alone on what was built already, without tracking, checkpoints and test. Sweep and bare trainings of the
-same configuration take turns. The machine has to be without other load: Linux shares cores out by session, each trial
-is a session of its own, and so under load trials are faster than what is trained here, and the overhead negative.
+Bare trainings run in one process that has imported everything and has trained before: `fit`, which is all that a
+trial's process does (build, track, train with validations, write checkpoints, test, draw), and Lightning's
+`trainer.fit` alone on a built experiment, without tracking, checkpoints and test. Sweep and bare trainings of the same
+configuration alternate. The machine must have no other load: Linux divides cores by session, each trial is a session of
+its own, so that under load trials would be faster than bare trainings, and the overhead negative.
 """
 
 import statistics
@@ -19,7 +19,7 @@ from lightrail.project.running.fitting import fit
 
 SETTING, VALUE = "model.optim.lr", 3e-3
 TARGET = 0.5
-"""Seconds."""
+"""Target in seconds."""
 TRIAL, PERIOD, FIT, LIGHTNING = "trial", "period", "fit", "lightning"
 ROWS = {
     TRIAL: "a trial, as Optuna sees it",
@@ -32,10 +32,10 @@ ROWS = {
 
 
 def measure_overhead(place: Workplace, num_trials: int, rounds: int) -> None:
-    """Print seconds, medians over the rounds.
+    """Print the overhead in seconds, medians over the rounds.
 
     Args:
-        num_trials: of each sweep; the first one does not count.
+        num_trials: number of trials of each sweep; the first one does not count.
     """
     configuration = place.read(_definition(place, "bare", 1)).configuration({SETTING: VALUE}, 0)
     fit(configuration)  # warm-up

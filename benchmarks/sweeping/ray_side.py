@@ -1,7 +1,7 @@
-"""Ray Tune's part of the comparison: a sweep's definition, searched over by Ray with its own search by Optuna.
+"""Ray Tune's part of the comparison: a sweep's definition, run by Ray with its own search by Optuna.
 
 Run: python -m benchmarks.sweeping.ray_side DEFINITION.yaml [--reuse], where `enqueue` holds a point for each trial.
---reuse has a process train one trial after the other, which Ray by default does not.
+With --reuse a process trains one trial after another, which is not Ray's default.
 """
 
 import sys
@@ -23,7 +23,7 @@ from lightrail.sweeps.search.definition import Sweep, load
 
 
 class ReportToRay(Callback):
-    """Tells Ray of each validation."""
+    """Reports each validation to Ray."""
 
     def __init__(self, metric: str) -> None:
         self.metric = metric

@@ -1,11 +1,11 @@
 """The same trials by lightrail and by Ray Tune with Optuna: two workers each, the same configurations, none pruned.
 
 Ray's trainable is what a user of it would write: `fit` with a callback that reports each validation. Both are commands
-of their own, which end when all is done; MLflow, in which both record, says when each run was open. So start-up is the
-time from the command's start to the first run, between two runs is what a worker needs to end one and to begin the
-next, and conclusion what comes after the last one: at lightrail the study's tables and pictures. Ray starts a process
-for each trial, and imports everything there; with `reuse_actors` a process trains one trial after the other. Ray's
-processes run with the priority of ours, and not with a lower one (nice 15), as by default.
+of their own; MLflow, in which both record, has the times of each run. So start-up is the time from the command's start
+to the first run, between two runs is the time of a worker to end one and start the next, and conclusion the time after
+the last one: for lightrail the study's tables and figures. Ray starts a process for each trial, and imports everything
+there; with `reuse_actors` a process trains one trial after another. Ray's processes run with the priority of ours, not
+with a lower one (nice 15), its default.
 """
 
 import importlib
@@ -25,7 +25,7 @@ MODULE = "benchmarks.sweeping.ray_side"
 
 
 class Parts(NamedTuple):
-    """Seconds that a sweep took."""
+    """Times of a sweep, in seconds."""
 
     whole: float
     start: float
@@ -43,7 +43,7 @@ def measure_against_ray(place: Workplace, num_trials: int, rounds: int) -> None:
     try:
         importlib.import_module("ray.tune")
     except ImportError as error:
-        print(f"\nAgainst Ray Tune: left out, since it is not installed ({error}): pip install 'ray[tune]'")
+        print(f"\nAgainst Ray Tune: skipped, since it is not installed ({error}): pip install 'ray[tune]'")
         return
     programs: dict[str, Callable[[str], Parts]] = {
         OURS: lambda name: _by_lightrail(place, name, points),
@@ -64,7 +64,7 @@ def measure_against_ray(place: Workplace, num_trials: int, rounds: int) -> None:
 
 
 def _points(place: Workplace, num_trials: int) -> list[dict[str, Any]]:
-    """Configurations of the shipped space, as Optuna names their values."""
+    """Configurations of the shipped space, as Optuna's parameters."""
     space = place.read(place.write("space")).space
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     trials = [study.ask() for _ in range(num_trials)]

@@ -1,13 +1,13 @@
-"""How soon the shipped search of the digits is where random search ends.
+"""Time until the shipped search of the digits is as good as random search.
 
-Random search trains all its trials to the end. The other takes the sampler that lightrail takes by default and the
-shipped pruner; it is there when one of its complete trials is at least as good as the best of all of the random
-trials. Every seed of the one is compared with every seed of the other, and no seed is shared: TPE begins as random
-search does, with the same seed by the very same trials. Time is that of trials alone, one after the other, as one
-worker trains them; optimizer steps tell the same on a machine whose speed varies.
+Random search trains all its trials to the end. The other has lightrail's default sampler and the shipped pruner; it is
+as good when one of its complete trials is at least as good as the best of all random trials. Every seed of the one is
+compared with every seed of the other, and no seed is shared: TPE starts as random search does, with the same seed by
+the same trials. Time is that of trials alone, one after another, as with one worker; optimizer steps are the same
+measurement on a machine whose speed varies.
 
-Random search is charged in two ways: for all of its trials, since that its best is the best is known at the end; and
-for those up to its best. A search that was never as good counts as infinitely long.
+Random search is charged in two ways: for all of its trials, since its best is known only at the end; and for those up
+to its best. A search that was never as good counts as infinitely long.
 """
 
 import math
@@ -25,7 +25,7 @@ Trials = Sequence[FrozenTrial]
 
 
 class Cost(NamedTuple):
-    """What trials cost together."""
+    """Cost of several trials together."""
 
     seconds: float
     steps: float
@@ -36,10 +36,10 @@ NEVER = Cost(math.inf, math.inf, math.inf)
 
 
 def measure_search(place: Workplace, num_trials: int, seeds: int, pruner: Any) -> None:
-    """Print what random search and the other cost.
+    """Print the costs of random search and of the other.
 
     Args:
-        pruner: in the place of the shipped one; None for that.
+        pruner: replaces the shipped one; None for the shipped one.
     """
     pruner = pruner or DIGITS["pruner"]
     plain, pruned = list[Trials](), list[Trials]()
@@ -55,7 +55,7 @@ def measure_search(place: Workplace, num_trials: int, seeds: int, pruner: Any) -
 
 
 def print_table(plain: Sequence[Trials], pruned: Sequence[Trials]) -> None:
-    """Print the costs of random searches and of others, and what these have of those."""
+    """Print the costs of random searches and of others, and their ratios."""
     bests = [_best(trials) for trials in plain]
     there = [cost_until(trials, best) for best in bests for trials in pruned]
     rows = {
@@ -76,17 +76,17 @@ def print_table(plain: Sequence[Trials], pruned: Sequence[Trials]) -> None:
     ):
         ratios = Cost(*(one / other for one, other in zip(until, own, strict=True)))
         print(f"{'of ' + name:40}{ratios.seconds:9.2f}{ratios.steps:8.2f}{ratios.trials:8.2f}{more}")
-    print(f"{there.count(NEVER)} of {len(there)} pairs never came so far")
+    print(f"{there.count(NEVER)} of {len(there)} pairs were never as good")
 
 
 def cost(trials: Trials) -> Cost:
-    """Give what trials cost that were trained one after the other."""
+    """Compute the cost of trials that were trained one after another."""
     seconds = [trial.duration.total_seconds() for trial in trials if trial.duration is not None]
     return Cost(sum(seconds), sum(max(trial.intermediate_values) for trial in trials), len(trials))
 
 
 def cost_until(trials: Trials, target: float) -> Cost:
-    """Give what trials cost up to the first complete one with a value of at most `target`."""
+    """Compute the cost of trials up to the first complete one with a value of at most `target`."""
     for number, trial in enumerate(trials, 1):
         if trial.state == TrialState.COMPLETE and trial.values[0] <= target:
             return cost(trials[:number])

@@ -1,4 +1,4 @@
-"""Sweeps over the shipped definition of the digits, run as a person runs them, and read back from Optuna and MLflow."""
+"""Sweeps over the shipped definition of the digits, run as a command, and read back from Optuna and MLflow."""
 
 import os
 import subprocess
@@ -26,29 +26,31 @@ RANDOM = "optuna.samplers.RandomSampler"
 
 
 class Span(NamedTuple):
-    """From one moment to another, in seconds since 1970."""
+    """A period of time, in seconds since 1970."""
 
     began: float
     ended: float
 
     @property
     def seconds(self) -> float:
+        """Duration in seconds."""
         return self.ended - self.began
 
 
 @dataclass(frozen=True)
 class Idle:
-    """Time that workers were without a trial."""
+    """Time of workers without a trial, in seconds summed over the workers."""
 
     waiting: float
-    """Seconds, of all workers, while there were trials still to begin."""
+    """Time without a trial before the last trial started."""
     available: float
-    """Seconds that the workers had until the last trial began."""
+    """Time of the workers until the last trial started."""
     tail: float
-    """Seconds without a trial from when the last trial began: nobody can fill them."""
+    """Time without a trial after the last trial started, which cannot be used."""
 
     @property
     def share(self) -> float:
+        """Fraction of the available time without a trial."""
         return self.waiting / self.available
 
 
@@ -57,15 +59,15 @@ class Swept:
     """A sweep that has ended."""
 
     command: Span
-    """From the process's start to its end."""
+    """Period from the process's start to its end."""
     trials: Sequence[FrozenTrial]
-    """By number."""
+    """Trials by number."""
     runs: Sequence[Span]
-    """What MLflow says of each trial's run: from its begin, when data and network are built, to its end."""
+    """Period of each trial's run in MLflow: from its start, when data and network are built, to its end."""
 
     @property
     def spans(self) -> list[Span]:
-        """What Optuna says of each trial: from asking for it to being told its end."""
+        """Period of each trial in Optuna, from `ask` to `tell`."""
         return [Span(_seconds(trial.datetime_start), _seconds(trial.datetime_complete)) for trial in self.trials]
 
 
@@ -76,14 +78,14 @@ class Workplace:
         self.folder = folder
         self.store = f"sqlite:///{folder}/mlflow.db"
         self.storage = f"sqlite:///{folder}/sweeps.db"
-        MlflowClient(self.store).search_experiments()  # its first use makes the tables, which takes seconds
+        MlflowClient(self.store).search_experiments()  # the first use creates the tables, which takes seconds
 
     def write(self, name: str, overrides: dict[str, Any] | None = None, **values: Any) -> Path:
-        """Write the definition of a sweep whose trials have a thread each.
+        """Write the definition of a sweep whose trials have one thread each.
 
         Args:
             overrides: settings of every trial over the shipped ones; null leaves a shipped one to the space.
-            values: of the definition, over the shipped ones.
+            values: settings of the definition, over the shipped ones.
         """
         own = {"trainer.enable_progress_bar": False, "tracking.uri": self.store, **(overrides or {})}
         settings = {**DIGITS, "storage": self.storage, "resources": {"workers": 1, "threads": 1}, **values}
@@ -93,12 +95,13 @@ class Workplace:
         return file
 
     def read(self, file: Path) -> Sweep:
+        """Read a definition."""
         return load(["--config", str(file)])
 
     def run(self, file: Path) -> Swept:
         """Run a sweep to its end.
 
-        Raises: RuntimeError with what it said, when it fails or one of its trials does.
+        Raises: RuntimeError when it or one of its trials fails.
         """
         command = self.call(["-m", "lightrail", "sweep", "--config", str(file)], self.folder)
         trials = optuna.load_study(study_name=file.stem, storage=self.storage).get_trials(deepcopy=False)
@@ -108,7 +111,7 @@ class Workplace:
         return Swept(command, trials, self.runs(file.stem))
 
     def call(self, arguments: Sequence[str], folder: Path) -> Span:
-        """Run Python in a process of its own; give when it ran."""
+        """Run Python in a process of its own; return its period."""
         began = time.time()
         done = subprocess.run([sys.executable, *arguments], cwd=folder, env=_environment(), capture_output=True)
         if done.returncode:
@@ -116,7 +119,7 @@ class Workplace:
         return Span(began, time.time())
 
     def runs(self, study: str) -> list[Span]:
-        """Runs of a study's trials, in the order of their begin."""
+        """Return the periods of the runs of a study's trials, in order of their starts."""
         client = MlflowClient(self.store)
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         found = client.search_runs(experiments, f"tags.`{STUDY_TAG}` = '{study}'")
@@ -124,10 +127,10 @@ class Workplace:
 
 
 def idle_time(spans: Sequence[Span], workers: int) -> Idle:
-    """What workers did not use.
+    """Compute the idle time of workers.
 
     Args:
-        spans: when a worker had a trial; more of them than there are workers.
+        spans: periods in which a worker had a trial; more than there are workers.
     """
     last = max(span.began for span in spans)
     before = sum(min(span.ended, last) - span.began for span in spans)
@@ -137,12 +140,12 @@ def idle_time(spans: Sequence[Span], workers: int) -> Idle:
 
 
 def _seconds(moment: datetime | None) -> float:
-    """Of Optuna, which stores UTC without saying so."""
+    """Seconds since 1970 of a time by Optuna, which is UTC without a time zone."""
     assert moment is not None, "it has ended"
     return moment.replace(tzinfo=UTC).timestamp()
 
 
 def _environment() -> dict[str, str]:
     own = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    of_ray = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}  # by itself Ray gives way to all other load
+    of_ray = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}  # Ray lowers priorities by default
     return {**os.environ, **own, **of_ray}

@@ -1,4 +1,4 @@
-"""The one batch sampler: the same global batches on any number of processes, resumable at any batch."""
+"""The batch sampler and loader: the same global batches on any number of processes, resumable at any batch."""
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -15,36 +15,36 @@ from lightrail.project.basics.errors import ConfigError
 Batch = dict[str, Any]
 Collate = Callable[[Sequence[dict[str, Any]]], Batch]
 Draw = Callable[[int], np.ndarray]
-"""Epoch to the numbers of the examples to learn from in it, equally many in every epoch, [M]."""
+"""Function from an epoch to the indices of its training examples, the same number in every epoch, [M]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig(Ranged):
-    """What one batch may hold. Both limits count all processes together, so adding a process moves no number."""
+    """Limits of a batch over all processes together, so that their number changes no result."""
 
     size: PositiveInt | None = 32
-    """Most examples in a batch, summed over processes. null: limited by `max_tokens` alone."""
+    """Maximum number of examples in a batch, summed over processes. null: limited by `max_tokens` alone."""
     max_tokens: PositiveInt | None = None
-    """Most positions in a batch, padding included, summed over processes; a longer example is a batch of its own.
-    null: limited by `size` alone."""
+    """Maximum number of positions in a batch, padding included, summed over processes; a longer example is a batch of
+    its own. null: limited by `size` alone."""
     num_workers: NaturalInt = 0
-    """Loader processes. 0 is fastest for data that is already tokenised."""
+    """Number of loader processes. 0 is fastest for data that is already tokenised."""
 
     def check(self) -> None:
-        """Raises: ConfigError when no limit is given."""
+        """Check that there is a limit. Raises: ConfigError when there is none."""
         if self.size is None and self.max_tokens is None:
             raise ConfigError("data.batch: size and max_tokens are both null. Give one of them a number.")
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The part of one global batch that one process works on."""
+    """The part of a global batch for one process."""
 
     indices: list[int]
     draw_seed: tuple[int, int]
-    """Seed and epoch, which with an example's number seed what is drawn for it."""
+    """Seed and epoch, which with an example's index seed its random choices."""
     is_filler: bool
-    """The batch held fewer examples than there are processes; this repeat of one of them counts for nothing."""
+    """Whether this is a padding batch: the batch has fewer examples than processes, and this repeat does not count."""
 
 
 class Rows(Protocol):
@@ -52,34 +52,40 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def row(self, index: int) -> dict[str, Any]: ...
+    def row(self, index: int) -> dict[str, Any]:
+        """Return the columns of one example."""
+        ...
 
 
 class MeasuredRows(Rows, Protocol):
     """Encoded examples whose lengths and integers are known without reading them."""
 
-    def lengths(self, column: str) -> np.ndarray: ...
+    def lengths(self, column: str) -> np.ndarray:
+        """Return the length of each example in a column, [N]."""
+        ...
 
-    def values(self, column: str) -> np.ndarray: ...
+    def values(self, column: str) -> np.ndarray:
+        """Return the values of all examples in a column, concatenated."""
+        ...
 
 
 def length_buckets(lengths: np.ndarray) -> np.ndarray:
     """Round each length up to a bound of a grid whose cells are about 8 % wide.
 
-    Examples of one cell count as equally long. That leaves chance a say in who shares a batch, while padding stays
-    small, and makes the number of batches the same in every epoch.
+    Examples in one cell count as equally long. That keeps batches random while padding stays small, and makes the
+    number of batches the same in every epoch.
     """
     longest = int(lengths.max(initial=1))
     bounds = [1]
     while bounds[-1] < longest:
         bounds.append(max(bounds[-1] + 1, bounds[-1] * 108 // 100))
-    # Two bytes a length where they suffice: millions of them are then sorted in no time.
+    # Two bytes per length if they suffice: sorting millions of them is then far faster.
     grid = np.minimum(np.array(bounds), longest).astype(np.int16 if longest < 2**15 else np.int64)
     return np.asarray(grid[np.searchsorted(grid, lengths)])
 
 
 def batch_bounds(buckets: np.ndarray, size: int | None, max_tokens: int | None) -> np.ndarray:
-    """Cut ascending lengths into batches. Returns the position at which each batch begins, and the end."""
+    """Divide ascending lengths into batches; return the position at which each batch begins, and the end."""
     bounds = [np.zeros(1, np.int64)]
     while (start := int(bounds[-1][-1])) < len(buckets):
         length = int(buckets[start])
@@ -94,7 +100,7 @@ def batch_bounds(buckets: np.ndarray, size: int | None, max_tokens: int | None) 
 
 
 def _mixed_batch(buckets: np.ndarray, max_tokens: int | None) -> int:
-    """Say how many of some lengths, whose first would all fit, do."""
+    """Count how many of these ascending lengths fit into a batch, at least one."""
     if max_tokens is None:
         return len(buckets)
     positions = buckets.astype(np.int64) * np.arange(1, len(buckets) + 1)  # of a batch that ends here, with padding
@@ -102,9 +108,9 @@ def _mixed_batch(buckets: np.ndarray, max_tokens: int | None) -> int:
 
 
 def pair_bounds(pairs: np.ndarray, size: int | None, max_tokens: int | None) -> np.ndarray:
-    """Cut pairs of lengths, [N, 2], into batches in which the longest of each together take up to `max_tokens`.
+    """Divide pairs of lengths, [N, 2], into batches; return the position at which each begins, and the end.
 
-    Returns: the position at which each batch begins, and the end.
+    The positions of a batch, padded to the longest of each column, are at most `max_tokens`.
     """
     bounds = [0]
     while (start := bounds[-1]) < len(pairs):
@@ -119,12 +125,12 @@ def pair_bounds(pairs: np.ndarray, size: int | None, max_tokens: int | None) -> 
 
 
 class GlobalBatches(Sequence[np.ndarray]):
-    """The example numbers of every batch of an epoch, each batch cut out when it is asked for.
+    """The example indices of every batch of an epoch, as a sequence of batches that takes no memory of its own.
 
     Args:
-        examples: numbers of the examples, batch after batch, ascending in length, [M].
-        bounds: the place in `examples` with which each batch begins, and the end.
-        order: in which the batches come.
+        examples: indices of the examples, batch after batch, ascending in length, [M].
+        bounds: the position in `examples` at which each batch begins, and the end.
+        order: order of the batches.
     """
 
     def __init__(self, examples: np.ndarray, bounds: np.ndarray, order: np.ndarray) -> None:
@@ -146,30 +152,30 @@ class GlobalBatches(Sequence[np.ndarray]):
         return self.examples[self.bounds[number] : self.bounds[number + 1]]
 
     def longest(self) -> np.ndarray:
-        """The longest example of each batch."""
+        """Return the longest example of each batch."""
         return np.asarray(self.examples[self.bounds[self.order + 1] - 1])
 
     def sizes(self) -> np.ndarray:
-        """How many examples each batch holds."""
+        """Return the number of examples of each batch."""
         return np.asarray(np.diff(self.bounds)[self.order])
 
 
 class BucketSampler(Sampler[Share]):
-    """Deals batches of about equally long examples, in a seeded order, to every process its share.
+    """Gives every process its part of batches of about equally long examples, in a seeded order.
 
-    The global batches follow from `lengths`, `seed` and epoch alone. Each is dealt out over the processes, so every
-    process takes the same number of steps, and no example is repeated or left out. Lightning calls `set_epoch`.
+    The global batches depend on `lengths`, `seed` and epoch alone. Each is divided among the processes, so that every
+    process takes the same number of steps, and no example is repeated or omitted. Lightning calls `set_epoch`.
 
-    What `draw` gives differs in length from epoch to epoch, and a limit on positions could make a batch more or less of
-    it. Schedules need a fixed number: it is that of the first epoch, and later ones leave out or repeat what differs.
+    The examples of `draw` differ in length between epochs, and with a limit on positions the number of batches could
+    too. Schedules need a fixed number: that of the first epoch; later epochs omit or repeat batches to match it.
 
     Args:
-        lengths: positions of each example, [N], or in its source and its target, [N, 2]: of both together a batch holds
-            at most `max_tokens`.
-        seed: seed of the order, and of what is drawn for each example.
-        draw: chooses the examples of an epoch; None takes each once. For shuffled batches only.
+        lengths: positions of each example, [N], or of its source and its target, [N, 2], which are limited by
+            `max_tokens` together.
+        seed: seed of the order, and of the random choices for each example.
+        draw: draws the examples of an epoch; None takes each once. For shuffled batches only.
         is_shuffled: False gives the same order in every epoch, shortest first.
-        rank, world_size: which process this is, of how many.
+        rank, world_size: index of this process, and number of processes.
     """
 
     def __init__(
@@ -188,7 +194,7 @@ class BucketSampler(Sampler[Share]):
         self.config, self.draw = config, draw
         self.buckets = length_buckets(lengths if lengths.ndim == 1 else lengths.ravel()).reshape(lengths.shape)
         self.pairs: np.ndarray | None = None
-        if lengths.ndim == 2:  # sorted by the sum, then by the first: what shares a batch is alike in both
+        if lengths.ndim == 2:  # sorted by the sum, then by the first: examples of a batch are similar in both
             keyed = np.column_stack([self.buckets.sum(1, dtype=np.int64), self.buckets])
             found, self.buckets = np.unique(keyed, axis=0, return_inverse=True)
             self.pairs = found[:, 1:]
@@ -201,26 +207,27 @@ class BucketSampler(Sampler[Share]):
         self.first_batch = 0
 
     def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, on which the order depends."""
         self.epoch = epoch
 
     def __len__(self) -> int:
         return self.num_batches
 
     def global_batches(self) -> GlobalBatches:
-        """The example numbers of every batch of this epoch, in order, whatever the number of processes."""
+        """Return the example indices of every batch of this epoch, in order, for all processes together."""
         if not self.is_shuffled:
             examples, bounds = self._divided(np.arange(len(self.buckets)))
             return GlobalBatches(examples, bounds, np.arange(len(bounds) - 1))
         generator = np.random.default_rng([self.seed, self.epoch])
         examples, bounds = self._divided(generator.permutation(self._drawn(self.epoch)))
-        order = np.resize(generator.permutation(len(bounds) - 1), len(self))  # cuts, or begins anew
+        order = np.resize(generator.permutation(len(bounds) - 1), len(self))  # truncates, or repeats from the start
         return GlobalBatches(examples, bounds, order)
 
     def _drawn(self, epoch: int) -> np.ndarray:
         return np.arange(len(self.buckets)) if self.draw is None else self.draw(epoch)
 
     def _divided(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Divide examples into batches, shortest first, equally long ones in the order in which they are given."""
+        """Divide examples into batches, shortest first, equally long ones in their given order."""
         by_length = examples[np.argsort(self.buckets[examples], kind="stable")]
         return by_length, self._bounds(self.buckets[by_length])
 
@@ -237,7 +244,7 @@ class BucketSampler(Sampler[Share]):
 
 
 class Shares(Dataset[Batch]):
-    """Looks up and collates a whole share at once."""
+    """A dataset of whole batches: looks up and collates the rows of a share at once."""
 
     def __init__(self, rows: Rows, collate: Collate) -> None:
         self.rows, self.collate = rows, collate
@@ -253,27 +260,26 @@ class Shares(Dataset[Batch]):
 
 
 def leave_signals_to_training(_worker: int) -> None:
-    """Have a worker outlive the Ctrl-C that its whole group receives, and end when it is told to.
-
-    It was forked from a process that finishes its step first, for which it needs its batches.
-    """
+    """Make a loader worker ignore signals for the training process, except SIGTERM, which ends the worker."""
+    # Ctrl-C reaches the whole process group, but the training process still needs batches to finish its step.
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class BatchLoader:
-    """A loader that goes on at the batch at which a checkpoint was written, with any number of workers or processes.
+    """A loader that resumes at the batch of a checkpoint, with any number of workers or processes.
 
-    Lightning stores `state_dict` in each checkpoint. The position counts global batches that were handed out, not
-    those a worker fetched ahead. It is no DataLoader but has one: to predict, Lightning takes a DataLoader apart and
-    makes another with a sampler of its own.
+    Lightning stores `state_dict` in each checkpoint. The position counts the global batches that were yielded, not
+    those that workers have prefetched.
     """
+
+    # No DataLoader but a wrapper of one: to predict, Lightning replaces a DataLoader's sampler by one of its own.
 
     def __init__(self, rows: Rows, collate: Collate, sampler: BucketSampler, num_workers: int = 0) -> None:
         self.rows, self.collate = rows, collate
-        self.sampler = sampler  # on which Lightning calls set_epoch
-        self.batch_sampler = None  # where there is a sampler Lightning looks for this one too
+        self.sampler = sampler  # Lightning calls set_epoch on it
+        self.batch_sampler = None  # Lightning reads this attribute of a loader that has a sampler
         self._batches: DataLoader[Batch] = DataLoader(
             Shares(rows, collate),
             sampler=sampler,
@@ -289,8 +295,8 @@ class BatchLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        # A generator on purpose: Lightning asks for the iterator before it calls set_epoch.
-        # In another epoch than the checkpoint's, which the trainer's limit_train_batches had ended, nothing is skipped.
+        # A generator on purpose: Lightning requests the iterator before it calls set_epoch.
+        # Nothing is skipped in an epoch after the checkpoint's, which limit_train_batches had ended.
         epoch, batches_seen = self._resume_at or (self.sampler.epoch, 0)
         self.batches_seen, self._resume_at = batches_seen if epoch == self.sampler.epoch else 0, None
         # Workers iterate the sampler twice, so it must keep the position until the epoch is over.
@@ -304,23 +310,24 @@ class BatchLoader:
         return {"num_examples": sampler.num_drawn, "num_batches": len(sampler), "seed": sampler.seed}
 
     def state_dict(self) -> dict[str, int]:
+        """Return the position, and the facts that it depends on."""
         return {**self._description(), "epoch": self.sampler.epoch, "batches_seen": self.batches_seen}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Raises: ConfigError when data, seed or batch limits differ from those of the checkpoint."""
+        """Set the position. Raises: ConfigError when data, seed or batch limits differ from the checkpoint's."""
         found = self._description()
         different = [f"{name} was {state[name]} and is {found[name]}" for name in found if state[name] != found[name]]
         if different:
             raise ConfigError(
-                f"this run cannot go on in the middle of an epoch: {', '.join(different)}. "
+                f"this run cannot be resumed in the middle of an epoch: {', '.join(different)}. "
                 "Use the data, data.batch and seed of the checkpoint, or start a new run from its weights."
             )
-        # Written after the last batch, a new epoch begins.
+        # A checkpoint after the last batch resumes with a new epoch.
         self._resume_at = state["epoch"], state["batches_seen"] % len(self.sampler)
 
 
 def pad(rows: Sequence[np.ndarray], value: int) -> torch.Tensor:
-    """Lay rows of different lengths side by side in an int64 tensor, [B, longest], filled up with `value`."""
+    """Stack rows of different lengths into an int64 tensor, [B, longest], padded with `value`."""
     padded = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
     for row, values in zip(padded, rows, strict=True):
         row[: len(values)] = values

@@ -1,4 +1,4 @@
-"""Rows of documents as the batches of a causal language model.
+"""Collation of rows of documents into batches of a causal language model.
 
 Shapes: B rows, T positions of the longest row.
 """
@@ -14,16 +14,18 @@ from lightrail.datamodules.batches.batching import Batch, pad
 from lightrail.datamodules.batches.blocks import NO_TARGET
 
 PADDING = 0
-"""Stands behind the last token of a row, where nothing looks at it: any number does."""
+"""Token id after the last token of a row; no position attends to it, so that any id would do."""
 
 
 def collate_blocks(rows: Sequence[Mapping[str, Any]], decode: Callable[[NDArray[Any]], str]) -> Batch:
-    """`input_ids` and `labels` are [B, T]; a label is the token to follow, or NO_TARGET. Where some row holds several
-    documents, `document_ids` numbers those of each row, and its padding as one more, [B, T]. In evaluation
-    `num_characters`, `num_bytes` and `text` are lists of B that say what the targets spell.
+    """Pad rows of documents into a batch.
+
+    `input_ids` and `labels` are [B, T]; a label is the next token, or NO_TARGET. If a row has several documents,
+    `document_ids` numbers those of each row, and its padding as one more, [B, T]. In evaluation `num_characters`,
+    `num_bytes` and `text` are lists of B about the text that the targets cover.
 
     Args:
-        decode: token numbers to text.
+        decode: function from token ids to text.
     """
     labels = pad([row["labels"] for row in rows], NO_TARGET)
     batch = {

@@ -1,8 +1,8 @@
-"""Documents as rows of bounded length: blocks to learn from, pieces to be evaluated on.
+"""Documents as rows of bounded length: blocks for training, pieces for evaluation.
 
-A document of n positions, start and end included, holds n - 1 pairs: the token at a position, and the target after it.
-A row of k positions shows k pairs. A document that is cut shares the token at the border: the last target of a piece is
-the first input of the next. So every target is learned exactly once an epoch (but see `sliding`).
+A document of n positions, start and end included, has n - 1 pairs: the token at a position, and the target after it.
+A row of k positions has k pairs. Pieces of a document share the token at their border: the last target of a piece is
+the first input of the next. So every target is learned exactly once per epoch (but see `sliding`).
 
 Shapes: N documents, P pieces, R rows, T positions of a row.
 """
@@ -21,7 +21,7 @@ from lightrail.project.basics.errors import ConfigError
 log = logging.getLogger(__name__)
 
 NO_TARGET = -100
-"""Label of a position after which nothing is to be learned."""
+"""Label of a position without a target."""
 
 BlockRow = dict[str, Any]
 Values = NDArray[Any]
@@ -29,28 +29,28 @@ Values = NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class BlockConfig(Ranged):
-    """How documents become rows."""
+    """Settings for arranging documents in rows."""
 
     length: PositiveInt = 256
-    """Most positions of a row, in training and in evaluation."""
+    """Maximum number of positions of a row, in training and in evaluation."""
     method: Literal["packed", "sliding", "separate"] = "packed"
-    """What a training row is. packed: several whole documents side by side, none of which sees another; a longer
-    document is cut into pieces. sliding: a stretch of all documents strung together, where a position sees what stands
-    before it in other documents too (as nanoGPT trains). separate: one document, or one piece of it, padded.
-    Evaluation always takes one document, or one piece of it, a row."""
+    """Content of a training row. packed: several whole documents side by side, none of which sees another; a longer
+    document is cut into pieces. sliding: a window of all documents concatenated, where a position also sees earlier
+    text of other documents (as nanoGPT trains). separate: one document, or one piece of it, padded. Evaluation always
+    takes one document, or one piece of it, per row."""
     stride: PositiveInt | None = None
-    """For sliding: a row begins every so many positions, at most `length`. null: every `length`, each target once an
-    epoch; 1 starts at every position, and shows each target `length` times an epoch. Not read by other methods."""
+    """For sliding: number of positions from one row's start to the next, at most `length`. null: `length`, each target
+    once per epoch; 1: a row at every position, each target `length` times per epoch. Not read by other methods."""
     overlap: NaturalInt = 0
-    """In evaluation, positions of context that the second and later pieces of a document begin with, less than
-    `length`. They are read but not counted: each target counts once."""
+    """In evaluation, number of positions of context at the start of the second and later pieces of a document, less
+    than `length`. They are read but not counted: each target counts once."""
 
     def check(self) -> None:
-        """Raises: ConfigError when text would be left out, or there is no room for targets."""
+        """Check stride and overlap. Raises: ConfigError when text would be omitted, or no room left for targets."""
         if self.stride is not None and self.stride > self.length:
             raise ConfigError(
                 f"data.blocks.stride is {self.stride}. Give 1 to data.blocks.length ({self.length}): a larger one "
-                f"leaves out text."
+                f"omits text."
             )
         if self.overlap >= self.length:
             raise ConfigError(
@@ -64,37 +64,41 @@ class Documents(Protocol):
 
     @property
     def columns(self) -> list[str]:
-        """`input_ids`; perhaps `is_target`, `num_characters` and `num_bytes`, a number for each position; perhaps
-        `source`, one number a document."""
+        """Names of columns: `input_ids`; optionally `is_target`, `num_characters` and `num_bytes`, with a number for
+        each position, and `source`, with one for each document."""
 
     def __len__(self) -> int: ...
 
-    def cell(self, column: str, index: int) -> Any: ...
+    def cell(self, column: str, index: int) -> Any:
+        """Return one document's values in a column."""
 
-    def lengths(self, column: str) -> Values: ...
+    def lengths(self, column: str) -> Values:
+        """Return the number of values of each document in a column, [N]."""
 
-    def values(self, column: str) -> Values: ...
+    def values(self, column: str) -> Values:
+        """Return the values of all documents in a column, concatenated."""
 
 
 class Pieces(NamedTuple):
-    """Stretches of documents."""
+    """Pieces of documents, by document, start and length."""
 
     documents: NDArray[np.uint32]
-    """Which document each is of, [P]."""
+    """Index of the document of each piece, [P]."""
     starts: Values
-    """Where it begins in its document, [P]."""
+    """Position in its document at which each begins, [P]."""
     lengths: Values
-    """In positions, which are as many pairs, [P]."""
+    """Number of positions, and of pairs, of each, [P]."""
 
     def take(self, order: Values) -> "Pieces":
+        """Return the pieces in another order."""
         return Pieces(self.documents[order], self.starts[order], self.lengths[order])
 
 
 def cut(num_pairs: Values, length: int, step: int) -> Pieces:
-    """Cut documents into pieces of at most `length` pairs that begin every `step`, until all is covered.
+    """Cut documents into pieces of at most `length` pairs that begin every `step` pairs and cover all of them.
 
     Args:
-        num_pairs: of each document, [N].
+        num_pairs: number of pairs of each document, [N].
 
     >>> pieces = cut(np.array([3, 9]), length=4, step=3)
     >>> pieces.documents.tolist(), pieces.starts.tolist(), pieces.lengths.tolist()
@@ -110,10 +114,10 @@ def cut(num_pairs: Values, length: int, step: int) -> Pieces:
 
 
 def training_blocks(documents: Documents, config: BlockConfig, seed: int = 0) -> "PackedBlocks | SlidingBlocks":
-    """Give the rows of an epoch. Documents of different sources never share one.
+    """Arrange documents in training rows; those of different sources never share one.
 
     Args:
-        seed: of which documents stand side by side.
+        seed: seed of the choice of documents that share a row.
     """
     config.check()
     sources = documents.values("source") if "source" in documents.columns else None
@@ -136,7 +140,7 @@ def training_blocks(documents: Documents, config: BlockConfig, seed: int = 0) ->
 
 
 def _packed(lengths: Values, sources: Values | None, capacity: int, seed: int) -> NDArray[np.int32]:
-    """Give the block of each piece, the pieces of each source by themselves, [P]."""
+    """Return the block of each piece, with separate blocks for each source, [P]."""
     generator = np.random.default_rng(seed)
     if sources is None:
         return pack(lengths, capacity, generator)
@@ -153,8 +157,8 @@ class PackedBlocks:
     """Rows of whole pieces side by side, each piece a document of its own to the network.
 
     Args:
-        pieces: in the order of the rows.
-        bounds: the piece with which each row begins, and their number, [R + 1].
+        pieces: pieces in the order of the rows.
+        bounds: index of the first piece of each row, and the number of pieces, [R + 1].
     """
 
     def __init__(self, documents: Documents, pieces: Pieces, bounds: Values) -> None:
@@ -166,17 +170,17 @@ class PackedBlocks:
         return len(self.bounds) - 1
 
     def lengths(self, column: str) -> Values:
-        """Positions of each row, whichever column is asked for, [R]."""
+        """Return the number of positions of each row, for any column, [R]."""
         if not len(self):
             return np.zeros(0, np.int64)
         return np.add.reduceat(self.pieces.lengths, self.bounds[:-1].astype(np.intp), dtype=np.int64)
 
     def values(self, column: str) -> Values:
-        """Give of each row what a column says of its first document: an integer, such as its `source`, [R]."""
+        """Return a column's integer of each row's first document, such as its `source`, [R]."""
         return self.documents.values(column)[self.pieces.documents[self.bounds[:-1]]]
 
     def row(self, index: int) -> BlockRow:
-        """Give `input_ids` and `labels`, and `document_ids` where there are several pieces, [T]."""
+        """Return `input_ids` and `labels`, and `document_ids` if there are several pieces, [T]."""
         own = slice(int(self.bounds[index]), int(self.bounds[index + 1]))
         lengths = self.pieces.lengths[own]
         inputs, labels = [], []
@@ -198,12 +202,12 @@ class PackedBlocks:
 
 
 class SlidingBlocks:
-    """Rows of equal length out of all documents of a source strung together; attention crosses their borders.
+    """Rows of equal length from all documents of a source concatenated; attention crosses document borders.
 
     The first position of a document is never a target.
 
     Args:
-        sources: number of each document's source, [N]; None where there is one.
+        sources: index of each document's source, [N]; None if there is only one.
     """
 
     def __init__(self, documents: Documents, config: BlockConfig, sources: Values | None) -> None:
@@ -213,8 +217,8 @@ class SlidingBlocks:
         self.order = None if sources is None else np.argsort(sources, kind="stable")
         sizes = np.array([lengths.sum()]) if sources is None else _sums(lengths, sources)
         strung = lengths if self.order is None else lengths[self.order]
-        self.offsets = np.concatenate([[0], np.cumsum(strung)])  # of each document in the string of all, [N + 1]
-        # A row is a piece of the string of its source, which holds a pair for each position but the last.
+        self.offsets = np.concatenate([[0], np.cumsum(strung)])  # of each document in the concatenation, [N + 1]
+        # A row is a piece of its source's concatenation, which has a pair for each position but the last.
         rows = cut(sizes - 1, self.length, stride)
         self.starts = (np.cumsum(sizes) - sizes)[rows.documents] + rows.starts
         self.row_lengths = rows.lengths
@@ -224,22 +228,22 @@ class SlidingBlocks:
         return len(self.starts)
 
     def lengths(self, column: str) -> Values:
-        """Positions of each row, whichever column is asked for: all but the last of a source are full, [R]."""
+        """Return the number of positions of each row, for any column; all but a source's last are full, [R]."""
         return self.row_lengths.astype(np.int64)
 
     def values(self, column: str) -> Values:
-        """Give of each row what a column says of its first document: an integer, such as its `source`, [R]."""
+        """Return a column's integer of each row's first document, such as its `source`, [R]."""
         places = np.searchsorted(self.offsets, self.starts, side="right") - 1
         return np.asarray(self.documents.values(column)[places if self.order is None else self.order[places]])
 
     def row(self, index: int) -> BlockRow:
-        """Give `input_ids` and `labels`, [T]."""
+        """Return `input_ids` and `labels`, [T]."""
         start = int(self.starts[index])
         ids, marks = self._stretch(start, start + int(self.row_lengths[index]) + 1)
         return {"input_ids": ids[:-1], "labels": _labels(ids[1:], marks[1:])}
 
     def _stretch(self, start: int, stop: int) -> tuple[Values, Values]:
-        """Give the tokens from `start` to `stop` of the string, and which of them are targets."""
+        """Return the tokens from `start` to `stop` of the concatenation, and which of them are targets."""
         place = int(np.searchsorted(self.offsets, start, side="right")) - 1
         ids, marks = [], []
         while start < stop:
@@ -273,15 +277,15 @@ class EvaluationPieces:
         return len(self.pieces.documents)
 
     def lengths(self, column: str) -> Values:
-        """Positions of each row, whichever column is asked for, [R]."""
+        """Return the number of positions of each row, for any column, [R]."""
         return self.pieces.lengths.astype(np.int64)
 
     def values(self, column: str) -> Values:
-        """Give of each row what a column says of its document: an integer, such as its `line`, [R]."""
+        """Return a column's integer of each row's document, such as its `line`, [R]."""
         return self.documents.values(column)[self.pieces.documents]
 
     def row(self, index: int) -> BlockRow:
-        """Give `input_ids` and `labels`, [T], and how many characters and bytes the targets spell."""
+        """Return `input_ids` and `labels`, [T], and the numbers of characters and bytes that the targets cover."""
         document, start = int(self.pieces.documents[index]), int(self.pieces.starts[index])
         stop = start + int(self.pieces.lengths[index])
         ids, after = self.documents.cell("input_ids", document), slice(start + 1, stop + 1)
@@ -289,11 +293,11 @@ class EvaluationPieces:
         if self.has_marks:
             is_target &= self.documents.cell("is_target", document)[after] > 0
         is_target[: self.overlap if start else 0] = False
-        spelt = {
+        covered = {
             name: int(self.documents.cell(name, document)[after].sum(where=is_target, dtype=np.int64))
             for name in ("num_characters", "num_bytes")
         }
-        return {"input_ids": ids[start:stop], "labels": _labels(ids[after], is_target), **spelt}
+        return {"input_ids": ids[start:stop], "labels": _labels(ids[after], is_target), **covered}
 
 
 def _labels(ids: Values, is_target: Values) -> Values:

@@ -1,4 +1,4 @@
-"""Pieces of documents laid side by side into blocks, so that hardly a position is left empty.
+"""Packing of pieces of documents into blocks with hardly any padding.
 
 Shapes: P pieces.
 """
@@ -10,16 +10,16 @@ Numbers = NDArray[np.integer]
 
 
 def pack(lengths: Numbers, capacity: int, generator: np.random.Generator) -> NDArray[np.int32]:
-    """Put pieces into as few blocks as best-fit-decreasing does: the longest first, each where least room is left.
+    """Pack pieces into few blocks by best-fit-decreasing: the longest first, each into the fullest block it fits.
 
-    Pieces of one length are placed together, so that time grows with the number of distinct lengths; which of them
-    goes where is left to chance.
+    Pieces of one length are placed together, so that time grows with the number of distinct lengths; their order is
+    random.
 
     Args:
-        lengths: of each piece, 1 to `capacity`, [P].
-        capacity: of a block.
+        lengths: length of each piece, 1 to `capacity`, [P].
+        capacity: capacity of a block.
 
-    Returns: number of the block of each piece, from 0 without gaps, [P].
+    Returns: index of the block of each piece, from 0 without gaps, [P].
 
     Source: H. Ding et al. (2024), "Fewer truncations improve language modeling", section 3.2; placing by histogram is
     from M. Krell et al. (2021), "Efficient sequence packing without cross-contamination".
@@ -42,10 +42,10 @@ def pack(lengths: Numbers, capacity: int, generator: np.random.Generator) -> NDA
 
 
 class _OpenBlocks:
-    """Blocks by the room that is left in them.
+    """Blocks by their remaining room.
 
     Args:
-        num_blocks: how many there are that have none left.
+        num_blocks: number of full blocks.
     """
 
     def __init__(self, capacity: int, num_blocks: int) -> None:
@@ -54,12 +54,12 @@ class _OpenBlocks:
         self.num_by_room = np.zeros(capacity + 1, np.int64)
 
     def place(self, length: int, most: int) -> NDArray[np.int32]:
-        """Fill the blocks whose room is the least that suffices, or new ones, with up to `most` pieces of a length.
+        """Place up to `most` pieces of a length into the fullest blocks that they fit, or into new ones.
 
-        Returns: the block of each piece that was placed, at least one.
+        Returns: the block of each placed piece, at least one.
         """
         room = self._least_room(length)
-        each = room // length  # a block that has one more of them is the tightest again
+        each = room // length  # with one more piece of this length a block is again the fullest
         taken = self._take(room, -(-most // each))
         placed = np.repeat(taken, each)[:most]
         num_filled, rest = divmod(len(placed), each)

@@ -1,4 +1,4 @@
-"""Rows that were encoded once, kept on disk and mapped into memory."""
+"""The cache of encoded rows: written once, kept on disk and mapped into memory."""
 
 from lightrail.datamodules.cache.building import build_once, cache_folder, digest_of, file_digest
 from lightrail.datamodules.cache.splits import CacheWriter, TokenisedSplit

@@ -1,6 +1,4 @@
-"""Makes a cache once, whichever of several processes comes first, named by what it is made from; and what is known of
-it beside its rows.
-"""
+"""Building of a cache, once among several processes, named by a digest of its sources; and its metadata."""
 
 import fcntl
 import hashlib
@@ -20,36 +18,36 @@ log = logging.getLogger(__name__)
 
 
 Facts = dict[str, Any]
-"""What a module must know of its data (vocabulary, labels): plain values, passed to it when the run is built."""
+"""Facts of the data that a module needs (vocabulary, labels): plain values, passed to it when the run is built."""
 ABOUT = "about.json"
 
 
 def cache_folder() -> Path:
-    """Where caches are kept: LIGHTRAIL_CACHE, else ~/.cache/lightrail."""
+    """Return the folder of caches: LIGHTRAIL_CACHE, else ~/.cache/lightrail."""
     return Path(os.environ.get("LIGHTRAIL_CACHE") or "~/.cache/lightrail").expanduser()
 
 
 def file_digest(path: Path | str) -> str:
-    """Digest the content of a file, whatever its name."""
+    """Digest the content of a file, independent of its name."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def digest_of(parts: Any) -> str:
-    """Digest whatever decides a cache's content: digests of files, vocabulary, settings. Plain JSON values only."""
+    """Digest everything that determines a cache's content: digests of files, vocabulary, settings, as JSON values."""
     text = json.dumps([FORMAT_VERSION, parts], sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def build_once(folder: Path, build: Callable[[CacheWriter], None]) -> Path:
-    """Make the cache `folder` unless it is there, and return it.
+    """Build the cache `folder` unless it exists, and return it.
 
     Safe for several processes of one machine: one builds, the others wait. The folder appears complete, in one step;
-    what a killed builder left is thrown away by the next, which starts over.
+    the next builder deletes the leftovers of a killed one and restarts.
 
     Args:
-        folder: named after a digest of everything that decides the content.
-        build: adds all rows. What it raises is passed on and leaves no cache.
+        folder: folder named by a digest of everything that determines the content.
+        build: adds all rows. If it raises, no cache is left.
     """
     if is_finished(folder):
         return folder
@@ -62,13 +60,14 @@ def build_once(folder: Path, build: Callable[[CacheWriter], None]) -> Path:
 
 
 def is_finished(folder: Path) -> bool:
+    """Whether the cache `folder` exists and is complete."""
     return (folder / META).is_file()
 
 
 def _build(folder: Path, build: Callable[[CacheWriter], None]) -> None:
     unfinished = folder.with_name(folder.name + UNFINISHED)
     with writing_to(folder):
-        for leftover in (unfinished, folder):  # nobody else uses them: this process holds the lock
+        for leftover in (unfinished, folder):  # no other process uses them: this one holds the lock
             if leftover.exists():
                 shutil.rmtree(leftover)
         unfinished.mkdir()
@@ -85,12 +84,12 @@ def _build(folder: Path, build: Callable[[CacheWriter], None]) -> None:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Hold a lock that the kernel lets go of when this process ends, however it ends."""
+    """Hold a lock that the kernel releases when this process ends for any reason."""
     with writing_to(path.parent):
         stream = path.open("a")
     with stream:
         if not _try_lock(stream):
-            log.info("waiting for another process that is making %s", path.with_suffix(""))
+            log.info("waiting for another process that is building %s", path.with_suffix(""))
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
@@ -104,41 +103,40 @@ def _try_lock(stream: IO[str]) -> bool:
 
 
 class About(NamedTuple):
-    """Plain values."""
+    """Metadata of a cache, as plain values."""
 
     facts: Facts
     digests: Mapping[str, str]
-    """Of the content of each split, before it was encoded."""
+    """Digest of the content of each split, before encoding."""
     files: Sequence[str]
-    """By the number that stands in the rows' column `file`."""
+    """Names of files, by the index in the rows' column `file`."""
     notes: Mapping[str, Mapping[str, Any]]
     """The `ReadingNotes` of each split's source."""
 
 
 def is_encoded_with(facts: Facts, folder: Path) -> bool:
-    """Whether a finished cache was encoded with these facts: those a module takes, which may not be all.
-
-    JSON compares the order inside each, which counts.
-    """
+    """Whether a finished cache was encoded with these facts of a module, which may be some of the cache's."""
     if not is_finished(folder):
         return False
     own = read_about(folder)["facts"]
+    # compared as JSON, since the order inside a fact matters
     return all(name in own and json.dumps(own[name]) == json.dumps(fact) for name, fact in facts.items())
 
 
 def read_about(folder: Path) -> dict[str, Any]:
+    """Read the `About` of a finished cache."""
     about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     return about
 
 
 def empty_split(name: str, path: str, own: str | None, counts: Mapping[str, int]) -> str:
-    """Say that a split has no examples, and what to do."""
+    """Return the message that a split has no examples, with advice."""
     found = ", ".join(f"{count} {split}" for split, count in counts.items())
     if name == "train":
         return f"{path}: no examples to train on ({found}). Give more rows, or smaller validation and test fractions."
     if own:
         return (
-            f"{own}: no {name} examples ({found}): nothing in it is an example, or all repeat those of the test split. "
+            f"{own}: no {name} examples ({found}): it contains none, or all repeat those of the test split. "
             f"Give other rows, or set data.split.drop_repeats=false."
         )
     return (

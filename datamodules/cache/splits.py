@@ -1,4 +1,4 @@
-"""A split of encoded rows on disk: how its files are written, and how they are mapped into memory."""
+"""A split of encoded rows on disk: writing its files, and mapping them into memory."""
 
 import hashlib
 import json
@@ -23,15 +23,17 @@ SCALARS = ("integer", "float")
 
 
 def values_file(folder: Path, split: str, column: str) -> Path:
+    """Return the file of a column's values."""
     return folder / split / f"{column}.bin"
 
 
 def offsets_file(folder: Path, split: str, column: str) -> Path:
+    """Return the file of the positions at which the rows of a column begin and end."""
     return folder / split / f"{column}.offsets"
 
 
 class TokenisedSplit:
-    """The rows of one split. Pickled as its path: workers map the same pages and copy nothing."""
+    """The encoded rows of one split. Pickled as its path: workers map the same pages without a copy."""
 
     def __init__(self, folder: Path | str, name: str) -> None:
         self.folder = Path(folder)
@@ -40,7 +42,7 @@ class TokenisedSplit:
         if name not in splits:
             raise ValueError(f"the cache {self.folder} has no split {name!r}, only {', '.join(splits)}")
         self.digest: str = splits[name]["digest"]
-        """Of the content and the order of all rows, whatever files they came from."""
+        """Digest of the content and the order of all rows, independent of file names."""
         self._num_rows: int = splits[name]["num_rows"]
         self._columns = {
             column: _MappedColumn(self.folder, name, column, self._num_rows, **facts)
@@ -56,30 +58,30 @@ class TokenisedSplit:
 
     @property
     def columns(self) -> list[str]:
-        """Their names, in the order in which they were written."""
+        """Names of the columns, in the order in which they were written."""
         return list(self._columns)
 
     def row(self, index: int) -> dict[str, NDArray[Any] | int | float | str]:
-        """Give row `index`, from 0. Arrays are read-only views in the type they are stored in: copy before writing."""
+        """Return row `index`, from 0. Arrays are read-only views in their stored type: copy before writing."""
         if not 0 <= index < self._num_rows:
             raise IndexError(f"row {index} of {self._num_rows}")
         return {column: cell(index) for column, cell in self._readers}
 
     def cell(self, column: str, index: int) -> NDArray[Any] | int | float | str:
-        """Give one column of row `index`, which must be in range: of a long row the rest need not be read."""
+        """Return one column of row `index`, which must be in range, without reading the others."""
         return self._columns[column].cell(index)
 
     def lengths(self, column: str) -> NDArray[np.int64]:
-        """Give how many numbers each row has in a column; for texts, how many bytes of UTF-8."""  # [N]
+        """Return the number of values of each row in a column, for texts the bytes of UTF-8, [N]."""
         return self._columns[column].lengths()
 
     def values(self, column: str) -> NDArray[Any]:
-        """Give the values of all rows in one read-only array, without copying: all labels, or one stream of tokens."""
+        """Return a column's values of all rows concatenated in one read-only array, without a copy."""
         return self._columns[column].values
 
 
 def split_names(folder: Path) -> list[str]:
-    """Give the splits of a finished cache."""
+    """Return the names of the splits of a finished cache."""
     return list(json.loads((folder / META).read_text(encoding="utf-8"))["splits"])
 
 
@@ -118,7 +120,7 @@ def _mapped(path: Path, dtype: np.dtype[Any], num_values: int) -> NDArray[Any]:
     if size != num_values * dtype.itemsize:
         raise ConfigError(
             f"the cache {path.parent.parent} is damaged: {path.name} has {size} bytes instead of "
-            f"{num_values * dtype.itemsize}. Delete that folder; it is made again."
+            f"{num_values * dtype.itemsize}. Delete that folder; it is rebuilt."
         )
     if size == 0:
         return np.empty(0, dtype)  # an empty file cannot be mapped
@@ -128,19 +130,19 @@ def _mapped(path: Path, dtype: np.dtype[Any], num_values: int) -> NDArray[Any]:
 
 Cell = NDArray[Any] | int | float | str
 Rows = tuple[NDArray[Any], NDArray[np.integer[Any]] | None]
-"""Numbers of many rows one after the other, and how many each row has; None: one number a row."""
+"""Concatenated values of many rows, and the number of each row's values; None: one value per row."""
 
 _VALUES_PER_FLUSH = 2**18
-# The narrowest that holds a column is used; signed ones are there for marks such as -100.
+# A column is stored in the narrowest type that holds it; signed types are for marks such as -100.
 _DTYPES = [np.dtype(name) for name in ("<u1", "<i1", "<u2", "<i2", "<i4", "<i8")]
 
 
 class CacheWriter:
-    """Takes rows for any number of splits; every row of a split has the same columns.
+    """Writes rows of any number of splits; every row of a split has the same columns.
 
-    A column holds one number a row, or an array of numbers, or a text. Integers are stored in the narrowest type that
-    holds them all, which may be widened on the way; floating-point numbers in 64 bits, and a column that has them
-    takes integers too.
+    A column holds a number per row, or an array of numbers, or a text. Integers are stored in the narrowest type that
+    holds them all, which is widened when needed; floating-point numbers in 64 bits, and their columns take integers
+    too.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -152,12 +154,12 @@ class CacheWriter:
         self._writer(split, row).add(row)
 
     def extend(self, split: str, rows: Mapping[str, Rows]) -> None:
-        """Append many rows to a split, column by column; equal to adding each."""
+        """Append many rows to a split, column by column; equivalent to adding each."""
         writer = self._writer(split, {name: _first(values, lengths) for name, (values, lengths) in rows.items()})
         writer.extend(rows)
 
     def close(self) -> None:
-        """Write what is buffered through to the disk, and `meta.json` last."""
+        """Write all buffers to the disk, and `meta.json` last."""
         splits = {name: writer.close() for name, writer in self._splits.items()}
         with writing_to(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -173,13 +175,13 @@ class CacheWriter:
 
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Turn a full, read-only or forbidden disk into a ConfigError that says how to choose another."""
+    """Convert an OSError of a full, read-only or forbidden disk into a ConfigError with advice."""
     try:
         yield
     except OSError as error:
         raise ConfigError(
             f"cannot write the cache {folder}: {error.strerror}. "
-            f"Set LIGHTRAIL_CACHE to a folder that may be written to and has room."
+            f"Set LIGHTRAIL_CACHE to a writable folder with enough space."
         ) from error
 
 
@@ -199,7 +201,7 @@ class _SplitWriter:
         self._check(rows)
         counts = {len(values if lengths is None else lengths) for values, lengths in rows.values()}
         if len(counts) > 1:
-            raise ValueError(f"columns of {self.split} have {sorted(counts)} rows: give equally many")
+            raise ValueError(f"columns of {self.split} have {sorted(counts)} rows: give the same number")
         for name, (values, lengths) in rows.items():
             self.columns[name].extend(values, lengths)
         self.num_rows += counts.pop()
@@ -218,7 +220,7 @@ class _SplitWriter:
 
 
 def _first(values: NDArray[Any], lengths: NDArray[np.integer[Any]] | None) -> Cell:
-    """A cell of the kind that such rows have."""
+    """A cell of the type of such rows."""
     return (0.0 if values.dtype.kind == "f" else 0) if lengths is None else values[:1]
 
 
@@ -231,7 +233,7 @@ def _kind(cell: Cell) -> Kind:
 
 
 class _ColumnWriter:
-    """Appends one column to its files, and keeps the digest of its content, which no choice of dtype changes."""
+    """Appends one column to its files, and computes the digest of its content, which does not depend on the dtype."""
 
     def __init__(self, folder: Path, split: str, name: str, kind: Kind) -> None:
         self.where = f"column {name!r} of {split}"
@@ -259,12 +261,12 @@ class _ColumnWriter:
             values = np.asarray(cell)
         kind = _kind(cell)
         if (self.kind, kind) == ("integers", "floats") and not self.num_values:
-            self._become(kind)  # arrays without a number tell nothing of their kind
+            self._become(kind)  # empty arrays do not determine the type
         is_fitting = kind == self.kind or (self.kind, kind) in (("float", "integer"), ("floats", "integers"))
         if not is_fitting or values.ndim > 1 or (values.size and values.dtype.kind not in "iubf"):
             raise TypeError(f"{self.where} takes {self.kind}, not {cell!r:.60}")
         if values.dtype == np.uint64 and values.size and values.max() > np.iinfo(np.int64).max:
-            raise OverflowError(f"{self.where} holds {values.max()}, more than 64 bits with a sign can")
+            raise OverflowError(f"{self.where} holds {values.max()}, too large for signed 64 bits")
         self._cells.append(self._stored(values.reshape(-1)))
         self.num_values += values.size
         self._offsets.append(self.num_values)
@@ -273,7 +275,7 @@ class _ColumnWriter:
             self._flush()
 
     def _stored(self, values: NDArray[Any]) -> NDArray[np.int64]:
-        """A copy, since the caller may go on with its buffer; floating-point numbers as their bits."""
+        """A copy, since the caller may reuse its buffer; floating-point numbers as their bits."""
         return values.astype("<f8").view(OFFSET_DTYPE) if self.is_float else values.astype(OFFSET_DTYPE)
 
     def extend(self, values: NDArray[Any], lengths: NDArray[np.integer[Any]] | None) -> None:
@@ -310,7 +312,7 @@ class _ColumnWriter:
                 _append(self._path, values.astype(self.dtype))
 
     def _write_offsets(self, offsets: NDArray[np.int64]) -> None:
-        """Write where rows end; the first offset is where the first of them begins."""
+        """Write the ends of rows; the first offset is the start of the first row."""
         self._lengths.update(np.diff(offsets).tobytes())
         if self.kind not in SCALARS:
             is_first = not self._offsets_path.exists()
@@ -326,7 +328,7 @@ class _ColumnWriter:
             self._rewrite(fits[0])
 
     def _rewrite(self, dtype: np.dtype[Any]) -> None:
-        """Copy what is on disk into a wider type, a piece at a time."""
+        """Convert the file to a wider type, a piece at a time."""
         if self._path.exists():
             narrow = self._path.rename(self._path.with_suffix(".narrow"))
             with narrow.open("rb") as stream:

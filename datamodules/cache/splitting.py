@@ -1,4 +1,4 @@
-"""Which split a text belongs to, decided by the text alone, and the texts that were seen before."""
+"""Assignment of texts to splits by their content alone, and detection of repeated texts."""
 
 import hashlib
 import unicodedata
@@ -11,15 +11,17 @@ Split = Literal["train", "validation", "test"]
 
 
 def split_of(text: str, seed: int, validation_fraction: float, test_fraction: float) -> Split:
-    """Assign a text to a split by a hash of it and of the split's own seed.
+    """Assign a text to a split by a hash of the text and of the split's seed.
 
-    Equal texts land together, a row keeps its split when others are added or taken away, and neither the training
+    Equal texts are in the same split, a row keeps its split when others are added or removed, and neither the training
     seed nor the validation fraction moves a row into or out of the test set.
 
     Args:
-        seed: of the split, not of the training.
-        validation_fraction: expected share of distinct texts, in [0, 1).
-        test_fraction: expected share of distinct texts, in [0, 1); the two leave something to train on.
+        seed: seed of the split, not of the training.
+        validation_fraction: expected fraction of distinct texts, in [0, 1).
+        test_fraction: expected fraction of distinct texts, in [0, 1); their sum is below 1.
+
+    Raises: ConfigError when the fractions are out of range.
     """
     if min(validation_fraction, test_fraction) < 0 or validation_fraction + test_fraction >= 1:
         raise ConfigError(
@@ -36,9 +38,9 @@ def split_of(text: str, seed: int, validation_fraction: float, test_fraction: fl
 
 
 def text_digest(text: str) -> int:
-    """Give 8 bytes that stand for the text, whatever its white space and its width of characters.
+    """Compute an 8-byte digest of a text that ignores white space and the width of characters.
 
-    That two of a hundred million different texts share theirs has a chance of 0.03 %.
+    Two of a hundred million different texts share a digest with a probability of 0.03 %.
 
     >>> text_digest("ＧＤＰ  grows ") == text_digest("GDP grows")
     True
@@ -50,20 +52,20 @@ def _digest(text: str, salt: bytes) -> bytes:
     return hashlib.blake2b(_plain(text), digest_size=8, salt=salt).digest()
 
 
-@lru_cache(maxsize=1)  # a text is digested for its split, and at once to be compared
+@lru_cache(maxsize=1)  # a text is digested for its split, and immediately afterwards for comparison
 def _plain(text: str) -> bytes:
     return " ".join(unicodedata.normalize("NFKC", text).split()).encode("utf-8", "surrogatepass")
 
 
 class Deduplicator:
-    """Says which texts are new, and counts the others. About 100 bytes for each different text."""
+    """Detects repeated texts and counts them, in about 100 bytes for each different text."""
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
         self.num_dropped = 0
 
     def is_new(self, text: str) -> bool:
-        """Whether no equal text was asked about before."""
+        """Whether no equal text was passed before."""
         digest = text_digest(text)
         if digest in self._seen:
             self.num_dropped += 1

@@ -1,4 +1,4 @@
-"""Measures and judges data before it is trained on."""
+"""Checks of data before training: facts of each split, and findings with advice."""
 
 from lightrail.datamodules.checking.facts import SplitFacts
 from lightrail.datamodules.checking.findings import DataReport, Remedies, report_on

@@ -1,4 +1,4 @@
-"""What a check remembers of each split, and the measures it takes of that: plain numbers, no judgement."""
+"""Facts of each split that a check collects, and statistics of them, without judgement."""
 
 from array import array
 from collections import Counter
@@ -12,7 +12,7 @@ from lightrail.datamodules.cache.splitting import text_digest
 from lightrail.datamodules.reading.rows import ReadingNotes
 
 Pairs = NDArray[np.int64]
-"""Rows that belong together, as (row, row) indices, [P, 2]."""
+"""Pairs of related rows, as (row, row) indices, [P, 2]."""
 
 
 class SplitFacts:
@@ -24,9 +24,9 @@ class SplitFacts:
         self.notes = notes or ReadingNotes()
         self.label_counts: Counter[str] = Counter()
         self.num_unlabelled = self.most_labels = 0
-        """Rows without any label, and how many the row with most of them has."""
+        """Number of rows without any label, and the maximum number of labels of a row."""
         self.num_in_windows = self.num_windows = 0
-        """Rows that are read in several windows, and the windows of all rows."""
+        """Number of rows that are read in several windows, and of the windows of all rows."""
         self.num_left_out = 0
         self._files: dict[str, int] = {}
         self._file_of_row = array("L")
@@ -46,13 +46,13 @@ class SplitFacts:
         labels: Iterable[str] = (),
         num_windows: int = 1,
     ) -> None:
-        """Take in a row.
+        """Add a row.
 
         Args:
-            length: in the unit that the report names, before anything is cut.
-            target: all that the model is to answer for this text; equal texts with different targets are a conflict.
-            labels: what is counted: the label of a text, or the types of the entities in it.
-            num_windows: how many windows it takes to read all of the text.
+            length: length in the unit of the report, before anything is cut.
+            target: the complete target of this text; equal texts with different targets are a conflict.
+            labels: labels to count: the label of a text, or the types of its entities.
+            num_windows: number of windows that cover the text.
         """
         self._file_of_row.append(self._files.setdefault(file, len(self._files)))
         self._lines.append(line)
@@ -76,12 +76,12 @@ class SplitFacts:
         lengths: NDArray[np.integer[Any]],
         num_left_out: int = 0,
     ) -> None:
-        """Take in many rows without labels: the `text_digest` of each, where it stands, and its length, [N].
+        """Add many rows without labels, by the `text_digest`, file, line and length of each, [N].
 
         Args:
-            num_left_out: rows of the split that are not among them, as they would take too much memory.
+            num_left_out: number of rows of the split that are omitted, to save memory.
         """
-        assert not len(self), "files are numbered as they come"
+        assert not len(self), "files are numbered in order of appearance"
         self._files = {file: number for number, file in enumerate(files)}
         self._file_of_row.frombytes(file_of_row.astype(self._file_of_row.typecode).tobytes())
         self._lines.frombytes(lines.astype(np.uint64).tobytes())
@@ -96,18 +96,21 @@ class SplitFacts:
 
     @property
     def digests(self) -> NDArray[np.uint64]:
+        """Digest of each text, [N]."""
         return _numbers(self._digests, np.uint64)
 
     @property
     def targets(self) -> NDArray[np.uint64]:
+        """Digest of each target, [N]."""
         return _numbers(self._targets, np.uint64)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
+        """Length of each row before anything is cut, [N]."""
         return _numbers(self._lengths, np.int64)
 
     def place(self, row: int) -> str:
-        """Give `file:line` of row `row`."""
+        """Return `file:line` of row `row`."""
         return f"{list(self._files)[self._file_of_row[row]]}:{self._lines[row]}"
 
 
@@ -116,7 +119,7 @@ def _numbers(values: "array[int]", dtype: type[Any]) -> NDArray[Any]:
 
 
 def repeats(digests: NDArray[np.uint64]) -> Pairs:
-    """Pair each row whose text stood before with the first row that has it.
+    """Pair each row that repeats an earlier text with the first row that has it.
 
     >>> repeats(np.array([7, 8, 7, 7], np.uint64)).tolist()
     [[0, 2], [0, 3]]
@@ -128,7 +131,7 @@ def repeats(digests: NDArray[np.uint64]) -> Pairs:
 
 
 def shared(digests: NDArray[np.uint64], others: NDArray[np.uint64]) -> Pairs:
-    """Pair each row of `others` whose text also stands in `digests` with the first row there.
+    """Pair each row of `others` whose text also occurs in `digests` with the first row there.
 
     >>> shared(np.array([7, 8, 8], np.uint64), np.array([9, 8], np.uint64)).tolist()
     [[1, 1]]
@@ -140,7 +143,7 @@ def shared(digests: NDArray[np.uint64], others: NDArray[np.uint64]) -> Pairs:
 
 
 def conflicts(digests: NDArray[np.uint64], targets: NDArray[np.uint64]) -> Pairs:
-    """Pair each row with the first row that has the same text, where their targets differ.
+    """Pair each row with the first row that has the same text but another target.
 
     >>> conflicts(np.array([7, 7, 7], np.uint64), np.array([1, 1, 2], np.uint64)).tolist()
     [[0, 2]]
@@ -151,19 +154,19 @@ def conflicts(digests: NDArray[np.uint64], targets: NDArray[np.uint64]) -> Pairs
 
 
 def shared_conflicts(earlier: SplitFacts, later: SplitFacts) -> Pairs:
-    """Pair each row of `later` with the first row of `earlier` that has its text, where their targets differ."""
+    """Pair each row of `later` with the first row of `earlier` that has its text, if their targets differ."""
     pairs = shared(earlier.digests, later.digests)
     differs: NDArray[np.bool_] = earlier.targets[pairs[:, 0]] != later.targets[pairs[:, 1]]
     return pairs[differs]
 
 
 def imbalance(counts: Counter[str]) -> float:
-    """Give how many times larger the largest label is than the smallest; 1 where there are none."""
+    """Compute the ratio of the most frequent label's count to the least frequent's; 1 without labels."""
     return max(counts.values(), default=1) / max(min(counts.values(), default=1), 1)
 
 
 def length_percentiles(lengths: NDArray[np.int64]) -> dict[int, int]:
-    """Give the lengths that 50, 95, 99 and 100 % of the rows do not pass.
+    """Compute the 50th, 95th, 99th and 100th percentile of the lengths of rows.
 
     >>> length_percentiles(np.arange(1, 101))
     {50: 50, 95: 95, 99: 99, 100: 100}
@@ -174,7 +177,7 @@ def length_percentiles(lengths: NDArray[np.int64]) -> dict[int, int]:
 
 
 def cut_shares(lengths: NDArray[np.int64], max_length: int) -> tuple[float, float]:
-    """Give which share of the rows is cut at a length, and which share of all content is lost by it.
+    """Compute the fraction of rows that is cut at a length, and the fraction of all content that is lost by it.
 
     >>> cut_shares(np.array([2, 4, 10]), max_length=4)
     (0.3333333333333333, 0.375)

@@ -1,4 +1,4 @@
-"""What is worth knowing about the splits before training on them, with what to do about it; and the page of text."""
+"""Findings about the splits of a data set, with advice, and their report as text."""
 
 import itertools
 import textwrap
@@ -25,7 +25,7 @@ _FEW_ROWS_TO_EVALUATE = 200
 
 @dataclass(frozen=True)
 class Finding:
-    """A fact about the data; a warning also says what to do."""
+    """A fact about the data; a warning also gives advice."""
 
     severity: Literal["note", "warning"]
     message: str
@@ -33,11 +33,11 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Remedies:
-    """What a user of a kind of data can set about a finding, as it follows "or ". Empty: no setting does it."""
+    """Settings of a datamodule that address a finding, worded to follow "or ". Empty: there is no such setting."""
 
     length: str = ""
     length_setting: str = "max_length"
-    """The setting of `data` that says where texts are cut."""
+    """The setting of `data` for the length at which texts are cut."""
     imbalance: str = ""
 
 
@@ -47,12 +47,12 @@ def find(
     unit: str = "tokens",
     remedies: Remedies = Remedies(),
 ) -> list[Finding]:
-    """Give all findings, warnings first.
+    """Return all findings about the splits, warnings first.
 
     Args:
         splits: at least one, the training split first.
-        max_length: where texts are cut, in `unit`; None where nothing is cut.
-        remedies: the settings to name.
+        max_length: length at which texts are cut, in `unit`; None if nothing is cut.
+        remedies: settings to suggest.
     """
     findings: list[Finding] = []
     for split in splits:
@@ -74,9 +74,9 @@ def _overlap(earlier: SplitFacts, later: SplitFacts) -> Iterator[Finding]:
     if len(pairs):
         yield Finding(
             "warning",
-            f"{_count(len(pairs), len(later))} {later.name} texts also stand in {earlier.name} "
-            f"({_example(earlier, later, pairs)}). The score on them measures memory: with "
-            f"data.split.drop_repeats=true they stay in {later.name}, once each, and are dropped from {earlier.name}.",
+            f"{_count(len(pairs), len(later))} {later.name} texts also occur in {earlier.name} "
+            f"({_example(earlier, later, pairs)}). Scores on them are inflated by memorisation: "
+            f"data.split.drop_repeats=true keeps them in {later.name}, once each, and drops them from {earlier.name}.",
         )
     pairs = shared_conflicts(earlier, later)
     if len(pairs):
@@ -91,7 +91,7 @@ def _duplicates(split: SplitFacts) -> Iterator[Finding]:
     pairs = repeats(split.digests)
     if len(pairs):
         is_many = len(pairs) > 0.01 * len(split)
-        advice = " They weigh more than others: data.split.drop_repeats=true keeps one of each." if is_many else ""
+        advice = " They count more than others: data.split.drop_repeats=true keeps one of each." if is_many else ""
         yield Finding(
             "warning" if is_many else "note",
             f"{_count(len(pairs), len(split))} {split.name} rows repeat an earlier text "
@@ -102,7 +102,7 @@ def _duplicates(split: SplitFacts) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"{_count(len(pairs), len(split))} {split.name} rows give an earlier text another label "
-            f"({_example(split, split, pairs)}). Nothing can get both right: correct or drop them.",
+            f"({_example(split, split, pairs)}). No model can predict both: correct or drop them.",
         )
 
 
@@ -111,8 +111,8 @@ def _reading(split: SplitFacts) -> Iterator[Finding]:
     if notes.num_multiline_fields:
         yield Finding(
             "warning",
-            f"{notes.num_multiline_fields:,} quoted fields of {split.source} go over several lines, the first at line "
-            f"{notes.first_multiline_line}. If a stray quote swallowed rows there, set data.reading.quoting=none.",
+            f"{notes.num_multiline_fields:,} quoted fields of {split.source} span several lines, the first at line "
+            f"{notes.first_multiline_line}. If a stray quote has merged rows there, set data.reading.quoting=none.",
         )
     if notes.num_empty_skipped:
         yield Finding(
@@ -123,8 +123,8 @@ def _reading(split: SplitFacts) -> Iterator[Finding]:
     if notes.num_illegal_tags:
         yield Finding(
             "warning",
-            f"{notes.num_illegal_tags:,} tags of {split.source} stand where their scheme does not allow them, the "
-            f"first at line {notes.first_illegal_line}. Correct them; data.illegal_tags says how they are read.",
+            f"{notes.num_illegal_tags:,} tags of {split.source} are invalid in their scheme, the "
+            f"first at line {notes.first_illegal_line}. Correct them; data.illegal_tags decides how they are read.",
         )
 
 
@@ -133,7 +133,7 @@ def _windows(split: SplitFacts) -> Iterator[Finding]:
         yield Finding(
             "note",
             f"{_count(split.num_in_windows, len(split))} {split.name} texts are longer than a window and are read in "
-            f"several, {split.num_windows / len(split):.2f} a text in the mean.",
+            f"several, {split.num_windows / len(split):.2f} per text on average.",
         )
 
 
@@ -142,7 +142,7 @@ def _left_out(split: SplitFacts) -> Iterator[Finding]:
         total = len(split) + split.num_left_out
         yield Finding(
             "note",
-            f"{_count(len(split), total)} {split.name} texts were looked at, chosen by their content, so that all "
+            f"{_count(len(split), total)} {split.name} texts were checked, sampled by their content: either all "
             f"copies of a text are among them, or none.",
         )
 
@@ -170,7 +170,7 @@ def _labels(splits: Sequence[SplitFacts], remedy: str) -> Iterator[Finding]:
         return
     if len(counts) == 1:
         yield Finding(
-            "warning", f"Every {train.name} row has the label {next(iter(counts))!r}: there is nothing to learn."
+            "warning", f"Every {train.name} row has the label {next(iter(counts))!r}: nothing can be learned."
         )
     rare = sorted(label for label, count in counts.items() if count < _FEW_ROWS_OF_A_LABEL)
     if rare:
@@ -183,14 +183,14 @@ def _labels(splits: Sequence[SplitFacts], remedy: str) -> Iterator[Finding]:
     if ratio >= 3:
         yield Finding(
             "warning" if ratio >= 10 else "note",
-            f"The largest label has {ratio:,.0f} times the rows of the smallest: judge by macro F1, to "
-            f"which all labels count the same{remedy and f', or set {remedy}'}.",
+            f"The most frequent label has {ratio:,.0f} times the rows of the rarest: evaluate by macro F1, which "
+            f"weights all labels equally{remedy and f', or set {remedy}'}.",
         )
     if train.most_labels > 1:
         mean = counts.total() / len(train)
         yield Finding(
             "note",
-            f"{train.name} rows have {mean:.2f} labels in the mean and {train.most_labels} at most; "
+            f"{train.name} rows have {mean:.2f} labels on average and {train.most_labels} at most; "
             f"{_count(train.num_unlabelled, len(train))} have none.",
         )
     for other in others:
@@ -198,8 +198,8 @@ def _labels(splits: Sequence[SplitFacts], remedy: str) -> Iterator[Finding]:
         if unseen:
             yield Finding(
                 "warning",
-                f"{other.name} has labels that {train.name} never shows ({_some(unseen)}): correct their spelling, "
-                f"or add rows of them to {train.name}.",
+                f"{other.name} has labels that do not occur in {train.name} ({_some(unseen)}): correct their "
+                f"spelling, or add rows of them to {train.name}.",
             )
 
 
@@ -209,7 +209,8 @@ def _sizes(splits: Sequence[SplitFacts]) -> Iterator[Finding]:
             error = 100 * (0.25 / max(len(split), 1)) ** 0.5
             yield Finding(
                 "note",
-                f"{split.name} has {len(split)} rows: a share measured on it is uncertain by up to {error:.0f} points.",
+                f"{split.name} has {len(split)} rows: the standard error of an accuracy on it is up to {error:.0f} "
+                f"percentage points.",
             )
 
 
@@ -232,7 +233,7 @@ _MAX_WIDTH = 110
 
 @dataclass(frozen=True)
 class DataReport:
-    """The splits of a data set, measured once."""
+    """Facts and findings of the splits of a data set."""
 
     splits: Sequence[SplitFacts]
     findings: Sequence[Finding]
@@ -240,7 +241,7 @@ class DataReport:
     unit: str = "tokens"
 
     def render(self) -> str:
-        """Give fewer than 40 lines: the splits, their labels, and the findings, warnings first."""
+        """Return the report in fewer than 40 lines: the splits, their labels, and the findings, warnings first."""
         table = self._split_table()
         lines = [*aligned(table, right=range(1, len(table[0]) - 1)), ""]
         if any(split.label_counts for split in self.splits):
@@ -254,7 +255,7 @@ class DataReport:
             num_left -= 1
         if num_left:
             lines.append(f"... and {num_left} more findings")
-        return "\n".join(lines if self.findings else [*lines, "nothing to warn of"])
+        return "\n".join(lines if self.findings else [*lines, "no findings"])
 
     def _split_table(self) -> list[list[str]]:
         header = ["split", "rows", "distinct", f"{self.unit}: median", "95 %", "99 %", "longest"]
@@ -287,7 +288,7 @@ def report_on(
     unit: str = "tokens",
     remedies: Remedies = Remedies(),
 ) -> DataReport:
-    """Measure the splits, the training split first, and judge them; see `find` for the arguments."""
+    """Return the report on the splits, the training split first; see `find` for the arguments."""
     return DataReport(splits, find(splits, max_length, unit, remedies), max_length, unit)
 
 

@@ -1,1 +1,1 @@
-"""Texts by the gigabyte: cut into shards that several processes encode, each of which is kept once it is done."""
+"""Large corpora: divided into shards that several processes encode, each of which is kept once it is done."""

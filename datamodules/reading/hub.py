@@ -17,7 +17,7 @@ _SOURCE = re.compile(r"hub:(?P<name>[^@]+?)(:(?P<config>[^:@/]+))?@(?P<split>[^@
 
 
 def read_hub(source: str, columns: Columns) -> Iterator[Row]:
-    """Yield the records of `hub:OWNER/NAME[:CONFIG]@SPLIT`; class labels are given by name."""
+    """Yield the records of `hub:OWNER/NAME[:CONFIG]@SPLIT`, with class labels by name."""
     dataset = load_hub(source)
     columns.require(source, dataset.column_names)
     dataset = dataset.select_columns(columns.names)
@@ -71,7 +71,7 @@ def _saved_split(source: str, folder: Path, split: str) -> "Dataset":
 
 
 def _label_names(value: object, feature: object, where: str) -> object:
-    """Replace the numbers of class labels, alone or one for each token, by their names."""
+    """Replace indices of class labels, single or one for each token, by their names."""
     from datasets import ClassLabel
 
     if isinstance(value, list):

@@ -1,6 +1,6 @@
-"""Reads images in the formats that Pillow knows, in a folder for each label, and idx files, the format of MNIST.
+"""Reading of images in the formats of Pillow, in a folder for each label, and of idx files, the format of MNIST.
 
-Source of the latter: Y. LeCun, C. Cortes and C. Burges, "The MNIST database of handwritten digits".
+Source of idx files: Y. LeCun, C. Cortes and C. Burges, "The MNIST database of handwritten digits".
 """
 
 import gzip
@@ -29,19 +29,18 @@ Channels = Literal[1, 3, "auto"]
 
 @dataclass(frozen=True)
 class PictureForm:
-    """What every picture is turned into."""
+    """Size and channels that every image is converted to."""
 
     size: tuple[int, int] | None
-    """Height and width. None: as it is."""
+    """Height and width. None: its own."""
     channels: Channels
-    """1 for grays, 3 for colours; auto: what the picture has."""
+    """1 for grayscale, 3 for colour; auto: its own."""
 
 
 def image_files(folder: str, *, has_labels: bool) -> list[Path]:
-    """Give the pictures in a folder, in a fixed order: of its sub-folders, each being a label, or all, however deep; or
-    the one picture that is named instead of a folder.
+    """List the images in a folder at any depth, sorted by path; or the single image that is named instead.
 
-    Raises: DataError when there is none, or one lies outside the folders of labels.
+    Raises: DataError when there is none, or one is outside of the sub-folders of labels.
     """
     root = Path(folder).expanduser()
     if root.is_file():
@@ -51,19 +50,19 @@ def image_files(folder: str, *, has_labels: bool) -> list[Path]:
     if not found:
         listing = ", ".join(sorted(path.name for path in root.iterdir())[:5]) or "nothing"
         raise DataError(
-            f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))}); found: {listing}. Name a folder that has "
-            f"them in it, or an idx file."
+            f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}); found: {listing}. Name a folder of images, "
+            f"or an idx file."
         )
     if len(found) < len(files):
-        log.warning("%s: %d files that are no pictures are left out", folder, len(files) - len(found))
+        log.warning("%s: skipped %d files that are not images", folder, len(files) - len(found))
     outside = next((path for path in found if path.parent == root), None)
     if has_labels and outside is not None:
-        raise DataError(f"{outside} has no label. Put it into a sub-folder of {folder} that is called like its label.")
+        raise DataError(f"{outside} has no label. Put it into a sub-folder of {folder} named after its label.")
     return found
 
 
 def read_image_files(folder: str, form: PictureForm, *, has_labels: bool) -> Iterator[Row]:
-    """Yield each picture of a folder as `pixels` [H, W, C], with the name of its sub-folder as `label` or with None."""
+    """Yield each image of a folder as `pixels` [H, W, C], with the name of its sub-folder as `label`, or None."""
     root = Path(folder).expanduser()
     for path in image_files(folder, has_labels=has_labels):
         label = path.relative_to(root).parts[0] if has_labels else None
@@ -71,7 +70,7 @@ def read_image_files(folder: str, form: PictureForm, *, has_labels: bool) -> Ite
 
 
 def read_image(file: str, form: PictureForm) -> NDArray[np.uint8]:
-    """Give a picture's bytes, [H, W, C]; its first frame if it moves, upright, on white where it is transparent.
+    """Read an image as bytes, [H, W, C]: the first frame of an animation, upright, transparency on white.
 
     Raises: DataError naming the file when it cannot be read, or has more than 8 bits a channel.
     """
@@ -80,12 +79,12 @@ def read_image(file: str, form: PictureForm) -> NDArray[np.uint8]:
             return _pixels(file, ImageOps.exif_transpose(image), form)
     except DataError:
         raise
-    except Exception as error:  # each of Pillow's formats has errors of its own
-        raise DataError(f"{file} is no picture that can be read ({error}). Replace it or take it away.") from error
+    except Exception as error:  # each of Pillow's formats raises errors of its own
+        raise DataError(f"{file} is not a readable image ({error}). Replace or remove it.") from error
 
 
 def resized(pixels: NDArray[np.uint8], form: PictureForm) -> NDArray[np.uint8]:
-    """Stretch to the size that is wanted, [H, W, C], if it is another."""
+    """Stretch an image to the requested size, [H, W, C], if its own differs."""
     if form.size is None or pixels.shape[:2] == form.size:
         return pixels
     image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
@@ -106,14 +105,14 @@ def _pixels(file: str, image: Image.Image, form: PictureForm) -> NDArray[np.uint
 
 
 _BYTES = 8
-"""Third byte of a file whose values are bytes without a sign."""
+"""Third byte of an idx file of unsigned bytes."""
 _KINDS = {1: "labels", 3: "images"}
 
 
 def read_idx(images: str, labels: str | None) -> Iterator[Row]:
-    """Yield each image as `pixels` [H, W, 1] with the number that is its `label`, or None without a file of labels.
+    """Yield each image of an idx file as `pixels` [H, W, 1], with its `label`, or None without a file of labels.
 
-    Raises: DataError when a file is no idx file, is cut short, or the two do not hold equally many.
+    Raises: DataError when a file is not an idx file, is truncated, or the two differ in number.
     """
     with _records(images, 3) as (shape, records):
         numbers = None if labels is None else _labels(labels, images, shape[0])
@@ -123,23 +122,23 @@ def read_idx(images: str, labels: str | None) -> Iterator[Row]:
 
 
 def labels_beside(images: str) -> str:
-    """Give the file of labels that belongs to a file of images, by the names that MNIST's files have.
+    """Return the file of labels for a file of images, by the naming of MNIST's files.
 
-    Raises: DataError when it is not there, or the file of images is called otherwise.
+    Raises: DataError when it does not exist, or the file of images has another name.
     """
     path = Path(images).expanduser()
     name = path.name.replace("images", "labels").replace("idx3", "idx1")
     if name == path.name:
         raise DataError(
-            f"{images} is not called like an idx file of images (train-images-idx3-ubyte), so that its labels could be "
-            f"found beside it (train-labels-idx1-ubyte). Set data.labels_path (validation_labels_path, "
-            f"test_labels_path) to an idx file of labels, or name a folder of pictures."
+            f"{images} is not named like an idx file of images (train-images-idx3-ubyte), so that its file of labels "
+            f"(train-labels-idx1-ubyte) is unknown. Set data.labels_path (validation_labels_path, test_labels_path) "
+            f"to an idx file of labels, or name a folder of images."
         )
     plain = path.with_name(name.removesuffix(".gz"))
     for candidate in (path.with_name(name), plain, plain.with_name(f"{plain.name}.gz")):
         if candidate.is_file():
             return str(candidate)
-    raise DataError(f"{images}: its labels are not beside it ({path.with_name(name)}). Put them there, or name them.")
+    raise DataError(f"{images}: its file of labels is missing ({path.with_name(name)}). Add it, or set its path.")
 
 
 def _labels(source: str, images: str, num_images: int) -> NDArray[np.uint8]:
@@ -154,13 +153,13 @@ def _labels(source: str, images: str, num_images: int) -> NDArray[np.uint8]:
 
 @contextmanager
 def _records(source: str, num_dimensions: int) -> Iterator[tuple[list[int], Iterator[NDArray[np.uint8]]]]:
-    """Open a file; give the size of each dimension, and the records one by one."""
+    """Open an idx file; the target is the size of each dimension, and an iterator of records."""
     with open_bytes(source) as stream:
         try:
             shape = _header(source, stream, num_dimensions)
             yield shape, _values(source, stream, shape)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(f"{source}: the compressed file is cut short or damaged. Copy or download it again.") from (
+            raise DataError(f"{source}: the compressed file is truncated or damaged. Copy or download it again.") from (
                 error
             )
 
@@ -177,10 +176,10 @@ def _header(source: str, stream: IO[bytes], num_dimensions: int) -> list[int]:
         )
     sizes = stream.read(4 * num_dimensions)
     if len(sizes) < 4 * num_dimensions:
-        raise DataError(f"{source}: cut short inside its header. Copy or download it again.")
+        raise DataError(f"{source}: truncated inside its header. Copy or download it again.")
     shape = np.frombuffer(sizes, ">u4").tolist()
     if 0 in shape:
-        raise DataError(f"{source} says that it holds {' x '.join(map(str, shape))} values. Give a file with some.")
+        raise DataError(f"{source} is empty: its header has {' x '.join(map(str, shape))} values. Give another file.")
     return list(shape)
 
 
@@ -190,9 +189,9 @@ def _values(source: str, stream: IO[bytes], shape: list[int]) -> Iterator[NDArra
         record = stream.read(size)
         if len(record) < size:
             raise DataError(
-                f"{source}:{number + 1}: cut short: {shape[0]:,} records of {size:,} bytes were promised. "
+                f"{source}:{number + 1}: truncated: its header has {shape[0]:,} records of {size:,} bytes. "
                 f"Copy or download it again."
             )
         yield np.frombuffer(record, np.uint8)
     if stream.read(1):
-        raise DataError(f"{source}: more bytes than the {shape[0]:,} records promised. Copy or download it again.")
+        raise DataError(f"{source}: more bytes than the {shape[0]:,} records of its header. Copy or download it again.")

@@ -1,4 +1,4 @@
-"""The lines of a text file or of standard input: decoded, decompressed, and split at line feeds only."""
+"""Reading of the lines of a text file or of standard input: decompressed, decoded, and split at line feeds only."""
 
 import codecs
 import gzip
@@ -23,11 +23,11 @@ ZIP_MAGIC = b"PK\x03\x04"
 def read_lines(source: str, encoding: str = "utf-8") -> Iterator[str]:
     """Yield each line without its line end (LF or CRLF) and without a byte order mark.
 
-    Only a line feed ends a line: `str.splitlines` would also cut at U+2028, form feeds and the like, which
-    stand inside texts that were scraped from the web.
+    Only a line feed ends a line: `str.splitlines` would also split at U+2028, form feeds and the like, which occur
+    inside texts from the web.
 
     Raises:
-        DataError: the file is missing, a folder, cut short, or holds bytes that are no text in this encoding.
+        DataError: the file is missing, a folder, truncated, or holds bytes that are invalid in this encoding.
         ConfigError: there is no such encoding.
     """
     decode = _decode if is_bytewise(encoding) else _decode_wide
@@ -39,19 +39,19 @@ def read_lines(source: str, encoding: str = "utf-8") -> Iterator[str]:
                 number += 1
                 if "\0" in line:
                     raise DataError(
-                        f"{source}:{number}: NUL byte at character {line.index(chr(0)) + 1}. This is no text file, "
+                        f"{source}:{number}: NUL byte at character {line.index(chr(0)) + 1}. This is not a text file, "
                         f"or one in UTF-16 (then set data.reading.encoding=utf-16)."
                     )
                 yield line
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(
-                f"{source}: the compressed file is cut short or damaged after line {number} ({error}). "
+                f"{source}: the compressed file is truncated or damaged after line {number} ({error}). "
                 f"Copy or download it again."
             ) from error
 
 
 def existing_file(source: str) -> Path:
-    """Give the path of a file that is there and can be read, or raise DataError saying what is there instead."""
+    """Return the path of a file. Raises: DataError when it is a folder, missing (names similar files) or unreadable."""
     path = Path(source).expanduser()
     if path.is_dir():
         names = sorted(entry.name for entry in path.iterdir())[:8]
@@ -62,7 +62,7 @@ def existing_file(source: str) -> Path:
     if not path.exists():
         raise DataError(f"{source}: no such file. {_nearby(path)}")
     if not os.access(path, os.R_OK):
-        raise DataError(f"{source}: may not be read by this user. Change its permissions (chmod u+r).")
+        raise DataError(f"{source}: not readable by this user. Change its permissions (chmod u+r).")
     return path
 
 
@@ -76,10 +76,10 @@ def _nearby(path: Path) -> str:
 
 @contextmanager
 def open_bytes(source: str) -> Iterator[IO[bytes]]:
-    """Open a file, or standard input, decompressed if its content is gzip. Raises: DataError when that cannot be."""
+    """Open a file, or standard input, decompressed if its content is gzip. Raises: DataError when it cannot."""
     if source == STANDARD_INPUT:
-        if sys.stdin is None:  # Python's word for one that was closed
-            raise DataError("standard input is closed. Pipe texts into it, one a line, or name a file.")
+        if sys.stdin is None:  # Python sets this if it was closed
+            raise DataError("standard input is closed. Pipe texts into it, one per line, or name a file.")
         yield sys.stdin.buffer
         return
     with existing_file(source).open("rb") as stream:
@@ -90,13 +90,13 @@ def open_bytes(source: str) -> Iterator[IO[bytes]]:
             with gzip.open(stream) as plain:
                 yield io.BufferedReader(plain)
         elif source.endswith(".gz") and start:
-            raise DataError(f"{source} is not compressed though it is named .gz. Drop .gz from its name.")
+            raise DataError(f"{source} is not compressed, but is named .gz. Remove .gz from its name.")
         else:
             yield stream
 
 
 def is_bytewise(encoding: str) -> bool:
-    """Whether a line feed is one byte. Raises: ConfigError when there is no such encoding."""
+    """Whether a line feed is one byte in an encoding. Raises: ConfigError when there is no such encoding."""
     try:
         return "\n".encode(encoding) == b"\n"
     except LookupError as error:
@@ -132,7 +132,7 @@ def _without_ends(line: str, number: int) -> str:
 
 
 def undecodable(source: str, encoding: str, number: int, error: UnicodeDecodeError) -> DataError:
-    """Say which byte of a line is not of this encoding, and which encoding it may be."""
+    """Return the error that names the invalid byte of a line, and the encoding that it likely has."""
     line = bytes(error.object)
     likely = _likely_encoding(line, encoding)
     shown = line.decode(likely, "replace").strip()[:40]
@@ -143,7 +143,7 @@ def undecodable(source: str, encoding: str, number: int, error: UnicodeDecodeErr
 
 
 def _likely_encoding(line: bytes, refused: str) -> str:
-    """Guess from the bytes: Chinese encodings put high bytes in pairs, accented letters stand alone."""
+    """Guess the encoding of a line: Chinese encodings have high bytes in pairs, accented letters single ones."""
     if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     for encoding in ("utf-8", "gb18030"):

@@ -17,7 +17,7 @@ _BETWEEN = " \t\r\n,"
 
 
 def read_text(file: str, lines: Iterator[str], columns: Columns) -> Iterator[Row]:
-    """Yield each line as column `text`, or as the one column that is asked for, whatever its name."""
+    """Yield each line as column `text`, or as the single requested column of any name."""
     if len(columns.names) != 1:
         columns.require(file, ["text"])
     for number, line in enumerate(lines, 1):
@@ -25,9 +25,9 @@ def read_text(file: str, lines: Iterator[str], columns: Columns) -> Iterator[Row
 
 
 def read_labelled(file: str, lines: Iterator[str], columns: Columns) -> Iterator[Row]:
-    """Yield each line as columns `label`, which white space ends, and `text`, the rest; blank lines hold no record.
+    """Yield each line as columns `label`, up to the first white space, and `text`, the rest; skip blank lines.
 
-    As fastText writes it, `__label__` begins every label, and there may be several, or none: a list then.
+    In fastText's format `__label__` precedes every label, and there may be several, or none: a list then.
     """
     columns.require(file, ["label", "text"])
     is_marked: bool | None = None
@@ -43,7 +43,7 @@ def read_labelled(file: str, lines: Iterator[str], columns: Columns) -> Iterator
 def _first_field(where: str, line: str) -> tuple[str, str]:
     label, *text = line.split(maxsplit=1)
     if not text:
-        raise DataError(f"{where}: {line!r} is a label without a text, or the reverse. Write LABEL TEXT.")
+        raise DataError(f"{where}: {line!r} is a label without a text, or a text without a label. Write LABEL TEXT.")
     return label, text[0].rstrip()
 
 
@@ -57,7 +57,7 @@ def _marked_labels(line: str) -> tuple[str | list[str], str]:
 
 
 def read_json_lines(file: str, lines: Iterable[str], columns: Columns, first_line: int = 1) -> Iterator[Row]:
-    """Yield each line's JSON object; blank lines hold no record."""
+    """Yield the JSON object of each line; skip blank lines."""
     for number, line in enumerate(lines, first_line):
         if not line.strip():
             continue
@@ -72,16 +72,16 @@ def _json_object(where: str, line: str) -> dict[str, Any]:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         is_array = line.lstrip().startswith("[") and where.endswith(":1")
-        advice = "The file is one JSON array: write one object a line instead" if is_array else "Fix or drop the line"
-        raise DataError(f"{where}: no JSON: {error.msg} at character {error.pos + 1}. {advice}.") from error
+        advice = "The file is one JSON array: write one object per line instead" if is_array else "Fix or drop the line"
+        raise DataError(f"{where}: invalid JSON: {error.msg} at character {error.pos + 1}. {advice}.") from error
     if not isinstance(record, dict):
-        raise DataError(f'{where}: {type(record).__name__} found, an object ({{"text": ...}}) is needed. Fix the line.')
+        raise DataError(f'{where}: expected an object ({{"text": ...}}), found {type(record).__name__}. Fix the line.')
     return record
 
 
 def read_parquet(file: str, columns: Columns) -> Iterator[Row]:
     """Yield the records of a Parquet file; a row's `line` is the number of the record."""
-    from pyarrow import ArrowException, parquet  # a second of start-up that other formats do not need
+    from pyarrow import ArrowException, parquet  # here: it takes a second, which other formats do not need
 
     path = existing_file(file)
     number = 0
@@ -94,11 +94,11 @@ def read_parquet(file: str, columns: Columns) -> Iterator[Row]:
                     where = f"{file}:{number}"
                     yield Row(columns.values(record, where), file, number)
     except ArrowException as error:
-        raise DataError(f"{file}: no readable Parquet after record {number}: {error}. Write the file again.") from error
+        raise DataError(f"{file}: unreadable Parquet after record {number}: {error}. Write the file again.") from error
 
 
 def begins_array(lines: Iterator[str]) -> tuple[bool, Iterator[str]]:
-    """Say whether the first line that holds something begins an array. Returns: that, and all lines again."""
+    """Check whether the first non-blank line starts a JSON array; return that, and an iterator of all lines."""
     seen = []
     for line in lines:
         seen.append(line)
@@ -108,23 +108,21 @@ def begins_array(lines: Iterator[str]) -> tuple[bool, Iterator[str]]:
 
 
 def read_json_array(file: str, lines: Iterator[str], columns: Columns) -> Iterator[Row]:
-    """Yield the objects of an array, each with the line on which it begins; of the file, lines are held until an
-    object is complete.
-    """
+    """Yield the objects of a JSON array, each with the line on which it begins, without reading the whole file."""
     for line, record in _items(file, lines):
         where = f"{file}:{line}"
         if not isinstance(record, dict):
-            raise DataError(f"{where}: {str(record)[:40]!r} stands in the array, an object is needed. Fix it.")
+            raise DataError(f"{where}: expected an object in the array, found {str(record)[:40]!r}. Fix it.")
         columns.require(where, record)
         yield Row(columns.values(record, where), file, line)
 
 
 def _items(file: str, lines: Iterator[str]) -> Iterator[tuple[int, Any]]:
-    """Give the items with the line on which each begins. Commas between them are not missed."""
+    """Yield the items with the line on which each begins. Missing commas between them are accepted."""
     decoder = json.JSONDecoder()
     text, place, first_line, is_begun = "", 0, 1, False
     for number, line in enumerate(lines, 1):
-        if place == len(text):  # nothing waits for this line
+        if place == len(text):  # no incomplete item is buffered
             first_line = number
         text = text[place:] + line + "\n"
         place = _next(text, 0)
@@ -138,17 +136,17 @@ def _items(file: str, lines: Iterator[str]) -> Iterator[tuple[int, Any]]:
             except json.JSONDecodeError as error:
                 if error.pos < len(text.rstrip()):  # not merely for want of the next line
                     raise DataError(
-                        f"{file}:{number}: no JSON: {error.msg} at character {error.colno}. Fix this item of the array."
+                        f"{file}:{number}: invalid JSON: {error.msg} at character {error.colno}. Fix this item."
                     ) from error
                 break
             yield first_line, item
-            # What ends on this line has been given: what follows begins on it.
+            # The next item begins on the line on which this one ends.
             place, first_line = _next(text, end), number
-    raise DataError(f"{file}:{first_line}: the array is not closed by ]. The file is cut short: copy it again.")
+    raise DataError(f"{file}:{first_line}: the array is not closed by ]. The file is truncated: copy it again.")
 
 
 def _next(text: str, place: int) -> int:
-    """The place of the next sign that is neither white space nor a comma."""
+    """The position of the next character that is neither white space nor a comma."""
     while place < len(text) and text[place] in _BETWEEN:
         place += 1
     return place
@@ -158,7 +156,7 @@ _NAMED_SEPARATORS = {"tab": "\t", "space": " "}
 
 
 def read_tagged_tokens(file: str, lines: Iterator[str], columns: Columns, layout: TaggedLines) -> Iterator[Row]:
-    """Yield each sentence as columns `tokens` and `tags`; `line` is that of its first token, the others follow it.
+    """Yield each sentence as columns `tokens` and `tags`; `line` is that of its first token.
 
     A blank line or a -DOCSTART- line ends a sentence. White space that is neither tab nor space, such as the
     ideographic space, is a token in some corpora; so is a space in a line separated by tabs.
@@ -185,7 +183,7 @@ def _row(sentence: list[tuple[str, str]], columns: Columns, file: str, line: int
 
 
 class _LineReader:
-    """Takes token and tag out of each line; every line has as many fields as the first."""
+    """Extracts token and tag from each line; every line has the same number of fields."""
 
     def __init__(self, file: str, layout: TaggedLines, *, has_tags: bool) -> None:
         self.file, self.layout, self.has_tags = file, layout, has_tags
@@ -212,7 +210,7 @@ class _LineReader:
         return [field.strip(" \t") or field for field in line.split(separator) if field]
 
     def _settle(self, fields: list[str], line: str, number: int) -> None:
-        """Take the first line's number of fields for that of all; refuse a line that differs."""
+        """Set the number of fields by the first line; refuse a line that differs."""
         expected = self.num_fields or max(len(fields), 1 + self.has_tags)
         if len(fields) != expected:
             raise DataError(

@@ -1,4 +1,4 @@
-"""One record of a data set, the columns asked of it, and what its reader noticed on the way."""
+"""Records of a data set, their requested columns, and the notes of their reader."""
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,20 +15,19 @@ FileFormat = Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet", "conll", "
 
 @dataclass(frozen=True, kw_only=True)
 class TaggedLines:
-    """How lines of tagged tokens are laid out."""
+    """Layout of lines of tagged tokens."""
 
     separator: str = "auto"
-    """What stands between the columns: tab, space (one or more), or any text. auto: a tab where a line has one, else
-    spaces."""
+    """Separator of the columns: tab, space (one or more), or any text. auto: a tab if a line has one, else spaces."""
     token_column: int = 0
     """Column of the token, counted from 0, or from the end with -1."""
     tag_column: int = -1
     """Column of the tag, counted from 0, or from the end with -1."""
     strip_position_digits: bool = False
-    """Take from each token the one digit at its end that says which character of its word it is, as in `科0 技1`."""
+    """Remove the final digit of each token, the position of the character in its word, as in `科0 技1`."""
 
     def check(self) -> None:
-        """Raises: ConfigError when the token and its tag are to come from the same column, or nothing separates."""
+        """Check the layout. Raises: ConfigError when token and tag have the same column, or the separator is empty."""
         if self.token_column == self.tag_column:
             raise ConfigError(
                 f"data.tagged_lines: token_column and tag_column are both {self.tag_column}. Give each its own column."
@@ -39,37 +38,37 @@ class TaggedLines:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One record, and where it stands."""
+    """One record, and its file and line."""
 
     values: dict[str, Any]
-    """Column to text; to a list of texts where the column holds one for each token."""
+    """Texts by column; a list of texts for a column with one for each token."""
     file: str
-    """As the user named it."""
+    """Name of the file, as given by the user."""
     line: int
     """Line on which the record begins, from 1; in a binary format the number of the record."""
 
 
 @dataclass(slots=True)
 class ReadingNotes:
-    """What a reader counted that is no error and that its caller should report."""
+    """Counts of a reader that are not errors, for its caller to report."""
 
     num_rows: int = 0
     num_empty_skipped: int = 0
     first_empty_line: int | None = None
     num_multiline_fields: int = 0
-    """Quoted fields that go on over a line's end: real paragraphs, or a stray quote that swallowed rows."""
+    """Number of quoted fields that span lines: real paragraphs, or rows merged by a stray quote."""
     first_multiline_line: int | None = None
     num_illegal_tags: int = 0
-    """Tags that stand where their scheme does not allow them."""
+    """Number of tags that are invalid in their scheme."""
     first_illegal_line: int | None = None
 
 
 class Columns:
-    """The columns a caller asks for, each with the setting that names it where there is one.
+    """The requested columns of a source, each with the setting that names it, if there is one.
 
     Args:
-        columns: their names, or setting to column.
-        structured: those that may hold lists of lists and objects; these are given as they were parsed.
+        columns: their names, or columns by setting.
+        structured: columns that may hold lists of lists and objects; their parsed values are kept.
 
     >>> Columns({"text_column": "sentence"}).names
     ['sentence']
@@ -83,20 +82,20 @@ class Columns:
         self.structured = frozenset(structured)
 
     def values(self, record: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """Give the columns of a record of typed values, as texts where they are not structured."""
+        """Return the requested columns of a record of typed values, as texts unless they are structured."""
         return {
             name: record[name] if name in self.structured else text_value(record[name], where, name)
             for name in self.names
         }
 
     def require(self, where: str, found: Iterable[str], hint: str = "") -> None:
-        """Raise DataError unless every column asked for is among those found exactly once."""
+        """Check that every requested column was found exactly once. Raises: DataError when one was not."""
         found = list(found)
         for name in self.names:
             if name not in found:
                 raise DataError(f"{where}: no column {name!r}. {self._advice(name, found, hint)}")
             if found.count(name) > 1:
-                raise DataError(f"{where}: {found.count(name)} columns are called {name!r}. Rename all but one.")
+                raise DataError(f"{where}: {found.count(name)} columns are named {name!r}. Rename all but one.")
 
     def _advice(self, name: str, found: list[str], hint: str) -> str:
         listing = ", ".join(repr(textwrap.shorten(column, 40, placeholder="...")) for column in found[:20]) or "none"
@@ -110,7 +109,7 @@ class Columns:
 
 
 def text_value(value: object, where: str, column: str) -> str | list[str]:
-    """Give the text of a typed value: numbers and truth values as JSON writes them, lists item by item."""
+    """Convert a typed value to text: numbers and booleans as in JSON, lists item by item. Raises: DataError."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -119,13 +118,13 @@ def text_value(value: object, where: str, column: str) -> str | list[str]:
         return str(value)
     if isinstance(value, list) and not any(isinstance(item, list | dict | None) for item in value):
         return [str(text_value(item, where, column)) for item in value]
-    kind = "no value (null)" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
-    raise DataError(f"{where}: column {column!r} holds {kind}; a text, a number or a list of texts is needed. Fix it.")
+    found = "no value (null)" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
+    raise DataError(f"{where}: column {column!r} holds {found}, expected a text, a number or a list of texts. Fix it.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingOptions:
-    """How a caller wants a source read; `read_rows` says what each means."""
+    """Options for reading a source, as in `read_rows`."""
 
     columns: Columns
     encoding: str = "utf-8"

@@ -1,6 +1,4 @@
-"""Where rows come from: the one function that every datamodule reads with, the digest of what it reads, and the file
-that rows wait in.
-"""
+"""Reading of rows from any source, digests of sources, and temporary storage of rows."""
 
 import csv
 import hashlib
@@ -67,22 +65,22 @@ def read_rows(
     structured: Sequence[str] = (),
     notes: ReadingNotes | None = None,
 ) -> Iterator[Row]:
-    """Yield the rows of a source one by one, holding none of them.
+    """Yield the rows of a source one by one, without keeping them in memory.
 
     Args:
         source: a file (.txt, .csv, .tsv, .jsonl, .parquet, .conll/.bmes/.bio; .gz added to any text format), `-` for
-            standard input with one text a line, `embedded:NAME`, or `hub:OWNER/NAME[:CONFIG]@SPLIT`.
-        columns: the columns to give, or setting to column: then a missing one is refused naming its setting.
-        empty: what to do with a row that has nothing but white space in one of the columns. Skipped rows are
-            counted in `notes` and in the log.
-        file_format: overrides what the file's name says.
-        column_names: names the columns of a .csv or .tsv file that has no header line.
-        tagged_lines: how lines of tagged tokens are laid out.
-        structured: columns that may hold lists of lists and objects, which are given as they were parsed.
+            standard input with one text per line, `embedded:NAME`, or `hub:OWNER/NAME[:CONFIG]@SPLIT`.
+        columns: the requested columns, or columns by setting: the error of a missing one then names its setting.
+        empty: treatment of a row with only white space in one of the columns. Skipped rows are counted in `notes` and
+            in the log.
+        file_format: overrides the format by the file's name.
+        column_names: names of the columns of a .csv or .tsv file without a header line.
+        tagged_lines: layout of lines of tagged tokens.
+        structured: columns that may hold lists of lists and objects, whose parsed values are kept.
         notes: filled while reading.
 
     Raises:
-        DataError: naming file and line, when the first row is asked for or on the way.
+        DataError: naming file and line, at the first row or a later one.
     """
     options = ReadingOptions(
         columns=Columns(columns, structured),
@@ -101,7 +99,7 @@ def _open_rows(source: str, options: ReadingOptions, notes: ReadingNotes) -> Ite
     if source.startswith(hub.PREFIX):
         return hub.read_hub(source, options.columns)
     if source.startswith(EMBEDDED_PREFIX):
-        from lightrail.datamodules.reading.embedded import read_embedded  # which itself reads with this package
+        from lightrail.datamodules.reading.embedded import read_embedded  # here: it imports this package itself
 
         return read_embedded(source, options.columns)
     if source != STANDARD_INPUT:
@@ -130,7 +128,7 @@ def _open_text(source: str, file_format: FileFormat, options: ReadingOptions, no
 
 
 def format_of(source: str) -> FileFormat:
-    """Give the format that a file's name stands for."""
+    """Return the format of a file by its name. Raises: DataError when its ending is unknown."""
     path = Path(source)
     suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
     if source == STANDARD_INPUT:
@@ -139,14 +137,14 @@ def format_of(source: str) -> FileFormat:
         return FORMATS[suffix]
     near = nearest(suffix, FORMATS)
     raise DataError(
-        f"{source}: {f'the ending {suffix!r} says' if suffix else 'no ending says'} nothing of the format"
+        f"{source}: {f'the ending {suffix!r} is no known format' if suffix else 'the name has no ending'}"
         f"{f' (did you mean {near[0]}?)' if near else ''}. Rename the file to one of {', '.join(FORMATS)}, "
         f"or set data.reading.file_format (txt, csv, tsv, jsonl, parquet, conll, or labelled for lines of LABEL TEXT)."
     )
 
 
 def _checked(rows: Iterable[Row], source: str, options: ReadingOptions, notes: ReadingNotes) -> Iterator[Row]:
-    """Pass rows on, counting them and treating empty cells as asked."""
+    """Yield rows, counting them and treating empty cells as requested."""
     for row in rows:
         blank = None if options.empty == "keep" else _blank_column(row, options.columns.structured)
         if blank is None:
@@ -176,7 +174,7 @@ def _checked(rows: Iterable[Row], source: str, options: ReadingOptions, notes: R
 def _blank_column(row: Row, structured: frozenset[str]) -> str | None:
     for name, value in row.values.items():
         if name in structured:
-            continue  # an empty list says that there is nothing, which is an answer
+            continue  # an empty list is a valid value
         if not value or (isinstance(value, str) and value.isspace()):
             return name
     return None
@@ -185,7 +183,7 @@ def _blank_column(row: Row, structured: frozenset[str]) -> str | None:
 def source_digest(source: str, file_format: FileFormat = "auto") -> str:
     """Digest the content and the format of a file, or the content of an embedded set or a Hugging Face data set.
 
-    Raises: DataError when there is no such source, or its format is not known.
+    Raises: DataError when there is no such source, or its format is unknown.
     """
     if source.startswith(EMBEDDED_PREFIX):
         return digest_of([source, [file_digest(embedded_file(path)) for path in embedded_set(source).files]])
@@ -198,7 +196,7 @@ def source_digest(source: str, file_format: FileFormat = "auto") -> str:
 def write_spool(
     assigned: Iterator[tuple[str, Row]], names: Sequence[str], spool: IO[str]
 ) -> tuple[dict[str, int], dict[str, str]]:
-    """Write each example with its split; give each split's number of examples and the digest of its content."""
+    """Write each example with its split; return each split's number of examples and the digest of its content."""
     counts = dict.fromkeys(names, 0)
     contents = {name: hashlib.blake2b(digest_size=16) for name in names}
     for name, example in assigned:
@@ -210,7 +208,7 @@ def write_spool(
 
 
 def read_spool(spool: IO[str], split: str) -> Iterator[Row]:
-    """Give the examples of one split in the order in which they were written."""
+    """Yield the examples of one split in the order in which they were written."""
     spool.seek(0)
     for entry in spool:
         name, values, line, file = entry.rstrip("\n").split("\t", 3)  # JSON writes a tab inside a text as \\t
@@ -219,10 +217,10 @@ def read_spool(spool: IO[str], split: str) -> Iterator[Row]:
 
 
 def column_names(source: str, file_format: FileFormat, encoding: str = "utf-8") -> list[str]:
-    """Give the names that a source states itself; none where it does not, or not in a way that can be read.
+    """Return the names of the columns that a source states itself; [] if it states none, or is unreadable.
 
     Args:
-        file_format: of a file, not `auto`.
+        file_format: format of a file, not `auto`.
     """
     if source.startswith(EMBEDDED_PREFIX):
         return list(embedded_set(source).columns)
@@ -239,7 +237,7 @@ def _of_parquet(source: str) -> list[str]:
     try:
         return list(parquet.read_schema(existing_file(source)).names)
     except ArrowException:
-        return []  # reading its rows says what is wrong
+        return []  # reading its rows raises the error
 
 
 def _of_first_record(lines: Iterable[str]) -> list[str]:
@@ -247,7 +245,7 @@ def _of_first_record(lines: Iterable[str]) -> list[str]:
     try:
         record = json.loads(first or "{}")
     except json.JSONDecodeError:
-        return []  # reading its rows says what is wrong
+        return []  # reading its rows raises the error
     return list(record) if isinstance(record, dict) else []
 
 
@@ -259,11 +257,9 @@ _DELIMITER_NAMES = {",": "comma", "\t": "tab"}
 def read_table(
     file: str, lines: Iterator[str], delimiter: str, options: ReadingOptions, notes: ReadingNotes
 ) -> Iterator[Row]:
-    """Yield the rows of a table whose first line names its columns, unless `options.column_names` does.
-
-    Quoting "auto" takes a quote in a .tsv file for an ordinary character: read by the rules of csv, a text that
-    begins with a quote swallows the rows up to the next quote (454 of 9,600 in one well-known corpus).
-    """
+    """Yield the rows of a table whose first line names its columns, unless `options.column_names` does."""
+    # In a .tsv file a quote is an ordinary character: by the rules of csv, a text that begins with a quote would merge
+    # the rows up to the next quote (454 of 9,600 in one well-known corpus).
     is_quoted = options.quoting == "standard" or (options.quoting == "auto" and delimiter == ",")
     records = _quoted_records(file, lines, delimiter, notes) if is_quoted else _plain_records(lines, delimiter)
     header = [name.strip() for name in options.column_names or next(records, (1, []))[1]]
@@ -274,7 +270,7 @@ def read_table(
     for line, fields in records:
         if len(fields) == len(header):
             yield Row({name: fields[position] for name, position in positions}, file, line)
-        elif any(fields):  # a blank line holds no record
+        elif any(fields):  # a blank line is no record
             raise _ragged(f"{file}:{line}", fields, header, _ragged_advice(delimiter, is_quoted))
 
 
@@ -309,7 +305,7 @@ def _header_hint(header: list[str], column_names: Sequence[str]) -> str:
     for delimiter, advice in ((";", "save it with commas"), ("\t", "name it .tsv"), (",", "name it .csv")):
         if len(header) == 1 and delimiter in header[0]:
             return f" The first line looks separated by {delimiter!r}: {advice}."
-    return " The first line must name the columns; if this file has no such line, set data.reading.column_names."
+    return " The first line must name the columns; for a file without such a line set data.reading.column_names."
 
 
 def _ragged(where: str, fields: list[str], header: list[str], advice: str) -> DataError:
@@ -324,6 +320,4 @@ def _ragged_advice(delimiter: str, is_quoted: bool) -> str:
     name = _DELIMITER_NAMES[delimiter]
     if is_quoted:
         return f"Put fields that hold a {name} in quotes"
-    return (
-        f"Take {name}s and line ends out of the fields, or set data.reading.quoting=standard if fields stand in quotes"
-    )
+    return f"Remove {name}s and line ends from the fields, or set data.reading.quoting=standard if fields are quoted"

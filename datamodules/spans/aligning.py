@@ -1,4 +1,4 @@
-"""Units of a text to the positions an encoder reads, each unit knowing where it is represented.
+"""Encoding of a text's units as positions of an encoder, with the position that represents each unit.
 
 Shapes: W units, P positions of all windows of a text, N windows.
 """
@@ -16,36 +16,36 @@ from lightrail.datamodules.tokens.units import Offsets
 from lightrail.project.basics.errors import ConfigError
 
 _WORD_START = "▁"
-"""How SentencePiece writes the space before a word; alone it is a piece that spells nothing."""
+"""SentencePiece's character for the space before a word; alone it is a piece that covers no character."""
 
 
 class Positions(NamedTuple):
-    """A text as an encoder reads it."""
+    """An encoded text: the positions of its windows, and those of its units."""
 
     input_ids: NDArray[np.int32]
-    """The windows one after another, signs that frame each of them included, [P]."""
+    """Token ids of all windows concatenated, with the special tokens of each, [P]."""
     window_lengths: NDArray[np.int32]
-    """[N]"""
+    """Number of positions of each window, [N]."""
     places: NDArray[np.int32]
-    """Of each unit, the position in `input_ids` that represents it, [W]."""
+    """Position in `input_ids` that represents each unit, [W]."""
 
 
 class UnitEncoder(ABC):
-    """Numbers the units of a text."""
+    """Encodes the units of a text as ids."""
 
     needs_vocabulary: bool
-    """Whether units are numbered by a vocabulary that is learned from the training split."""
+    """Whether ids are those of a vocabulary that is learned from the training split."""
     pad_id: int
     digest: str
-    """Changes when units would be numbered differently."""
+    """Digest of everything that ids depend on, except the vocabulary."""
 
     @abstractmethod
     def encode(self, text: str, offsets: Offsets, vocabulary: Sequence[str], max_length: int) -> Positions:
-        """Number all units; windows of at most `max_length` positions overlap where a text is longer."""
+        """Encode all units, in overlapping windows if a text has more than `max_length` positions."""
 
 
 class UnitNumbers(UnitEncoder):
-    """One position for each unit."""
+    """Encodes each unit as one position, by a vocabulary of units."""
 
     needs_vocabulary = True
     pad_id = PAD
@@ -57,7 +57,7 @@ class UnitNumbers(UnitEncoder):
         self._numbers: dict[str, int] = {}
 
     def names(self, text: str, offsets: Offsets) -> list[str]:
-        """Give the units as the vocabulary writes them."""
+        """Return the units as they are in the vocabulary."""
         units = [text[start:end] for start, end in offsets]
         return [unit.lower() for unit in units] if self.lower_case else units
 
@@ -70,20 +70,20 @@ class UnitNumbers(UnitEncoder):
 
 
 class SubwordAligner(UnitEncoder):
-    """A Hugging Face tokenizer; a unit is represented by its first subword that spells something.
+    """Encodes units by a Hugging Face tokenizer; a unit is represented by its first subword that covers a character.
 
-    Each unit is split by itself, so that no subword belongs to two of them (a date would else be one subword and ten
-    characters). A unit of which the tokenizer leaves nothing becomes one unknown token.
+    Each unit is split by itself, so that no subword belongs to two of them (else a date could be one subword but ten
+    characters). A unit that the tokenizer removes becomes one unknown token.
     """
 
     needs_vocabulary = False
 
     def __init__(self, name: str) -> None:
-        from tokenizers import Tokenizer  # here: units of one's own should not wait for it
+        from tokenizers import Tokenizer  # here: `UnitNumbers` does not need this slow import
 
         loaded = PretrainedTokenizer(name)
         self.pad_id, self.digest = loaded.pad_id, loaded.digest
-        # A copy without the cutting and padding that some tokenizer.json ask for.
+        # A copy without the truncation and padding that some tokenizer.json contain.
         self._backend: Any = Tokenizer.from_str(loaded.tokenizer.backend_tokenizer.to_str())
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -101,7 +101,7 @@ class SubwordAligner(UnitEncoder):
         return in_windows(ids, places, max_length, self._frame)
 
     def _pieces(self, text: str, offsets: Offsets) -> list[tuple[list[int], int]]:
-        """Give each unit's subwords, and which of them is the first to spell something."""
+        """Return each unit's subwords, and the index of the first that covers a character."""
         follows_space = [start > 0 and text[start - 1].isspace() for start, _ in offsets]
         words = [
             " " * (is_parted and self._spells_spaces) + whole_characters(text[start:end])
@@ -121,14 +121,14 @@ class SubwordAligner(UnitEncoder):
             return [self._unknown_id], 0
         if not is_bare or len(pieces) == 1:
             return pieces, 0
-        # A space that the text does not have, as between two characters, is no piece of it.
+        # The piece of a space that the text does not have, as between two characters, is dropped.
         return (pieces, 1) if has_space else (pieces[1:], 0)
 
 
 def in_windows(
     ids: list[int], places: list[int], max_length: int, frame: tuple[list[int], list[int]] = ([], [])
 ) -> Positions:
-    """Lay a sequence out in windows, each framed, and find the window that represents each place best.
+    """Divide a sequence into framed windows, and choose the window that represents each place with most context.
 
     Raises: ConfigError when the frame leaves no room.
     """
@@ -137,7 +137,7 @@ def in_windows(
     if room < 1:
         raise ConfigError(
             f"data.max_length is {max_length}, and the tokenizer's special tokens alone take "
-            f"{len(before) + len(after)}. Give more."
+            f"{len(before) + len(after)}. Increase it."
         )
     starts = window_starts(len(ids), room)
     windows = [before + ids[start : start + room] + after for start in starts]
@@ -150,10 +150,13 @@ def in_windows(
 
 
 def load_unit_encoder(tokenizer: str, *, lower_case: bool) -> UnitEncoder:
-    """Give what `units`, a hub name or a folder stands for."""
+    """Load the encoder of `units`, or of a Hugging Face tokenizer by name or folder.
+
+    Raises: ConfigError when there is none of this name.
+    """
     if tokenizer in ("characters", "words", "subwords"):
         raise ConfigError(
-            f"data.tokenizer is {tokenizer}; here what carries a tag is said by data.units (characters or words). "
-            f"Leave data.tokenizer at units, or name a Hugging Face tokenizer."
+            f"data.tokenizer is {tokenizer}; here data.units (characters or words) sets the units that carry tags. "
+            f"Set data.tokenizer to units, or to a Hugging Face tokenizer."
         )
     return UnitNumbers(lower_case=lower_case) if tokenizer == "units" else SubwordAligner(tokenizer)

@@ -1,7 +1,7 @@
-"""Batches of sentences whose units carry entities.
+"""Collation of sentences with entities into batches.
 
-Shapes: B texts, N windows, T positions of a window, W units, S entities. Tags are numbered 0 for O and, for the type
-with number k, 1 + 4 k for the unit that begins an entity, 2 + 4 k inside, 3 + 4 k for its end, 4 + 4 k for a single.
+Shapes: B texts, N windows, T positions of a window, W units, S entities. Tag ids are 0 for O and, for the type with id
+k, 1 + 4 k for the unit that begins an entity, 2 + 4 k inside, 3 + 4 k for its end, 4 + 4 k for a single unit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,14 @@ from torch import Tensor
 from lightrail.datamodules.batches.batching import Batch, pad
 
 NO_TAG = -1
-"""At padding."""
+"""Tag id of padding."""
 _ROLES_PER_TYPE = 4
 
 
 class UnitOffsets:
-    """First character and end (exclusive) of each unit of a text.
+    """First character and end (exclusive) of each unit of a text."""
 
-    Neither list nor array, which loaders convert number by number: 20 ms a batch.
-    """
+    # Neither list nor array, which loaders convert number by number: 20 ms per batch.
 
     def __init__(self, borders: NDArray[np.integer[Any]]) -> None:
         self._borders = np.array(borders, dtype=np.int64)
@@ -40,9 +39,9 @@ def collate_entities(rows: Sequence[Mapping[str, Any]], pad_id: int, *, has_nest
     """Pad encoded sentences into a batch; a row's `spans` are missing to predict.
 
     Returns: `input_ids` and `attention_mask` [N, T]; `text_of_window` [N] if a text has several windows; `word_mask`
-        [B, W]; `word_places` [B, W], of each unit the place in the states flattened to [N T, D], unless units and
+        [B, W]; `word_places` [B, W], the index of each unit in the states flattened to [N T, D], unless units and
         positions are the same; `spans` [S, 4] of text, first unit, end and type; `tags` [B, W] unless entities may
-        be nested; the lists `id`, `text` and `offsets`, of each unit its first character and end.
+        be nested; the lists `id`, `text` and `offsets`, the first character and end of each unit.
     """
     windows = [window for row in rows for window in np.split(row["input_ids"], row["window_lengths"].cumsum()[:-1])]
     input_ids = pad(windows, pad_id)  # [N, T]
@@ -70,7 +69,7 @@ def _num_windows(rows: Sequence[Mapping[str, Any]]) -> Tensor:
 
 
 def _places(rows: Sequence[Mapping[str, Any]], width: int) -> Tensor:
-    """Turn each row's places in its windows, one after another, into places in the padded windows of all, [B, W]."""
+    """Convert each row's places in its concatenated windows to indices in the padded windows of all rows, [B, W]."""
     firsts = _num_windows(rows).cumsum(0) - _num_windows(rows)
     placed = []
     for row, first in zip(rows, firsts.tolist(), strict=True):
@@ -92,7 +91,7 @@ def _targets(rows: Sequence[Mapping[str, Any]], *, has_nested: bool) -> Batch:
 
 
 def number_tags(spans: NDArray[np.int64], num_units: int) -> NDArray[np.int64]:
-    """Mark entities that do not overlap, given as rows of first unit, end and type, [S, 3].
+    """Compute the tag ids of non-overlapping entities, given as rows of first unit, end and type, [S, 3].
 
     >>> number_tags(np.array([[0, 2, 0], [3, 4, 1]]), 4).tolist()
     [1, 3, 0, 8]

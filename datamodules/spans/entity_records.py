@@ -1,4 +1,4 @@
-"""Entities that a record gives as character spans, in the forms annotation tools write, to spans of units."""
+"""Conversion of entities as character spans, in the formats of annotation tools, to spans of units."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -13,15 +13,16 @@ _FORMS = '[{"start": 0, "end": 2, "type": "PER"}], [[0, 2, "PER"]] or {"PER": {"
 
 
 class Marked(NamedTuple):
-    """An entity as it was annotated, by characters; the end is exclusive."""
+    """An annotated entity, by characters; the end is exclusive."""
 
     start: int
     end: int
     kind: str
     spelt: str | None
-    """The words that it should cover, where the annotation repeats them."""
+    """The text that it should cover, if the annotation contains it."""
 
     def shown(self, text: str) -> str:
+        """Format the entity with the text that it covers, for messages."""
         return f"{self.kind} {self.start}:{self.end} ({text[max(self.start, 0) : max(self.end, 0)]!r:.40})"
 
 
@@ -32,9 +33,9 @@ def marked_entities(entities: Any, where: str, *, ends_inclusive: bool) -> list[
         entities: a list of objects with start, end and type (or label), of lists [start, end, type], or an object
             from types to objects from words to lists of [start, end].
         where: file and line, for messages.
-        ends_inclusive: the end is an entity's last character, rather than the one after it.
+        ends_inclusive: the end is an entity's last character, not the one after it.
 
-    Raises: DataError when it is none of these.
+    Raises: DataError when it has another format.
     """
     items = _of_types(entities, where) if isinstance(entities, Mapping) else entities
     if not isinstance(items, list):
@@ -63,19 +64,19 @@ def _marked(item: Any, where: str, last: int) -> Marked:
         kind, spelt = next((item[key] for key in _TYPE_KEYS if key in item), None), item.get("text")
     else:
         start, end, kind = item if isinstance(item, list | tuple) and len(item) == 3 else (None, None, None)
-    is_place = type(start) is int and type(end) is int  # a truth value is an int to isinstance
+    is_place = type(start) is int and type(end) is int  # isinstance accepts bool as int
     if not is_place or not isinstance(kind, str):
-        raise DataError(f"{where}: the entity {str(item)[:60]!r} is none. Write entities as {_FORMS}.")
-    if not kind or any(sign.isspace() for sign in kind):
-        raise DataError(f"{where}: {kind!r} names no type of entity. Give a name without white space.")
+        raise DataError(f"{where}: {str(item)[:60]!r} is not a valid entity. Write entities as {_FORMS}.")
+    if not kind or any(character.isspace() for character in kind):
+        raise DataError(f"{where}: {kind!r} is not a valid type of entity. Give a name without white space.")
     return Marked(start, end + last, kind, spelt if isinstance(spelt, str) else None)
 
 
 def unit_spans(marked: list[Marked], text: str, offsets: Offsets, where: str, *, has_nested: bool) -> list[Span]:
-    """Restate entities by the units they cover, sorted.
+    """Convert entities to spans of the units that they cover, sorted.
 
-    Raises: DataError when one is empty, out of the text, cuts a unit, is written twice, or overlaps another though
-        `has_nested` is False.
+    Raises: DataError when one is empty, outside of the text, covers a part of a unit, is a duplicate, or overlaps
+        another without `has_nested`.
     """
     starts = {start: unit for unit, (start, _) in enumerate(offsets)}
     ends = {end: unit + 1 for unit, (_, end) in enumerate(offsets)}
@@ -85,13 +86,13 @@ def unit_spans(marked: list[Marked], text: str, offsets: Offsets, where: str, *,
             raise DataError(f"{where}: entity {entity.shown(text)} {problem}")
         span = starts[entity.start], ends[entity.end], entity.kind
         if span in spans:
-            raise DataError(f"{where}: entity {entity.shown(text)} is written twice. Drop one.")
+            raise DataError(f"{where}: entity {entity.shown(text)} is a duplicate. Drop one.")
         spans[span] = entity
     ordered = sorted(spans)
     for before, span in () if has_nested else _overlaps(ordered):
         raise DataError(
             f"{where}: entities {spans[before].shown(text)} and {spans[span].shown(text)} overlap. Correct them, or, "
-            f"if entities may stand inside others, set data.has_nested=true."
+            f"if entities may be nested, set data.has_nested=true."
         )
     return ordered
 
@@ -99,13 +100,13 @@ def unit_spans(marked: list[Marked], text: str, offsets: Offsets, where: str, *,
 def _problems(entity: Marked, text: str, starts: Mapping[int, int], ends: Mapping[int, int]) -> Iterator[str]:
     start, end = entity.start, entity.end
     if start >= end:
-        yield "is empty. An end is the place after the last character; set data.ends_inclusive=true if it is not here."
+        yield "is empty. Ends are exclusive; set data.ends_inclusive=true if they are the last character."
     if start < 0 or end > len(text):
         yield f"is not inside the text, which has {len(text)} characters. Correct it."
     if entity.spelt is not None and text[start:end] != entity.spelt:
         yield (
-            f"is annotated as {entity.spelt!r:.40}. Correct it, or set data.ends_inclusive where the end is the last "
-            f"character rather than the one after it."
+            f"is annotated as {entity.spelt!r:.40}. Correct it, or set data.ends_inclusive if the end is the last "
+            f"character, not the one after it."
         )
     for border, place, known in (("begins", start, starts), ("ends", end, ends)):
         if place not in known:

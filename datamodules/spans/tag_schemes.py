@@ -1,8 +1,8 @@
-"""Tags of tokens to spans and back, and which scheme a file is written in.
+"""Conversion of tags of tokens to spans, and detection of the tagging scheme.
 
-A scheme says how an entity's tokens are marked. By role: the one that begins it, those inside, the one that ends it,
-a single one. Letters differ (BIOES, BMES, BMEW and BILOU say the same); I alone (IO) cannot part neighbours; IOB1
-writes B only where an entity follows another of its type directly; IOB2 writes B wherever one begins.
+A scheme defines the tags of an entity's tokens by role: the first, those inside, the last, a single one. Letters differ
+(BIOES, BMES, BMEW and BILOU are equivalent); IO cannot separate neighbours; IOB1 has B only for an entity that directly
+follows another of its type; IOB2 has B at the start of every entity.
 """
 
 from collections import Counter
@@ -25,37 +25,37 @@ ROLES: dict[Scheme, dict[str, Role]] = {
     "BMEW": {"B": "begin", "M": "inside", "E": "end", "W": "single"},
     "BILOU": {"B": "begin", "I": "inside", "L": "end", "U": "single"},
 }
-"""Letter to role. Those with an `end` mark every border of an entity."""
+"""Role of each letter, by scheme. Schemes with an `end` mark every border of an entity."""
 
 
 class Fault(NamedTuple):
-    """A tag that its scheme does not allow where it stands."""
+    """A tag that is invalid in its scheme."""
 
     token: int
-    """Number of the tag in its sentence, from 0."""
+    """Index of the tag in its sentence."""
     reason: str
     can_repair: bool = True
-    """False: the tag says nothing that could be read as a border."""
+    """Whether the tag can be read as a border of an entity."""
 
 
 @lru_cache(maxsize=4096)
 def split_tag(tag: str) -> tuple[str, str] | None:
-    """Give letter and type of a tag other than O, or None where it is not written LETTER-TYPE.
+    """Split a tag other than O into letter and type; None if it is not LETTER-TYPE.
 
     >>> split_tag("B-PER.NAM"), split_tag("M_ORG"), split_tag("B"), split_tag("Person")
     (('B', 'PER.NAM'), ('M', 'ORG'), None, None)
     """
-    if len(tag) < 3 or tag[1] not in "-_" or any(sign.isspace() for sign in tag):
+    if len(tag) < 3 or tag[1] not in "-_" or any(character.isspace() for character in tag):
         return None
     return tag[0], tag[2:]
 
 
 def read_tags(tags: Sequence[str], scheme: Scheme, *, keeps_broken: bool = True) -> tuple[list[Span], list[Fault]]:
-    """Give the entities that tags mark, in order, and what is wrong with the tags.
+    """Return the entities of a sentence's tags, in order, and the faults of the tags.
 
-    An entity that is not marked as its scheme demands is broken: what is inside or ends without a beginning begins it,
-    and where an end is missing it ends before the next tag that does not go on with it. conlleval counts such entities;
-    with `keeps_broken` False they are left out, as seqeval's strict mode does.
+    An entity whose tags break the scheme is broken: an inside or end tag without a begin starts it, and without an end
+    tag it ends before the next tag that does not continue it. conlleval counts such entities; with `keeps_broken` False
+    they are omitted, as in seqeval's strict mode.
     """
     reader = _TagReader(scheme, keeps_broken=keeps_broken)
     for index, tag in enumerate(tags):
@@ -93,12 +93,12 @@ class _TagReader:
             if role in ("inside", "end") and self.scheme not in ("IO", "IOB1"):
                 self._break(index, f"{tag} without B-{kind} before it")
             elif role == "begin" and self.scheme == "IOB1" and not follows_its_type:
-                self._break(index, f"{tag} does not follow an entity of its type directly, as B must here")
+                self._break(index, f"{tag} does not directly follow an entity of its type, as B must in IOB1")
         if role in ("end", "single"):
             self._emit(index + 1)
 
     def _interrupt(self, index: int, tag: str) -> None:
-        """Close the entity that this tag does not go on with."""
+        """Close the open entity, which this tag does not continue."""
         if self.open_type and self.marks_ends:
             self._break(index, f"{tag} where the {self.open_type} before it has not ended")
         self._emit(index)
@@ -106,7 +106,7 @@ class _TagReader:
     def close(self, end: int) -> None:
         """End the sentence."""
         if self.open_type and self.marks_ends:
-            self._break(end - 1, f"the sentence is over and the {self.open_type} at its end has not ended")
+            self._break(end - 1, f"the sentence ends and its last {self.open_type} has no end tag")
         self._emit(end)
 
     def _break(self, index: int, reason: str) -> None:
@@ -122,21 +122,22 @@ class _TagReader:
 def _unreadable(tag: str, scheme: Scheme) -> str:
     expected = ", ".join(f"{letter}-TYPE" for letter in ROLES[scheme])
     if tag in ROLES[scheme]:
-        return f"{tag} has no type ({expected} or O is expected)"
-    return f"{tag!r} is no tag of the scheme {scheme} ({expected} or O is expected)"
+        return f"{tag} has no type (expected {expected} or O)"
+    return f"{tag!r} is no tag of the scheme {scheme} (expected {expected} or O)"
 
 
 class SchemeEvidence:
-    """Counts what tells the schemes apart, over any number of sentences."""
+    """Counts of tags that distinguish the schemes, over any number of sentences."""
 
     def __init__(self) -> None:
         self.letters: Counter[str] = Counter()
         self.num_plain_begins = 0
-        """B where no entity of its type stands directly before: IOB2 writes these, IOB1 never does."""
+        """Number of B not directly after an entity of the same type: in IOB2, never in IOB1."""
         self.num_bare_starts = 0
-        """I where no entity of its type stands directly before: IOB1 writes these, IOB2 never does."""
+        """Number of I not directly after an entity of the same type: in IOB1, never in IOB2."""
 
     def add(self, tags: Sequence[str]) -> None:
+        """Count the tags of a sentence."""
         before = ""
         for tag in tags:
             parts = split_tag(tag) if tag != OUTSIDE else None
@@ -151,11 +152,8 @@ class SchemeEvidence:
             before = kind
 
     def decide(self) -> Scheme | None:
-        """Give the scheme, or None where the letters fit none.
-
-        Letters decide, but between IOB1 and IOB2: there it is how most entities begin. Where I is the only letter,
-        IO and IOB1 say the same, and IOB1 is given, which reads a B that another file may have.
-        """
+        """Return the scheme by the letters, or None if they fit none; IOB1 or IOB2 by the start of most entities."""
+        # With I as the only letter IO and IOB1 are equivalent: IOB1, which also reads a B in another file.
         found = set(self.letters)
         if found <= set("BI"):
             return "IOB1" if self.num_bare_starts > self.num_plain_begins else "IOB2"
@@ -166,6 +164,6 @@ class SchemeEvidence:
         counts = ", ".join(f"{letter} {count:,}" for letter, count in sorted(self.letters.items()))
         begins = (
             f"; {self.num_plain_begins:,} entities begin with B and {self.num_bare_starts:,} with I, "
-            f"those that follow one of their type aside"
+            f"without those that directly follow one of their type"
         )
         return (counts or "no tag but O") + (begins if set(self.letters) <= set("BI") else "")

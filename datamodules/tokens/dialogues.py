@@ -1,4 +1,4 @@
-"""Prompts with their responses, and chats, as token numbers that say which of them are to be learned.
+"""Encoding of prompts with responses, and of chats, as token ids with marks of those to learn.
 
 Shapes: T tokens of a dialogue.
 """
@@ -19,19 +19,19 @@ _OTHER_NAMES = {"human": "user", "gpt": ASSISTANT, "bot": ASSISTANT, "model": AS
 _KEYS = (("role", "content"), ("from", "value"))
 
 Turn = Sequence[str]
-"""Who speaks, and what is said."""
+"""Role of the speaker, and content."""
 Render = Callable[..., str]
 
 
 class Segment(NamedTuple):
-    """A stretch of a dialogue's text."""
+    """A part of a dialogue's text, which is learned or not."""
 
     text: str
     is_target: bool
 
 
 class Numbered(NamedTuple):
-    """A dialogue as a document: its first position is no target."""
+    """An encoded dialogue, [T] each; its first position is no target."""
 
     ids: NDArray[np.int32]
     is_target: NDArray[np.uint8]
@@ -39,14 +39,15 @@ class Numbered(NamedTuple):
     num_bytes: NDArray[np.integer]
 
     def cut(self, length: int) -> "Numbered":
+        """Return the first `length` tokens."""
         ids, is_target, num_characters, num_bytes = self
         return Numbered(ids[:length], is_target[:length], num_characters[:length], num_bytes[:length])
 
 
 def turns_of(messages: Any, where: str) -> list[list[str]]:
-    """Read the turns of a chat, up to the assistant's last: lists of objects with role and content, or from and value.
+    """Read the turns of a chat up to the assistant's last, from objects with role and content, or from and value.
 
-    Raises: DataError when they are something else, or the assistant says nothing.
+    Raises: DataError when they have another format, or the assistant has no turn.
     """
     if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
         raise DataError(
@@ -56,7 +57,7 @@ def turns_of(messages: Any, where: str) -> list[list[str]]:
     turns = [_turn(message, f"{where}, turn {number}") for number, message in enumerate(messages, 1)]
     answers = [number for number, (role, _) in enumerate(turns) if role == ASSISTANT]
     if not answers:
-        raise DataError(f"{where}: no turn of the assistant, so there is nothing to learn. Add one, or drop the row.")
+        raise DataError(f"{where}: no turn of the assistant, so that nothing can be learned. Add one, or drop the row.")
     return turns[: answers[-1] + 1]
 
 
@@ -67,7 +68,7 @@ def _turn(message: Mapping[str, Any], where: str) -> list[str]:
             known = _OTHER_NAMES.get(role, role)
             if known not in _ROLES:
                 names = ", ".join([*_ROLES, *_OTHER_NAMES])
-                raise DataError(f"{where}: {role!r} speaks. Name the speaker one of {names}.")
+                raise DataError(f"{where}: unknown role {role!r}. Give one of {names}.")
             return [known, content]
     raise DataError(
         f"{where}: {str(dict(message))[:60]!r} is no turn. Give it texts `role` and `content`, or `from` and `value`."
@@ -75,13 +76,13 @@ def _turn(message: Mapping[str, Any], where: str) -> list[str]:
 
 
 def check_template(template: str) -> None:
-    """Raises: ConfigError unless prompt and response stand in it once each, in this order."""
+    """Check a template. Raises: ConfigError unless it contains prompt and response once each, in this order."""
     if template.count(PROMPT) != 1 or template.count(RESPONSE) != 1 or RESPONSE not in template.partition(PROMPT)[2]:
-        raise ConfigError(f"data.template is {template!r}. Write {PROMPT} and, behind it, {RESPONSE}, once each.")
+        raise ConfigError(f"data.template is {template!r}. Write {PROMPT} and, after it, {RESPONSE}, once each.")
 
 
 def template_segments(template: str, prompt: str, response: str) -> list[Segment]:
-    """Fill a template. What stands behind the response is learned as well: it ends an answer.
+    """Fill a template; text after the response is learned as well, since it ends the response.
 
     >>> [tuple(segment) for segment in template_segments("Q: {prompt} A: {response}", "Why?", "So.")]
     [('Q: Why? A: ', False), ('So.', True)]
@@ -91,14 +92,14 @@ def template_segments(template: str, prompt: str, response: str) -> list[Segment
 
 
 def chat_segments(turns: Sequence[Turn], render: Render, where: str) -> list[Segment]:
-    """Write a chat by a tokenizer's template, and find the assistant's turns in it.
+    """Format a chat by a tokenizer's template, and mark the assistant's turns in it.
 
-    A turn is what the chat has beyond the turns before it and the prompt that makes the assistant speak.
+    A turn is the text that the chat has in addition to the turns before it with the assistant's generation prompt.
 
     Args:
         render: `LanguageTokenizer.render_chat`.
 
-    Raises: DataError when the template refuses the chat, or writes earlier turns otherwise once others follow.
+    Raises: DataError when the template refuses the chat, or formats earlier turns differently once others follow.
     """
     messages = [{"role": role, "content": content} for role, content in turns]
     whole = _rendered(messages, render, where, add_generation_prompt=False)
@@ -111,9 +112,9 @@ def chat_segments(turns: Sequence[Turn], render: Render, where: str) -> list[Seg
         after = _rendered(messages[: number + 1], render, where, add_generation_prompt=False)
         if not (whole.startswith(after) and after.startswith(before) and place <= len(before)):
             raise DataError(
-                f"{where}: the chat template writes what comes before turn {number + 1} in one way to ask for that "
-                f"turn and in another within the chat, so the answer cannot be told from the rest. Set "
-                f"data.chat_template to one that does not, or give chats with one answer."
+                f"{where}: the chat template formats the turns before turn {number + 1} in one way to prompt for it "
+                f"and in another within the chat, so that the response cannot be separated from the rest. Set "
+                f"data.chat_template to another one, or give chats with one response."
             )
         segments += [Segment(before[place:], False), Segment(after[len(before) :], True)]
         place = len(after)
@@ -130,11 +131,10 @@ def _rendered(messages: list[dict[str, str]], render: Render, where: str, *, add
 
 
 class DialogueEncoder:
-    """Numbers dialogues with one tokenizer.
+    """Encodes dialogues with one tokenizer.
 
-    Each segment is numbered by itself, so that a prompt has the tokens that it has when an answer is asked for. Where
-    a tokenizer puts a space in front of every text, the whole is numbered at once, and a token belongs to the segment
-    in which it ends.
+    Each segment is encoded by itself, so that a prompt has the same tokens as in generation. If a tokenizer adds a
+    space before every text, the whole is encoded at once, and a token belongs to the segment in which it ends.
     """
 
     def __init__(self, tokenizer: LanguageTokenizer) -> None:
@@ -143,12 +143,12 @@ class DialogueEncoder:
         self.joins_exactly = joined == "ab"
 
     def framed(self, segments: Sequence[Segment]) -> Numbered:
-        """Number a dialogue between the start and the end of a document; the end is a target."""
+        """Encode a dialogue between the start and the end of a document; the end is a target."""
         numbered = self._numbered(segments)
         return _extended(numbered, before=[self.tokenizer.start_id], after=[self.tokenizer.end_id])
 
     def chat(self, segments: Sequence[Segment]) -> Numbered:
-        """Number a chat whose template wrote its start, and perhaps its end; else that is added."""
+        """Encode a chat, whose template includes the start; the end is added if the template has none."""
         numbered = self._numbered(segments)
         ends = np.flatnonzero(numbered.ids == self.tokenizer.end_id)
         last = int(ends[-1]) + 1 if len(ends) else 0
@@ -164,25 +164,25 @@ class DialogueEncoder:
         else:
             ids, num_characters, num_bytes = self.tokenizer.encode_counted("".join(part.text for part in segments))
             borders = np.cumsum([len(segment.text) for segment in segments])
-            lasts = np.cumsum(num_characters, dtype=np.int64) - 1  # the character with which each token ends
+            lasts = np.cumsum(num_characters, dtype=np.int64) - 1  # the last character of each token
             places = np.searchsorted(borders, lasts, side="right")
         marks = np.array([segment.is_target for segment in segments], np.uint8)[places]
-        is_spelt = (ids != self.tokenizer.start_id) & (ids != self.tokenizer.end_id)
-        return Numbered(ids, marks, num_characters * is_spelt, num_bytes * is_spelt)
+        is_text = (ids != self.tokenizer.start_id) & (ids != self.tokenizer.end_id)
+        return Numbered(ids, marks, num_characters * is_text, num_bytes * is_text)
 
 
 def _extended(numbered: Numbered, before: list[int], after: list[int]) -> Numbered:
-    ids, is_target, *spelt = numbered
+    ids, is_target, *counts = numbered
     pads = (len(before), len(after))
     return Numbered(
         np.concatenate([before, ids, after]).astype(np.int32),
         np.concatenate([[0] * len(before), is_target, [1] * len(after)]).astype(np.uint8),
-        *(np.pad(counts, pads) for counts in spelt),
+        *(np.pad(own, pads) for own in counts),
     )
 
 
 def spoken(turns: Sequence[Turn], *, by_assistant: bool) -> str:
-    """Join what the assistant says, or all others, for people."""
+    """Join the contents of the assistant's turns, or of all other turns, for display."""
     return "\n".join(_contents(turns, by_assistant))
 
 

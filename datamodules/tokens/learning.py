@@ -1,4 +1,4 @@
-"""Makes language tokenizers: learns them from texts, or takes over those of Hugging Face."""
+"""Loading of language tokenizers: learned from texts, or from Hugging Face."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,10 +20,10 @@ from lightrail.datamodules.tokens.tokenizing import whole_characters
 from lightrail.project.basics.errors import ConfigError
 
 END = "<end>"
-"""Stands between documents: each begins and ends with it, where the tokenizer is not a Hugging Face one."""
+"""Token at the start and the end of each document, unless the tokenizer is a Hugging Face one."""
 UNKNOWN = "\ufffd"
 _CHARACTERS_PER_COUNT = 2**20
-"""A count takes memory and time for every number that a character may have: not for each short text."""
+"""Texts are counted in groups of this length: a count takes memory and time for every code point."""
 
 
 def needs_texts(name: str) -> bool:
@@ -34,15 +34,15 @@ def needs_texts(name: str) -> bool:
 def load_language_tokenizer(
     name: str, texts: Iterable[str] = (), *, max_vocabulary: int = 8192, min_count: int = 1
 ) -> LanguageTokenizer:
-    """Give the tokenizer of a name, learned from texts where it is one that is learned.
+    """Load the tokenizer of a name, or learn it from texts.
 
     Args:
         name: `characters`, `bytes`, `subwords` (byte pairs, joined by frequency), a name on the hub, or a folder.
-        texts: of the training split; read where `needs_texts`.
-        max_vocabulary: V at most, for characters and subwords; these need 257 at least.
-        min_count: a character, or a pair of subwords, seen less often gets no number of its own.
+        texts: texts of the training split; read if `needs_texts`.
+        max_vocabulary: maximum of V, for characters and subwords; at least 257 for subwords.
+        min_count: minimum count of a character, or of a pair of subwords, that is a token.
 
-    Raises: ConfigError when the name stands for nothing, or the tokenizer has no token that ends a document.
+    Raises: ConfigError when there is no such tokenizer, or it has no token that ends a document.
     """
     if name == "characters":
         return characters_tokenizer(count_characters(texts), max_vocabulary=max_vocabulary, min_count=min_count)
@@ -54,7 +54,7 @@ def load_language_tokenizer(
 
 
 def count_characters(texts: Iterable[str]) -> NDArray[np.int64]:
-    """Count how often each character occurs, by its code point, [1114112]."""
+    """Count the characters of texts by code point, [1114112]."""
     counts = np.zeros(NUM_CHARACTERS, np.int64)
     held: list[str] = []
     num_held = 0
@@ -76,10 +76,10 @@ def _count(text: str, counts: NDArray[np.int64]) -> None:
 def characters_tokenizer(
     counts: NDArray[np.int64], *, max_vocabulary: int = 8192, min_count: int = 1
 ) -> LanguageTokenizer:
-    """Number the most frequent characters, ties by code point. Others are one token, which spells U+FFFD.
+    """Make a tokenizer of the most frequent characters, ties by code point; all others are one token, U+FFFD.
 
     Args:
-        counts: of `count_characters`; those of parts of a corpus are added up.
+        counts: counts by `count_characters`; those of the parts of a corpus are summed.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
@@ -107,11 +107,7 @@ def _bytes_tokenizer() -> LanguageTokenizer:
 
 
 def _subwords_tokenizer(texts: Iterable[str], max_vocabulary: int, min_count: int) -> LanguageTokenizer:
-    """Train byte pairs (Sennrich et al., 2016) within words, as GPT-2 cuts them (Radford et al., 2019).
-
-    The 256 bytes are numbered first and by their sign, so that the same counts of words give the same pairs however
-    the library happens to order them.
-    """
+    """Train byte pairs (Sennrich et al., 2016) within words, split as for GPT-2 (Radford et al., 2019)."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     if max_vocabulary <= NUM_BYTES:
@@ -126,7 +122,7 @@ def _subwords_tokenizer(texts: Iterable[str], max_vocabulary: int, min_count: in
         vocab_size=max_vocabulary,
         min_frequency=min_count,
         special_tokens=[END],
-        initial_alphabet=byte_alphabet(),
+        initial_alphabet=byte_alphabet(),  # first and sorted: equal counts give equal pairs in any order of the library
         show_progress=False,
     )
     backend.train_from_iterator(map(whole_characters, texts), trainer)

@@ -1,6 +1,6 @@
-"""Texts to token numbers and back: characters, bytes, subwords trained here, or a Hugging Face tokenizer.
+"""Language tokenizers, from text to token ids and back: characters, bytes, trained subwords, or of Hugging Face.
 
-Shapes: T tokens of a text, V tokens there are.
+Shapes: T tokens of a text, V tokens of the vocabulary.
 """
 
 import hashlib
@@ -29,20 +29,20 @@ _BETWEEN_CHINESE = re.compile(f"(?<={WRITTEN_WITHOUT_SPACES}) (?={WRITTEN_WITHOU
 
 
 class CountedTokens(NamedTuple):
-    """A text's tokens, and how much of the text each of them spells."""
+    """The tokens of a text, and the numbers of characters and bytes that each covers."""
 
     ids: Ids
-    """[T]"""
+    """Token ids, [T]."""
     num_characters: NDArray[np.integer]
-    """Adds up to the characters of the text, [T]; uint8, wider where one token spells more."""
+    """Number of characters of each token, which sum to those of the text, [T]; uint8, wider if a count needs it."""
     num_bytes: NDArray[np.integer]
-    """Adds up to the bytes of the text in UTF-8, [T]."""
+    """Number of bytes in UTF-8 of each token, which sum to those of the text, [T]."""
 
 
 class LanguageTokenizer(ABC):
-    """Numbers the tokens of a text, with no token in front or behind, and spells a text out of numbers.
+    """Encodes a text as token ids, without special tokens around it, and decodes ids to text.
 
-    Halves of surrogate pairs, which JSON can hold and no file can, are read as U+FFFD.
+    Halves of surrogate pairs, which JSON can hold but UTF-8 cannot, are read as U+FFFD.
     """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
@@ -50,58 +50,59 @@ class LanguageTokenizer(ABC):
         self.size: int = facts["size"]
         """V."""
         self.start_id: int = facts["start_id"]
-        """What a document begins with."""
+        """Id of the token at the start of a document."""
         self.end_id: int = facts["end_id"]
-        """What a document ends with."""
+        """Id of the token at the end of a document."""
         content = json.dumps(self._facts, sort_keys=True)
         self.digest = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
-        """Changes when a text would be numbered otherwise."""
+        """Digest of everything that token ids depend on."""
         self._transformers: Any = None
 
     @staticmethod
     def from_facts(facts: Mapping[str, Any]) -> "LanguageTokenizer":
-        """Make the tokenizer again whose `facts` these are."""
+        """Rebuild a tokenizer from its `facts`."""
         kinds: dict[str, type[LanguageTokenizer]] = {"characters": _Characters, "bytes": _Bytes, "subwords": _Subwords}
         return kinds.get(facts["kind"], _Backend)(facts)
 
     def facts(self) -> dict[str, Any]:
-        """Give all that makes the tokenizer again, as plain values."""
+        """Return everything that rebuilds the tokenizer, as plain values."""
         return dict(self._facts)
 
     @abstractmethod
     def encode(self, text: str) -> Ids:
-        """Number the tokens of a text, [T]."""
+        """Encode a text as token ids, [T]."""
 
     @abstractmethod
     def encode_counted(self, text: str) -> CountedTokens:
-        """Number the tokens of a text and say what each of them spells."""
+        """Encode a text, with the numbers of characters and bytes that each token covers."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
-        """Spell the text of token numbers; special tokens spell nothing."""
+        """Decode token ids to text; special tokens decode to nothing."""
 
     @property
     def has_chat_template(self) -> bool:
+        """Whether `render_chat` can be used."""
         return bool(self._facts["chat_template"])
 
     def render_chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = False) -> str:
-        """Write the turns of a conversation as one text, by the tokenizer's chat template.
+        """Format the turns of a conversation as one text, by the tokenizer's chat template.
 
         Args:
-            messages: each with a `role` and a `content`.
-            add_generation_prompt: whether the text goes on to where an answer begins.
+            messages: turns, each with a `role` and a `content`.
+            add_generation_prompt: append the start of the assistant's next turn.
 
         Raises: ConfigError when the tokenizer has no chat template.
         """
         if not self.has_chat_template:
-            raise ConfigError("this tokenizer has no chat template. Choose one that has, or write data.template.")
+            raise ConfigError("this tokenizer has no chat template. Choose one that has, or set data.template.")
         text: str = self._of_transformers().apply_chat_template(
             [dict(message) for message in messages], tokenize=False, add_generation_prompt=add_generation_prompt
         )
         return text
 
     def save(self, folder: Path | str) -> None:
-        """Write what `transformers.AutoTokenizer` loads; it then numbers texts as this tokenizer does."""
+        """Save the tokenizer for `transformers.AutoTokenizer`, which then gives the same token ids."""
         self._of_transformers().save_pretrained(str(folder))
 
     def _of_transformers(self) -> Any:
@@ -113,7 +114,7 @@ class LanguageTokenizer(ABC):
             self._transformers = PreTrainedTokenizerFast(
                 tokenizer_object=Tokenizer.from_str(facts["json"]),
                 clean_up_tokenization_spaces=False,
-                # Our own numbering reads a text that says <end> letter by letter.
+                # Our own tokenizers encode <end> in a text letter by letter.
                 **({} if facts["kind"] == "pretrained" else {"split_special_tokens": True}),
                 **facts["special_tokens"],
             )
@@ -122,7 +123,7 @@ class LanguageTokenizer(ABC):
 
 
 class _Characters(LanguageTokenizer):
-    """Looks each character up in a table of all there are."""
+    """Encodes characters by a table of all code points."""
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
         super().__init__(facts)
@@ -148,7 +149,7 @@ class _Characters(LanguageTokenizer):
 
 
 class _Bytes(LanguageTokenizer):
-    """A token's number is its byte in UTF-8."""
+    """Encodes bytes of UTF-8; a token id is the byte."""
 
     def encode(self, text: str) -> Ids:
         return np.frombuffer(_utf8(text), np.uint8).astype(np.int32)
@@ -164,16 +165,16 @@ class _Bytes(LanguageTokenizer):
 
 
 class _Backend(LanguageTokenizer):
-    """Numbers with the tokenizers library."""
+    """Encodes with the tokenizers library."""
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
         super().__init__(facts)
         from tokenizers import Tokenizer
 
         self._backend: Any = Tokenizer.from_str(facts["json"])
-        self._backend.no_truncation()  # some files ask for it
+        self._backend.no_truncation()  # some files contain it
         self._backend.no_padding()
-        # A decoder of word pieces writes a space between any two words, and to it each Chinese character is one.
+        # A decoder of word pieces puts a space between any two words, and treats each Chinese character as a word.
         self._joins_words = (json.loads(facts["json"]).get("decoder") or {}).get("type") == "WordPiece"
 
     def encode(self, text: str) -> Ids:
@@ -183,8 +184,8 @@ class _Backend(LanguageTokenizer):
         encoded, points = self._encoded(text), code_points(text)
         ends = np.array([end for _, end in encoded.offsets], np.int64)
         ends = np.maximum.accumulate(ends)  # tokens that are parts of one character all end with it
-        ends[-1:] = len(points)  # what a normalizer took away at the end, such as white space
-        num_bytes = np.concatenate([[0], np.cumsum(_bytes_of(points), dtype=np.int64)])  # of what comes before
+        ends[-1:] = len(points)  # a normalizer may remove the end of a text, such as white space
+        num_bytes = np.concatenate([[0], np.cumsum(_bytes_of(points), dtype=np.int64)])  # of the text before
         ids = np.array(encoded.ids, np.int32)
         return CountedTokens(ids, _narrow(np.diff(ends, prepend=0)), _narrow(np.diff(num_bytes[ends], prepend=0)))
 
@@ -197,11 +198,11 @@ class _Backend(LanguageTokenizer):
 
 
 class _Subwords(_Backend):
-    """Byte pairs, joined: what a token spells follows from its number alone."""
+    """Encodes byte pairs; the bytes of a token depend on its id alone."""
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
         super().__init__(facts)
-        self._backend.encode_special_tokens = True  # a text that says <end> is read letter by letter
+        self._backend.encode_special_tokens = True  # <end> in a text is encoded letter by letter
         spelled = [_bytes_spelled(self._backend.id_to_token(number)) for number in range(self.size)]
         spelled[self.end_id] = b""
         self._num_bytes = _narrow(np.array([len(token) for token in spelled]))
@@ -218,11 +219,12 @@ class _Subwords(_Backend):
 
 
 def code_points(text: str) -> NDArray[np.uint32]:
+    """Return the code point of each character of a text."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
 def _bytes_of(points: NDArray[np.uint32]) -> NDArray[np.uint8]:
-    """How many bytes each character takes in UTF-8; a half of a pair takes three, as U+FFFD does."""
+    """Number of bytes of each character in UTF-8; half a surrogate pair takes three, as U+FFFD does."""
     return np.searchsorted([0x80, 0x800, 0x10000], points, side="right").astype(np.uint8) + np.uint8(1)
 
 
@@ -234,7 +236,7 @@ def _utf8(text: str) -> bytes:
 
 
 def _begins(values: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which bytes begin a character in UTF-8: those that go on with one are 10xxxxxx."""
+    """Mark the bytes that begin a character in UTF-8; those that continue one are 10xxxxxx."""
     return cast(NDArray[np.bool_], (values & 0xC0) != 0x80)
 
 
@@ -243,16 +245,14 @@ def _narrow(counts: NDArray[np.integer]) -> NDArray[np.integer]:
 
 
 def byte_alphabet() -> list[str]:
-    """Give the sign by which the tokenizers library writes each byte: itself where it can be seen, else one from U+0100
-    on.
-    """
+    """Return the tokenizers library's character for each byte: itself if printable, else one from U+0100 on."""
     visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(value if value in visible else next(others)) for value in range(NUM_BYTES)]
 
 
 def _bytes_spelled(token: str) -> bytes:
-    return bytes(_BYTE_OF.get(sign, 0) for sign in token)
+    return bytes(_BYTE_OF.get(character, 0) for character in token)
 
 
-_BYTE_OF = {sign: value for value, sign in enumerate(byte_alphabet())}
+_BYTE_OF = {character: value for value, character in enumerate(byte_alphabet())}

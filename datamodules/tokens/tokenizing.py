@@ -1,4 +1,4 @@
-"""Texts to token numbers: characters, words, trained subwords, or a Hugging Face tokenizer."""
+"""Tokenizers of encoders, from text to token ids: characters, words, trained subwords, or of Hugging Face."""
 
 import hashlib
 import re
@@ -12,51 +12,51 @@ from lightrail.project.basics.errors import ConfigError
 
 PAD, UNKNOWN = 0, 1
 FIRST = 2
-"""Number of a vocabulary's first token."""
+"""Id of a vocabulary's first token."""
 SEPARATOR = "[SEP]"
-"""Stands between the texts of a pair; no text holds it as one token, since every sign of it is one of its own."""
+"""Token between the texts of a pair; no text contains it as one token, since punctuation is split."""
 _WORDS = re.compile(r"\w+|[^\w\s]")
 _HALF_CHARACTERS = re.compile("[\ud800-\udfff]")
 
 
 _CONTINUES = "##"
-"""Begins a piece that goes on with a word."""
+"""Prefix of a piece that continues a word."""
 _MAX_WORD = 100
-"""Characters; a longer word is unknown."""
+"""Maximum length of a word, in characters; a longer one is unknown."""
 _WORDS_PER_CHUNK = 10_000
 
 
 class Tokenizer(ABC):
-    """Splits and numbers texts."""
+    """Splits texts into tokens, and encodes them as token ids."""
 
     needs_vocabulary: bool
-    """Whether tokens are numbered by a vocabulary that is learned from the training split."""
+    """Whether ids are those of a vocabulary that is learned from the training split."""
     has_segments = False
-    """Whether its encoders are told which text of a pair a token is in."""
+    """Whether its encoders receive the segment of each token, the first or second text of a pair."""
     pad_id: int
     unknown_id: int
     digest: str
-    """Changes when texts would be tokenised differently."""
+    """Digest of everything that tokens depend on, except the vocabulary."""
 
     @abstractmethod
     def split(self, text: str) -> list[str]:
-        """Give what is to be counted to learn a vocabulary."""
+        """Split a text into the items that are counted to learn a vocabulary."""
 
     @abstractmethod
     def vocabulary(self, counts: Counter[str], most: int, min_count: int) -> list[str]:
-        """Give the tokens to be numbered from `FIRST`, at most so many, each seen at least `min_count` times."""
+        """Return the tokens with ids from `FIRST` on, at most `most`, each with a count of at least `min_count`."""
 
     @abstractmethod
     def numbers(self, text: str, vocabulary: list[str]) -> list[int]:
-        """Number all tokens of a text, without special ones; of some texts nothing is left."""
+        """Encode a text as token ids, without special tokens; [] for some texts."""
 
     @abstractmethod
     def frame(self, *, is_pair: bool) -> Frame:
-        """Give the special tokens that go with one text, or with a pair."""
+        """Return the special tokens around one text, or around a pair."""
 
 
 class OwnTokenizer(Tokenizer):
-    """Numbers tokens by a vocabulary of one's own; in that of pairs `SEPARATOR` comes first."""
+    """A tokenizer with a learned vocabulary; in that of pairs `SEPARATOR` is first."""
 
     needs_vocabulary = True
     pad_id = PAD
@@ -67,7 +67,7 @@ class OwnTokenizer(Tokenizer):
 
 
 class PatternTokenizer(OwnTokenizer):
-    """Every match of a pattern is a token."""
+    """A tokenizer for which every match of a pattern is a token."""
 
     def __init__(self, pattern: re.Pattern[str], *, lower_case: bool) -> None:
         self.pattern, self.lower_case = pattern, lower_case
@@ -94,7 +94,7 @@ class PretrainedTokenizer(Tokenizer):
     needs_vocabulary = False
 
     def __init__(self, name: str) -> None:
-        from tokenizers import Tokenizer as Backend  # here: characters and words should not wait for it
+        from tokenizers import Tokenizer as Backend  # here: characters and words do not need this slow import
         from transformers import AutoTokenizer
 
         try:
@@ -109,7 +109,7 @@ class PretrainedTokenizer(Tokenizer):
         self.has_segments = "token_type_ids" in self.tokenizer.model_input_names
         content = self.tokenizer.backend_tokenizer.to_str()
         self.digest = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
-        # A copy without the cutting and padding that some tokenizer.json ask for.
+        # A copy without the truncation and padding that some tokenizer.json contain.
         self._backend = Backend.from_str(content)
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -152,7 +152,7 @@ def whole_characters(text: str) -> str:
 
 
 def load_tokenizer(name: str, *, lower_case: bool) -> Tokenizer:
-    """Give the tokenizer that `characters`, `words`, `subwords`, a hub name or a folder stands for."""
+    """Load the tokenizer `characters`, `words`, `subwords`, or one of Hugging Face by name or folder."""
     patterns = {"characters": re.compile(r"\S"), "words": _WORDS}
     if name in patterns:
         return PatternTokenizer(patterns[name], lower_case=lower_case)
@@ -162,7 +162,7 @@ def load_tokenizer(name: str, *, lower_case: bool) -> Tokenizer:
 
 
 def vocabulary_of(counts: Counter[str], most: int, min_count: int) -> list[str]:
-    """List the most frequent tokens, ties in the order of their characters."""
+    """Return the most frequent tokens, ties in the order of their characters."""
     frequent = sorted(
         (token for token in counts if counts[token] >= min_count), key=lambda token: (-counts[token], token)
     )
@@ -172,7 +172,7 @@ def vocabulary_of(counts: Counter[str], most: int, min_count: int) -> list[str]:
 class SubwordTokenizer(OwnTokenizer):
     """Word pieces: a word is its longest known beginning, then the longest known continuation, and so on.
 
-    Words are cut as for BERT: at white space, and around punctuation and Chinese characters. A word with a character
+    Words are split as for BERT: at white space, and around punctuation and Chinese characters. A word with a character
     that is not in the vocabulary is unknown as a whole.
 
     Source: Schuster and Nakajima (2012), "Japanese and Korean voice search"; trained by joining the most frequent pair
@@ -193,16 +193,14 @@ class SubwordTokenizer(OwnTokenizer):
         return [word for word, _ in self._pre_tokenizer.pre_tokenize_str(plain)]
 
     def vocabulary(self, counts: Counter[str], most: int, min_count: int) -> list[str]:
-        """Train on counted words. The same counts give the same pieces, on every machine.
-
-        Left to itself the library numbers characters in an order that changes from process to process, and joins
-        equally frequent pairs by these numbers; here characters come first, and in an order of their own.
-        """
+        """Train on counted words; the same counts give the same pieces, on every machine."""
         from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
         words = {word: count for word, count in counts.items() if len(word) <= _MAX_WORD}
+        # By default the library orders characters differently in every process, and joins equally frequent pairs in
+        # that order: passed as special tokens they come first, in this order.
         characters = dict.fromkeys(vocabulary_of(_characters(words), most, min_count))
-        # The library adds characters that only go on with words as beginnings too, which nothing would ever be.
+        # The library adds characters that only continue words as beginnings too, which no word has.
         unseen = {piece.removeprefix(_CONTINUES) for piece in characters} - characters.keys()
         trainer = trainers.WordPieceTrainer(
             vocab_size=most + len(unseen),
@@ -241,7 +239,7 @@ def _pieces(word: str) -> list[str]:
 
 
 def _characters(words: dict[str, int]) -> Counter[str]:
-    """Count characters, those that begin a word and those that go on with one apart."""
+    """Count characters, separately those that begin a word and those that continue one."""
     counts: Counter[str] = Counter()
     for word, count in words.items():
         for piece in _pieces(word):
@@ -250,7 +248,7 @@ def _characters(words: dict[str, int]) -> Counter[str]:
 
 
 def _repeated(words: dict[str, int], characters: Set[str]) -> Iterator[str]:
-    """Write each word as often as it was counted, but for those that will be unknown."""
+    """Yield each word as often as it was counted, except those that will be unknown."""
     for word, count in words.items():
         if characters >= set(_pieces(word)):
             for start in range(0, count, _WORDS_PER_CHUNK):

@@ -1,4 +1,4 @@
-"""Texts laid out for an encoder: cut to a length or divided into windows, special tokens around each.
+"""Layout of texts for an encoder: truncated or divided into windows, with special tokens around each.
 
 Shapes: P positions of all windows of a text.
 """
@@ -15,7 +15,7 @@ from lightrail.project.basics.errors import ConfigError
 Truncation: TypeAlias = Literal["head", "tail", "head_tail", "windows"]
 
 _HEAD = 4
-"""One part in this many of a text cut to head_tail is its head: of 510 tokens 128, and 382 from its end.
+"""The head of a text cut to head_tail is one part in this many: of 510 tokens 128, and 382 from its end.
 
 Source: Sun et al. (2019), "How to fine-tune BERT for text classification?", section 5.3.1.
 """
@@ -29,13 +29,14 @@ class Frame:
     between: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
     segments: tuple[int, ...] = (0, 0, 0, 0, 0)
-    """Of `before`, the first text, `between`, the second text and `after`."""
+    """Segments of `before`, the first text, `between`, the second text and `after`."""
 
     def size(self, num_texts: int) -> int:
+        """Return the number of special tokens around one or two texts."""
         return len(self.before) + len(self.after) + len(self.between) * (num_texts - 1)
 
     def join(self, texts: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
-        """Give token numbers and segments of one text, or of a pair."""
+        """Frame one text, or a pair; return token ids and segments."""
         parts = [self.before, texts[0], self.between, texts[1], self.after] if len(texts) == 2 else []
         parts = parts or [self.before, texts[0], (), (), self.after]
         ids = [number for part in parts for number in part]
@@ -44,20 +45,20 @@ class Frame:
 
 
 class Layout(NamedTuple):
-    """An example as an encoder reads it."""
+    """The positions of an example for an encoder."""
 
     input_ids: NDArray[np.int32]
-    """One window after another, each of exactly the greatest length where there are several, [P]."""
+    """Token ids of all windows concatenated; several windows have exactly the maximum length each, [P]."""
     segment_ids: NDArray[np.int32]
-    """0 in the first text of a pair, the tokenizer's number in the second, [P]."""
+    """0 in the first text of a pair, the tokenizer's id in the second, [P]."""
     num_tokens: int
-    """Before anything is cut, special tokens included."""
+    """Number of tokens before anything is cut, special tokens included."""
 
 
 def lay_out(texts: Sequence[list[int]], frame: Frame, max_length: int, truncation: Truncation) -> Layout:
-    """Fit the token numbers of one text, or of a pair, into `max_length` positions, or one text into several windows.
+    """Fit the token ids of one text, or of a pair, into `max_length` positions, or one text into several windows.
 
-    Of a pair the longer text gives way first, as in the tokenizers of Hugging Face.
+    Of a pair the longer text is cut first, as by the tokenizers of Hugging Face.
 
     Raises: ConfigError when special tokens leave no room.
     """
@@ -65,7 +66,7 @@ def lay_out(texts: Sequence[list[int]], frame: Frame, max_length: int, truncatio
     if room < len(texts):
         raise ConfigError(
             f"data.max_length is {max_length}, and the tokenizer's special tokens alone take {max_length - room}. "
-            f"Give more."
+            f"Increase it."
         )
     if truncation == "windows":
         (text,) = texts
@@ -80,7 +81,7 @@ def lay_out(texts: Sequence[list[int]], frame: Frame, max_length: int, truncatio
 
 
 def kept(text: list[int], length: int, truncation: Truncation) -> list[int]:
-    """Cut a text to a length.
+    """Truncate a text to a length.
 
     >>> kept(list(range(10)), 4, "head"), kept(list(range(10)), 4, "tail"), kept(list(range(10)), 4, "head_tail")
     ([0, 1, 2, 3], [6, 7, 8, 9], [0, 7, 8, 9])
@@ -92,7 +93,7 @@ def kept(text: list[int], length: int, truncation: Truncation) -> list[int]:
 
 
 def shared_room(lengths: Sequence[int], room: int) -> list[int]:
-    """Give each of one or two texts its share of `room`: the shorter one half at most, the longer one the rest.
+    """Divide `room` between one or two texts: at most half for the shorter one, the rest for the longer one.
 
     >>> shared_room([3, 20], 10), shared_room([20, 30], 11), shared_room([20], 8)
     ([3, 7], [5, 6], [8])
@@ -104,11 +105,11 @@ def shared_room(lengths: Sequence[int], room: int) -> list[int]:
 
 
 _OVERLAP = 4
-"""Neighbouring windows share at least one part in this many."""
+"""Neighbouring windows overlap by at least one part in this many."""
 
 
 def window_starts(length: int, size: int) -> list[int]:
-    """Spread windows of `size` positions evenly over a sequence, as few as overlap by a quarter.
+    """Spread the fewest windows of `size` positions that overlap by a quarter evenly over a sequence.
 
     >>> window_starts(10, 12), window_starts(30, 12)
     ([0], [0, 9, 18])
@@ -121,11 +122,8 @@ def window_starts(length: int, size: int) -> list[int]:
 
 
 def best_windows(places: NDArray[np.int64], length: int, size: int) -> NDArray[np.int64]:
-    """Give for each place of a sequence the window that shows most on its shorter side, [W].
-
-    At the ends of the sequence the shorter side may be one where nothing is missing. That changes no choice: other
-    windows show less on both sides.
-    """
+    """Return for each place of a sequence the window with the most context on its shorter side, [W]."""
+    # At an end of the sequence the shorter side may lack nothing; other windows have less context on both sides.
     starts = np.array(window_starts(length, size))
     before = places[:, None] - starts  # [W, N]
     after = starts + min(size, length) - 1 - places[:, None]

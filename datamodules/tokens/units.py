@@ -1,4 +1,4 @@
-"""The units that carry tags: cut out of a text, or joined into one, with their places in it."""
+"""The units that carry tags: splitting a text into units, and joining units into a text, with their offsets."""
 
 import re
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ Offsets: TypeAlias = list[tuple[int, int]]
 
 _PATTERNS: dict[Units, re.Pattern[str]] = {"characters": re.compile(r"\S"), "words": re.compile(r"\w+|[^\w\s]")}
 WRITTEN_WITHOUT_SPACES = r"[\u2e80-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U000323af]"
-"""Pattern of Chinese, Japanese and full-width signs."""
+"""Pattern of Chinese, Japanese and full-width characters."""
 _WRITTEN_WITHOUT_SPACES = re.compile(WRITTEN_WITHOUT_SPACES)
 
 
 def cut_text(text: str, units: Units) -> Offsets:
-    """Give the places of a text's units; a text of white space alone is one unit.
+    """Split a text into units and return their offsets; a text of only white space is one unit.
 
-    Words are runs of letters and digits, and single other signs.
+    Words are runs of letters and digits, and single other characters.
 
     >>> cut_text("It's 5.", "words")
     [(0, 2), (2, 3), (3, 4), (5, 6), (6, 7)]
@@ -29,10 +29,10 @@ def cut_text(text: str, units: Units) -> Offsets:
 
 
 def join_units(tokens: Sequence[str], units: Units) -> tuple[str, Offsets]:
-    """Write tokens as one text, and give their places in it; they are kept as they are.
+    """Join tokens into one text, and return their offsets; the tokens are not changed.
 
-    Characters follow each other directly. Between words stands a space, unless one of the two neighbouring signs is
-    Chinese, Japanese or full-width.
+    Characters are joined directly; words by a space, unless one of the two neighbouring characters is Chinese, Japanese
+    or full-width.
 
     >>> join_units(["see", "北京", "and", "Rome"], "words")
     ('see北京and Rome', [(0, 3), (3, 5), (5, 8), (9, 13)])
@@ -49,12 +49,13 @@ def join_units(tokens: Sequence[str], units: Units) -> tuple[str, Offsets]:
 
 
 class UnitEvidence:
-    """Counts what shows that tokens are not the units a setting says they are."""
+    """Counts of tokens that show whether they are the units of a setting."""
 
     def __init__(self) -> None:
         self.num_tokens = self.num_longer = self.num_with_digit = self.num_ideographs = 0
 
     def add(self, tokens: Sequence[str]) -> None:
+        """Count the tokens of a sentence."""
         self.num_tokens += len(tokens)
         longer = [token for token in tokens if len(token) > 1]
         self.num_longer += len(longer)
@@ -62,14 +63,14 @@ class UnitEvidence:
         self.num_ideographs += sum(len(token) == 1 and token >= "\u3400" for token in tokens)
 
     def check(self, where: str, units: Units) -> None:
-        """Raises: ConfigError where new texts would be cut otherwise than these tokens were."""
+        """Check the setting. Raises: ConfigError when it would split new texts into other units than these tokens."""
         if units == "characters" and self.num_longer > self.num_tokens / 2:
             share = (
                 f"{where}: {100 * self.num_longer / self.num_tokens:.0f} % of the tokens are longer than a character"
             )
             if self.num_with_digit > 0.9 * self.num_longer:
                 raise ConfigError(
-                    f"{share} and end in a digit, as where the place in a word is written behind each character. "
+                    f"{share} and end in a digit, as if the position in its word follows each character. "
                     f"Set data.tagged_lines.strip_position_digits=true."
                 )
             raise ConfigError(f"{share}, and data.units is characters. Set data.units=words.")

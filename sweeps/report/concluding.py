@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 def conclude(study: optuna.Study, sweep: Sweep, parent: TrackedRun) -> str:
     """Write best configurations, tables, figures, metrics and description, and register the best model.
 
-    May be called again when the study has grown: what it wrote is replaced.
+    May be called again when the study has grown: earlier output is replaced.
 
-    Returns: what the command says last.
+    Returns: the command's last line.
 
     Raises: ConfigError when the MLflow store does not answer.
     """
@@ -57,13 +57,14 @@ def conclude(study: optuna.Study, sweep: Sweep, parent: TrackedRun) -> str:
 
 
 def chosen(outcomes: Sequence[Outcome], sweep: Sweep, confirmation: Confirmation | None) -> list[Outcome]:
-    """Give the best trial, by fresh seeds where the best were trained again; or the Pareto front."""
+    """Return the best trial, by its fresh seeds if there are any, or the Pareto front."""
     if confirmation is not None and confirmation.order:
         return [own for own in outcomes if own.number == confirmation.order[0]]
     return best_outcomes(outcomes, sweep)
 
 
 def last_line(run_id: str, figures: dict[str, float]) -> str:
+    """Return the command's last line: the run of the study and its metrics."""
     shown = [
         f"{name}={value:.0f}" if name.startswith("trials/") else f"{name}={value:.4f}"
         for name, value in figures.items()
@@ -79,7 +80,7 @@ def _write(
     confirmation: Confirmation | None,
 ) -> None:
     folder = parent.directory
-    shutil.rmtree(folder / "best", ignore_errors=True)  # of the front as it was
+    shutil.rmtree(folder / "best", ignore_errors=True)  # of an earlier front, which may have had other trials
     shutil.rmtree(folder / "figures", ignore_errors=True)
     files = write_best(best, sweep, folder)
     write_csv(outcomes, sweep, folder / "trials.csv")
@@ -97,7 +98,7 @@ ALIAS = "best"
 
 
 def mark_best(client: "MlflowClient", best: Sequence[Outcome], parent: str) -> None:
-    """Tag the runs of the best trials, and no others under the study's run any more."""
+    """Tag the runs of the best trials, and remove the tag from all other runs under the study's run."""
     wanted = {run_id for own in best for run_id in own.runs.values()}
     experiment = client.get_run(parent).info.experiment_id
     condition = f"tags.`mlflow.parentRunId` = '{parent}' and tags.`{BEST_TAG}` = 'true'"
@@ -109,10 +110,10 @@ def mark_best(client: "MlflowClient", best: Sequence[Outcome], parent: str) -> N
 
 
 def register_best(client: "MlflowClient", best: Sequence[Outcome], sweep: Sweep, parent: str) -> None:
-    """Register the checkpoint of the best trial, under the name of the study with the alias `best`.
+    """Register the checkpoint of the best trial under the name of the study, with the alias `best`.
 
-    Of a Pareto front each with the alias `best-TRIAL`; of several seeds the run that did best by the first metric. A
-    store without a registry is a warning.
+    Trials of a Pareto front get the alias `best-TRIAL`; of several seeds the run with the best first metric is taken.
+    A store without a registry gives a warning.
     """
     name = sweep.name.replace("/", "-").replace(":", "-")
     try:
@@ -126,14 +127,14 @@ def register_best(client: "MlflowClient", best: Sequence[Outcome], sweep: Sweep,
 
 
 def best_run(outcome: Outcome, sweep: Sweep) -> str:
-    """Give the run of the seed that did best by the first metric."""
+    """Return the trial's MLflow run with the best first metric among its seeds."""
     sign = 1 if sweep.config.directions[0] == "maximize" else -1
     reports = outcome.trial.user_attrs[REPORTS]
     return max(outcome.runs.items(), key=lambda item: sign * best_of(reports[str(item[0])], sweep)[0])[1]
 
 
 def _version(client: "MlflowClient", name: str, outcome: Outcome, sweep: Sweep) -> str:
-    """The version that holds a trial's model; it is registered once."""
+    """The model version of a trial, registered if it is not yet."""
     run_id = best_run(outcome, sweep)
     known = [own for own in client.search_model_versions(f"name='{name}'") if own.run_id == run_id]
     if known:

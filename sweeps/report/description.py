@@ -1,4 +1,4 @@
-"""A study in tables: for the page of its MLflow run in Markdown, and for a terminal."""
+"""A study as text: Markdown for the page of its MLflow run, and tables for a terminal."""
 
 import textwrap
 from collections import Counter
@@ -14,7 +14,7 @@ from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.search.outcomes import Outcome, best_outcomes, counts_of, outcomes_of, ranked
 
 NUM_SHOWN = 10
-"""Trials in the table."""
+"""Number of trials in the table."""
 
 
 def description(
@@ -24,10 +24,10 @@ def description(
     sweep: Sweep,
     confirmation: Confirmation | None,
 ) -> str:
-    """Give the best settings, how to train them, and the best of the trials.
+    """Return the study's description in Markdown: the best settings, how to train them, and the best trials.
 
     Args:
-        files: the configurations of `best`.
+        files: names of the configuration files of `best`.
     """
     counts = ", ".join(f"{number} {state}" for state, number in counts_of(outcomes).items() if number)
     parts = [f"Sweep over `{sweep.name}`: {counts or 'no trial has ended'}."]
@@ -44,15 +44,16 @@ def description(
 def lead_of(
     outcomes: Sequence[Outcome], best: Sequence[Outcome], sweep: Sweep, confirmation: Confirmation | None
 ) -> str:
-    """Give the same in a sentence or two of plain text."""
+    """Return the study's result in plain sentences: counts of trials, the best with its settings, the verdict."""
     names = short_names(settings_of(outcomes, sweep))
     counts = ", ".join(f"{number} {state}" for state, number in counts_of(outcomes).items() if number)
-    told = [f"{counts or 'No trial has ended'}."]
-    told += [f"{best_line(own, sweep).replace('**', '')} with {', '.join(named(own.settings, names))}." for own in best]
-    return " ".join([*told, *([confirmation.verdict] if confirmation is not None else [])])
+    lead = [f"{counts or 'No trial has ended'}."]
+    lead += [f"{best_line(own, sweep).replace('**', '')} with {', '.join(named(own.settings, names))}." for own in best]
+    return " ".join([*lead, *([confirmation.verdict] if confirmation is not None else [])])
 
 
 def best_line(best: Outcome, sweep: Sweep) -> str:
+    """Return number and metrics of a best trial, in Markdown."""
     values = ", ".join(f"{name} **{value:.4f}**" for name, value in zip(sweep.config.metrics, best.values, strict=True))
     place = "Best trial" if len(sweep.config.metrics) == 1 else "On the Pareto front: trial"
     return f"{place} {best.number}: {values}"
@@ -76,21 +77,21 @@ def _first_trials(outcomes: Sequence[Outcome], sweep: Sweep) -> str:
 
 
 WIDTH = 120
-"""Columns of a terminal."""
+"""Width of a terminal, in characters."""
 NARROWEST = 24
-"""Columns that the settings of a trial get at least, when they share one."""
+"""Minimum width of the settings of a trial when they share one column, in characters."""
 
 
 def status_table(study: optuna.Study, sweep: Sweep) -> str:
-    """Give the trials by number, what was counted, and the best; at most 120 columns wide.
+    """Return the counts of trials, a table of them by number, and the best; at most 120 characters wide.
 
-    A value in brackets is the best that a trial has reported which is not complete.
+    A value in brackets is the best that an incomplete trial has reported.
     """
     outcomes = outcomes_of(study, sweep)
     counts = Counter(own.state for own in outcomes)
     done = sum(counts[state] for state in ("complete", "pruned", "fail"))
-    told = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
-    lines = [f"sweep {sweep.name}: {done} of {sweep.config.n_trials} trials are finished{f' ({told})' if told else ''}"]
+    each = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
+    lines = [f"sweep {sweep.name}: {done} of {sweep.config.n_trials} trials are finished{f' ({each})' if each else ''}"]
     if outcomes:
         lines += ["", _trials(outcomes, sweep)]
     best = best_outcomes(outcomes, sweep)
@@ -101,7 +102,7 @@ def status_table(study: optuna.Study, sweep: Sweep) -> str:
 
 
 def _trials(outcomes: Sequence[Outcome], sweep: Sweep) -> str:
-    """A column for each setting where they fit side by side, else one for all."""
+    """The table of trials, with a column for each setting if they fit side by side, else one column for all."""
     labels = settings_of(outcomes, sweep)
     names = short_names(labels)
     head = ["trial", "state", *(metric.removeprefix("val/") for metric in sweep.config.metrics), "seconds"]

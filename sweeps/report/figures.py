@@ -1,6 +1,6 @@
 """Figures of a study: each as a PNG, made without a browser, and as an interactive figure for the report.
 
-What cannot be drawn yet, such as the importances of the settings of one trial, is left out and named in the log.
+A figure that cannot be drawn yet, such as importances from a single trial, is omitted and named in the log.
 """
 
 import copy
@@ -28,26 +28,26 @@ from lightrail.sweeps.search.study import REPORTS, is_finished
 log = logging.getLogger(__name__)
 
 FEWEST_FOR_IMPORTANCE = 4
-"""Complete trials. With fewer, what decides is which one happens to be the best."""
+"""Minimum number of complete trials. With fewer, importances depend on which trial happens to be the best."""
 DOTS_PER_INCH = 130
 NARROWEST_INCHES, INCHES_FOR_SETTING = 8.0, 2.2
 MOST_OBJECTIVES_SHOWN = 3
-"""Axes of a figure of a Pareto front."""
+"""Maximum number of axes in a figure of a Pareto front."""
 COLORS = {"failed": GRAY, "pruned": ORANGE, "complete": BLUE, "best": INK}
-"""Of the curves of trials, in the order in which they are drawn, the last on top."""
+"""Colors of the trials' curves by state, in drawing order: the last is on top."""
 
 
 def redrawn(outcomes: Sequence[Outcome], sweep: Sweep) -> optuna.Study:
-    """Give a study of the finished trials.
+    """Return a study of the finished trials, with short names of settings, for Optuna to draw.
 
-    What a trial reported are its validations by optimizer step; of a trial with several seeds one value for each seed,
-    by the place of the seed.
+    Intermediate values are a trial's validations by optimizer step; with several seeds one value for each seed, by its
+    index.
     """
     names = short_names({name for own in outcomes for name in own.settings})
     ended = {own.number: own for own in outcomes if is_finished(own.trial)}
     study = optuna.create_study(study_name=sweep.name, directions=list(sweep.config.directions))
     study.set_metric_names(sweep.config.metrics)
-    # A trial that is not finished leaves a gap, which Optuna's numbers have no other way to show.
+    # Optuna numbers trials by their position: without this, those after an unfinished trial would change numbers.
     gap = create_trial(state=TrialState.FAIL)
     for number in range(max(ended, default=-1) + 1):
         study.add_trial(_trial(ended[number], names, sweep) if number in ended else gap)
@@ -74,21 +74,19 @@ def _reported(outcome: Outcome, sweep: Sweep) -> dict[int, float]:
 
 @dataclass(frozen=True)
 class StudyFigure:
-    """One figure, and the two ways in which it is drawn."""
+    """A figure of a study, with a function for its interactive form and one for its PNG."""
 
     name: str
-    """Of its file."""
+    """Name of its file, without the ending."""
     interactive: Callable[[], go.Figure]
     draw: Callable[[Path], None]
 
 
 def write_figures(outcomes: Sequence[Outcome], sweep: Sweep, best: int | None, folder: Path) -> list[go.Figure]:
-    """Write each figure as a PNG.
+    """Write each figure of a study as a PNG, and return the interactive figures of those that could be drawn.
 
     Args:
         best: number of the best trial.
-
-    Returns: those that could be drawn, as interactive figures.
     """
     folder.mkdir(parents=True, exist_ok=True)
     done = []
@@ -96,35 +94,35 @@ def write_figures(outcomes: Sequence[Outcome], sweep: Sweep, best: int | None, f
         for figure in _figures(redrawn(outcomes, sweep), sweep, best):
             try:
                 interactive = figure.interactive()
-                with mpl.rc_context():  # Optuna sets a style of its own, and leaves it so
+                with mpl.rc_context():  # Optuna sets a style of its own and does not restore the old one
                     figure.draw(folder / f"{figure.name}.png")
-            except Exception as error:  # a sweep does not fail for want of a figure
-                log.warning("the figure %s is left out: %s: %s", figure.name, type(error).__name__, error)
+            except Exception as error:  # a missing figure is no reason for a sweep to fail
+                log.warning("the figure %s is omitted: %s: %s", figure.name, type(error).__name__, error)
             else:
                 done.append(interactive)
     return done
 
 
 def _figures(study: optuna.Study, sweep: Sweep, best: int | None) -> Iterator[StudyFigure]:
-    """Give what can be drawn of a study."""
+    """Yield the figures that can be drawn of a study."""
     trials = study.get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     varied = varied_settings(complete)
     if complete:
         yield from _for_each_metric("optimization_history", study, sweep)
     else:
-        log.info("no trial is complete: only reported values are drawn")
+        log.info("no complete trial: drawing reported values only")
     if varied:
         metrics = sweep.config.metrics
         yield from _for_each_metric("slice", study, sweep, params=varied)
         named = {"target_name": metrics[0]} if len(metrics) == 1 else {}
         yield _by_optuna("parallel_coordinate", study, params=varied, **named)
     elif complete:
-        log.info("no setting varies among the complete trials: slice and parallel coordinates are left out")
+        log.info("no setting varies among the complete trials: slice and parallel coordinates are omitted")
     if varied and len(complete) >= FEWEST_FOR_IMPORTANCE and len({tuple(trial.values) for trial in complete}) > 1:
         yield from _for_each_metric("param_importances", study, sweep, params=varied)
     elif complete:
-        log.info("importances need %d complete trials that differ: left out", FEWEST_FOR_IMPORTANCE)
+        log.info("importances need %d complete trials that differ: omitted", FEWEST_FOR_IMPORTANCE)
     if complete and 1 < len(sweep.config.metrics) <= MOST_OBJECTIVES_SHOWN:
         yield _by_optuna("pareto_front", study, target_names=sweep.config.metrics)
     if any(trial.intermediate_values for trial in trials):
@@ -133,7 +131,7 @@ def _figures(study: optuna.Study, sweep: Sweep, best: int | None) -> Iterator[St
 
 
 def varied_settings(trials: Sequence[FrozenTrial]) -> list[str]:
-    """Give the settings of which these trials have more than one value."""
+    """Return the names of the settings that have more than one value among these trials."""
     names = {name for trial in trials for name in trial.params}
     return sorted(name for name in names if len({repr(trial.params.get(name)) for trial in trials}) > 1)
 
@@ -145,7 +143,7 @@ def _for_each_metric(kind: str, study: optuna.Study, sweep: Sweep, **arguments: 
         if len(metrics) > 1:
             name += f"_{metric.removeprefix('val/').replace('/', '_')}"
         if len(metrics) > 1 or is_of_importances:
-            # Optuna would explain what makes a metric low where it is to be high
+            # Optuna's importances explain low values: a metric to be maximized is negated
             target = {"target": _value_at(place, -1 if is_of_importances and direction == "maximize" else 1)}
         yield _by_optuna(kind, study, name, target_name=metric, **target, **arguments)
 
@@ -155,7 +153,7 @@ def _value_at(place: int, sign: int) -> Callable[[FrozenTrial], float]:
 
 
 def _by_optuna(kind: str, study: optuna.Study, name: str = "", **arguments: Any) -> StudyFigure:
-    """A figure that Optuna draws both ways."""
+    """A figure of Optuna's, interactive by plotly and as a PNG by matplotlib."""
     metric = arguments.get("target_name", "")
 
     def interactive() -> go.Figure:
@@ -185,7 +183,7 @@ def _by_optuna(kind: str, study: optuna.Study, name: str = "", **arguments: Any)
 
 
 def _curves(trials: Sequence[FrozenTrial], best: int | None, sweep: Sweep) -> go.Figure:
-    """What trials reported while they were trained; a cross ends those that were pruned or failed."""
+    """Reported values of the trials, interactive; a cross ends the curve of a pruned or failed trial."""
     unit, metric = "seed" if sweep.compares_seeds else "optimizer step", sweep.config.metrics[0]
     figure = go.Figure(layout={"title": "Reports of the trials", "xaxis_title": unit, "yaxis_title": metric})
     reported = [(_kind(trial, best), trial) for trial in trials if trial.intermediate_values]
@@ -231,7 +229,7 @@ def _draw_curves(curves: go.Figure, path: Path) -> None:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Draw without a screen, and log of Optuna's warnings only those about the study."""
+    """Draw without a display; of Optuna's warnings log only the one about unreliable importances."""
     mpl.use("agg")
     before = optuna.logging.get_verbosity()
     with warnings.catch_warnings(record=True) as heard:

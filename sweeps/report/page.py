@@ -1,4 +1,4 @@
-"""The report of a sweep as one HTML file that needs nothing else: the trials as a table, and all figures."""
+"""The report of a sweep as one self-contained HTML file: the trials as a table, and all figures."""
 
 import html
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ section.figure { background: #ffffff; }
 def report_page(
     outcomes: Sequence[Outcome], best: Sequence[Outcome], sweep: Sweep, lead: str, figures: Sequence[go.Figure]
 ) -> str:
-    """Everything that comes from a study is escaped.
+    """Return the HTML page of a sweep: lead, table of trials and figures; all text from the study is escaped.
 
     Args:
-        best: whose rows stand out.
-        lead: what is said first.
+        best: trials whose rows are highlighted.
+        lead: text of the first paragraph.
     """
     title = html.escape(f"Sweep {sweep.name}")
     drawn = [own.to_html(full_html=False, include_plotlyjs=False) for own in figures]
@@ -51,5 +51,5 @@ def _table(outcomes: Sequence[Outcome], best: Sequence[Outcome], sweep: Sweep) -
         facts = [str(own.number), own.state, *value_cells(own, sweep), step, seconds_cell(own)]
         rows.append([html.escape(text) for text in (*facts, *setting_cells(own, labels), own.failure)])
     numbers = {own.number for own in best}
-    standing_out = [place for place, own in enumerate(outcomes) if own.number in numbers]
-    return html_table([html.escape(name) for name in head], rows, "numbers", best=standing_out)
+    highlighted = [place for place, own in enumerate(outcomes) if own.number in numbers]
+    return html_table([html.escape(name) for name in head], rows, "numbers", best=highlighted)

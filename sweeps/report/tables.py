@@ -10,7 +10,7 @@ from lightrail.sweeps.search.outcomes import Outcome, configuration_of
 
 
 def short_names(names: Collection[str]) -> dict[str, str]:
-    """Give each dotted name the end that no other shares; of an end with many parts its first and last one.
+    """Shorten dotted names to their shortest unique ends; an end of three or more parts to its first and last.
 
     >>> list(short_names(["model.optim.lr", "net.lstm.model.depth", "net.cnn.model.depth"]).values())
     ['lr', 'lstm…depth', 'cnn…depth']
@@ -31,7 +31,7 @@ def _own_end(name: str, names: Collection[str]) -> list[str]:
 
 
 def short_value(value: Any) -> str:
-    """A chosen value in few characters.
+    """Format a setting's value in few characters.
 
     >>> short_value(0.00123456), short_value(3), short_value("lstm"), short_value(None)
     ('0.00123', '3', 'lstm', 'null')
@@ -42,12 +42,12 @@ def short_value(value: Any) -> str:
 
 
 def named(settings: Mapping[str, Any], short: Mapping[str, str]) -> list[str]:
-    """Give each setting as `name=value`."""
+    """Format each setting as `name=value`."""
     return [f"{short[name]}={short_value(value)}" for name, value in settings.items()]
 
 
 def write_csv(outcomes: Sequence[Outcome], sweep: Sweep, path: Path) -> None:
-    """Write a row for each trial, with a column for each setting by its full name."""
+    """Write the trials as CSV: a row for each, with a column for each setting by its full name."""
     labels = settings_of(outcomes, sweep)
     with path.open("w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream)
@@ -60,30 +60,32 @@ def write_csv(outcomes: Sequence[Outcome], sweep: Sweep, path: Path) -> None:
 
 
 def settings_of(outcomes: Sequence[Outcome], sweep: Sweep) -> list[str]:
-    """Give the labels that any trial has, a branch's own after those of the whole space."""
+    """Return the labels of all settings of the trials, those of branches after those of the whole space."""
     labels = {label for own in outcomes for label in own.settings}
     whole = [label for label in sweep.space.distributions if label in labels]
     return [*whole, *sorted(labels.difference(whole))]
 
 
 def value_cells(outcome: Outcome, sweep: Sweep) -> list[str]:
-    """Each metric; in brackets what a trial that is not complete had reported."""
+    """Format each metric of a trial; the values that an incomplete trial has reported are in brackets."""
     if not outcome.values:
         return [""] * len(sweep.config.metrics)
     return [f"{value:.4f}" if outcome.is_complete else f"({value:.4f})" for value in outcome.values]
 
 
 def setting_cells(outcome: Outcome, labels: Sequence[str]) -> list[str]:
+    """Format a trial's settings by these labels, "" for one that it does not have."""
     settings = outcome.settings
     return [short_value(settings[label]) if label in settings else "" for label in labels]
 
 
 def seconds_cell(outcome: Outcome) -> str:
+    """Format a trial's duration in seconds, "" while it has not ended."""
     return "" if outcome.seconds is None else f"{outcome.seconds:.1f}"
 
 
 def write_best(best: Sequence[Outcome], sweep: Sweep, folder: Path) -> list[str]:
-    """Write `best.yaml`; of several metrics `best/NN.yaml` for each trial of the Pareto front. Returns: their names."""
+    """Write `best.yaml`, or for several metrics `best/NN.yaml` for each trial of the Pareto front; return the names."""
     is_front = len(sweep.config.metrics) > 1
     names = [f"best/{own.number:02}.yaml" if is_front else "best.yaml" for own in best]
     for own, name in zip(best, names, strict=True):

@@ -1,7 +1,7 @@
 """Evidence for a winner: the best configurations trained again with fresh seeds, and compared seed by seed.
 
-The best of many trials is partly the luckiest. What is trained here was not chosen by what it gives, so that its mean
-is an honest one; and seeds are the same ones for all, so that differences are taken in pairs.
+The best of many trials is partly the luckiest. Values of fresh seeds had no part in the choice, so that their mean is
+unbiased; and all configurations share the seeds, so that differences are paired.
 """
 
 import csv
@@ -28,15 +28,15 @@ log = logging.getLogger(__name__)
 
 CONFIDENCE = 0.95
 MOST_ATTEMPTS = 3
-"""How often a training begins or goes on whose process is ended from outside."""
+"""Maximum number of attempts of a training whose process is ended from outside."""
 CONFIRMED = "confirm"
-"""Beginning of the attributes of a study that hold one training each: `confirm:TRIAL:SEED`."""
+"""Prefix of the attributes of a study that hold one training each: `confirm:TRIAL:SEED`."""
 CONFIRM_TAG = "lightrail.confirm"
-"""Of the run of such a training."""
+"""Tag of the MLflow run of such a training."""
 
 
 class Train(Protocol):
-    """Trains once on devices of its own, from the beginning or from the last checkpoint of an earlier attempt."""
+    """Trains a configuration on devices of its own, from the start or from the checkpoint of an earlier attempt."""
 
     def __call__(
         self,
@@ -47,13 +47,13 @@ class Train(Protocol):
         run_id: str | None,
         began: Callable[[str], None],
     ) -> Reports:
-        """Give the validations; arguments and exceptions are those of `Worker.train_again`."""
+        """Train, and return the validations; arguments and exceptions are those of `Worker.train_again`."""
         ...
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better the first of the confirmed trials is than another: the mean over the seeds, and its interval."""
+    """Difference of the first confirmed trial to another, positive if better: mean over seeds, and its interval."""
 
     other: int
     mean: float
@@ -62,41 +62,44 @@ class Difference:
 
     @property
     def is_shown(self) -> bool:
+        """Whether the first trial is significantly better: the interval is above 0."""
         return self.low > 0
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """What came of it."""
+    """Results of training the best configurations with fresh seeds."""
 
     metric: str
     values: Mapping[int, Mapping[int, float]]
-    """Trial to seed to value, the trial with the best mean first."""
+    """Values by trial and seed, the trial with the best mean first."""
     differences: Sequence[Difference]
-    """Of the first trial to each other one."""
+    """Differences of the first trial to each other one."""
     failures: Mapping[int, str]
-    """Trial to the reason for which it has no values."""
+    """Reasons by trial, of trials that have no values."""
 
     @property
     def order(self) -> list[int]:
+        """Numbers of the trials, the best mean first."""
         return list(self.values)
 
     @property
     def winner(self) -> int | None:
-        """The trial that is better than every other one beyond doubt; None for a tie, and for one that was alone."""
+        """The trial that is significantly better than every other one; None for a tie, or without another trial."""
         is_shown = bool(self.differences) and all(own.is_shown for own in self.differences)
         return self.order[0] if is_shown else None
 
     def mean(self, trial: int) -> float:
+        """Mean of a trial's values over the seeds."""
         return statistics.fmean(self.values[trial].values())
 
     def deviation(self, trial: int) -> float:
-        """Sample standard deviation over the seeds."""
+        """Sample standard deviation of a trial's values over the seeds."""
         return statistics.stdev(self.values[trial].values())
 
     @property
     def verdict(self) -> str:
-        """In one sentence what was found and what it rests on."""
+        """The result in one sentence, with its evidence."""
         if not self.values:
             return f"No winner: none of the best trials could be trained again.{self._failed}"
         first = self.order[0]
@@ -105,14 +108,14 @@ class Confirmation:
         if not self.differences:
             return f"Trial {first} has {measured}; nothing was trained again to compare it with.{self._failed}"
         closest = min(self.differences, key=lambda own: own.low)
-        told = (
-            f"it is better than trial {closest.other} by {closest.mean:.4f} in the mean, "
+        evidence = (
+            f"it is better than trial {closest.other} by {closest.mean:.4f} on average, "
             f"95 % interval [{closest.low:.4f}, {closest.high:.4f}]"
         )
         if self.winner is not None:
-            return f"Trial {first} is the winner: {measured}; {told}.{self._failed}"
+            return f"Trial {first} is the winner: {measured}; {evidence}.{self._failed}"
         tied = ", ".join(str(own.other) for own in self.differences if not own.is_shown)
-        return f"No winner: trial {first} ties with {tied}. It has {measured}; {told}.{self._failed}"
+        return f"No winner: trial {first} ties with {tied}. It has {measured}; {evidence}.{self._failed}"
 
     @property
     def _failed(self) -> str:
@@ -120,14 +123,14 @@ class Confirmation:
 
 
 def confirm(study: optuna.Study, sweep: Sweep, trainers: Sequence[Train], is_stopping: threading.Event) -> None:
-    """Train the best configurations again with fresh seeds, as many at a time as there are trainers.
+    """Train the best configurations again with fresh seeds, one at a time for each trainer.
 
-    What is trained already is not trained again, and what was interrupted goes on.
+    Completed trainings are not repeated, and interrupted ones are resumed.
 
     Args:
-        is_stopping: set when the trainers are told to stop.
+        is_stopping: set when the trainers are to stop.
 
-    Raises: Interrupted when a training was.
+    Raises: Interrupted when a training was interrupted.
     """
     idle: queue.SimpleQueue[Train] = queue.SimpleQueue()
     for trainer in trainers:
@@ -145,7 +148,7 @@ def confirm(study: optuna.Study, sweep: Sweep, trainers: Sequence[Train], is_sto
     jobs = [(outcome, seed) for seed in fresh_seeds(sweep) for outcome in contenders(study, sweep)]
     waiting = [(outcome, seed) for outcome, seed in jobs if not _is_done(study, outcome.number, seed)]
     if waiting:
-        log.info("%d trainings with fresh seeds confirm the best trials", len(waiting))
+        log.info("confirming the best trials by %d trainings with fresh seeds", len(waiting))
     with ThreadPoolExecutor(len(trainers)) as executor:
         futures = [executor.submit(train, outcome, seed) for outcome, seed in waiting]
         wait(futures, return_when=FIRST_EXCEPTION)
@@ -156,7 +159,7 @@ def confirm(study: optuna.Study, sweep: Sweep, trainers: Sequence[Train], is_sto
 
 
 def confirmation_of(study: optuna.Study, sweep: Sweep) -> Confirmation | None:
-    """Give what the trainings with fresh seeds show; None before all of them are done."""
+    """Return the results of the trainings with fresh seeds; None before all of them are done."""
     seeds = fresh_seeds(sweep)
     numbers = [own.number for own in contenders(study, sweep)]
     if not numbers or not all(_is_done(study, number, seed) for number in numbers for seed in seeds):
@@ -178,10 +181,10 @@ def confirmation_of(study: optuna.Study, sweep: Sweep) -> Confirmation | None:
 def compare(
     metric: str, higher_is_better: bool, values: Mapping[int, Mapping[int, float]], failures: Mapping[int, str]
 ) -> Confirmation:
-    """Order trials by their mean, and compare the first with each other one, seed by seed, by Student's paired t.
+    """Order trials by their mean, and compare the first with each other one by Student's paired t over the seeds.
 
     Args:
-        values: trial to seed to value, the same seeds of all, at least two.
+        values: values by trial and seed; all trials have the same seeds, at least two.
     """
     sign = 1 if higher_is_better else -1
     order = sorted(values, key=lambda number: -sign * statistics.fmean(values[number].values()))
@@ -194,7 +197,7 @@ def compare(
 
 
 def write_confirmation(confirmation: Confirmation, path: Path) -> None:
-    """Write a row for each training."""
+    """Write a confirmation as CSV: a row for each training."""
     with path.open("w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream)
         table.writerow(["trial", "seed", confirmation.metric])
@@ -203,12 +206,12 @@ def write_confirmation(confirmation: Confirmation, path: Path) -> None:
 
 
 def contenders(study: optuna.Study, sweep: Sweep) -> list[Outcome]:
-    """Give the trials that are to be confirmed, the best first."""
+    """Return the trials to confirm, the best first."""
     return ranked(outcomes_of(study, sweep), sweep)[: sweep.config.confirm.top]
 
 
 def fresh_seeds(sweep: Sweep) -> list[int]:
-    """Give seeds that no trial has: those that follow the trials' own."""
+    """Return seeds that no trial has: those that follow the trials' own."""
     first = sweep.seeds[-1] + 1
     return [(first + place) % (LARGEST_SEED + 1) for place in range(sweep.config.confirm.seeds)]
 
@@ -216,7 +219,7 @@ def fresh_seeds(sweep: Sweep) -> list[int]:
 def _train(
     study: optuna.Study, sweep: Sweep, train: Train, is_stopping: threading.Event, outcome: Outcome, seed: int
 ) -> None:
-    """Train once, going on when the process is ended from outside, and keep what came of it."""
+    """Train once, resuming when the process is ended from outside, and store values or failure in the study."""
     key = _key(outcome.number, seed)
     state = {"run": study.user_attrs.get(key, {}).get("run")}
 

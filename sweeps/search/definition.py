@@ -1,4 +1,4 @@
-"""A sweep as its file describes it."""
+"""The definition of a sweep: settings, reading and checking of its file."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,81 +27,80 @@ SAMPLER = {"class_path": "optuna.samplers.TPESampler", "init_args": {"multivaria
 
 @dataclass(frozen=True, kw_only=True)
 class ConfirmConfig(Ranged):
-    """Evidence for a winner, which the luck of one seed is not."""
+    """Settings of the trainings with fresh seeds that confirm a winner."""
 
     top: NaturalInt = 0
-    """So many of the best configurations are trained again when all trials are done. 0: none, and none is called the
-    winner."""
+    """Number of best configurations to train again when all trials are done. 0: none, and no winner is named."""
     seeds: Annotated[int, Ge(2)] = 3
-    """Fresh seeds of each, the same ones for all; at least 2."""
+    """Number of fresh seeds of each, the same for all; at least 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResourceConfig(Ranged):
-    """What trials run on."""
+    """Devices and threads of trials."""
 
     workers: PositiveInt | None = None
-    """Trials at a time on this machine. null: as many as its GPUs suffice for; one on a machine without."""
+    """Number of trials at a time on this machine. null: one for every `devices` GPUs; 1 without a GPU."""
     devices: PositiveInt = 1
     """GPUs of a trial, or processes on a CPU; with more than one a trial is trained with DDP."""
     threads: PositiveInt | None = None
-    """Threads of each process. null: this machine's cores divided by all the processes."""
+    """Threads of each process. null: this machine's cores divided by the number of processes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig(Ranged):
-    """Where drivers of a sweep run that is not run by this machine alone."""
+    """Settings of the cluster that runs the drivers of a sweep."""
 
     address: str | None = None
-    """Ray's, such as auto or ray://HOST:10001. null: RAY_ADDRESS, or else a Ray of this machine."""
+    """Address of Ray, such as auto or ray://HOST:10001. null: RAY_ADDRESS, or else a Ray of this machine."""
     executor: Literal["slurm", "local"] = "slurm"
-    """What submitit gives the jobs to; local is this machine, to try a sweep out."""
+    """Executor of submitit; local runs the jobs on this machine, to try a sweep out."""
     parameters: dict[str, Any] = field(default_factory=dict)
-    """What submitit asks SLURM for: timeout_min, gpus_per_node, mem_gb, slurm_partition, ..."""
+    """Parameters of submitit for SLURM: timeout_min, gpus_per_node, mem_gb, slurm_partition, ..."""
     requeues: NaturalInt = 20
-    """How often a job begins again when its time is over."""
+    """Maximum number of times a job is requeued when its time is over."""
     folder: str = "sweep_jobs"
-    """For the logs of jobs; %j in it is a job's number."""
+    """Folder for the logs of jobs; %j in it is a job's number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig(Ranged):
-    """Everything that makes a sweep."""
+    """All settings of a sweep."""
 
     base: str | list[str]
     """Experiment or file that every trial starts from; of several, later ones are merged over earlier ones."""
     overrides: dict[str, Any] = field(default_factory=dict)
-    """Dotted settings of every trial, over those of `base`."""
+    """Dotted settings of every trial, merged over those of `base`."""
     metric: str | list[str]
-    """What trials are judged by: a metric of validation, such as val/accuracy; several for a Pareto front."""
+    """Metric of validation to optimize, such as val/accuracy; several for a Pareto front."""
     direction: Direction | list[Direction]
     """maximize or minimize; one for each metric."""
     n_trials: PositiveInt
-    """The study is done when it holds so many finished trials: a target, not an increment."""
+    """Number of finished trials at which the study is done: a target, not an increment."""
     timeout_minutes: NotNegative | None = None
-    """No trial begins later than so many minutes after a start. null: no limit."""
+    """Minutes after a start of the command when the last trial may start. null: no limit."""
     sampler: str | dict[str, Any] = field(default_factory=lambda: dict(SAMPLER))
-    """Which configurations are tried: a class of optuna.samplers. Not given: TPE over all settings together, those of a
+    """Sampler of configurations: a class of optuna.samplers. Not given: TPE over all settings together, those of a
     branch by themselves."""
     pruner: str | dict[str, Any] = "optuna.pruners.NopPruner"
-    """When a trial is given up: a class of optuna.pruners."""
+    """Pruner, which ends unpromising trials early: a class of optuna.pruners."""
     seed: Seed = 0
     """Seed of the sampler."""
     seeds: PositiveInt = 1
-    """Training seeds of each trial, the same ones for all; its value is their mean."""
+    """Number of training seeds of each trial, the same for all; its value is their mean."""
     confirm: ConfirmConfig = ConfirmConfig()
     resources: ResourceConfig = ResourceConfig()
     launcher: Literal["local", "ray", "slurm"] = "local"
-    """What runs trials: this machine, or a cluster, with `resources.workers` trials at a time."""
+    """Where trials run: on this machine, or on a cluster with `resources.workers` trials at a time."""
     cluster: ClusterConfig = ClusterConfig()
     study: str | None = None
-    """Name of the study; a study of this name in the storage is gone on with. null: the name of the file."""
+    """Name of the study; a study of this name in the storage is resumed. null: the name of the file."""
     storage: str = "sqlite:///sweeps.db"
-    """Where Optuna keeps studies. Machines that share a database work on one study."""
+    """URL of Optuna's database. Machines that share a database work on one study."""
     heartbeat_seconds: PositiveInt = 30
-    """How often a trial says that it lives. After three times as long another machine takes it over."""
+    """Seconds between heartbeats of a trial. After three missed ones another machine takes it over."""
     space: dict[str, Any]
-    """What is varied: a distribution for each dotted setting."""
+    """Search space: a distribution for each dotted setting."""
     enqueue: list[dict[str, Any]] = field(default_factory=list)
     """Configurations to try first: values by the names in `space`."""
     warm_start: list[str] = field(default_factory=list)
@@ -109,29 +108,31 @@ class SweepConfig(Ranged):
 
     @property
     def metrics(self) -> list[str]:
+        """Names of the metrics, also when there is only one."""
         return [self.metric] if isinstance(self.metric, str) else self.metric
 
     @property
     def directions(self) -> list[Direction]:
+        """Direction of each metric."""
         return self.direction if isinstance(self.direction, list) else [self.direction]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A definition that was checked, and the configuration of a trial without what is varied."""
+    """A checked definition, and the configuration that its trials have in common."""
 
     config: SweepConfig
     name: str
     space: Space
     base: list[str]
-    """Arguments, as of `lightrail fit`, for the configuration that every trial starts from."""
+    """Arguments of `lightrail fit` for the configuration that every trial starts from."""
     modules: tuple[str, ...] = ()
-    """Those of a user's own whose classes may be named."""
+    """Modules of the user's own whose classes may be named."""
 
     def configuration(self, settings: Settings, seed: int | None = None) -> Configuration:
-        """The configuration of a trial.
+        """Build the configuration of a trial with these settings.
 
-        Raises: ConfigError when a setting is unknown, or has a value it cannot have.
+        Raises: ConfigError when a setting is unknown, or its value is invalid.
         """
         own = [f"--{name}={_written(value)}" for name, value in settings.items()]
         return parse(
@@ -155,12 +156,12 @@ class Sweep:
         return self.config.seeds > 1
 
     def dump(self, base: str) -> str:
-        """The definition as YAML, with all that the command line said, over a base that stands beside it."""
+        """Return the definition as YAML with the command line's settings, over a base file in the same folder."""
         address = without_password(self.config.storage)
         return write_text({**asdict(self.config), "base": base, "study": self.name, "storage": address})
 
     def identity(self) -> str:
-        """What may not change while a study goes on, as YAML."""
+        """Return the settings that may not change when a study is resumed, as YAML."""
         fixed = ("overrides", "metric", "direction", "seeds", "space")
         own = {name: value for name, value in asdict(self.config).items() if name in fixed}
         base = self.configuration({}).values
@@ -168,10 +169,10 @@ class Sweep:
 
 
 def load(arguments: Sequence[str]) -> Sweep:
-    """Read a definition.
+    """Read and check the definition of a sweep.
 
     Args:
-        arguments: `--config FILE_OR_NAME`, and `--NAME VALUE` for what is to be other than the file says.
+        arguments: `--config FILE_OR_NAME`, and `--NAME VALUE` for each setting that replaces the file's.
 
     Raises: ConfigError naming file, line and setting.
     """
@@ -185,7 +186,7 @@ def load(arguments: Sequence[str]) -> Sweep:
         elif name != "--allow_modules":
             draft.add_values(nest(name.removeprefix("--"), Text(text)))
     if not files:
-        raise ConfigError("which sweep? Give --config FILE, or the name of a shipped definition (lightrail list).")
+        raise ConfigError("no sweep given. Give --config FILE, or the name of a shipped definition (lightrail list).")
     allowed = AllowedClasses(modules)
     config = _read(draft, Checker(draft, allowed))
     _check(config)
@@ -204,7 +205,7 @@ _OPEN: dict[str, tuple[type, ...]] = {
     "space": (dict,),
     "enqueue": (list,),
 }
-"""Settings whose content is checked by what takes them, and what they may be."""
+"""Settings whose content is checked by the code that uses them, with their types."""
 
 
 def _read(draft: Draft, checker: Checker) -> SweepConfig:
@@ -213,14 +214,14 @@ def _read(draft: Draft, checker: Checker) -> SweepConfig:
     opened = {name: _plain(value, draft, (name,)) for name, value in draft.values.items() if name in _OPEN}
     for name, value in opened.items():
         if not isinstance(value, _OPEN[name]):
-            kinds = " or ".join(kind.__name__ for kind in _OPEN[name])
-            raise ConfigError(f"{checker.at((name,))}: expected {kinds}, found {value!r}.")
+            types = " or ".join(own.__name__ for own in _OPEN[name])
+            raise ConfigError(f"{checker.at((name,))}: expected {types}, found {value!r}.")
     values = checker.arguments(given, {name: own for name, own in parameters.items() if name not in opened}, ())
     return SweepConfig(**build(SweepConfig, values), **opened)
 
 
 def _plain(value: Any, draft: Draft, path: SettingPath) -> Any:
-    """Values of the command line as the YAML they spell, without arguments of a class that another replaced."""
+    """Parse values of the command line as YAML, without arguments of a class that another class replaced."""
     if isinstance(value, dict):
         own = {key: _plain(item, draft, (*path, key)) for key, item in value.items()}
         return {key: item for key, item in own.items() if (*path, key) not in draft.inherited}
@@ -228,7 +229,7 @@ def _plain(value: Any, draft: Draft, path: SettingPath) -> Any:
 
 
 def _dotted(settings: Settings) -> Iterator[tuple[str, Any]]:
-    """Give each setting by its dotted name; the command line nests them."""
+    """Yield each setting by its dotted name; the command line nests them."""
     for name, value in settings.items():
         if isinstance(value, dict) and value and "class_path" not in value:
             yield from ((f"{name}.{inner}", own) for inner, own in _dotted(value))
@@ -247,7 +248,7 @@ def _find(name: str) -> Path:
 
 
 def _beside(name: str, file: Path) -> str:
-    """A base that stands beside its definition; any other as it is."""
+    """The path of a base in its definition's folder; the name itself if there is no such file."""
     beside = file.parent / name
     return str(beside) if beside.is_file() else name
 
@@ -257,7 +258,7 @@ def _allowing(modules: list[str]) -> list[str]:
 
 
 def _written(value: Any) -> str:
-    """A value as it is written behind `--name=`."""
+    """A setting's value in the syntax of `--name=VALUE`."""
     if isinstance(value, str):
         return value
     return write_text({"": value}).partition(":")[2].strip() if not isinstance(value, dict | list) else _flow(value)
@@ -276,7 +277,7 @@ def _check(config: SweepConfig) -> None:
         )
     for metric in config.metrics:
         if not metric.startswith("val/"):
-            raise ConfigError(f"metric: {metric}: a sweep chooses by validation alone. Give one that begins with val/.")
+            raise ConfigError(f"metric: {metric}: only validation metrics can be optimized. Give one of val/.")
     if config.confirm.top and len(config.metrics) > 1:
         raise ConfigError(
             f"confirm.top is {config.confirm.top}, but a Pareto front of {len(config.metrics)} metrics has no winner. "

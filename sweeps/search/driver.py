@@ -1,6 +1,6 @@
-"""The workers of a sweep on this machine: trials are trained until the study holds as many as were asked for.
+"""The driver of a sweep: workers on this machine train trials until the study holds `n_trials`.
 
-Besides them Optuna's samplers and pruners by name, and how the machine is divided.
+Also: Optuna's samplers and pruners by name, and the devices and threads of each worker.
 """
 
 import logging
@@ -32,7 +32,7 @@ from lightrail.project.configuration.classes import AllowedClasses
 from lightrail.project.configuration.parameters import parameters_of
 from lightrail.project.training.stopping import exception_for
 from lightrail.sweeps.search.definition import ResourceConfig, Sweep
-from lightrail.sweeps.search.locks import Turn
+from lightrail.sweeps.search.locks import StudyLock
 from lightrail.sweeps.search.outcomes import Progress
 from lightrail.sweeps.search.study import end_orphans, finished, is_finished, num_taken, origin, restore_interrupted
 from lightrail.sweeps.search.worker import Interrupted, TrialFailed, Worker
@@ -40,18 +40,18 @@ from lightrail.sweeps.search.worker import Interrupted, TrialFailed, Worker
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LOOKS = 1.0
-"""How often a worker that is left no trial looks whether one comes back from a process that has died."""
+"""How often a worker without a trial checks whether one was lost by a process that has died."""
 
 
 class Driver:
-    """Has the trials of a study trained on this machine.
+    """Trains the trials of a study on this machine, by one worker for each group of devices.
 
     Args:
         parent: MLflow run of the study.
         devices: GPUs of each worker, empty on a CPU.
         threads: of each process.
-        folder: for what trials write to their standard output and error.
-        progress: told of every trial that ends.
+        folder: for the standard output and error of trials.
+        progress: receives every trial that ends.
     """
 
     def __init__(
@@ -66,17 +66,17 @@ class Driver:
     ) -> None:
         self.sweep, self.storage, self.progress = sweep, storage, progress
         self.is_stopping = threading.Event()
-        self.turn = Turn(storage, sweep.name)
+        self.lock = StudyLock(storage, sweep.name)
         self._signal = 0
         self.workers = [Worker(sweep, parent, own, threads, folder, self.is_stopping) for own in devices]
         minutes = sweep.config.timeout_minutes
         self._ends_at = float("inf") if minutes is None else time.monotonic() + 60 * minutes
 
     def run(self) -> None:
-        """Train until the study is full or the time is over.
+        """Train until the study holds `n_trials` or the time is over.
 
-        Raises: KeyboardInterrupt or Terminated when a signal stopped it; trials in progress have written their
-            checkpoints then, and wait in the study.
+        Raises: KeyboardInterrupt or Terminated when a signal stopped it; by then trials in progress have written
+            their checkpoints, and wait in the study.
         """
         with self.stopping_on_signals(), ThreadPoolExecutor(len(self.workers)) as executor:
             for future in [executor.submit(self._work, worker) for worker in self.workers]:
@@ -84,7 +84,7 @@ class Driver:
 
     @contextmanager
     def stopping_on_signals(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM lets trials write their checkpoints; a second ends them at once.
+        """Handle signals: the first SIGINT or SIGTERM lets trials write checkpoints; a second ends them immediately.
 
         Raises: KeyboardInterrupt or Terminated at the end of the block, when there was one.
         """
@@ -93,7 +93,7 @@ class Driver:
             if self._signal:
                 signal.signal(number, signal.SIG_DFL)
             else:
-                os.write(2, b"\nlightrail: stopping; trials in progress write their checkpoints. Once more: at once.\n")
+                os.write(2, b"\nlightrail: stopping; trials write checkpoints. Press Ctrl-C again to stop at once.\n")
             self._signal = number
             self._stop()
 
@@ -104,7 +104,7 @@ class Driver:
             for number, handler in before.items():
                 signal.signal(number, handler)
             if self._signal:
-                raise exception_for(self._signal)  # whatever else was raised came of it
+                raise exception_for(self._signal)  # any other exception is a consequence of the signal
 
     def _stop(self) -> None:
         self.is_stopping.set()
@@ -126,9 +126,9 @@ class Driver:
             raise
 
     def _train_one(self, study: optuna.Study, worker: Worker) -> bool:
-        """Train a trial, and say True, if the study wants another one besides those in progress anywhere."""
+        """Train a trial if the study needs another one besides those in progress anywhere; return whether it did."""
         end_orphans(study)
-        with self.turn.taken() as end_turn:
+        with self.lock.held() as release:
             restore_interrupted(study)
             if num_taken(study) >= self.sweep.config.n_trials or self.is_stopping.is_set():
                 return False
@@ -136,19 +136,19 @@ class Driver:
             study.sampler = build_sampler(sampler, self._seed(study), self.sweep.config.seed, modules)
             try:
                 study.optimize(
-                    lambda trial: worker.objective(trial, end_turn),
+                    lambda trial: worker.objective(trial, release),
                     n_trials=1,
                     catch=(TrialFailed, Interrupted),
                     callbacks=[self._ended],
                 )
             except UpdateFinishedTrialError:
-                log.warning("a trial was taken over by another machine: for too long its heartbeat was not seen")
+                log.warning("a trial was taken over by another machine: its heartbeat was missing for too long")
         return True
 
     def _seed(self, study: optuna.Study) -> int:
-        """The next trial's own seed of the sampler: no machine, worker or launch says again what another has said.
+        """The sampler's seed for the next trial, so that no machine, worker or launch repeats another's suggestions.
 
-        Trials that were interrupted count once.
+        An interrupted trial counts once.
         """
         number = sum(origin(trial) == trial.number for trial in study.get_trials(deepcopy=False))
         return int(np.random.SeedSequence((self.sweep.config.seed, number)).generate_state(1)[0])
@@ -159,12 +159,12 @@ class Driver:
 
 
 def shares(resources: ResourceConfig, gpus: list[str]) -> tuple[list[list[str]], int]:
-    """Give the GPUs of each worker, none on a CPU, and the threads of each process.
+    """Return the GPUs of each worker, none on a CPU, and the threads of each process.
 
     Args:
         gpus: the GPUs that this process may use.
 
-    Raises: ConfigError when there are fewer GPUs than are asked for.
+    Raises: ConfigError when there are fewer GPUs than requested.
     """
     each = resources.devices
     most = len(gpus) // each if gpus else None
@@ -172,14 +172,14 @@ def shares(resources: ResourceConfig, gpus: list[str]) -> tuple[list[list[str]],
     if gpus and num_workers * each > len(gpus):
         raise ConfigError(
             f"resources: {num_workers} workers with {each} devices each need {num_workers * each} GPUs, and there are "
-            f"{len(gpus)}. Give fewer."
+            f"{len(gpus)}. Request fewer."
         )
     threads = resources.threads or max(1, usable_cores() // (num_workers * each))
     return [gpus[number * each : (number + 1) * each] for number in range(num_workers)], threads
 
 
 def usable_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the GPUs that this process may use, by their names in CUDA_VISIBLE_DEVICES."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not torch.cuda.is_available():
         return []
@@ -189,28 +189,28 @@ def usable_gpus() -> list[str]:
 def build_sampler(
     spec: str | dict[str, Any], seed: int, sequence_seed: int, modules: Sequence[str] = ()
 ) -> BaseSampler:
-    """Build the sampler of one trial, whatever samplers of other trials have given.
+    """Build the sampler of one trial, whose suggestions do not depend on the state of other trials' samplers.
 
     Args:
-        seed: of the trial.
-        sequence_seed: the same for all trials, of a sampler that gives the points of one sequence.
-        modules: further ones that the sampler may be of.
+        seed: seed of the trial.
+        sequence_seed: seed shared by all trials, for a sampler whose points form one sequence.
+        modules: further modules that the sampler may be of.
 
     Raises: ConfigError when there is no such sampler, or it takes no such argument.
     """
     found, arguments = _read(spec, BaseSampler, "sampler", "optuna.samplers", modules)
     if QMCSampler in found.__mro__:
-        first = RandomSampler(seed=seed)  # the sequence begins when the study knows its settings
+        first = RandomSampler(seed=seed)  # until a trial has ended, from which Optuna infers the settings
         arguments = {"seed": sequence_seed, "independent_sampler": first, **arguments}
     elif "seed" in parameters_of(found):
-        is_one_order = GridSampler in found.__mro__  # the seed decides in which order its points are gone through
+        is_one_order = GridSampler in found.__mro__  # the seed decides the order of the grid's points
         arguments = {"seed": sequence_seed if is_one_order else seed, **arguments}
     sampler: BaseSampler = _built(found, arguments, "sampler")
     return sampler
 
 
 def build_pruner(spec: str | dict[str, Any], modules: Sequence[str] = ()) -> BasePruner:
-    """Raises: ConfigError when there is no such pruner, or it takes no such argument."""
+    """Build the pruner. Raises: ConfigError when there is no such pruner, or it takes no such argument."""
     pruner: BasePruner = _built(*_read(spec, BasePruner, "pruner", "optuna.pruners", modules), "pruner")
     return pruner
 
@@ -232,7 +232,7 @@ def _read(
 
 
 def _built(found: type, arguments: dict[str, Any], setting: str) -> Any:
-    warnings.filterwarnings("ignore", category=ExperimentalWarning)  # `group` of TPE is, for six years
+    warnings.filterwarnings("ignore", category=ExperimentalWarning)  # TPE's `group` has been experimental for six years
     try:
         return found(**arguments)
     except (ValueError, TypeError, ImportError) as error:

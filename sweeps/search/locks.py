@@ -1,4 +1,4 @@
-"""One at a time, among all workers of a study on all machines: who begins a trial, and who keeps the study's run."""
+"""A lock among the workers of a study on all machines, and the heartbeat of the process that owns the study's run."""
 
 import fcntl
 import hashlib
@@ -25,17 +25,17 @@ LOCKS = {
     "postgresql": ("SELECT pg_advisory_lock({})", "SELECT pg_advisory_unlock({})"),
     "mysql": ("SELECT GET_LOCK('{}', -1)", "SELECT RELEASE_LOCK('{}')"),
 }
-"""What takes and frees a lock that ends with the connection, by the kind of database."""
+"""Statements that acquire and release a lock which ends with the connection, by type of database."""
 
 
 log = logging.getLogger(__name__)
 
-KEEPER = "keeper"
-"""Attribute of a study: the process that keeps its run, and when it last said so, in seconds since 1970."""
+OWNER = "keeper"
+"""Attribute of a study: the process that owns its run, and the time of its last heartbeat, in seconds since 1970."""
 NOBODY = ("", 0.0)
 
 
-class Turn:
+class StudyLock:
     """A lock that the workers of a study share; the kernel or the database frees it when its holder dies.
 
     Args:
@@ -54,11 +54,11 @@ class Turn:
         self._within_process = threading.Lock()
 
     @contextmanager
-    def taken(self) -> Iterator[Callable[[], None]]:
-        """Wait for the turn; give what ends it before the block does."""
+    def held(self) -> Iterator[Callable[[], None]]:
+        """Wait for the lock and hold it in a block; the target releases it before the end of the block."""
         with ExitStack() as held:
             self._within_process.acquire()
-            held.callback(self._within_process.release)  # also when the database went away meanwhile
+            held.callback(self._within_process.release)  # also if the database is lost while the lock is held
             held.callback(self._take())
             yield held.close
 
@@ -83,48 +83,48 @@ class Turn:
         return lambda: os.close(descriptor)
 
     def _place(self) -> str:
-        """The database, as every worker names it; a server's has locks of its own."""
+        """The path of an SQLite database, the same for every worker; "" for a server, which has locks of its own."""
         file = self.engine.url.database or ""
         return str(Path(file).absolute()) if self.engine.dialect.name == "sqlite" else ""
 
 
 @contextmanager
-def keeping(study: optuna.Study, heartbeat_seconds: float) -> Iterator[None]:
-    """Say at every heartbeat that this process keeps the study's run, and at the end that nobody does."""
+def heartbeat(study: optuna.Study, heartbeat_seconds: float) -> Iterator[None]:
+    """Record at every heartbeat that this process owns the study's run, and at the end that nobody does."""
     is_over = threading.Event()
 
-    def say() -> None:
+    def beat() -> None:
         while not is_over.wait(heartbeat_seconds):
-            become_keeper(study)
+            become_owner(study)
 
-    thread = threading.Thread(target=say, name="keeper of the sweep", daemon=True)
+    thread = threading.Thread(target=beat, name="heartbeat of the sweep", daemon=True)
     thread.start()
     try:
         yield
     finally:
         is_over.set()
         thread.join()
-        _say(study, *NOBODY)
+        _record(study, *NOBODY)
 
 
-def become_keeper(study: optuna.Study) -> None:
-    """Say that this process keeps the study's run."""
-    _say(study, process_tag()[PROCESS_TAG], time.time())
+def become_owner(study: optuna.Study) -> None:
+    """Record this process as the owner of the study's run."""
+    _record(study, process_tag()[PROCESS_TAG], time.time())
 
 
-def has_lost_its_keeper(study: optuna.Study, heartbeat_seconds: float) -> bool:
-    """Whether the process that kept the study's run has left it or died, or is not heard of from another machine."""
-    if KEEPER not in study.user_attrs:
+def has_lost_its_owner(study: optuna.Study, heartbeat_seconds: float) -> bool:
+    """Whether the owner of the study's run has left it or died, or its heartbeats from another machine are missing."""
+    if OWNER not in study.user_attrs:
         return False
-    tag, seen = study.user_attrs[KEEPER]
-    keeper = owner_of(tag)
-    if keeper is not None and keeper.is_here:
-        return not keeper.lives
+    tag, seen = study.user_attrs[OWNER]
+    owner = owner_of(tag)
+    if owner is not None and owner.is_here:
+        return not owner.lives
     return time.time() - float(seen) > MISSED * heartbeat_seconds
 
 
-def _say(study: optuna.Study, tag: str, seen: float) -> None:
+def _record(study: optuna.Study, tag: str, seen: float) -> None:
     try:
-        study.set_user_attr(KEEPER, (tag, seen))
-    except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:  # the next heartbeat may do better
-        log.debug("the study was not told who keeps its run: %s", error)
+        study.set_user_attr(OWNER, (tag, seen))
+    except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:  # the next heartbeat may succeed
+        log.debug("the heartbeat of the study's run was not stored: %s", error)

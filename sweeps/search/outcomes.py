@@ -1,4 +1,4 @@
-"""What came of the trials of a study, each counted once however often it was interrupted, and told when it ends."""
+"""Outcomes of a study's trials, each counted once however often it was interrupted, and the log of their ends."""
 
 import logging
 import math
@@ -26,36 +26,37 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """One trial, by the number under which it began."""
+    """A trial with its values and duration, by the number under which it first started."""
 
     number: int
     trial: FrozenTrial
-    """The last one that Optuna knows of it."""
+    """Its last attempt in Optuna's study."""
     values: Sequence[float]
-    """Each metric that trials are judged by, the mean over the seeds; of a trial that is not complete the best it has
-    reported, and none when it has reported nothing."""
+    """Mean of each optimized metric over the seeds; of an incomplete trial the best that it has reported, empty if
+    nothing."""
     seconds: float | None
-    """That it was worked on, before interruptions too; None when it has not ended."""
+    """Sum of the durations of all attempts; None while it has not ended."""
 
     @property
     def state(self) -> str:
-        """In a word: complete, pruned, fail, running, waiting, or interrupted."""
+        """State of the trial: complete, pruned, fail, running, waiting, or interrupted."""
         if self.trial.state == TrialState.FAIL and not is_finished(self.trial):
             return "interrupted"
         return self.trial.state.name.lower()
 
     @property
     def is_complete(self) -> bool:
+        """Whether it was trained to the end."""
         return self.trial.state == TrialState.COMPLETE
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What the sampler chose, by the labels of the space."""
+        """Values that the sampler chose, by the labels of the space."""
         return dict(self.trial.params)
 
     @property
     def runs(self) -> Mapping[int, str]:
-        """Seed to MLflow run."""
+        """MLflow runs by seed."""
         runs = self.trial.user_attrs.get(RUNS, {})
         return {int(seed): run_id for seed, run_id in runs.items() if run_id is not None}
 
@@ -67,40 +68,41 @@ class Outcome:
 
     @property
     def is_halved(self) -> bool:
+        """Whether it was trained with half the batch size of its settings, for want of memory."""
         return bool(self.trial.user_attrs.get(HALVED, False))
 
     @property
     def failure(self) -> str:
-        """Why it failed, "" for every other trial."""
+        """Reason of a failed trial, "" for any other."""
         return str(self.trial.user_attrs.get(FAILURE, {}).get("reason", ""))
 
 
 def outcomes_of(study: optuna.Study, sweep: Sweep) -> list[Outcome]:
-    """Give every trial that was begun or waits, by number."""
+    """Return the outcome of every started or waiting trial of a study, by number."""
     parts: dict[int, list[FrozenTrial]] = {}
     for trial in study.get_trials(deepcopy=False):
-        if WARM_START not in trial.user_attrs:  # it is one of another sweep, that the sampler has learnt from
+        if WARM_START not in trial.user_attrs:  # those belong to another sweep, and are there for the sampler alone
             parts.setdefault(origin(trial), []).append(trial)
     return [_outcome(number, own, sweep) for number, own in sorted(parts.items())]
 
 
 def counts_of(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """Give how many trials have ended in each way."""
+    """Count the trials by final state: complete, pruned, fail."""
     states = Counter(own.state for own in outcomes)
     return {state.name.lower(): states[state.name.lower()] for state in ENDS}
 
 
 def ranked(outcomes: Sequence[Outcome], sweep: Sweep) -> list[Outcome]:
-    """Give the complete trials from the best to the worst by the first metric, the earlier of two equal ones first."""
+    """Sort the complete trials from best to worst by the first metric; of two equal ones the earlier comes first."""
     sign = -1 if sweep.config.directions[0] == "maximize" else 1
     complete = [own for own in outcomes if own.is_complete]
     return sorted(complete, key=lambda own: (sign * own.values[0], own.number))
 
 
 def best_outcomes(outcomes: Sequence[Outcome], sweep: Sweep) -> list[Outcome]:
-    """Give the best trial; for several metrics the Pareto front, best by the first metric first.
+    """Return the best trial; for several metrics the Pareto front, sorted by the first metric.
 
-    Of trials with equal values the earliest stands for all.
+    Of trials with equal values only the earliest is returned.
     """
     order = ranked(outcomes, sweep)
     if len(sweep.config.metrics) == 1:
@@ -115,14 +117,14 @@ def best_outcomes(outcomes: Sequence[Outcome], sweep: Sweep) -> list[Outcome]:
 
 
 def configuration_of(outcome: Outcome, sweep: Sweep, seed: int | None = None) -> Configuration:
-    """Give the complete configuration of a trial, with its own first seed or another one."""
+    """Return the complete configuration of a trial, with its own first seed or another one."""
     settings = sweep.space.suggest(FixedTrial(dict(outcome.settings)))
     configuration = sweep.configuration(settings, sweep.seeds[0] if seed is None else seed)
     return with_half_batches(configuration) if outcome.is_halved else configuration
 
 
 def figures_of(outcomes: Sequence[Outcome], sweep: Sweep) -> dict[str, float]:
-    """Give what the study's run logs: `best/METRIC`, each by itself, and `trials/STATE`."""
+    """Return the metrics of the study's run: `best/METRIC`, each by itself, and `trials/STATE`."""
     figures: dict[str, float] = {}
     complete = [own for own in outcomes if own.is_complete]
     for place, (name, direction) in enumerate(zip(sweep.config.metrics, sweep.config.directions, strict=True)):
@@ -147,7 +149,7 @@ def _values(trial: FrozenTrial, sweep: Sweep) -> list[float]:
 
 
 def _costs(outcome: Outcome, sweep: Sweep) -> tuple[float, ...]:
-    """Values of which less is better."""
+    """A trial's values, negated where higher is better."""
     pairs = zip(outcome.values, sweep.config.directions, strict=True)
     return tuple(-value if direction == "maximize" else value for value, direction in pairs)
 
@@ -157,34 +159,35 @@ def _dominates(costs: Sequence[float], other: Sequence[float]) -> bool:
 
 
 class Progress:
-    """Tells of each trial that ends.
+    """Logs each trial that ends, and the study's metrics in its run.
 
     Args:
-        parent: the study's run; None where another machine keeps it.
+        parent: the study's run; None if another process owns it.
     """
 
     def __init__(self, sweep: Sweep, parent: TrackedRun | None) -> None:
         self.sweep, self.parent = sweep, parent
-        self._telling = threading.Lock()
+        self._logging = threading.Lock()
 
     def ended(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        with self._telling:
+        """Log a trial that has ended."""
+        with self._logging:
             done = finished(study)
             wanted = self.sweep.config.n_trials
-            log.info("trial %d %s; %d of %d", origin(trial), _told(trial, self.sweep), len(done), wanted)
+            log.info("trial %d %s; %d of %d", origin(trial), _result(trial, self.sweep), len(done), wanted)
             if self.parent is None:
                 return
             figures = figures_of(outcomes_of(study, self.sweep), self.sweep)
             self.parent.logger.log_metrics(figures, step=len(done))
 
 
-def _told(trial: FrozenTrial, sweep: Sweep) -> str:
+def _result(trial: FrozenTrial, sweep: Sweep) -> str:
     if trial.state == TrialState.COMPLETE:
         values = ", ".join(
             f"{name}={value:.4f}" for name, value in zip(sweep.config.metrics, trial.values, strict=True)
         )
         return f"finished: {values}"
     if trial.state == TrialState.PRUNED:
-        what = "seeds" if sweep.compares_seeds else "validations"
-        return f"was pruned after {len(trial.intermediate_values)} {what}"
+        unit = "seeds" if sweep.compares_seeds else "validations"
+        return f"pruned after {len(trial.intermediate_values)} {unit}"
     return f"failed: {trial.user_attrs[FAILURE]['reason']}"

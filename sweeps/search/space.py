@@ -1,6 +1,6 @@
-"""What a sweep searches over: a distribution for each dotted setting, some of them only in one branch.
+"""The search space of a sweep: a distribution for each dotted setting, some of them only in one branch.
 
-Spelling, under `space:` of a definition:
+Syntax, under `space:` of a definition:
 
     model.optim.lr: {low: 1e-4, high: 1e-2, log: true}     a number; whole where low, high and step are whole
     model.encoder.depth: {low: 1, high: 4}
@@ -26,29 +26,29 @@ if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 Settings = dict[str, Any]
-"""Dotted setting to its value."""
+"""Values by dotted setting."""
 
 
 class Distribution(ABC):
-    """What one setting may be."""
+    """The possible values of one setting."""
 
     @abstractmethod
     def suggest(self, trial: "BaseTrial", name: str, label: str) -> Settings:
-        """Ask the sampler, which knows this by `label`, for a value; give the settings that follow from it."""
+        """Ask the sampler for a value under the name `label`; return the settings that follow from it."""
 
     @abstractmethod
     def corners(self, name: str) -> Iterator[Settings]:
-        """Give the settings of every extreme value."""
+        """Yield the settings of every extreme value."""
 
     @abstractmethod
-    def told(self, value: Any) -> Any:
-        """Give what the sampler is told of a value.
+    def parameter(self, value: Any) -> Any:
+        """Return Optuna's parameter for a value.
 
-        Raises: ValueError when the value cannot be chosen.
+        Raises: ValueError when the value is outside of the distribution.
         """
 
     def labels(self, label: str) -> set[str]:
-        """Names under which the sampler knows what may be asked here."""
+        """Return the names of the sampler's parameters of this distribution."""
         return {label}
 
 
@@ -63,6 +63,7 @@ class Number(Distribution):
 
     @property
     def is_whole(self) -> bool:
+        """Whether only integers are suggested."""
         return all(isinstance(item, int) for item in (self.low, self.high, self.step or 1))
 
     def suggest(self, trial: "BaseTrial", name: str, label: str) -> Settings:
@@ -76,7 +77,7 @@ class Number(Distribution):
         if self.high != self.low:
             yield {name: self.high}
 
-    def told(self, value: Any) -> Any:
+    def parameter(self, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             raise ValueError(f"expected a number from {self.low} to {self.high}, found {value!r}")
         steps = (value - self.low) / (self.step or (1 if self.is_whole else math.inf))
@@ -87,10 +88,10 @@ class Number(Distribution):
 
 @dataclass(frozen=True)
 class Choice(Distribution):
-    """One of a few values of any kind; the sampler knows those that are no plain value by their YAML."""
+    """One of a few values of any type; the sampler's parameter of a list or mapping is its text."""
 
     options: Mapping[Any, Any]
-    """What the sampler is told, to the value."""
+    """Values by the sampler's parameter."""
 
     def suggest(self, trial: "BaseTrial", name: str, label: str) -> Settings:
         return {name: self.options[trial.suggest_categorical(label, list(self.options))]}
@@ -98,7 +99,7 @@ class Choice(Distribution):
     def corners(self, name: str) -> Iterator[Settings]:
         yield from ({name: value} for value in self.options.values())
 
-    def told(self, value: Any) -> Any:
+    def parameter(self, value: Any) -> Any:
         for label, option in self.options.items():
             if (type(value), value) in ((type(option), option), (type(label), label)):
                 return label
@@ -107,6 +108,8 @@ class Choice(Distribution):
 
 @dataclass(frozen=True)
 class Constant(Distribution):
+    """A single value, which the sampler does not choose."""
+
     value: Any
 
     def suggest(self, trial: "BaseTrial", name: str, label: str) -> Settings:
@@ -115,8 +118,8 @@ class Constant(Distribution):
     def corners(self, name: str) -> Iterator[Settings]:
         yield {name: self.value}
 
-    def told(self, value: Any) -> Any:
-        raise ValueError(f"it is always {self.value!r} and is not chosen")
+    def parameter(self, value: Any) -> Any:
+        raise ValueError(f"it is the constant {self.value!r} and cannot be chosen")
 
     def labels(self, label: str) -> set[str]:
         return set()
@@ -124,7 +127,7 @@ class Constant(Distribution):
 
 @dataclass(frozen=True)
 class Branches(Distribution):
-    """A choice by name; each opens a space of its own. The name itself is no setting."""
+    """A choice among named branches, each with a space of its own. The chosen name itself is no setting."""
 
     spaces: Mapping[str, "Space"]
 
@@ -136,7 +139,7 @@ class Branches(Distribution):
         for space in self.spaces.values():
             yield from space.corners()
 
-    def told(self, value: Any) -> Any:
+    def parameter(self, value: Any) -> Any:
         if value not in self.spaces:
             raise ValueError(f"expected one of {list(self.spaces)}, found {value!r}")
         return value
@@ -147,23 +150,23 @@ class Branches(Distribution):
 
 @dataclass(frozen=True)
 class Space:
-    """Every setting that a sweep varies, in the order in which they are asked for."""
+    """All varied settings of a sweep, in the order in which they are suggested."""
 
     distributions: Mapping[str, Distribution]
 
     def suggest(self, trial: "BaseTrial", prefix: str = "") -> Settings:
-        """Ask for a value of each setting; of settings with branches, for those of the branch that is chosen."""
+        """Ask the sampler for a value of each setting, and of the settings of each chosen branch."""
         settings: Settings = {}
         for name, distribution in self.distributions.items():
             settings.update(distribution.suggest(trial, name, prefix + name))
         return settings
 
     def labels(self, prefix: str = "") -> set[str]:
-        """Names of everything that may be asked for, a setting in a branch by `CHOICE.BRANCH.SETTING`."""
+        """Return the names of all parameters of the sampler; a setting in a branch is `CHOICE.BRANCH.SETTING`."""
         return set[str]().union(*(one.labels(prefix + name) for name, one in self.distributions.items()))
 
     def corners(self, limit: int = 64) -> Iterator[Settings]:
-        """Give combinations of extreme values: all of them up to `limit`, else as many as show each value once."""
+        """Yield combinations of extreme values: all if there are at most `limit`, else enough to show each value."""
         each = [list(one.corners(name)) for name, one in self.distributions.items()]
         combinations: Iterator[tuple[Settings, ...]]
         num_combinations = 1
@@ -181,7 +184,7 @@ class Space:
 def read_space(given: Mapping[str, Any], where: str = "space") -> Space:
     """Read the section `space` of a definition.
 
-    Raises: ConfigError naming the setting that is not described as it should be.
+    Raises: ConfigError naming the setting whose description is invalid.
     """
     if not given:
         raise ConfigError(f"{where}: nothing to search over. Give a setting and its values, such as {EXAMPLE}.")
@@ -199,7 +202,7 @@ def _distribution(value: Any, where: str) -> Distribution:
     known = {key for keys in _KINDS.values() for key in keys}
     unknown = [key for key in value if key not in (_KINDS[kind] if kind else known)]
     if kind is None or unknown:
-        wrong = f"{unknown[0]!r} means nothing here.{did_you_mean(unknown[0], known)}" if unknown else "no values."
+        wrong = f"unknown key {unknown[0]!r}.{did_you_mean(unknown[0], known)}" if unknown else "no values."
         raise ConfigError(f"{where}: {wrong} Describe it as {EXAMPLE}, or by choices, branches or a constant.")
     if kind == "choices":
         return _choice(value["choices"], where)
@@ -233,7 +236,7 @@ def _number(value: Mapping[str, Any], where: str) -> Distribution:
     if not isinstance(is_log, bool):
         raise ConfigError(f"{where}.log: expected true or false, found {is_log!r}.")
     if low > high:
-        raise ConfigError(f"{where}: low is {low} and high {high}. Give them the other way round.")
+        raise ConfigError(f"{where}: low is {low} and high is {high}. Swap them.")
     if step is not None and step <= 0:
         raise ConfigError(f"{where}.step is {step}. Give a number above 0.")
     if is_log and (low <= 0 or step not in (None, 1)):

@@ -1,8 +1,8 @@
-"""The Optuna study of a sweep: opened or gone on with, and how far it is.
+"""The Optuna study of a sweep: opening, resuming, and counting its trials.
 
 A trial is finished when it is COMPLETE, PRUNED, or FAIL with a reason of its own. One that was interrupted is FAIL
-without a reason: it does not count, and a copy of it waits in the study, with its parameters, its MLflow runs and what
-it has reported, until a worker goes on with it.
+without a reason: it does not count, and a copy of it waits in the study, with its parameters, MLflow runs and reports,
+until a worker resumes it.
 """
 
 import logging
@@ -27,54 +27,54 @@ from lightrail.sweeps.trials.process import SECONDS_TO_STOP, end_group
 log = logging.getLogger(__name__)
 
 IDENTITY = "identity"
-"""Attribute of a study: what may not change while it goes on."""
+"""Attribute of a study: the settings that may not change when it is resumed."""
 RUN = "run"
 """Attribute of a study: its MLflow run."""
 DRIVER, PROCESS, RUNS, REPORTS, FAILURE = "driver", "process", "runs", "reports", "failure"
 """Attributes of a trial: the process that drives it, the one that trains it, its MLflow run by seed, its validations by
 seed, and why it failed."""
 HALVED, KILLS = "halved", "kills"
-"""Attributes of a trial: that its batches are half as large as its settings say; how often its process was killed."""
+"""Attributes of a trial: whether it trains with half the batch size of its settings; how often it was killed."""
 WARM_START = "warm_start"
-"""Attribute of a trial that the study was given and did not train: where it comes from. It does not count."""
+"""Attribute of a trial that was added for the sampler and not trained here: its source. It does not count."""
 MISSED = 3
-"""Heartbeats after which what another machine does is taken for dead."""
+"""Number of missed heartbeats after which a process of another machine counts as dead."""
 _TRIES = 10
-"""At opening a database: of two that find it without tables both make them, and one of them fails."""
 _SECONDS_BETWEEN_TRIES = 0.5
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", ExperimentalWarning)
     requeue = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
-"""Has a copy of a trial wait to be gone on with."""
+"""Adds a copy of a trial to the study, which waits to be resumed."""
 
 
 def open_storage(sweep: Sweep) -> RDBStorage:
-    """Raises: ConfigError when the database cannot be reached."""
+    """Open Optuna's database. Raises: ConfigError when it cannot be opened."""
     seconds = sweep.config.heartbeat_seconds
     address = sweep.config.storage
-    warnings.filterwarnings("ignore", category=ExperimentalWarning)  # heartbeats are, for five years
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # what becomes of a trial is told by `progress`
+    warnings.filterwarnings("ignore", category=ExperimentalWarning)  # heartbeats have been experimental for five years
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # the ends of trials are logged by `Progress`
     is_file = address.startswith("sqlite")
-    arguments = {"connect_args": {"timeout": 60}} if is_file else {"pool_pre_ping": True}  # servers are begun anew
+    arguments = {"connect_args": {"timeout": 60}} if is_file else {"pool_pre_ping": True}  # a server may restart
     for tries_left in reversed(range(_TRIES)):
         try:
             return RDBStorage(
                 address, engine_kwargs=arguments, heartbeat_interval=seconds, grace_period=MISSED * seconds
             )
         except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError) as error:
+            # two processes that find the database empty both create its tables, and one of them fails
             if tries_left and (isinstance(error, sqlalchemy.exc.IntegrityError) or "already exists" in str(error)):
                 time.sleep(_SECONDS_BETWEEN_TRIES)
                 continue
-            words = str(error).strip().partition("\n")[0]
-            raise ConfigError(f"storage: {without_password(address)} cannot be opened: {words}") from error
+            reason = str(error).strip().partition("\n")[0]
+            raise ConfigError(f"storage: {without_password(address)} cannot be opened: {reason}") from error
     raise AssertionError("the last try returns or raises")
 
 
 def open_study(sweep: Sweep, storage: RDBStorage) -> optuna.Study:
-    """Create the study, or give the one that the storage holds under its name.
+    """Create the study, or load the one that the storage holds under its name.
 
-    Raises: ConfigError when that one searches over something else.
+    Raises: ConfigError when that one was created with other settings.
     """
     study = optuna.create_study(
         study_name=sweep.name, storage=storage, directions=list(sweep.config.directions), load_if_exists=True
@@ -84,32 +84,31 @@ def open_study(sweep: Sweep, storage: RDBStorage) -> optuna.Study:
         study.set_user_attr(IDENTITY, now)
     elif with_current_paths(yaml.safe_load(before)) != yaml.safe_load(now):
         raise ConfigError(
-            f"the study {sweep.name!r} in {without_password(sweep.config.storage)} was begun with other settings "
+            f"the study {sweep.name!r} in {without_password(sweep.config.storage)} was created with other settings "
             f"({_first_difference(before, now)}). Restore them, or give another name: --study NAME."
         )
     return study
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Give the trials that count towards the target, by number."""
+    """Return the trials that count towards `n_trials`, by number."""
     return [trial for trial in study.get_trials(deepcopy=False) if is_finished(trial)]
 
 
 def running(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials in progress, by number."""
     return study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
 
 
 def num_taken(study: optuna.Study) -> int:
-    """Count the trials that nobody has to begin: finished, in progress, or interrupted and not yet restored.
-
-    Others end theirs without the turn, so all three are counted at one moment.
-    """
-    trials = study.get_trials(deepcopy=False)
+    """Count the trials that need no new one: finished, in progress, or interrupted and not yet restored."""
+    trials = study.get_trials(deepcopy=False)  # once for all three counts: others end trials without the lock
     in_progress = sum(trial.state == TrialState.RUNNING for trial in trials)
     return sum(map(is_finished, trials)) + in_progress + len(_interrupted(trials))
 
 
 def is_finished(trial: FrozenTrial) -> bool:
+    """Whether a trial counts towards `n_trials`: complete, pruned, or failed for a reason of its own."""
     if WARM_START in trial.user_attrs:
         return False
     if trial.state == TrialState.FAIL:
@@ -118,7 +117,7 @@ def is_finished(trial: FrozenTrial) -> bool:
 
 
 def origin(trial: FrozenTrial) -> int:
-    """Give the number under which a trial began; one that was interrupted goes on under another."""
+    """Return the number under which a trial first started; an interrupted one is resumed under another."""
     history = requeue.retry_history(trial)
     return history[0] if history else trial.number
 
@@ -128,30 +127,30 @@ def end_orphans(study: optuna.Study) -> None:
     for trial in running(study):
         process = owner_of(trial.user_attrs.get(PROCESS, ""))
         if _has_lost_its_driver(trial) and process is not None and process.lives:
-            log.info("trial %d: %s has lost its driver, and is waited for", origin(trial), process)
+            log.info("trial %d: waiting for %s, whose driver has died", origin(trial), process)
             end_group(process, SECONDS_TO_STOP)
 
 
 def restore_interrupted(study: optuna.Study) -> None:
-    """Have every trial that was interrupted wait to be gone on with, once.
+    """Add a waiting copy of every interrupted trial, once. Call it with the study's lock held.
 
-    Call it with the turn: whoever has it has said which its trial is before it ends, so that a trial of nobody is one
-    whose driver died. Trials of other machines are found by their heartbeat.
+    Trials of other machines are found by their heartbeat.
     """
+    # A driver records itself in its trial before it releases the lock: a trial without one has lost its driver
     for trial in running(study):
         if (DRIVER not in trial.user_attrs or _has_lost_its_driver(trial)) and not _lives(trial):
             _set_failed(study, trial)
     optuna.storages.fail_stale_trials(study)
     for trial in _interrupted(study.get_trials(deepcopy=False)):
-        log.info("trial %d was interrupted, and will go on", origin(trial))
+        log.info("trial %d was interrupted and will be resumed", origin(trial))
         requeue(study, trial)
 
 
 def _interrupted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Those that nobody went on with."""
-    gone_on_with = {number for trial in trials for number in requeue.retry_history(trial)}
+    """The interrupted trials of which there is no copy to resume."""
+    resumed = {number for trial in trials for number in requeue.retry_history(trial)}
     failed = [trial for trial in trials if trial.state == TrialState.FAIL and not is_finished(trial)]
-    return [trial for trial in failed if trial.number not in gone_on_with]
+    return [trial for trial in failed if trial.number not in resumed]
 
 
 def _set_failed(study: optuna.Study, trial: FrozenTrial) -> None:

@@ -1,4 +1,4 @@
-"""What a study is told before its first trial: configurations to begin with, and what earlier trainings gave."""
+"""Configurations to try first, and results of earlier trainings for the sampler to learn from."""
 
 import logging
 import math
@@ -31,19 +31,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Earlier:
-    """What a training gave before this sweep."""
+    """Result of a training before this sweep."""
 
     source: str
-    """Where it is from, and which one there."""
+    """Its trial and study, or its MLflow run."""
     params: Mapping[str, Any]
-    """What the sampler would have been told, by its names."""
+    """The sampler's parameters of its configuration."""
     values: list[float]
 
 
 def earlier_runs(sweep: Sweep, name: str) -> Iterator[Earlier | None]:
-    """Give finished runs: the one that is named, or those under it. None: one that is no point of the space.
+    """Yield the results of a finished run, or of those under it; None for a run outside of the space.
 
-    Raises: ConfigError when there is no such run, or it is of another task or data.
+    Raises: ConfigError when there is no such run, or it has another task or data.
     """
     tracking = sweep.configuration({}).tracking()
     client = open_store(store_uri(tracking), create=False)
@@ -59,12 +59,12 @@ def earlier_runs(sweep: Sweep, name: str) -> Iterator[Earlier | None]:
 
 
 def params_of(sweep: Sweep, values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Give the point of the space at which a complete configuration stands; None when it stands at none."""
+    """Return the sampler's parameters of a complete configuration; None if it is outside of the space."""
     return _params(sweep, sweep.space, values, "")
 
 
 def setting(values: Mapping[str, Any], name: str) -> Any:
-    """Look a dotted setting up in a complete configuration; `init_args` is left out of its name."""
+    """Look up a dotted setting, whose name omits `init_args`, in a complete configuration."""
     found: Any = values
     for key in name.split("."):
         if isinstance(found, Mapping) and key not in found and isinstance(found.get("init_args"), Mapping):
@@ -98,13 +98,13 @@ def _param(
     if isinstance(distribution, Constant):
         return {} if _is_same(found, setting(sweep.configuration({name: distribution.value}).values, name)) else None
     try:
-        return {label: distribution.told(found)}
+        return {label: distribution.parameter(found)}
     except ValueError:
         return None
 
 
 def _is_same(found: Any, expected: Any) -> bool:
-    """Whether a setting has a value; of a class and its arguments, whether it is the class."""
+    """Whether a setting has the expected value; for a class and its arguments, whether it is the same class."""
     if isinstance(found, Mapping) and isinstance(expected, Mapping) and "class_path" in expected:
         return bool(found.get("class_path") == expected["class_path"])
     return bool(found == expected)
@@ -112,16 +112,16 @@ def _is_same(found: Any, expected: Any) -> bool:
 
 def _check_task(sweep: Sweep, values: Mapping[str, Any], name: str) -> None:
     own = sweep.configuration({}).values
-    for what in ("model.class_path", "data.class_path", "data.path"):
-        found, expected = setting(values, what), setting(own, what)
+    for key in ("model.class_path", "data.class_path", "data.path"):
+        found, expected = setting(values, key), setting(own, key)
         if found != expected:
             raise ConfigError(
-                f"{name} has {what}={found}, and this sweep {expected}. Name runs of the same task and data."
+                f"{name} has {key}={found}, and this sweep {expected}. Name runs of the same task and data."
             )
 
 
 def _results(client: "MlflowClient", run: "Run", sweep: Sweep) -> list[float] | None:
-    """Give each metric at the validation that was best by the first of them; None when it was not measured."""
+    """Return each metric at the validation with the best first metric; None if a metric was not logged."""
     histories = [
         {point.step: point.value for point in client.get_metric_history(run.info.run_id, name)}
         for name in sweep.config.metrics
@@ -134,33 +134,34 @@ def _results(client: "MlflowClient", run: "Run", sweep: Sweep) -> list[float] | 
     return [own[best] for own in histories]
 
 
-def points_to_begin_with(sweep: Sweep) -> list[dict[str, Any]]:
-    """Give the points of `enqueue` as the sampler is told them.
+def enqueued_points(sweep: Sweep) -> list[dict[str, Any]]:
+    """Return the sampler's parameters of each point of `enqueue`.
 
     Raises: ConfigError naming the point and the value that is outside of the space.
     """
     known = dict(_by_label(sweep.space))
     points = []
     for number, point in enumerate(sweep.config.enqueue):
-        points.append({name: _told(known[name], value, f"enqueue.{number}.{name}") for name, value in point.items()})
+        where = f"enqueue.{number}"
+        points.append({name: _parameter(known[name], value, f"{where}.{name}") for name, value in point.items()})
     return points
 
 
 def enqueue(study: optuna.Study, sweep: Sweep) -> None:
-    """Have the points of `enqueue` tried first; what they leave open the sampler chooses. None is added twice.
+    """Add the points of `enqueue`, each once, to be tried first; the sampler chooses the settings that they omit.
 
     Raises: ConfigError naming the point and the value that is outside of the space.
     """
-    for point in points_to_begin_with(sweep):
+    for point in enqueued_points(sweep):
         study.enqueue_trial(point, skip_if_exists=True)
 
 
 def warm_start(study: optuna.Study, storage: RDBStorage, sweep: Sweep) -> None:
-    """Add what earlier trainings gave, for the sampler to learn from; it does not count as trials of this sweep.
+    """Add results of earlier trainings, each once, for the sampler; they do not count as trials of this sweep.
 
-    None is added twice. Those outside of the space are left out, and counted in the log.
+    Those outside of the space are omitted; their number is logged.
 
-    Raises: ConfigError when there is no such study or run, or it is of another task.
+    Raises: ConfigError when there is no such study or run, or it has another task.
     """
     known = {trial.user_attrs.get(WARM_START) for trial in study.get_trials(deepcopy=False)}
     for name in sweep.config.warm_start:
@@ -170,7 +171,7 @@ def warm_start(study: optuna.Study, storage: RDBStorage, sweep: Sweep) -> None:
             if one.source not in known:
                 study.add_trial(_as_trial(one, sweep))
         num_outside = len(found) - len(usable)
-        log.info("warm start from %s: %d trainings; %d are outside of the space", name, len(usable), num_outside)
+        log.info("warm start from %s: %d trainings; omitted %d outside of the space", name, len(usable), num_outside)
 
 
 def _earlier(study: optuna.Study, storage: RDBStorage, sweep: Sweep, name: str) -> Iterator[Earlier | None]:
@@ -193,25 +194,25 @@ def _earlier(study: optuna.Study, storage: RDBStorage, sweep: Sweep, name: str) 
 
 def _check_goal(before: optuna.Study, sweep: Sweep) -> None:
     goal = yaml.safe_load(before.user_attrs.get(IDENTITY, "{}"))
-    for what, own in (("metric", sweep.config.metrics), ("direction", sweep.config.directions)):
-        found = goal.get(what)
+    for key, own in (("metric", sweep.config.metrics), ("direction", sweep.config.directions)):
+        found = goal.get(key)
         if ([found] if isinstance(found, str) else found) != own:
             raise ConfigError(
-                f"warm_start: the study {before.study_name} has {what} {found}, and this sweep {own}. Name a study "
-                "with the same goal: results of another teach nothing."
+                f"warm_start: the study {before.study_name} has {key} {found}, and this sweep {own}. Name a study "
+                "with the same metric and direction."
             )
 
 
 def _in_space(params: Mapping[str, Any], known: Mapping[str, Distribution]) -> dict[str, Any] | None:
-    """What the sampler would be told; None when something is unknown here or outside of the space."""
+    """Parameters of this space for those of another study; None if one is unknown here or outside of the space."""
     try:
-        return {name: known[name].told(value) for name, value in params.items()}
+        return {name: known[name].parameter(value) for name, value in params.items()}
     except (KeyError, ValueError):
         return None
 
 
 def _is_whole(params: Mapping[str, Any], sweep: Sweep) -> bool:
-    """Whether the sampler would ask for these, and for nothing else."""
+    """Whether these are all parameters of a configuration, and no others."""
     fixed = FixedTrial(dict(params))
     try:
         sweep.space.suggest(fixed)
@@ -232,7 +233,7 @@ def _as_trial(earlier: Earlier, sweep: Sweep) -> optuna.trial.FrozenTrial:
 
 
 def _by_label(space: Space, prefix: str = "") -> Iterator[tuple[str, Distribution]]:
-    """Everything that the sampler may be asked for."""
+    """Yield the name of each parameter of the sampler and its distribution."""
     for name, distribution in space.distributions.items():
         if distribution.labels(prefix + name):
             yield prefix + name, distribution
@@ -241,8 +242,8 @@ def _by_label(space: Space, prefix: str = "") -> Iterator[tuple[str, Distributio
                 yield from _by_label(inner, f"{prefix}{name}.{branch}.")
 
 
-def _told(distribution: Distribution, value: Any, where: str) -> Any:
+def _parameter(distribution: Distribution, value: Any, where: str) -> Any:
     try:
-        return distribution.told(value)
+        return distribution.parameter(value)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}.") from error

@@ -1,4 +1,4 @@
-"""One worker of a sweep: has trials trained on its devices, and tells Optuna what comes of them."""
+"""A worker of a sweep: has trials trained on its devices, and reports their results to Optuna."""
 
 import logging
 import statistics
@@ -24,22 +24,22 @@ from lightrail.sweeps.trials.process import TrialProcess
 log = logging.getLogger(__name__)
 
 MOST_KILLS = 3
-"""How often a trial goes on whose process was ended from outside; it may be what the machine ran out of memory for."""
+"""How often a trial whose process was killed is resumed; it may be the one that exhausts the machine's memory."""
 Reports = dict[str, dict[str, float]]
-"""Step, as a text for JSON's sake, to each metric that trials are judged by."""
+"""Optimized metrics by step, a string as JSON requires."""
 
 
 class TrialFailed(Exception):  # noqa: N818 - the trial's fault, and no error of the sweep
-    """A trial that counts as failed."""
+    """The trial failed for a reason of its own, and counts as finished."""
 
 
-class Interrupted(Exception):  # noqa: N818 - as asked
-    """The trial's process was ended; the trial waits in the study to be gone on with."""
+class Interrupted(Exception):  # noqa: N818 - no error: it was requested
+    """The trial's process was ended; the trial waits in the study to be resumed."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """One run that a trial, or the confirmation of one, needs.
+    """One run of a trial, or of the confirmation of one.
 
     `run_id` and `has_begun` are those of an `Assignment`.
     """
@@ -53,7 +53,7 @@ class Training:
 
 @dataclass
 class Worker:
-    """Trains one trial after the other on devices of its own."""
+    """Trains one trial after another on devices of its own."""
 
     sweep: Sweep
     parent: str
@@ -61,21 +61,21 @@ class Worker:
     devices: list[str]
     threads: int
     folder: Path
-    """For what trials write to their standard output and error."""
+    """For the standard output and error of trials."""
     is_stopping: threading.Event
     process: TrialProcess | None = field(default=None, init=False)
 
-    def objective(self, trial: optuna.Trial, end_turn: Callable[[], None]) -> float | list[float]:
-        """Train a trial with each seed; give the mean of each metric over them.
+    def objective(self, trial: optuna.Trial, release: Callable[[], None]) -> float | list[float]:
+        """Train a trial with each seed; return the mean of each metric over them.
 
         Args:
-            end_turn: called when the study knows who trains the trial, and with which settings.
+            release: releases the study's lock; called when the trial's driver and settings are stored.
 
         Raises: optuna.TrialPruned, TrialFailed, Interrupted.
         """
         trial.set_user_attr(DRIVER, process_tag()[PROCESS_TAG])
         settings = self.sweep.space.suggest(trial)
-        end_turn()
+        release()
         values: list[list[float]] = []
         for place, seed in enumerate(self.sweep.seeds):
             reports = self._train(trial, settings, seed)
@@ -88,7 +88,7 @@ class Worker:
         return means[0] if len(means) == 1 else means
 
     def stop(self) -> None:
-        """Have the training in progress stop at its next step, with a checkpoint."""
+        """Stop the training in progress at its next step, with a checkpoint."""
         if self.process is not None:
             self.process.stop()
 
@@ -101,12 +101,12 @@ class Worker:
         run_id: str | None,
         began: Callable[[str], None],
     ) -> Reports:
-        """Train a configuration that no trial of the study is, or go on with it; give its validations.
+        """Train a configuration outside of the study's trials, or resume it; return its validations.
 
         Args:
-            name: under which MLflow shows the run.
-            run_id: the run to go on with.
-            began: told the run's id as soon as there is one.
+            name: name of the MLflow run.
+            run_id: the run to resume.
+            began: receives the run's id as soon as there is one.
 
         Raises: TrialFailed, Interrupted.
         """
@@ -128,7 +128,7 @@ class Worker:
         return {**self._recorded(configuration, runs[-1]), **reports}
 
     def _recorded(self, configuration: Configuration, run_id: str) -> Reports:
-        """The validations that MLflow knows of a run: also those of a process before this one."""
+        """The validations of a run in MLflow, which include those of an earlier process."""
         client = open_store(store_uri(configuration.tracking()), create=False)
         points: dict[str, dict[int, float]] = {
             name: {point.step: point.value for point in client.get_metric_history(run_id, name)}
@@ -145,14 +145,14 @@ class Worker:
         started: Callable[[str], None],
         reported: Callable[[Report], bool],
     ) -> tuple[Finished | Failed, str]:
-        """Have a process train and test one run, or go on with it.
+        """Train and test one run, or resume it, in a process of its own.
 
         Args:
-            began: told of the process.
-            started: told the MLflow run.
-            reported: told of each validation; says whether to go on.
+            began: receives the process.
+            started: receives the MLflow run's id.
+            reported: receives each validation; returns False to prune the trial.
 
-        Returns: how it ended, and what it wrote last.
+        Returns: the outcome, and the last lines of its output.
         """
         process = self.process = TrialProcess(self._assignment(training), self.sweep.config.resources.devices)
         try:
@@ -169,7 +169,7 @@ class Worker:
         finally:
             self.process = None
             process.close()
-        raise AssertionError("a process says how it ended")
+        raise AssertionError("the last message of a process is its outcome")
 
     def _assignment(self, training: Training) -> Assignment:
         return Assignment(
@@ -184,23 +184,23 @@ class Worker:
         )
 
     def _train(self, trial: optuna.Trial, settings: Settings, seed: int) -> Reports:
-        """Train to the end, if need be with smaller batches."""
+        """Train one seed to the end, if it runs out of memory with half the batch size."""
         while True:
             training = self._training(trial, settings, seed)
             outcome, log_end = self.train_once(
                 training,
                 began=lambda owner: trial.set_user_attr(PROCESS, owner.tag),
                 started=lambda run_id: _keep(trial, RUNS, seed, run_id),
-                reported=lambda report: self._goes_on(trial, seed, report),
+                reported=lambda report: self._continues(trial, seed, report),
             )
             reports: Reports = trial.user_attrs.get(REPORTS, {}).get(str(seed), {})
             if isinstance(outcome, Finished) and reports:
                 return reports
             if isinstance(outcome, Finished):
                 outcome = Failed("no validation took place: validate more often, or train longer", "error")
-            if not self._may_begin_again(trial, training, outcome):
+            if not self._may_restart(trial, training, outcome):
                 raise self._ended(trial, outcome, log_end)
-            log.warning("trial %d: out of memory; it begins again with half of a batch", origin(_frozen(trial)))
+            log.warning("trial %d: out of memory; restarting with half the batch size", origin(_frozen(trial)))
             _keep(trial, RUNS, seed, None)
             _keep(trial, REPORTS, seed, {})
             trial.set_user_attr(HALVED, True)
@@ -223,11 +223,11 @@ class Worker:
     def _configuration(self, trial: optuna.Trial, settings: Settings, seed: int) -> Configuration:
         try:
             return self.sweep.configuration(settings, seed)
-        except ConfigError as error:  # of a combination that is no corner of the space
+        except ConfigError as error:  # of a combination that the check of corners did not include
             raise self._ended(trial, Failed(f"ConfigError: {error}", "error"), "") from error
 
-    def _goes_on(self, trial: optuna.Trial, seed: int, report: Report) -> bool:
-        """Keep what a trial reports, and say whether it is worth going on with."""
+    def _continues(self, trial: optuna.Trial, seed: int, report: Report) -> bool:
+        """Store a report of a trial, and return False if the trial is to be pruned."""
         own = trial.user_attrs.get(REPORTS, {}).get(str(seed), {})
         _keep(trial, REPORTS, seed, {**own, str(report.step): report.values})
         if self.sweep.compares_seeds or len(self.sweep.config.metrics) > 1:
@@ -236,17 +236,17 @@ class Worker:
         return not trial.should_prune()
 
     def _report(self, trial: optuna.Trial, value: float, step: int) -> None:
-        if step not in _frozen(trial).intermediate_values:  # what goes on repeats the steps after its checkpoint
+        if step not in _frozen(trial).intermediate_values:  # a resumed trial repeats the steps after its checkpoint
             trial.report(value, step)
 
-    def _may_begin_again(self, trial: optuna.Trial, training: Training, outcome: Failed) -> bool:
-        """Whether less in a batch may help."""
+    def _may_restart(self, trial: optuna.Trial, training: Training, outcome: Failed) -> bool:
+        """Whether a smaller batch size may help."""
         if outcome.kind != "memory" or self.is_stopping.is_set() or trial.user_attrs.get(HALVED, False):
             return False
         return with_half_batches(training.configuration) != training.configuration
 
     def _ended(self, trial: optuna.Trial, outcome: Failed, log_end: str) -> Exception:
-        """The exception that tells Optuna how a trial ended."""
+        """The exception by which Optuna learns how a trial ended."""
         if outcome.kind == "pruned":
             return optuna.TrialPruned(outcome.reason)
         if outcome.kind in ("killed", "interrupted"):
@@ -261,7 +261,7 @@ class Worker:
 
 
 def best_of(reports: Reports, sweep: Sweep) -> list[float]:
-    """Give the metrics at the validation that was best by the first of them."""
+    """Return the metrics at the validation with the best first metric."""
     sign = 1 if sweep.config.directions[0] == "maximize" else -1
     first = sweep.config.metrics[0]
     best = max(reports.values(), key=lambda values: sign * values[first])
@@ -273,7 +273,7 @@ def _frozen(trial: optuna.Trial) -> FrozenTrial:
 
 
 def _keep(trial: optuna.Trial, attribute: str, seed: int, value: object) -> None:
-    """Set what an attribute holds for a seed."""
+    """Set a trial's attribute for one seed."""
     trial.set_user_attr(attribute, {**trial.user_attrs.get(attribute, {}), str(seed): value})
 
 
@@ -284,15 +284,15 @@ COUNT_BATCHES = (
     "limit_val_batches",
     "limit_test_batches",
 )
-"""Settings of the trainer that count batches; those that are no whole number are shares of an epoch."""
+"""Settings of the trainer that count batches; values of theirs that are no integers are fractions of an epoch."""
 
 
 def with_half_batches(configuration: Configuration) -> Configuration:
-    """Halve what a batch may hold and take twice as many of them, so that the trial stays comparable.
+    """Halve the batch size and double all counts of batches, so that the trial stays comparable.
 
-    Twice as many for an optimizer step, from one validation to the next, and of whatever else is counted in batches.
+    Doubled are the batches of an optimizer step, those between validations, and all other settings in batches.
 
-    Returns: the same configuration where nothing can be halved.
+    Returns: the same configuration if nothing can be halved.
     """
     values = configuration.values
     data, trainer = values["data"], values["trainer"]

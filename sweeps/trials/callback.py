@@ -1,4 +1,4 @@
-"""The part of a training that tells a sweep's driver how it does, and stops when it is told to."""
+"""The callback of a trial's training that reports validations to the sweep's driver and receives its decisions."""
 
 import math
 import subprocess
@@ -16,53 +16,56 @@ from lightrail.project.tracking.run import GivenUp, Terminated
 from lightrail.sweeps.trials.messages import Failed, Report, Started
 
 GIVEN_UP_AT = "lightrail.pruned_step"
-"""Tag of the run of a trial that was given up: the optimizer step at which it was."""
+"""Tag of the run of a pruned trial: the optimizer step at which it was pruned."""
 SECONDS_TO_DIE = 1.0
-"""How long a process whose connections are closed may take to have ended."""
+"""How long a process may take to end after its connections are closed."""
 LOSSES = ("train/loss", "val/loss")
-Decision = Literal["go on", "give up", "stop"]
+Decision = Literal["continue", "prune", "stop"]
 
 
-class Spoilt(Exception):  # noqa: N818 - read by people: the name is never shown
-    """A number that a training is judged by is none."""
+class NonFinite(Exception):  # noqa: N818 - read by people: the name is never shown
+    """A loss or an optimized metric is missing or not finite."""
 
 
 class TrialReporter(Callback):
-    """Reports each validation, and ends the trial on all processes at the same step when it is told to.
+    """Reports each validation, and ends the trial on all processes at the same step when the driver decides so.
 
-    It comes before what writes checkpoints: a validation of which the driver did not hear takes place again.
+    It runs before the callbacks that write checkpoints: a validation that the driver did not receive is repeated.
 
     Args:
-        connection: to the driver; None on every process but the first, whose answer they are told.
-        metrics: what the trial is judged by.
+        connection: to the driver; None on every process but the first, which broadcasts the decision.
+        metrics: the optimized metrics.
     """
 
     def __init__(self, connection: Connection | None, metrics: Sequence[str]) -> None:
         self.connection, self.metrics = connection, metrics
         self.killed: Failed | None = None
-        """Set when another process of the trial was ended from outside: what is raised here then came of it."""
+        """Set when another process of the trial was ended from outside: any exception here is a consequence."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Send the id of the MLflow run to the driver."""
         if self.connection is not None:
             assert isinstance(trainer.logger, MlflowLogger)
             self.connection.send(Started(trainer.logger.run_id))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report a validation; raise GivenUp, NonFinite or Terminated if the trial is to end."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        spoilt = _first_spoilt(values, self.metrics)
-        decision: Decision = "stop" if spoilt else self._ask(trainer.global_step, values)
-        spoilt, decision = trainer.strategy.broadcast((spoilt, decision))
-        is_over = trainer.global_step >= trainer.estimated_stepping_batches  # there is nothing left to be saved
-        if decision == "go on" or (decision == "give up" and is_over):
+        fault = _first_non_finite(values, self.metrics)
+        decision: Decision = "stop" if fault else self._ask(trainer.global_step, values)
+        fault, decision = trainer.strategy.broadcast((fault, decision))
+        is_over = trainer.global_step >= trainer.estimated_stepping_batches  # pruning would save nothing
+        if decision == "continue" or (decision == "prune" and is_over):
             return
         if not trainer.is_global_zero:
-            raise SystemExit(0)  # with another status Lightning kills the first process, which has the end to write
-        raise _end(trainer, decision, spoilt)
+            raise SystemExit(0)  # with another status Lightning kills the first process, which has to report the end
+        raise _end(trainer, decision, fault)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, GivenUp | Spoilt):  # raised here, on all processes at once
+        """Detect whether another process of the trial was killed, which other exceptions follow from."""
+        if isinstance(exception, GivenUp | NonFinite):  # raised here, on all processes at once
             return
         launcher = trainer.strategy.launcher
         others = launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
@@ -70,33 +73,33 @@ class TrialReporter(Callback):
             self.killed = Failed("one of its processes was ended from outside", "killed")
 
     def _ask(self, step: int, values: Mapping[str, float]) -> Decision:
-        """What the driver says; its death is a request to stop."""
+        """Report to the driver and receive its decision; its death is a request to stop."""
         if self.connection is None:
-            return "go on"
+            return "continue"
         try:
             self.connection.send(Report(step, {name: values[name] for name in self.metrics}))
-            return "go on" if self.connection.recv() else "give up"
+            return "continue" if self.connection.recv() else "prune"
         except (EOFError, OSError):
             return "stop"
 
 
 def _was_killed(process: "subprocess.Popen[bytes]") -> bool:
-    """Whether a signal ended it."""
+    """Whether a signal ended the process."""
     with suppress(subprocess.TimeoutExpired):
         return process.wait(timeout=SECONDS_TO_DIE) < 0
     return False
 
 
-def _first_spoilt(values: Mapping[str, float], metrics: Sequence[str]) -> str:
-    """Name a metric that is missing or no number; "" when there is none."""
+def _first_non_finite(values: Mapping[str, float], metrics: Sequence[str]) -> str:
+    """Name the first loss or metric that is missing or not finite; "" if there is none."""
     wanted = [*metrics, *(name for name in LOSSES if name in values)]
     wrong = next((name for name in wanted if not math.isfinite(values.get(name, math.nan))), "")
     return wrong and f"{wrong} is {values.get(wrong, 'not measured')}"
 
 
-def _end(trainer: pl.Trainer, decision: Decision, spoilt: str) -> BaseException:
-    if spoilt:
-        return Spoilt(f"{spoilt} at step {trainer.global_step}")
+def _end(trainer: pl.Trainer, decision: Decision, fault: str) -> BaseException:
+    if fault:
+        return NonFinite(f"{fault} at step {trainer.global_step}")
     if decision == "stop":
         return Terminated()
     assert isinstance(trainer.logger, MlflowLogger)

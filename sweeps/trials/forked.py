@@ -1,4 +1,4 @@
-"""What a forked process begins with; imports nothing heavy, since the driver has to name it."""
+"""Entry points of forked processes; imports nothing heavy, since the driver imports this module too."""
 
 import multiprocessing
 import os
@@ -9,8 +9,8 @@ from typing import Any
 from lightrail.sweeps.trials.messages import Assignment
 
 
-def lead(environment: Mapping[str, str], assignment: Assignment, connection: Connection, lifeline: Connection) -> None:
-    """Train a trial, as `lightrail.sweeps.trials.trial.lead`.
+def lead(environment: Mapping[str, str], assignment: Assignment, connection: Connection, liveness: Connection) -> None:
+    """Train a trial in a forked process, by `lightrail.sweeps.trials.trial.lead`.
 
     Args:
         environment: the driver's; that of the process which forked this one may be older.
@@ -18,23 +18,21 @@ def lead(environment: Mapping[str, str], assignment: Assignment, connection: Con
     begin_as_any_process(environment)
     import lightrail.sweeps.trials.trial  # in the process that forked this one it is imported already
 
-    lightrail.sweeps.trials.trial.lead(assignment, connection, lifeline)
+    lightrail.sweeps.trials.trial.lead(assignment, connection, liveness)
 
 
 def answer(
     environment: Mapping[str, str], connection: Connection, function: Callable[..., str], arguments: tuple[Any, ...]
 ) -> None:
-    """Send what a function returns."""
+    """Call a function in a forked process, and send its result."""
     begin_as_any_process(environment)
     connection.send(function(*arguments))
 
 
 def begin_as_any_process(environment: Mapping[str, str]) -> None:
-    """Undo what a process has from the way it was started: another one's environment, and how it starts its own.
-
-    multiprocessing has a process that was forked by its server start others in that way too, which loader workers,
-    whose task cannot be pickled, do not survive.
-    """
+    """Replace a forked process's inherited environment and its method of starting processes by the usual ones."""
     os.environ.clear()
     os.environ.update(environment)
-    multiprocessing.set_start_method(None, force=True)  # None: the platform's
+    # A process of multiprocessing's fork server would start its own by that server, which pickles the target: loader
+    # workers of a task that cannot be pickled would fail. None is the platform's default.
+    multiprocessing.set_start_method(None, force=True)

@@ -1,6 +1,6 @@
-"""What a trial's process and its driver tell each other, and why one ended.
+"""Messages between a trial's process and its driver, and the first failure among the processes of a trial.
 
-A trial asks nothing of Optuna: it reports, and is told whether to go on.
+A trial does not use Optuna: it reports to the driver, and receives whether to continue.
 """
 
 import json
@@ -11,36 +11,36 @@ from pathlib import Path
 from typing import Any, Literal
 
 HALVED_TAG = "lightrail.halved"
-"""Of a run whose batches are half as large as its trial's settings say."""
+"""Tag of a run that trains with half the batch size of its trial's settings."""
 FailureKind = Literal["pruned", "interrupted", "killed", "memory", "error"]
 
 
 @dataclass(frozen=True)
 class Started:
-    """The trial has its MLflow run."""
+    """Message of a trial: its MLflow run exists."""
 
     run_id: str
 
 
 @dataclass(frozen=True)
 class Report:
-    """A validation took place. The driver answers: True to go on, False to give the trial up."""
+    """Message of a trial: a validation took place. The driver replies True to continue, False to prune the trial."""
 
     step: int
     values: dict[str, float]
-    """Each metric that trials are judged by."""
+    """The optimized metrics."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The run is trained and tested."""
+    """Message of a trial: the run is trained and tested."""
 
     metrics: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The run ended otherwise."""
+    """Message of a trial: the run ended early, with the reason."""
 
     reason: str
     kind: FailureKind
@@ -51,48 +51,48 @@ Message = Started | Report | Finished | Failed
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a trial's process is to do."""
+    """Everything that a trial's process needs to train."""
 
     values: dict[str, Any]
     """The complete configuration."""
     run_id: str | None
-    """The MLflow run that an earlier process of this trial began, which is to be gone on with."""
+    """The MLflow run of an earlier process of this trial, to be resumed."""
     has_begun: bool
-    """Whether an earlier process may have begun a run without having said which."""
+    """Whether an earlier process may have started a run without having reported its id."""
     tags: dict[str, str]
     metrics: list[str]
     log: str
-    """File for what the process writes to its standard output and error."""
+    """File for the standard output and error of the process."""
     devices: list[str]
     """The GPUs that the trial owns; empty on a CPU."""
     threads: int
-    """Of each of its processes."""
+    """Number of threads of each of its processes."""
 
 
-def note_cause(log: str, failure: Failed) -> None:
-    """Say why this process ends, before it does. The first one to say so is the cause, and the others' ends follow.
+def record_failure(log: str, failure: Failed) -> None:
+    """Record why this process ends, unless another process of the trial has: the first failure is the cause.
 
     Args:
-        log: the trial's, beside which this is kept.
+        log: the trial's log; the record is a file in the same folder.
     """
-    cause = _cause(log)
-    own = cause.with_name(f"{cause.name}.{os.getpid()}")
+    first = _failure_file(log)
+    own = first.with_name(f"{first.name}.{os.getpid()}")
     own.write_text(json.dumps(asdict(failure)), encoding="utf-8")
-    with suppress(FileExistsError):  # another one was earlier
-        os.link(own, cause)  # whole, or not at all
+    with suppress(FileExistsError):  # another process was first
+        os.link(own, first)  # atomic: the file is whole, or does not exist
     own.unlink()
 
 
-def cause_in_others(log: str) -> Failed | None:
-    """Give what `note_cause` was told first; None when the further processes of the trial have nothing to say."""
-    cause = _cause(log)
-    return Failed(**json.loads(cause.read_text(encoding="utf-8"))) if cause.exists() else None
+def first_failure(log: str) -> Failed | None:
+    """Return the first failure that was recorded; None if no further process of the trial has recorded one."""
+    first = _failure_file(log)
+    return Failed(**json.loads(first.read_text(encoding="utf-8"))) if first.exists() else None
 
 
-def forget_cause(log: str) -> None:
-    """Begin anew: a trial that goes on writes to the same files."""
-    _cause(log).unlink(missing_ok=True)
+def clear_failure(log: str) -> None:
+    """Remove the recorded failure of an earlier attempt: a resumed trial uses the same files."""
+    _failure_file(log).unlink(missing_ok=True)
 
 
-def _cause(log: str) -> Path:
-    return Path(log).with_suffix(".cause")
+def _failure_file(log: str) -> Path:
+    return Path(log).with_suffix(".failure")

@@ -1,4 +1,4 @@
-"""What every trial needs and imports late: imported once, by the process that trials are forked from."""
+"""Imports that every trial needs, made once by the process that trials are forked from."""
 
 import gc
 import importlib
@@ -21,5 +21,5 @@ for module in (
     "torch.utils.serialization.config",
 ):
     importlib.import_module(module)
-gc.freeze()  # else every trial's garbage collector goes through all of it, and copies the memory that it lies in
+gc.freeze()  # else every trial's garbage collector visits all these objects, which copies their shared memory
 gc.enable()

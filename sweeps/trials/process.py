@@ -1,4 +1,4 @@
-"""The processes of trials: begun on devices of their own, heard, and ended together with all that they started."""
+"""The processes of trials: started on devices of their own, and ended together with their child processes."""
 
 import json
 import multiprocessing
@@ -19,10 +19,10 @@ import psutil
 
 from lightrail.project.tracking.processes import Owner
 from lightrail.sweeps.trials.forked import answer, lead
-from lightrail.sweeps.trials.messages import Assignment, Failed, Finished, Message, cause_in_others, forget_cause
+from lightrail.sweeps.trials.messages import Assignment, Failed, Finished, Message, clear_failure, first_failure
 
 SECONDS_TO_STOP = 60.0
-"""How long a trial may take to write its checkpoint."""
+"""How long a trial may take to stop, which includes writing its checkpoint."""
 PRELOADED = ["lightrail.sweeps.trials.preloaded"]
 CONTEXT = multiprocessing.get_context("forkserver")
 _NUM_LAST_LINES = 20
@@ -41,44 +41,44 @@ class TrialProcess:
     """The driver's end of a trial's process.
 
     Args:
-        num_processes: of the trial. Lightning starts further ones with the command line of the first, which then has
-            to be a command; a single one is forked, which is faster.
+        num_processes: of the trial. A single one is forked, which is faster than a command.
     """
 
     def __init__(self, assignment: Assignment, num_processes: int) -> None:
         self.log = Path(assignment.log)
         self._connection, theirs = CONTEXT.Pipe()
-        self._lifeline, their_lifeline = CONTEXT.Pipe()
-        forget_cause(assignment.log)
-        start = _fork if num_processes == 1 else _command
-        self._process = start(assignment, theirs, their_lifeline)
+        self._liveness, their_liveness = CONTEXT.Pipe()
+        clear_failure(assignment.log)
+        start = _fork if num_processes == 1 else _command  # Lightning starts further ones by the first's command line
+        self._process = start(assignment, theirs, their_liveness)
         self.owner = _owner(self._process.pid)
         theirs.close()
-        their_lifeline.close()
+        their_liveness.close()
 
     def messages(self) -> Iterator[Message]:
-        """Give what the process says; last, how it ended."""
+        """Yield the messages of the process; the last is its outcome."""
         while True:
             try:
                 message: Message = self._connection.recv()
             except (EOFError, OSError):
-                message = cause_in_others(str(self.log)) or Failed("its process was ended from outside", "killed")
+                message = first_failure(str(self.log)) or Failed("its process was ended from outside", "killed")
             yield message
             if isinstance(message, Finished | Failed):
                 return
 
-    def answer(self, goes_on: bool) -> None:
-        with suppress(OSError):  # it died meanwhile, which the next message tells
-            self._connection.send(goes_on)
+    def answer(self, continues: bool) -> None:
+        """Reply to a report: False prunes the trial."""
+        with suppress(OSError):  # it has died, which the next message reports
+            self._connection.send(continues)
 
     def stop(self) -> None:
-        """Ask it to end at its next step, with a checkpoint."""
+        """Ask the process to stop at its next step, with a checkpoint."""
         if self.owner.lives:
             os.kill(self.owner.number, signal.SIGTERM)
 
     def close(self) -> None:
-        """Wait for its end, and end whatever it leaves behind."""
-        self._lifeline.close()
+        """Wait for the end of the process, and kill the processes that it leaves behind."""
+        self._liveness.close()
         deadline = time.monotonic() + SECONDS_TO_STOP
         if isinstance(self._process, subprocess.Popen):
             with suppress(subprocess.TimeoutExpired):
@@ -90,13 +90,13 @@ class TrialProcess:
         self._process.wait() if isinstance(self._process, subprocess.Popen) else self._process.join()
 
     def last_lines(self) -> str:
-        """What it wrote last."""
+        """Return the last lines of the trial's log."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.log.exists() else []
         return "\n".join(lines[-_NUM_LAST_LINES:])
 
 
 def end_group(process: Owner, seconds: float) -> None:
-    """Wait for a trial's process that another driver began to end by itself; then kill it with what it started."""
+    """Wait for the end of a trial's process whose driver has died; then kill it with its child processes."""
     deadline = time.monotonic() + seconds
     while process.lives and time.monotonic() < deadline:
         time.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -119,24 +119,24 @@ def _kill_group(number: int) -> None:
         os.killpg(number, signal.SIGKILL)  # a trial leads a group of its own
 
 
-def _fork(assignment: Assignment, connection: Connection, lifeline: Connection) -> ForkServerProcess:
-    process = CONTEXT.Process(target=lead, args=(dict(os.environ), assignment, connection, lifeline))
+def _fork(assignment: Assignment, connection: Connection, liveness: Connection) -> ForkServerProcess:
+    process = CONTEXT.Process(target=lead, args=(dict(os.environ), assignment, connection, liveness))
     process.start()
     return process
 
 
-def _command(assignment: Assignment, connection: Connection, lifeline: Connection) -> "subprocess.Popen[bytes]":
+def _command(assignment: Assignment, connection: Connection, liveness: Connection) -> "subprocess.Popen[bytes]":
     file = Path(assignment.log).with_suffix(".json")
     file.write_text(json.dumps(asdict(assignment)), encoding="utf-8")
-    descriptors = (connection.fileno(), lifeline.fileno())
+    descriptors = (connection.fileno(), liveness.fileno())
     command = [sys.executable, "-m", "lightrail.sweeps.trials.trial", str(file), *map(str, descriptors)]
     return subprocess.Popen(command, pass_fds=descriptors)
 
 
 def call_forked(function: Callable[..., str], *arguments: Any) -> str:
-    """Call a function in a process forked from the one that has imported everything; give what it returns.
+    """Call a function in a process forked from the one that has imported everything; return its result.
 
-    Raises: RuntimeError when the process ends without an answer.
+    Raises: RuntimeError when the process ends without a result.
     """
     connection, theirs = CONTEXT.Pipe()
     process = CONTEXT.Process(target=answer, args=(dict(os.environ), theirs, function, arguments))
@@ -145,7 +145,7 @@ def call_forked(function: Callable[..., str], *arguments: Any) -> str:
     try:
         return str(connection.recv())
     except EOFError as error:
-        raise RuntimeError("a process that was to check the sweep ended without an answer") from error
+        raise RuntimeError("the process that checks the sweep ended without a result") from error
     finally:
         process.join()
         connection.close()

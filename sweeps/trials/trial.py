@@ -1,8 +1,8 @@
 """One trial, in a process of its own: the training that `lightrail fit` does, or the rest of an interrupted one.
 
-Run: python -m lightrail.sweeps.trials.trial ASSIGNMENT.json FD LIFELINE_FD, for a trial of several processes, since
-Lightning starts
-the others with the command line of the first. Trials of one process are forked from one that has imported everything.
+Run: python -m lightrail.sweeps.trials.trial ASSIGNMENT.json FD LIVENESS_FD, for a trial of several processes, since
+Lightning starts the others with the command line of the first. Trials of one process are forked from one that has
+imported everything.
 """
 
 import json
@@ -29,15 +29,15 @@ from lightrail.project.tracking.lookup import find_run, test_metrics
 from lightrail.project.tracking.recovery import close_dead_runs
 from lightrail.project.tracking.run import GivenUp, Terminated
 from lightrail.project.tracking.store import open_store, store_uri
-from lightrail.sweeps.trials.callback import GIVEN_UP_AT, Spoilt, TrialReporter
+from lightrail.sweeps.trials.callback import GIVEN_UP_AT, NonFinite, TrialReporter
 from lightrail.sweeps.trials.messages import (
     HALVED_TAG,
     Assignment,
     Failed,
     FailureKind,
     Finished,
-    cause_in_others,
-    note_cause,
+    first_failure,
+    record_failure,
 )
 
 if TYPE_CHECKING:
@@ -48,48 +48,47 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: list[str]) -> int:
+    """Train as one process of a trial of several; return the exit status."""
     file, *descriptors = arguments
     assignment = Assignment(**json.loads(Path(file).read_text(encoding="utf-8")))
     if int(os.environ.get("LOCAL_RANK", "0")):
         return follow(assignment)
-    connection, lifeline = (Connection(int(number)) for number in descriptors)
-    return lead(assignment, connection, lifeline)
+    connection, liveness = (Connection(int(number)) for number in descriptors)
+    return lead(assignment, connection, liveness)
 
 
-def lead(assignment: Assignment, connection: Connection, lifeline: Connection) -> int:
-    """Train as the first process of a trial, and tell the driver what comes of it.
+def lead(assignment: Assignment, connection: Connection, liveness: Connection) -> int:
+    """Train as the first process of a trial, send the outcome to the driver, and return the exit status.
 
     Args:
-        lifeline: of which the driver holds the other end. When it dies this process stops as a signal would stop it:
-            at the next step, with a checkpoint.
-
-    Returns: exit status.
+        liveness: pipe whose other end the driver holds. When the driver dies this process stops as by a signal: at the
+            next step, with a checkpoint.
     """
-    os.setsid()  # Ctrl-C is the driver's; and what this process starts can be ended together with it
+    os.setsid()  # Ctrl-C is for the driver; and this process can be killed together with its child processes
     _write_to(assignment.log)
     _prepare(assignment)
-    _watch(lambda: _until_closed(lifeline), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    _watch(lambda: _until_closed(liveness), lambda: os.kill(os.getpid(), signal.SIGTERM))
     reporter = TrialReporter(connection, assignment.metrics)
     try:
         metrics = _train(assignment, reporter)
         outcome: Finished | Failed = Finished(dict(metrics))
     except BaseException as error:
         log.exception("the trial ended early")
-        outcome = cause_in_others(assignment.log) or reporter.killed or Failed(_reason(error), _kind(error))
+        outcome = first_failure(assignment.log) or reporter.killed or Failed(_reason(error), _kind(error))
     with suppress(OSError):
         connection.send(outcome)
     return int(isinstance(outcome, Failed))
 
 
 def follow(assignment: Assignment) -> int:
-    """Train as a further process of a trial; its end is that of the first."""
+    """Train as a further process of a trial, which ends with the first; return the exit status."""
     parent = os.getppid()
     _prepare(assignment)
     _watch(lambda: _until_orphaned(parent), lambda: os._exit(1))
     try:
         _train(assignment, TrialReporter(None, assignment.metrics))
     except Exception as error:
-        note_cause(assignment.log, Failed(_reason(error), _kind(error)))
+        record_failure(assignment.log, Failed(_reason(error), _kind(error)))
         raise
     return 0
 
@@ -100,7 +99,7 @@ def _train(assignment: Assignment, reporter: TrialReporter) -> Mapping[str, floa
     run = _earlier(client, assignment, configuration.seed)
     if run is None:
         return fit(configuration, tags=assignment.tags, callbacks=[reporter]).metrics
-    if run.info.status == "FINISHED":  # its process was ended before it could say so
+    if run.info.status == "FINISHED":  # its process was ended before it could report that
         return test_metrics(run)
     if GIVEN_UP_AT in run.data.tags:
         raise GivenUp(int(run.data.tags[GIVEN_UP_AT]))
@@ -110,10 +109,10 @@ def _train(assignment: Assignment, reporter: TrialReporter) -> Mapping[str, floa
 
 
 def _earlier(client: "MlflowClient", assignment: Assignment, seed: int) -> "Run | None":
-    """The run that an earlier process of this trial began; one that holds nothing to go on with is removed."""
+    """The run of an earlier process of this trial; one without anything to resume from is deleted."""
     if assignment.run_id is not None:
         found = [find_run(client, assignment.run_id)]
-    elif assignment.has_begun:  # its driver died before it heard of the run
+    elif assignment.has_begun:  # its driver died before it received the run's id
         found = _runs_of(client, assignment, seed)
     else:
         found = []
@@ -134,7 +133,7 @@ def _runs_of(client: "MlflowClient", assignment: Assignment, seed: int) -> "list
 
 
 def _reason(error: BaseException) -> str:
-    return str(error) if isinstance(error, GivenUp | Spoilt) else f"{type(error).__name__}: {first_line(error)}"
+    return str(error) if isinstance(error, GivenUp | NonFinite) else f"{type(error).__name__}: {first_line(error)}"
 
 
 def _kind(error: BaseException) -> FailureKind:
@@ -142,12 +141,13 @@ def _kind(error: BaseException) -> FailureKind:
         return "pruned"
     if isinstance(error, KeyboardInterrupt | Terminated):
         return "interrupted"
-    says_so = any(words in str(error) for words in ("not enough memory", "can't allocate memory"))  # of a CPU
-    return "memory" if says_so or isinstance(error, MemoryError | torch.OutOfMemoryError) else "error"
+    # PyTorch raises a plain RuntimeError when a CPU's memory is exhausted
+    is_cpu_memory = any(text in str(error) for text in ("not enough memory", "can't allocate memory"))
+    return "memory" if is_cpu_memory or isinstance(error, MemoryError | torch.OutOfMemoryError) else "error"
 
 
 def _write_to(log_file: str) -> None:
-    """Send everything that this process and those it starts write into the trial's own file."""
+    """Redirect the standard output and error of this process and its children to the trial's log."""
     descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
         stream.flush()
@@ -171,9 +171,9 @@ def _watch(wait: Callable[[], None], then: Callable[[], None]) -> None:
     threading.Thread(target=watch, name="watch", daemon=True).start()
 
 
-def _until_closed(lifeline: Connection) -> None:
+def _until_closed(liveness: Connection) -> None:
     with suppress(EOFError, OSError):
-        lifeline.recv()
+        liveness.recv()
 
 
 def _until_orphaned(parent: int) -> None:

@@ -121,7 +121,7 @@ def test_a_check_sees_repeats_within_and_across_splits(tmp_path: Path) -> None:
     files = three_files(tmp_path, [*SENTENCES[:30], SENTENCES[3], SENTENCES[4]], SENTENCES[40:50], SENTENCES[25:35])
     report = ready(CausalLMData(**files)).report()
     page = report.render()
-    assert "5 of 10 (50.0 %) test texts also stand in train" in page
+    assert "5 of 10 (50.0 %) test texts also occur in train" in page
     assert "test.txt:1 =" in " ".join(page.split())
     assert "2 of 32 (6.2 %) train rows repeat an earlier text" in page
 
@@ -135,8 +135,8 @@ def test_a_check_of_a_large_corpus_looks_at_a_part_of_all_texts(
     train, validation, _ = report.splits
     assert 0 < len(validation) < len(train) < 120
     assert len(train) + train.num_left_out == 200
-    assert f"{len(validation)} of {len(validation)} (100.0 %) validation texts also stand in train" in report.render()
-    assert "train texts were looked at" in report.render()
+    assert f"{len(validation)} of {len(validation)} (100.0 %) validation texts also occur in train" in report.render()
+    assert "train texts were checked" in report.render()
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n")), min_size=1, max_size=9))

@@ -76,13 +76,13 @@ def test_measures_of_nothing_are_zero() -> None:
 def test_sound_data_is_not_complained_of() -> None:
     report = report_on([sound("train"), sound("validation"), sound("test")], max_length=100)
     assert not [finding for finding in report.findings if finding.severity == "warning"]
-    assert report.render().endswith("nothing to warn of")
+    assert report.render().endswith("no findings")
 
 
 def test_texts_of_the_test_set_in_train_are_found_whatever_their_spacing() -> None:
     test = split("test", [("new", "yes"), (" train  7", "no"), ("ｔｒａｉｎ 8", "no")])
     found = messages(sound("train"), sound("validation"), test)
-    assert "warning: 2 of 3 (66.7 %) test texts also stand in train (such as test.tsv:3 = train.tsv:9)." in found
+    assert "warning: 2 of 3 (66.7 %) test texts also occur in train (such as test.tsv:3 = train.tsv:9)." in found
     assert "validation" not in found
 
 
@@ -96,7 +96,7 @@ def test_duplicates_and_conflicts_are_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_rare", "expected"), [(20, "warning: The largest"), (200, "note: The largest"), (700, "")]
+    ("num_rare", "expected"), [(20, "warning: The most frequent"), (200, "note: The most frequent"), (700, "")]
 )
 def test_imbalance_is_found(num_rare: int, expected: str) -> None:
     rows = [(str(number), "rare" if number < num_rare else "common") for number in range(1000)]
@@ -108,7 +108,7 @@ def test_labels_that_cannot_be_learned_are_found() -> None:
     other = split("test", [(f"test {number}", "Yes") for number in range(300)])
     found = messages(train, other)
     assert "Every train row has the label 'yes'" in found
-    assert "test has labels that train never shows (Yes)" in found
+    assert "test has labels that do not occur in train (Yes)" in found
     rare = split("train", [(str(number), "yes" if number % 2 else "no") for number in range(300)] + [("x", "ja")])
     assert "1 label has fewer than 8 train rows (ja): add rows" in messages(rare)
 
@@ -124,12 +124,12 @@ def test_what_the_reader_noticed_is_passed_on() -> None:
     notes = ReadingNotes(num_multiline_fields=3, first_multiline_line=7, num_empty_skipped=2, first_empty_line=9)
     train = split("train", [(str(number), "") for number in range(10)], notes)
     found = messages(train)
-    assert "warning: 3 quoted fields of train.tsv go over several lines, the first at line 7." in found
+    assert "warning: 3 quoted fields of train.tsv span several lines, the first at line 7." in found
     assert "note: 2 rows of train.tsv with an empty cell were skipped, the first at line 9." in found
 
 
 def test_small_test_sets_are_noted() -> None:
-    assert "note: test has 25 rows: a share measured on it is uncertain by up to 10 points" in messages(
+    assert "note: test has 25 rows: the standard error of an accuracy on it is up to 10 percentage points" in messages(
         sound("train"), sound("test", 25)
     )
 
@@ -175,7 +175,7 @@ def test_settings_that_remedy_a_finding_are_named() -> None:
     remedies = Remedies(length="set x", imbalance="y")
     found = "\n".join(finding.message for finding in find([split("train", rows)], 50, remedies=remedies))
     assert "data.max_length=89 would cut 1 % of the rows at most, or set x." in found
-    assert "judge by macro F1, to which all labels count the same, or set y." in found
+    assert "evaluate by macro F1, which weights all labels equally, or set y." in found
 
 
 def test_rows_of_many_labels_are_counted() -> None:
@@ -183,4 +183,4 @@ def test_rows_of_many_labels_are_counted() -> None:
     for line, labels in enumerate([["a", "b", "c"], [], ["a"], []]):
         facts.add(str(line), file="train.tsv", line=line, length=1, labels=labels)
     found = "\n".join(finding.message for finding in find([facts]))
-    assert "train rows have 1.00 labels in the mean and 3 at most; 2 of 4 (50.0 %) have none." in found
+    assert "train rows have 1.00 labels on average and 3 at most; 2 of 4 (50.0 %) have none." in found

@@ -301,13 +301,13 @@ def test_a_folder_and_a_pattern_are_read_in_the_order_of_their_names(tmp_path: P
             r"bytes.txt:151: byte 5 of the line \(0xe4\) is not utf-8",
         ),
         ("nul.txt", b"good line\n" * 150 + b"bad \0 line\n", r"nul.txt:151: NUL byte"),
-        ("broken.jsonl", b'{"text": "a b"}\n' * 150 + b"{oops\n", r"broken.jsonl:151: no JSON"),
+        ("broken.jsonl", b'{"text": "a b"}\n' * 150 + b"{oops\n", r"broken.jsonl:151: invalid JSON"),
         ("other.jsonl", b'{"txt": "a b"}\n', r"other.jsonl:1: no column 'text'. .* Set data.text_column=txt"),
         ("hole.jsonl", b'{"text": "a b"}\n' * 150 + b'{"text": " "}\n', r"hole.jsonl:151: 'text' is empty"),
         ("list.jsonl", b'{"text": ["a", "b"]}\n', r"list.jsonl:1: column 'text' holds a list of 2"),
-        ("false.parquet", b"no parquet", r"false.parquet: no readable Parquet"),
+        ("false.parquet", b"no parquet", r"false.parquet: unreadable Parquet"),
         ("one.txt", b"a single document\n", r"one.txt: no examples"),
-        ("page.md", b"text", r"page.md: the ending '.md' says nothing of the format"),
+        ("page.md", b"text", r"page.md: the ending '.md' is no known format"),
     ],
 )
 @pytest.mark.parametrize("count", [1, 2])
@@ -324,16 +324,16 @@ def test_a_folder_without_texts_is_refused(tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(b"x")
     with pytest.raises(DataError, match=r"holds no texts.*found: picture.png"):
         CausalLMData(str(tmp_path)).prepare_data()
-    with pytest.raises(DataError, match=r"holds no texts\. No file is called so"):
+    with pytest.raises(DataError, match=r"holds no texts\. No file matches the pattern"):
         CausalLMData(str(tmp_path / "*.txt")).prepare_data()
 
 
 def test_a_line_too_long_to_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "SHARD_BYTES", 10)
     monkeypatch.setattr(shards, "MOST_BYTES", 100)
-    with pytest.raises(DataError, match=r"long.txt:2: a line from here on goes over"):
+    with pytest.raises(DataError, match=r"long.txt:2: a line after this line has"):
         documents_of(Path(lines(tmp_path, "long.txt", "a" * 20, "b", "c" * 200, "d")))
-    with pytest.raises(DataError, match=r"para.txt:1: a paragraph from here on"):
+    with pytest.raises(DataError, match=r"para.txt:1: a paragraph after this line has"):
         documents_of(Path(lines(tmp_path, "para.txt", *["words"] * 50)), document="paragraph")
 
 

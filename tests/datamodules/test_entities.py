@@ -154,16 +154,20 @@ def test_the_embedded_set_is_read() -> None:
 @pytest.mark.parametrize(
     ("lines", "settings", "message"),
     [
-        ("a O\n\nb O\nc I-X\n\nd B-X\n", {}, r"train\.conll:4: I-X without B-X before it.*IOB2 \(told by B 1, I 1; "),
+        (
+            "a O\n\nb O\nc I-X\n\nd B-X\n",
+            {},
+            r"train\.conll:4: I-X without B-X before.*IOB2 \(inferred from B 1, I 1; ",
+        ),
         ("a B-X\nb O\n\nc B-X\nd E-X\n", {}, r"train\.conll:2: O where the X before.*illegal_tags to repair or drop"),
         ("a B-X\nb I-X\n", {"scheme": "BMES"}, r"conll:2: 'I-X' is no tag of the scheme BMES .*or set data\.scheme"),
         ("a B-X\nb B\n", {}, r"conll:2: B has no type"),
         ("a B-X\nb I-X\nc M-X\n", {}, r"no scheme has all the letters .*\(B 1, I 1, M 1\)"),
-        ("a O\n", {}, "marks no entity"),
+        ("a O\n", {}, "has no entity"),
         ("科0 O\n技1 B-X\n", {}, r"100 % of the tokens .*strip_position_digits=true"),
         (WORDS, {}, r"data\.units is characters. Set data\.units=words"),
         (TRAIN, {"units": "words"}, r"91 % of the tokens are single Chinese .*Set data\.units=characters"),
-        (TRAIN, {"tokenizer": "words"}, r"data\.tokenizer is words; here .* data\.units"),
+        (TRAIN, {"tokenizer": "words"}, r"data\.tokenizer is words; here data\.units"),
         (TRAIN, {"max_length": 0}, "EntityData.max_length: expected a whole number of at least 1, found 0"),
         (TRAIN, {"tagged_lines": TaggedLines(tag_column=0)}, "both 0"),
     ],
@@ -188,7 +192,7 @@ def test_repaired_tags_are_counted_and_reported(tmp_path: Path) -> None:
     lines = "a B-X\n\nb O\nc I-X\nd I-X\n\ne I-X\n"
     data = tagged(tmp_path, lines, illegal_tags="repair", scheme="IOB2", test="a B-X\n")
     assert entities_of(batch_of(data, 1, 2), ["X"]) == [[("cd", "X")], [("e", "X")]]
-    findings = [finding.message for finding in data.report().findings if "does not allow" in finding.message]
+    findings = [finding.message for finding in data.report().findings if "are invalid in" in finding.message]
     assert [("train.conll" in finding, "2 tags" in finding) for finding in findings] == [(True, True), (False, True)]
     assert "the first at line 4" in findings[0]
 
@@ -206,8 +210,8 @@ def test_a_type_that_training_never_shows_is_known_and_warned_of(
     data = tagged(tmp_path, test="京 B-GPE\n")
     assert data.facts()["labels"] == ["GPE", "LOC", "PER"]
     assert data.facts()["label_counts"] == [0, 1, 3]
-    assert "GPE is no entity of the training split (found at " in caplog.text
-    assert "test has labels that train never shows (GPE)" in " ".join(data.report().render().split())
+    assert "type GPE (found at " in caplog.text
+    assert "test has labels that do not occur in train (GPE)" in " ".join(data.report().render().split())
 
 
 def test_the_same_text_with_other_entities_is_a_conflict(tmp_path: Path) -> None:

@@ -73,11 +73,11 @@ def header(*numbers: int, kind: int = 8) -> bytes:
         (b"", r"begins with the bytes \(none\)"),
         (header(4), "is an idx file of labels; an idx file of images begins with"),
         (header(4, 6, 5, kind=13), "begins with the bytes 00 00 0d 03"),
-        (header(4, 6, 5)[:9], "cut short inside its header"),
-        (header(0, 6, 5), "says that it holds 0 x 6 x 5 values"),
-        (header(2, 6, 5) + bytes(59), r"idx3-ubyte:2: cut short: 2 records of 30 bytes were promised"),
-        (header(2, 6, 5) + bytes(61), "more bytes than the 2 records promised"),
-        (gzip.compress(header(2, 6, 5) + bytes(60), mtime=0)[:-9], "the compressed file is cut short or damaged"),
+        (header(4, 6, 5)[:9], "truncated inside its header"),
+        (header(0, 6, 5), "is empty: its header has 0 x 6 x 5 values"),
+        (header(2, 6, 5) + bytes(59), r"idx3-ubyte:2: truncated: its header has 2 records of 30 bytes"),
+        (header(2, 6, 5) + bytes(61), "more bytes than the 2 records of its header"),
+        (gzip.compress(header(2, 6, 5) + bytes(60), mtime=0)[:-9], "the compressed file is truncated or damaged"),
         (header(3, 6, 5) + bytes(90), r"holds 2 labels and .* 3 images"),
     ],
 )
@@ -92,11 +92,11 @@ def test_labels_are_found_by_their_standard_name_or_by_a_setting(tmp_path: Path)
     write_idx(tmp_path / IDX, bars(2), [0, 1])
     beside = tmp_path / "train-labels-idx1-ubyte"
     named = beside.rename(tmp_path / "answers")
-    with pytest.raises(DataError, match=r"its labels are not beside it .*train-labels-idx1-ubyte"):
+    with pytest.raises(DataError, match=r"its file of labels is missing .*train-labels-idx1-ubyte"):
         sources(tmp_path).prepare_data()
     assert len(ready(sources(tmp_path, labels_path=str(named))).rows("train")) == 2
     (tmp_path / IDX).rename(tmp_path / "pictures")
-    with pytest.raises(DataError, match=r"not called like an idx file of images .* Set data\.labels_path"):
+    with pytest.raises(DataError, match=r"not named like an idx file of images .* Set data\.labels_path"):
         sources(tmp_path, "pictures").prepare_data()
 
 
@@ -143,7 +143,7 @@ def test_a_folder_is_read_with_its_sub_folders_as_labels(tmp_path: Path, caplog:
     rows = [data.rows("train").row(number) for number in range(3)]
     assert [(row["name"], row["label"]) for row in rows] == [("a/3.PGM", 0), ("deep/2.bmp", 0), ("b/1.png", 1)]
     assert np.array_equal(np.asarray(rows[0]["pixels"]).reshape(6, 5), third)
-    assert "1 files that are no pictures are left out" in caplog.text
+    assert "skipped 1 files that are not images" in caplog.text
 
 
 def test_the_same_pictures_elsewhere_are_the_same_data(tmp_path: Path) -> None:
@@ -160,22 +160,22 @@ def test_broken_and_misplaced_pictures_are_refused_by_their_file(tmp_path: Path)
     data = folder_data(tmp_path, {"a/1.png": bars(1)[0], "b/2.png": bars(2)[1]})
     whole = (tmp_path / "train/b/2.png").read_bytes()
     (tmp_path / "train/b/2.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"train/b/2\.png is no picture that can be read"):
+    with pytest.raises(DataError, match=r"train/b/2\.png is not a readable image"):
         data.prepare_data()
     (tmp_path / "train/b/2.png").write_text("no picture")
-    with pytest.raises(DataError, match=r"train/b/2\.png is no picture that can be read"):
+    with pytest.raises(DataError, match=r"train/b/2\.png is not a readable image"):
         data.prepare_data()
     (tmp_path / "train/b/2.png").rename(tmp_path / "train/2.png")
     with pytest.raises(DataError, match=r"train/2\.png has no label\. Put it into a sub-folder"):
         data.prepare_data()
-    with pytest.raises(DataError, match=r"2\.png is one picture\. Name a folder"):
+    with pytest.raises(DataError, match=r"2\.png is one image\. Name a folder"):
         next(ImageClassificationData(str(tmp_path / "train/2.png")).read(str(tmp_path / "train/2.png"), "train", None))  # type: ignore[arg-type]
 
 
 def test_a_folder_without_pictures_and_one_label_alone_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "x.txt").write_text("x")
-    with pytest.raises(DataError, match=r"empty holds no pictures .* found: x\.txt"):
+    with pytest.raises(DataError, match=r"empty holds no images .* found: x\.txt"):
         sources(tmp_path, "empty").prepare_data()
     with pytest.raises(DataError, match=r"one label only \(a\)"):
         folder_data(tmp_path, {"a/1.png": bars(1)[0]}).prepare_data()

@@ -229,9 +229,9 @@ def long_rows(folder: Path) -> dict[str, Any]:
         (
             "cut",
             ["short", "r" * 18, ""],
-            r"^2 of 3 .* longer than 21 tokens and are cut; 1 of 3 .* left out \(nothing of a response was left\)$",
+            r"^2 of 3 .* longer than 21 tokens and are cut; 1 of 3 .* omitted \(no token of a response was left\)$",
         ),
-        ("skip", ["short", "", ""], r"^2 of 3 dialogues are left out \(longer than 21 tokens\)$"),
+        ("skip", ["short", "", ""], r"^2 of 3 dialogues are omitted \(longer than 21 tokens\)$"),
     ],
 )
 def test_long_dialogues_are_cut_or_left_out_and_counted(
@@ -287,7 +287,7 @@ TWO_ANSWERS = [{"role": speaker, "content": said} for speaker, said in CHATS[0]]
     [
         ("Hello", {}, r"chat\.jsonl:1: the chat is 'Hello'"),
         ([{"role": "user"}], {}, r"chat\.jsonl:1, turn 1: .* is no turn"),
-        ([{"role": "poet", "content": "!"}], {}, r"chat\.jsonl:1, turn 1: 'poet' speaks"),
+        ([{"role": "poet", "content": "!"}], {}, r"chat\.jsonl:1, turn 1: unknown role 'poet'"),
         ([{"role": "user", "content": "!"}], {}, r"chat\.jsonl:1: no turn of the assistant"),
         (TWO_ANSWERS, {"chat_template": REFUSES}, r"chat\.jsonl:1: .* refuses this chat: no system turns"),
         (TWO_ANSWERS, {"chat_template": ONLY_LAST}, r"chat\.jsonl:1: .* before turn 2 in one way"),
@@ -304,9 +304,9 @@ def test_a_chat_that_cannot_be_read_is_refused_with_its_place(
     ("settings", "message"),
     [
         ({"template": "{prompt}"}, r"data\.template is '\{prompt\}'"),
-        ({"template": "{response} {prompt}"}, "behind it"),
+        ({"template": "{response} {prompt}"}, "after it"),
         ({}, "data.tokenizer=characters has no chat template"),
-        ({"template": "{prompt} {response}", "messages_column": "messages"}, "Leave out one of them"),
+        ({"template": "{prompt} {response}", "messages_column": "messages"}, "Omit one of them"),
         ({"chat_template": CHAT_ML, "blocks": BlockConfig(method="sliding")}, "sliding would mix dialogues"),
     ],
 )

@@ -72,7 +72,7 @@ def test_lines_of_fasttext_may_have_several_labels_or_none(write: Write) -> None
 
 def test_a_label_without_a_text_is_refused(write: Write) -> None:
     with pytest.raises(
-        DataError, match=r"a\.txt:2: 'NUM' is a label without a text, or the reverse\. Write LABEL TEXT"
+        DataError, match=r"a\.txt:2: 'NUM' is a label without a text, or a text without a label\. Write LABEL TEXT"
     ):
         list(read_rows(write("a.txt", "NUM How far\nNUM\n"), columns=["label"], file_format="labelled"))
 
@@ -124,7 +124,7 @@ def test_lists_are_labels_as_they_are_and_other_separators_can_be_named(write: W
 
 def test_a_label_with_the_sign_that_separates_answers_is_refused(write: Write) -> None:
     path = write("a.jsonl", json.dumps({"text": "x", "label": ["a|b"]}) + "\n")
-    with pytest.raises(DataError, match=r"a\.jsonl:1: label 'a\|b' holds the sign"):
+    with pytest.raises(DataError, match=r"a\.jsonl:1: label 'a\|b' contains"):
         loaded(path, has_many_labels=True).facts()
 
 
@@ -133,12 +133,12 @@ def test_the_report_counts_labels_and_finds_sets_that_differ(write: Write) -> No
     report = data.report()
     assert report.splits[0].label_counts == {"a": 3, "b": 2}
     page = "\n".join(finding.message for finding in report.findings)
-    assert "train rows have 1.25 labels in the mean and 2 at most; 1 of 4 (25.0 %) have none" in page
+    assert "train rows have 1.25 labels on average and 2 at most; 1 of 4 (25.0 %) have none" in page
     assert "1 of 4 (25.0 %) train rows give an earlier text another label" in page
 
 
 def test_one_label_each_refuses_lists_and_empty_cells(write: Write) -> None:
-    with pytest.raises(DataError, match=r"a\.jsonl:1: 2 labels in a list \(a, b\), one is needed\. Set data\.has_many"):
+    with pytest.raises(DataError, match=r"a\.jsonl:1: 2 labels in a list \(a, b\), expected one\. Set data\.has_many"):
         loaded(write("a.jsonl", '{"text": "x", "label": ["a", "b"]}\n'))
     with pytest.raises(DataError, match=r"a\.csv:3: 'label' is empty"):
         loaded(write("a.csv", "text,label\nx,a\ny,\n"))
@@ -226,14 +226,14 @@ def test_windows_of_a_batch_know_their_text(write: Write, caplog: pytest.LogCapt
     assert batch["attention_mask"].sum(1).tolist() == [1, 4, 4, 4]
     assert (batch["num_tokens"], len(batch["labels"]), len(batch["text"])) == (13, 3, 3)
     assert (
-        "33.3 % of the texts are longer than 4 tokens and are read in windows, 1.33 a text in the mean" in caplog.text
+        "33.3 % of the texts are longer than 4 tokens and are read in windows, 1.33 per text on average" in caplog.text
     )
     sizes = [np.prod(shown["input_ids"].shape) for shown in data.test_dataloader()]
     assert max(sizes) <= 8  # the budget counts the positions of all windows
     alone = data.collate([{**data.rows("train").row(0), "id": 0}])
     assert "text_of_window" not in alone
     page = " ".join(data.report().render().split())
-    assert "1 of 3 (33.3 %) train texts are longer than a window and are read in several, 1.33 a text" in page
+    assert "1 of 3 (33.3 %) train texts are longer than a window and are read in several, 1.33 per text" in page
     assert "Cut at" not in page
 
 

@@ -258,7 +258,7 @@ def test_a_missing_column_is_refused_before_any_row(write: Write) -> None:
         ("a.csv", 'text,label\na,1\n"b,1\nc,1\n', "a.csv:3: the quotes of this record do not match"),
         ("a.csv", "text;label\na;1\n", "separated by ';': save it with commas"),
         ("a.csv", "text\tlabel\na\t1\n", "name it .tsv"),
-        ("a.csv", "text,text\na,b\n", "2 columns are called 'text'"),
+        ("a.csv", "text,text\na,b\n", "2 columns are named 'text'"),
         (
             "a.csv",
             "text,label\n ,1\n",
@@ -266,18 +266,18 @@ def test_a_missing_column_is_refused_before_any_row(write: Write) -> None:
         ),
         ("a.txt", "a\n\nb\n", "a.txt:2: 'text' is empty"),
         ("a.txt", "a\nb\0c\n", "a.txt:2: NUL byte at character 2"),
-        ("a.jsonl", '{"text": "a"}\n{"text": "b"\n', "a.jsonl:2: no JSON: Expecting ',' delimiter"),
-        ("a.json", '[\n{"text": "a"},\n{"text" "b"}\n]', "a.json:3: no JSON: Expecting ':' delimiter at character 9"),
-        ("a.json", '[{"text": "a"},\n7]', "a.json:2: '7' stands in the array"),
+        ("a.jsonl", '{"text": "a"}\n{"text": "b"\n', "a.jsonl:2: invalid JSON: Expecting ',' delimiter"),
+        ("a.json", '[\n{"text": "a"},\n{"text" "b"}\n]', "a.json:3: invalid JSON: Expecting ':' delimiter"),
+        ("a.json", '[{"text": "a"},\n7]', "a.json:2: expected an object in the array, found '7'"),
         ("a.json", '[{"text": "a"},\n{"text":\n"b"', "a.json:2: the array is not closed by ]"),
         ("a.json", '[{"text": "a"},\n{"txt": "b"}]', "a.json:2: no column 'text'"),
-        ("a.jsonl", '"a"\n', "a.jsonl:1: str found, an object"),
+        ("a.jsonl", '"a"\n', "a.jsonl:1: expected an object"),
         ("a.jsonl", '{"text": null}\n', "a.jsonl:1: column 'text' holds no value (null)"),
         ("a.jsonl", '{"text": {"en": "a"}}\n', "column 'text' holds dict"),
         ("a.jsonl", '{"text": "a"}\n{"txt": "b"}\n', "a.jsonl:2: no column 'text'. Columns found: 'txt'"),
         ("a.conll", "a O\nb\n", "a.conll:2: 1 field in 'b', 2 expected"),
-        ("a.parquet", "not parquet", "no readable Parquet after record 0"),
-        ("a.docx", "a", "the ending '.docx' says nothing of the format"),
+        ("a.parquet", "not parquet", "unreadable Parquet after record 0"),
+        ("a.docx", "a", "the ending '.docx' is no known format"),
         ("a.cvs", "a", "did you mean .csv?"),
         ("a.txt", b"PK\x03\x04abc", "is a zip archive"),
     ],
@@ -326,11 +326,11 @@ def test_a_damaged_compressed_file_is_refused(write: Write, tmp_path: Path) -> N
     source = write("a.txt.gz", "".join(f"line {number}\n" for number in range(50_000)))
     data = Path(source).read_bytes()
     Path(source).write_bytes(data[: len(data) // 2])
-    assert "cut short or damaged after line " in refusal(source)
+    assert "truncated or damaged after line " in refusal(source)
     Path(source).write_bytes(data[:200] + bytes(200) + data[400:])
-    assert "cut short or damaged after line " in refusal(source)
+    assert "truncated or damaged after line " in refusal(source)
     Path(source).write_text("plain")
-    assert "is not compressed though it is named .gz" in refusal(source)
+    assert "is not compressed, but is named .gz" in refusal(source)
 
 
 def test_a_file_that_is_not_there_names_its_neighbours(write: Write, tmp_path: Path) -> None:

@@ -137,5 +137,5 @@ def test_training_texts_are_drawn_and_others_come_once(tmp_path: Path) -> None:
 
 
 def test_labels_that_do_not_exclude_each_other_are_not_evened_out() -> None:
-    with pytest.raises(ConfigError, match=r"data\.sampling\.method=weighted evens out labels that exclude each other"):
+    with pytest.raises(ConfigError, match=r"data\.sampling\.method=weighted balances labels that exclude each other"):
         TextClassificationData("x.csv", has_many_labels=True, sampling=SamplingConfig(method="weighted"))

@@ -56,5 +56,5 @@ def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
         source_digest("embedded:revews")
     with pytest.raises(DataError, match="write hub:OWNER/NAME@SPLIT"):
         source_digest("hub:imdb")
-    with pytest.raises(DataError, match=r"the ending '\.txtt' says nothing of the format"):
+    with pytest.raises(DataError, match=r"the ending '\.txtt' is no known format"):
         source_digest(write(tmp_path, "one.txtt"))

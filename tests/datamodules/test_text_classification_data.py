@@ -70,7 +70,7 @@ def test_equal_texts_with_different_labels_are_reported(tmp_path: Path) -> None:
 def test_a_label_that_training_never_shows_is_refused(tmp_path: Path) -> None:
     tables = write_tables(tmp_path, train=TRAIN, test=[("film", "pos"), ("film", "psitive")])
     with pytest.raises(
-        DataError, match=r"test\.jsonl:2: label 'psitive' is none of the 2 that the training split has \(neg, pos\)"
+        DataError, match=r"test\.jsonl:2: label 'psitive' is none of the 2 of the training split \(neg, pos\)"
     ):
         ready(TextClassificationData(**tables))
 

@@ -89,5 +89,5 @@ def test_windows_are_framed_full_and_show_every_token(length: int, max_length: i
 def test_special_tokens_that_leave_no_room_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"data\.max_length is 3, and the tokenizer's special tokens alone take 3"):
         lay_out([[1, 2]], FRAME, 3, "head")
-    with pytest.raises(ConfigError, match=r"special tokens alone take 4\. Give more"):
+    with pytest.raises(ConfigError, match=r"special tokens alone take 4\. Increase it"):
         lay_out([[1, 2], [3]], FRAME, 5, "head")

@@ -116,14 +116,14 @@ def append(file: Path, row: dict[str, str]) -> None:
         (unknown_label_in_test, "test.jsonl:12: ", "label '++' is none of the 2", "Fix the label, or add rows"),
         (one_label_only, "train.jsonl: ", "one label only (+)", "Give rows of at least two"),
         (bad_encoding, "train.jsonl:9: ", "is not utf-8", "set data.reading.encoding=gb18030"),
-        (broken_json, "train.jsonl:9: ", "no JSON", "Fix or drop the line."),
+        (broken_json, "train.jsonl:9: ", "invalid JSON", "Fix or drop the line."),
         (
             empty_validation_split,
             "train.jsonl: ",
             "no validation examples (8 train, 0 validation",
             "or data.validation_path",
         ),
-        (unknown_ending, "train.jsnl: ", "'.jsnl' says nothing of the format", "did you mean .jsonl"),
+        (unknown_ending, "train.jsnl: ", "'.jsnl' is no known format", "did you mean .jsonl"),
     ],
 )
 @pytest.mark.parametrize("command", ["fit", "check"])

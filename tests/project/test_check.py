@@ -42,7 +42,7 @@ def test_good_data_is_described_and_nothing_is_warned_of(tmp_path: Path) -> None
         assert [name, "200", "200"] in [line[:3] for line in lines]
     assert ["+", "100", "50.0", "%"] in [line[:4] for line in lines]
     assert "warning" not in shown
-    assert "nothing to warn of" in shown
+    assert "no findings" in shown
 
 
 def test_the_dry_run_has_the_largest_batch(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_the_dry_run_has_the_largest_batch(tmp_path: Path) -> None:
 def test_leaks_are_counted_and_shown(tmp_path: Path) -> None:
     leaking = [*examples("book"), *examples("film", start=7, number=3)]
     shown = check(tmp_path, path=examples("film"), validation_path=examples("play"), test_path=leaking)
-    assert "3 of 203 (1.5 %) test texts also stand in train" in flat(shown)
+    assert "3 of 203 (1.5 %) test texts also occur in train" in flat(shown)
     assert f"such as {tmp_path}/test_path.jsonl:201 = {tmp_path}/path.jsonl:8" in flat(shown)
 
 
@@ -73,7 +73,7 @@ def test_imbalance_and_rare_labels_are_warned_of(tmp_path: Path) -> None:
     train = [*examples("film"), *((f"fair film {number}", "0") for number in range(4))]
     shown = check(tmp_path, path=train, validation_path=examples("play"), test_path=examples("book"))
     assert "1 label has fewer than 8 train rows (0)" in flat(shown)
-    assert "The largest label has 25 times the rows of the smallest" in flat(shown)
+    assert "The most frequent label has 25 times the rows of the rarest" in flat(shown)
 
 
 def test_truncation_is_reported(tmp_path: Path) -> None:

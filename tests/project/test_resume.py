@@ -128,7 +128,7 @@ LR = "--model.optim.lr=0.5"
         ("--seed_everything=1", r"seed_everything was 0 and is 1: a resumed run cannot change it"),
         ("--model.optim.optimizer=sgd", r"optim.optimizer was adamw and is sgd"),
         ("--model.encoder.width=32", r"its weights do not fit this model, in which model.encoder differs"),
-        ("--data.batch.size=2", r"cannot go on in the middle of an epoch: num_batches was 2 and is 4"),
+        ("--data.batch.size=2", r"cannot be resumed in the middle of an epoch: num_batches was 2 and is 4"),
         ("--model.optim.lrr=1", r"no such setting. Did you mean"),
     ],
 )

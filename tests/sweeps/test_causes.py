@@ -12,8 +12,8 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from lightrail.project.tracking.run import GivenUp
 from lightrail.sweeps.trials import trial
-from lightrail.sweeps.trials.callback import Spoilt, TrialReporter
-from lightrail.sweeps.trials.messages import Assignment, Failed, cause_in_others, forget_cause
+from lightrail.sweeps.trials.callback import NonFinite, TrialReporter
+from lightrail.sweeps.trials.messages import Assignment, Failed, clear_failure, first_failure
 from lightrail.sweeps.trials.trial import follow, lead
 from tests.support.tiny import Signs, quiet_trainer
 
@@ -63,8 +63,8 @@ def test_out_of_memory_in_another_process_is_told_as_that(
         with pytest.raises(type(error)):
             follow(assignment)
     assert told(assignment, monkeypatch) == Failed("OutOfMemoryError: CUDA out of memory", "memory")
-    assert cause_in_others(assignment.log) is not None
-    forget_cause(assignment.log)
+    assert first_failure(assignment.log) is not None
+    clear_failure(assignment.log)
     assert told(assignment, monkeypatch) == Failed(f"RuntimeError: {GONE}", "error"), "the trial was begun again"
 
 
@@ -74,7 +74,7 @@ def test_a_trial_that_is_given_up_is_not_taken_for_one_whose_other_process_died(
     killed.kill()
     assert isinstance(untrained.strategy.launcher, _SubprocessScriptLauncher)
     untrained.strategy.launcher.procs = [killed]
-    for ours, expected in ((GivenUp(6), None), (Spoilt("val/loss is nan at step 6"), None), (GONE, "killed")):
+    for ours, expected in ((GivenUp(6), None), (NonFinite("val/loss is nan at step 6"), None), (GONE, "killed")):
         reporter = TrialReporter(None, ["val/loss"])
         reporter.on_exception(untrained, Signs(), ours)
         assert (reporter.killed and reporter.killed.kind) == expected

@@ -8,7 +8,7 @@ import pytest
 from lightrail.project.basics.catalogue import experiment_files, sweep_files
 from lightrail.sweeps.command import build_corners
 from lightrail.sweeps.search.definition import Sweep, load
-from lightrail.sweeps.search.warm_start import points_to_begin_with
+from lightrail.sweeps.search.warm_start import enqueued_points
 from tests.support.guides import FILES, OF_THE_CHECKPOINT, QUIET, SMALL_DATA, class_name
 from tests.support.tasks.causal_lm import write_gpt2
 
@@ -44,7 +44,7 @@ def test_trials_at_the_ends_of_a_shipped_sweep_can_be_built(name: str, small: Pa
     sweep = on_small_data(load(["--config", name]), small)
     corners = list(sweep.space.corners())
     assert len(corners) > 1
-    points_to_begin_with(sweep)
+    enqueued_points(sweep)
     configurations = [(str(corner), sweep.configuration(corner).values) for corner in corners]
     assert build_corners(configurations, sweep.config.metrics) == ""
 

@@ -45,7 +45,7 @@ class Untrained:
     def __init__(self, sweep: Sweep, parent: str, devices: list[str], threads: int, folder: Path, stop: Any) -> None:
         self.sweep, self.is_stopping = sweep, stop
 
-    def objective(self, trial: optuna.Trial, end_turn: Callable[[], None]) -> float:
+    def objective(self, trial: optuna.Trial, release: Callable[[], None]) -> float:
         cls = type(self)
         cls.num_with_turn += 1
         cls.most_with_turn = max(cls.most_with_turn, cls.num_with_turn)
@@ -53,7 +53,7 @@ class Untrained:
         settings = self.sweep.space.suggest(trial)
         time.sleep(0.01)
         cls.num_with_turn -= 1
-        end_turn()
+        release()
         return cls.objective_of(trial, settings, self.is_stopping)
 
     def stop(self) -> None: ...

@@ -120,7 +120,7 @@ def test_other_metrics_are_those_of_the_validation_that_was_best_by_the_first(
 
 def test_a_trial_that_the_pruner_gives_up_is_told_so_and_counts_as_pruned(sweep: Sweep) -> None:
     pruner = optuna.pruners.ThresholdPruner(upper=0.5)
-    (trial,) = train(sweep, [RUN, *reports(0.3, 0.7), Failed("given up at step 6", "pruned")], pruner=pruner)
+    (trial,) = train(sweep, [RUN, *reports(0.3, 0.7), Failed("pruned at step 6", "pruned")], pruner=pruner)
     assert (trial.state, list(trial.intermediate_values)) == (TrialState.PRUNED, [3, 6])
     assert Said.answers == [True, False]
     assert FAILURE not in trial.user_attrs

@@ -10,7 +10,7 @@ from lightrail.project.tracking.processes import PROCESS_TAG, process_tag
 from lightrail.project.tracking.store import open_store
 from lightrail.sweeps.command import CONCLUDED
 from lightrail.sweeps.search.driver import Driver
-from lightrail.sweeps.search.locks import KEEPER, become_keeper, has_lost_its_keeper, keeping
+from lightrail.sweeps.search.locks import OWNER, become_owner, has_lost_its_owner, heartbeat
 from tests.support.children import SECONDS_TO_HANG
 from tests.support.sweeping import TinySweep
 
@@ -24,17 +24,17 @@ def study() -> optuna.Study:
 
 
 def test_a_process_keeps_a_study_while_it_says_so(study: optuna.Study) -> None:
-    assert not has_lost_its_keeper(study, HEARTBEAT), "of nobody nothing is known"
-    become_keeper(study)
-    assert not has_lost_its_keeper(study, HEARTBEAT)
-    with keeping(study, 0.01):
-        first = study.user_attrs[KEEPER][1]
+    assert not has_lost_its_owner(study, HEARTBEAT), "of nobody nothing is known"
+    become_owner(study)
+    assert not has_lost_its_owner(study, HEARTBEAT)
+    with heartbeat(study, 0.01):
+        first = study.user_attrs[OWNER][1]
         deadline = time.monotonic() + SECONDS_TO_HANG
-        while study.user_attrs[KEEPER][1] == first and time.monotonic() < deadline:
+        while study.user_attrs[OWNER][1] == first and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert study.user_attrs[KEEPER][1] > first
-        assert not has_lost_its_keeper(study, HEARTBEAT)
-    assert has_lost_its_keeper(study, HEARTBEAT), "it has left it"
+        assert study.user_attrs[OWNER][1] > first
+        assert not has_lost_its_owner(study, HEARTBEAT)
+    assert has_lost_its_owner(study, HEARTBEAT), "it has left it"
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_a_process_keeps_a_study_while_it_says_so(study: optuna.Study) -> None:
 def test_a_keeper_is_lost_by_its_death_or_its_silence(
     study: optuna.Study, tag: str, seconds_ago: float, is_lost: bool
 ) -> None:
-    study.set_user_attr(KEEPER, (tag, time.time() - seconds_ago))
-    assert has_lost_its_keeper(study, HEARTBEAT) is is_lost
+    study.set_user_attr(OWNER, (tag, time.time() - seconds_ago))
+    assert has_lost_its_owner(study, HEARTBEAT) is is_lost
 
 
 def test_who_joined_concludes_a_study_whose_machine_went_away(
@@ -65,9 +65,9 @@ def test_who_joined_concludes_a_study_whose_machine_went_away(
     client.set_tag(run_id, PROCESS_TAG, ELSEWHERE)
     client.update_run(run_id, "RUNNING")
     tiny_sweep.study.set_user_attr(CONCLUDED, 0)
-    tiny_sweep.study.set_user_attr(KEEPER, (ELSEWHERE, time.time()))
+    tiny_sweep.study.set_user_attr(OWNER, (ELSEWHERE, time.time()))
     joined = tiny_sweep.run()
-    assert joined.last_line == f"sweep {run_id} goes on: 1 of 1 trials; who began it will conclude it"
+    assert joined.last_line == f"sweep {run_id} is still running: 1 of 1 trials; its owner will write the report"
     assert tiny_sweep.parent.status == "RUNNING"
     monkeypatch.setattr(Driver, "run", _then(Driver.run, lambda: _fall_silent(tiny_sweep)))
     assert tiny_sweep.run().last_line == whole.last_line
@@ -75,9 +75,9 @@ def test_who_joined_concludes_a_study_whose_machine_went_away(
 
 
 def _fall_silent(sweep: TinySweep) -> None:
-    tag, _ = sweep.study.user_attrs[KEEPER]
+    tag, _ = sweep.study.user_attrs[OWNER]
     if tag == ELSEWHERE:
-        sweep.study.set_user_attr(KEEPER, (ELSEWHERE, time.time() - 4 * HEARTBEAT))
+        sweep.study.set_user_attr(OWNER, (ELSEWHERE, time.time() - 4 * HEARTBEAT))
 
 
 def _then(run: Callable[[Driver], None], then: Callable[[], None]) -> Callable[[Driver], None]:

@@ -163,5 +163,5 @@ def test_two_drivers_share_a_study_and_train_no_trial_too_many(tiny_sweep: TinyS
     assert len(tiny_sweep.trials) == len(tiny_sweep.children) == 5
     assert len({trial.user_attrs[DRIVER] for trial in tiny_sweep.trials}) == 2
     assert shown.startswith(f"sweep {tiny_sweep.parent.run_id} finished: ")
-    assert joined.last_line.startswith(f"sweep {tiny_sweep.parent.run_id} goes on: ")
+    assert joined.last_line.startswith(f"sweep {tiny_sweep.parent.run_id} is still running: ")
     assert len({trial.params["model.optim.lr"] for trial in tiny_sweep.trials}) == 5, "none was tried twice"

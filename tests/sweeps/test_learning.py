@@ -15,7 +15,7 @@ from lightrail.project.configuration import parse
 from lightrail.project.tracking.store import open_store
 from lightrail.sweeps.search.definition import Sweep, load
 from lightrail.sweeps.search.study import finished, open_storage, open_study
-from lightrail.sweeps.search.warm_start import enqueue, params_of, points_to_begin_with, warm_start
+from lightrail.sweeps.search.warm_start import enqueue, enqueued_points, params_of, warm_start
 from tests.support.running import Fitted, fit_pinyin
 from tests.support.tasks.pinyin import TINY, write_sentences
 
@@ -110,7 +110,7 @@ def test_points_are_tried_first_in_their_order_and_once(tmp_path: Path) -> None:
 )
 def test_a_point_outside_of_the_space_is_refused(tmp_path: Path, point: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        points_to_begin_with(sweep_in(tmp_path, enqueue=[point]))
+        enqueued_points(sweep_in(tmp_path, enqueue=[point]))
 
 
 def test_the_point_of_a_configuration_is_found_again(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_of_an_earlier_study_only_points_of_the_space_are_taken(
     with caplog.at_level("INFO"):
         warm = studied(sweep_in(tmp_path, warm_start=["before"], space=only_lstm))
     assert [trial.params["network"] for trial in warm.trials] == ["lstm"]
-    assert "warm start from before: 1 trainings; 1 are outside of the space" in caplog.messages
+    assert "warm start from before: 1 trainings; omitted 1 outside of the space" in caplog.messages
 
 
 def test_a_study_with_another_goal_is_refused(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ def test_what_cannot_be_drawn_is_left_out(
     names = {file.stem for file in (parent.directory / "figures").glob("*")}
     assert names == ({"optimization_history", "intermediate_values"} if values else set())
     assert last.endswith(f"trials/complete={len(values)} trials/pruned=0 trials/fail=0")
-    assert ("left out" if values else "no trial is complete") in caplog.text
+    assert ("omitted" if values else "no complete trial") in caplog.text
     assert (parent.directory / "best.yaml").exists() == bool(values)
 
 
@@ -221,7 +221,7 @@ def test_a_figure_that_fails_does_not_end_the_sweep_badly(
 
     monkeypatch.setattr("optuna.visualization.matplotlib.plot_slice", fail)
     concluded(story.tell(), story, parent)
-    assert "the figure slice is left out: RuntimeError: no ink" in caplog.text
+    assert "the figure slice is omitted: RuntimeError: no ink" in caplog.text
     assert (parent.directory / "figures" / "param_importances.png").exists()
 
 

@@ -17,10 +17,10 @@ def test_only_the_branch_that_is_chosen_is_asked_for() -> None:
 
 
 def test_a_bound_below_the_other_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"space\.lr: low is 2 and high 1"):
+    with pytest.raises(ConfigError, match=r"space\.lr: low is 2 and high is 1"):
         read_space({"lr": {"low": 2, "high": 1}})
 
 
 def test_a_misspelt_key_of_a_distribution_names_its_neighbour() -> None:
-    with pytest.raises(ConfigError, match=r"space\.lr: 'stepp' means nothing here\. Did you mean step\?"):
+    with pytest.raises(ConfigError, match=r"space\.lr: unknown key 'stepp'\. Did you mean step\?"):
         read_space({"lr": {"low": 1, "high": 2, "stepp": 1}})

@@ -17,7 +17,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
-from lightrail.sweeps.search.locks import Turn
+from lightrail.sweeps.search.locks import StudyLock
 from lightrail.sweeps.search.study import DRIVER, RUNS, finished
 from tests.support.children import SECONDS_TO_HANG, wait_for
 from tests.support.servers import running_postgres
@@ -57,13 +57,13 @@ class SharedSweep(TinySweep):
 class Holder(threading.Thread):
     """Takes a turn, and keeps it until it is told to end it."""
 
-    def __init__(self, turn: Turn) -> None:
+    def __init__(self, turn: StudyLock) -> None:
         super().__init__(daemon=True)
-        self.turn, self.has_it, self.may_end = turn, threading.Event(), threading.Event()
+        self.lock, self.has_it, self.may_end = turn, threading.Event(), threading.Event()
         self.start()
 
     def run(self) -> None:
-        with suppress(OperationalError), self.turn.taken():
+        with suppress(OperationalError), self.lock.held():
             self.has_it.set()
             self.may_end.wait(SECONDS_TO_HANG)
 
@@ -74,18 +74,18 @@ class Holder(threading.Thread):
 
 
 def test_a_turn_is_one_drivers_among_all_that_share_the_database(server: str) -> None:
-    first, second = Turn(RDBStorage(server), "study"), Turn(RDBStorage(server), "study")
+    first, second = StudyLock(RDBStorage(server), "study"), StudyLock(RDBStorage(server), "study")
     holder = Holder(first)
     assert holder.has_it.wait(SECONDS_TO_HANG)
     other = Holder(second)
     assert not other.has_it.wait(0.5)
-    with Turn(RDBStorage(server), "another study").taken():
+    with StudyLock(RDBStorage(server), "another study").held():
         pass
     holder.end()
     assert other.has_it.wait(SECONDS_TO_HANG)
     other.end()
-    with first.taken() as end_turn:
-        end_turn()
+    with first.held() as release:
+        release()
         last = Holder(second)
         assert last.has_it.wait(SECONDS_TO_HANG), "before the block ends"
         last.end()
@@ -93,10 +93,10 @@ def test_a_turn_is_one_drivers_among_all_that_share_the_database(server: str) ->
 
 def test_a_turn_ends_with_the_connection_of_who_has_it(server: str) -> None:
     storage = RDBStorage(server)
-    turn = Turn(storage, "study")
+    turn = StudyLock(storage, "study")
     holder = Holder(turn)
     assert holder.has_it.wait(SECONDS_TO_HANG)
-    other = Holder(Turn(RDBStorage(server), "study"))
+    other = Holder(StudyLock(RDBStorage(server), "study"))
     assert not other.has_it.wait(0.5)
     others = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
     with storage.engine.connect() as connection:

@@ -159,16 +159,16 @@ def test_a_study_that_searches_over_something_else_is_not_gone_on_with(tmp_path:
     same = open_study(make_sweep(tmp_path, storage=address, n_trials=99, sampler="RandomSampler"), storage)
     assert same._study_id == opened._study_id
     wider = {**SPACE, "model.optim.lr": {"low": 1e-4, "high": 1, "log": True}}
-    message = r"the study 'tiny' in sqlite:.*was begun with other settings \('high: 0\.1' was 'high: 1'\).*--study NAME"
+    message = r"the study 'tiny' in sqlite:.*created with other settings \('high: 0\.1' was 'high: 1'\).*--study NAME"
     with pytest.raises(ConfigError, match=message):
         open_study(make_sweep(tmp_path, storage=address, space=wider), storage)
     longer = {**SPACE, "model.optim.beta2": {"low": 0.9, "high": 0.99}}
-    with pytest.raises(ConfigError, match=r"was begun with other settings"):
+    with pytest.raises(ConfigError, match=r"was created with other settings"):
         open_study(make_sweep(tmp_path, storage=address, space=longer), storage)
     assert open_study(make_sweep(tmp_path, storage=address, space=wider, study="other"), storage).study_name == "other"
     edited = make_sweep(tmp_path, storage=address)
     edited = replace(edited, base=[*edited.base, "--data.split.seed=7"])
-    with pytest.raises(ConfigError, match=r"was begun with other settings \('seed: \d+' was 'seed: 7'\)"):
+    with pytest.raises(ConfigError, match=r"was created with other settings \('seed: \d+' was 'seed: 7'\)"):
         open_study(edited, storage)
 
 

@@ -1,4 +1,4 @@
-"""What becomes of trials: trained, given up, failed, out of memory; and refused before there is one."""
+"""What becomes of trials: trained, pruned, failed, out of memory; and refused before there is one."""
 
 import re
 
@@ -117,14 +117,14 @@ def test_a_trial_that_is_trained_to_its_end_is_complete(tiny_sweep: TinySweep) -
         ({"space": {"model.optim.lrr": LR}}, r"optim\.lrr: no such setting\. Did you mean .*\.optim\.lr\?"),
         (
             {"space": {"model.encoder.num_heads": {"choices": [2, 3]}}},
-            r"space: .*num_heads.*This was with model\.encoder\.num_heads=3|with model\.encoder\.num_heads=3 cannot be",
+            r"space: .*num_heads.*Found with model\.encoder\.num_heads=3|with model\.encoder\.num_heads=3 cannot be",
         ),
         (
             {"space": {"model.encoder.width": {"choices": ["wide"]}}},
-            r'width: expected a whole number of at least 1, found "wide"\. This was with model\.encoder\.width=wide',
+            r'width: expected a whole number of at least 1, found "wide"\. Found with model\.encoder\.width=wide',
         ),
-        ({"metric": "val/accurracy"}, r"metric: PinyinTagger does not measure val/accurracy\. Did you mean val/"),
-        ({"metric": "test/loss"}, r"metric: test/loss: a sweep chooses by validation alone"),
+        ({"metric": "val/accurracy"}, r"metric: PinyinTagger does not log val/accurracy\. Did you mean val/"),
+        ({"metric": "test/loss"}, r"metric: test/loss: only validation metrics can be optimized"),
         ({"sampler": "TPESamler"}, r"sampler.*Did you mean TPESampler\?"),
         ({"pruner": {"class_path": "MedianPruner", "init_args": {"n_warmup": 1}}}, r"pruner\.n_warmup: MedianPruner"),
         ({"n_trials": 0}, r"n_trials: expected a whole number of at least 1, found 0"),
