@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast, final
+from typing import Any, Literal, cast, final
 
 import lightning.pytorch as pl
 import numpy as np
@@ -18,10 +18,18 @@ from numpy.typing import NDArray
 from lightrail.datamodules.batches.batching import Batch, BatchConfig, BatchLoader, BucketSampler, Draw, MeasuredRows
 from lightrail.datamodules.batches.sampling import LabelDraw, SamplingConfig
 from lightrail.datamodules.cache import CacheWriter, TokenisedSplit, build_once, cache_folder, digest_of
-from lightrail.datamodules.cache.building import ABOUT, About, empty_split, is_encoded_with, read_about
+from lightrail.datamodules.cache.building import (
+    ABOUT,
+    About,
+    Deduplicator,
+    empty_split,
+    is_encoded_with,
+    read_about,
+    split_of,
+)
 from lightrail.datamodules.cache.building import Facts as Facts
-from lightrail.datamodules.cache.splitting import Deduplicator, split_of
 from lightrail.datamodules.checking import DataReport, Remedies, SplitFacts, report_on
+from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import Empty, FileFormat, Quoting, ReadingNotes, Row, read_rows
 from lightrail.datamodules.reading.sources import read_spool, source_digest, write_spool
 from lightrail.project.basics.annotations import Ranged, ShareBelowOne
@@ -72,19 +80,6 @@ class SplitSummary:
     digest: str
     """Digest of the encoded content, independent of file names."""
     source: str
-
-
-class Inspected(NamedTuple):
-    """Facts of one example for `lightrail check`."""
-
-    length: int
-    """Length before anything is cut, in `length_unit`."""
-    target: str = ""
-    """The complete target; equal texts with different targets are a conflict."""
-    labels: tuple[str, ...] = ()
-    """Labels for the histogram."""
-    num_windows: int = 1
-    """Number of overlapping windows that cover it."""
 
 
 class DataModule(pl.LightningDataModule, ABC):

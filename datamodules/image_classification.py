@@ -13,9 +13,10 @@ import torch
 from annotated_types import Len
 from numpy.typing import NDArray
 
-from lightrail.datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
+from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
 from lightrail.datamodules.batches.batching import Batch, BatchConfig
 from lightrail.datamodules.cache import digest_of, file_digest
+from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import ReadingNotes, Row, read_rows
 from lightrail.datamodules.reading.image_files import (
     SUFFIXES,
@@ -27,7 +28,7 @@ from lightrail.datamodules.reading.image_files import (
     read_image_files,
     resized,
 )
-from lightrail.datamodules.reading.lines import existing_file
+from lightrail.datamodules.reading.rows import existing_file
 from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX
 from lightrail.project.basics.annotations import PositiveInt, check_arguments
 from lightrail.project.basics.did_you_mean import first_names

@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, final
 
-from lightrail.datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
+from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
 from lightrail.datamodules.batches.batching import Batch, BatchConfig, MeasuredRows
 from lightrail.datamodules.batches.block_batches import collate_blocks
 from lightrail.datamodules.batches.blocks import BlockConfig, EvaluationPieces, training_blocks
 from lightrail.datamodules.cache import TokenisedSplit
 from lightrail.datamodules.checking import Remedies
+from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import Row
 from lightrail.datamodules.tokens.dialogues import (
     ASSISTANT,

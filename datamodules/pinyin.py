@@ -8,8 +8,9 @@ from typing import Any, final
 
 import numpy as np
 
-from lightrail.datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
+from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
 from lightrail.datamodules.batches.batching import Batch, BatchConfig, pad
+from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import Row
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
 from lightrail.project.basics.errors import ConfigError, DataError

@@ -10,11 +10,12 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from lightrail.datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
+from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
 from lightrail.datamodules.batches.batching import Batch, BatchConfig, pad
 from lightrail.datamodules.batches.sampling import SamplingConfig
 from lightrail.datamodules.cache import TokenisedSplit
 from lightrail.datamodules.checking import Remedies
+from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import Row
 from lightrail.datamodules.reading.rows import text_value
 from lightrail.datamodules.tokens.tokenizing import SEPARATOR, Tokenizer, load_tokenizer

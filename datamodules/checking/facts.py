@@ -3,16 +3,29 @@
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightrail.datamodules.cache.splitting import text_digest
+from lightrail.datamodules.cache.building import text_digest
 from lightrail.datamodules.reading.rows import ReadingNotes
 
 Pairs = NDArray[np.int64]
 """Pairs of related rows, as (row, row) indices, [P, 2]."""
+
+
+class Inspected(NamedTuple):
+    """Facts of one example for `lightrail check`."""
+
+    length: int
+    """Length before anything is cut, in `length_unit`."""
+    target: str = ""
+    """The complete target; equal texts with different targets are a conflict."""
+    labels: tuple[str, ...] = ()
+    """Labels for the histogram."""
+    num_windows: int = 1
+    """Number of overlapping windows that cover it."""
 
 
 class SplitFacts:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightrail.datamodules.cache import CacheWriter, build_once
-from lightrail.datamodules.cache.splitting import split_of, text_digest
+from lightrail.datamodules.cache.building import split_of, text_digest
 from lightrail.datamodules.corpus.shards import CorpusReading, Document, Shard, last_line_before, read_documents
 from lightrail.datamodules.reading import ReadingNotes
 from lightrail.datamodules.tokens.learning import count_characters

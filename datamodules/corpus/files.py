@@ -8,7 +8,7 @@ from pathlib import Path
 from lightrail.datamodules.cache import digest_of
 from lightrail.datamodules.reading import FileFormat
 from lightrail.datamodules.reading.hub import PREFIX
-from lightrail.datamodules.reading.lines import STANDARD_INPUT, existing_file
+from lightrail.datamodules.reading.rows import STANDARD_INPUT, existing_file
 from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX, FORMATS, format_of, source_digest
 from lightrail.project.basics.annotations import Positive, Ranged
 from lightrail.project.basics.errors import DataError

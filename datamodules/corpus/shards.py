@@ -13,16 +13,17 @@ from typing import IO, Literal, NamedTuple
 from lightrail.datamodules.cache import file_digest
 from lightrail.datamodules.corpus.files import file_format_of, is_file
 from lightrail.datamodules.reading import Empty, FileFormat, Quoting, ReadingNotes, read_rows
-from lightrail.datamodules.reading.lines import (
+from lightrail.datamodules.reading.records import read_json_lines
+from lightrail.datamodules.reading.rows import (
     GZIP_MAGIC,
     STANDARD_INPUT,
     ZIP_MAGIC,
+    Columns,
+    Row,
     is_bytewise,
     read_lines,
     undecodable,
 )
-from lightrail.datamodules.reading.records import read_json_lines
-from lightrail.datamodules.reading.rows import Columns, Row
 from lightrail.project.basics.errors import DataError
 
 SHARD_BYTES = 8 * 2**20

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from lightrail.datamodules.reading.lines import open_bytes
-from lightrail.datamodules.reading.rows import Row
+from lightrail.datamodules.reading.rows import Row, open_bytes
 from lightrail.project.basics.errors import DataError
 
 log = logging.getLogger(__name__)

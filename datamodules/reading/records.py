@@ -5,8 +5,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from lightrail.datamodules.reading.lines import existing_file
-from lightrail.datamodules.reading.rows import Columns, Row, TaggedLines
+from lightrail.datamodules.reading.rows import Columns, Row, TaggedLines, existing_file
 from lightrail.project.basics.errors import ConfigError, DataError
 
 _ROWS_PER_BATCH = 1024

@@ -11,7 +11,6 @@ from typing import IO
 from lightrail.datamodules.cache import digest_of, file_digest
 from lightrail.datamodules.reading import hub
 from lightrail.datamodules.reading.embedded import embedded_file, embedded_set
-from lightrail.datamodules.reading.lines import STANDARD_INPUT, existing_file, read_lines
 from lightrail.datamodules.reading.records import (
     begins_array,
     read_json_array,
@@ -22,6 +21,7 @@ from lightrail.datamodules.reading.records import (
     read_text,
 )
 from lightrail.datamodules.reading.rows import (
+    STANDARD_INPUT,
     Columns,
     Empty,
     FileFormat,
@@ -30,6 +30,8 @@ from lightrail.datamodules.reading.rows import (
     ReadingOptions,
     Row,
     TaggedLines,
+    existing_file,
+    read_lines,
 )
 from lightrail.project.basics.did_you_mean import nearest
 from lightrail.project.basics.errors import DataError

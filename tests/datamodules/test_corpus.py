@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from lightrail.datamodules.base import ReadingConfig, Split, SplitConfig
 from lightrail.datamodules.cache import cache_folder
-from lightrail.datamodules.cache.splitting import split_of
+from lightrail.datamodules.cache.building import split_of
 from lightrail.datamodules.causal_lm import CausalLMData
 from lightrail.datamodules.corpus import encoding, shards
 from lightrail.datamodules.corpus.encoding import run_jobs

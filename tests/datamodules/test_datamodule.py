@@ -16,9 +16,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightrail.datamodules.base import DataModule, Facts, Inspected, ReadingConfig, Split, SplitConfig
+from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
 from lightrail.datamodules.batches.batching import Batch, BatchConfig, pad
-from lightrail.datamodules.cache.splitting import split_of
+from lightrail.datamodules.cache.building import split_of
+from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import Row
 from lightrail.project.basics.errors import ConfigError, DataError
 from tests.support.texts import lines, ready, three_files

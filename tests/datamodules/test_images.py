@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lightrail.datamodules.base import SplitConfig
-from lightrail.datamodules.cache.splitting import text_digest
+from lightrail.datamodules.cache.building import text_digest
 from lightrail.datamodules.image_classification import ImageClassificationData
 from lightrail.datamodules.reading.image_files import PictureForm, read_image
 from lightrail.project.basics.errors import ConfigError, DataError

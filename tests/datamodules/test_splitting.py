@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightrail.datamodules.cache.splitting import Deduplicator, split_of, text_digest
+from lightrail.datamodules.cache.building import Deduplicator, split_of, text_digest
 from lightrail.project.basics.errors import ConfigError
 
 TEXTS = [f"sentence number {number}" for number in range(20_000)]
@@ -55,7 +55,7 @@ def test_a_larger_fraction_keeps_the_rows_of_a_smaller_one() -> None:
 
 def test_every_process_makes_the_same_split() -> None:
     program = (
-        "from lightrail.datamodules.cache.splitting import split_of;"
+        "from lightrail.datamodules.cache.building import split_of;"
         "print([split_of(str(i), 7, .3, .3) for i in range(50)])"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "123"}
