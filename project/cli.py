@@ -63,6 +63,7 @@ options:
   --metric NAME ...         only these metrics; left out: all that the runs share
   --resamples N             bootstrap resamples (default 2000); random swaps are at least 10,000
   --num_examples N          examples on which the runs differ most (default 10)
+  --allow_modules M,...     import these modules first, for a metric of your own
   --tracking.uri URI        MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)
 """
 GENERATE_HELP = """
