@@ -1,16 +1,18 @@
 """Optimizer, learning-rate schedule and freezing: the settings every task shares."""
 
 from lightrail.lightning_modules.optimization.config import OptimConfig, ScheduleName
-from lightrail.lightning_modules.optimization.groups import (
+from lightrail.lightning_modules.optimization.layers import layer_numbers
+from lightrail.lightning_modules.optimization.optimizer import (
+    Schedule,
     apply_settings,
     build_optimizer,
+    build_schedule,
     clip_gradients,
     drop_frozen_gradients,
     freeze,
     parameter_groups,
+    schedule_factor,
 )
-from lightrail.lightning_modules.optimization.layers import layer_numbers
-from lightrail.lightning_modules.optimization.schedules import Schedule, build_schedule, schedule_factor
 
 __all__ = [
     "OptimConfig",
