@@ -120,9 +120,7 @@ def test_a_run_that_goes_on_keeps_its_layers_apart_or_together(name: str, value:
     def configuration(number: float) -> dict[str, Any]:
         return {"model": {"init_args": {"optim": {"lr": 0.1, name: number}}}}
 
-    with pytest.raises(
-        ConfigError, match=rf"optim\.{name} was 1\.0 and is {value}: a run that goes on cannot change it"
-    ):
+    with pytest.raises(ConfigError, match=rf"optim\.{name} was 1\.0 and is {value}: a resumed run cannot change it"):
         refuse_fixed(changed_settings(configuration(1.0), configuration(value)))
     older = changed_settings({"model": {"init_args": {"optim": {"lr": 0.1}}}}, configuration(1.0))
     refuse_fixed(older)  # lightrail had no such setting then
