@@ -1,5 +1,6 @@
 """A sweep whose drivers a cluster runs: a Ray, and submitit's executor, of this machine."""
 
+import os
 import shutil
 import signal
 import sys
@@ -13,12 +14,19 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
+from lightrail.project.basics.catalogue import ROOT
 from lightrail.sweeps.launching import DriverProcess
 from lightrail.sweeps.search.study import RUNS
 from tests.support.children import SECONDS_TO_HANG
 from tests.support.sweeping import TinySweep, processes_of
 
 ON_THIS_MACHINE = ["--launcher=slurm", "--cluster.executor=local", "--cluster.parameters.timeout_min=10"]
+
+
+@pytest.fixture(autouse=True)
+def _callbacks_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In what a cluster starts, which does not begin in the checkout."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
 
 
 @pytest.fixture
