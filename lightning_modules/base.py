@@ -111,7 +111,7 @@ class TaskModule(pl.LightningModule, ABC):
             columns: those of the stored predictions, [N] each.
             example: returns the encoded row of the test example with an `id`.
         """
-        if isinstance(head := getattr(self, "head", None), Head):
+        if head := self._own_head():
             yield from head.figures(columns)
         elif {"prediction", "score"} <= columns.keys():
             yield reliability(columns["score"], columns["prediction"], columns["target"])
@@ -122,8 +122,7 @@ class TaskModule(pl.LightningModule, ABC):
         It may not depend on what `calibrate` sets: an interrupted calibration is repeated. A task without rows is not
         calibrated.
         """
-        head = getattr(self, "head", None)
-        return head.calibration_rows(outputs, batch) if isinstance(head, Head) else ()
+        return head.calibration_rows(outputs, batch) if (head := self._own_head()) else ()
 
     def calibrate(self, rows: list[Any]) -> Mapping[str, float]:
         """Fit buffers, such as a temperature, and return metrics to log. Called once, with the weights that are tested.
@@ -135,18 +134,19 @@ class TaskModule(pl.LightningModule, ABC):
 
     def column_labels(self) -> Mapping[str, Sequence[str]]:
         """Return what the entries of a list stand for: name of a list column of `decode` to a label per entry."""
-        return head.column_labels() if isinstance(head := getattr(self, "head", None), Head) else {}
+        return head.column_labels() if (head := self._own_head()) else {}
 
     def column_types(self) -> Mapping[str, pa.DataType]:
         """Return the stored types of those columns of `decode` whose values do not show them, such as lists."""
-        return head.column_types() if isinstance(head := getattr(self, "head", None), Head) else {}
+        return head.column_types() if (head := self._own_head()) else {}
 
     @final
     def can_be_calibrated(self) -> bool:
         """Whether the task, or its head, writes `calibration_rows`."""
-        own = type(self).calibration_rows is not TaskModule.calibration_rows
-        head = type(getattr(self, "head", None))
-        return own or (issubclass(head, Head) and head.calibration_rows is not Head.calibration_rows)
+        writer, head = type(self).calibration_rows, self._own_head()
+        return writer is not TaskModule.calibration_rows or (
+            head is not None and type(head).calibration_rows is not Head.calibration_rows
+        )
 
     @final
     @property
@@ -347,7 +347,9 @@ class TaskModule(pl.LightningModule, ABC):
     def _log_evaluation(self, stage: Stage) -> None:
         loss, sums = (self.val_loss if stage == "val" else self.test_loss), self._score_sums(stage)
         values = {f"{stage}/loss": loss.compute()}
-        values |= {f"{stage}/{name}": torch.tensor(own, dtype=torch.float64) for name, own in sums.compute().items()}
+        for name, own in sums.compute().items():
+            # On the device, to which Lightning (2.6) moves no logged tensor: NCCL reduces none on the CPU.
+            values[f"{stage}/{name}"] = torch.tensor(own, dtype=torch.float64, device=self.device)
         sums.reset()
         loss.reset()
         if stage == "test":
@@ -364,12 +366,13 @@ class TaskModule(pl.LightningModule, ABC):
                 (schedule,) = self.trainer.lr_scheduler_configs
                 schedule.scheduler.validated(float(values[self.monitor]))  # type: ignore[union-attr]
 
-    def _head(self, method: str) -> Head:
-        """Return the head that does what the task does not.
+    def _own_head(self) -> Head | None:
+        head = getattr(self, "head", None)
+        return head if isinstance(head, Head) else None
 
-        Raises: NotImplementedError when there is none.
-        """
-        if not isinstance(head := getattr(self, "head", None), Head):
+    def _head(self, method: str) -> Head:
+        """Return the head that does what the task does not. Raises: NotImplementedError when there is none."""
+        if not (head := self._own_head()):
             raise NotImplementedError(f"{type(self).__name__} has no Head as `self.head`: write `{method}`.")
         return head
 

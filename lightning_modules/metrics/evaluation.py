@@ -60,7 +60,7 @@ class ScoreSums:
         for number, scores in enumerate(self.groups.values()):
             self._rows[number].append(scores[0].statistics(arrays))
             if all(isinstance(score, Score) for score in scores):  # else every row is needed at the end
-                self._rows[number] = [np.concatenate(self._rows[number]).sum(0, keepdims=True)]
+                self._rows[number] = [np.concatenate(self._rows[number]).sum(0, np.float64, keepdims=True)]
 
     def compute(self) -> dict[str, float]:
         """Return each score over all processes, all of which must call this; NaN where no example was counted."""
@@ -68,12 +68,12 @@ class ScoreSums:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             parts = [{} for _ in range(torch.distributed.get_world_size())]
             torch.distributed.all_gather_object(parts, dict(self._rows))
-        values: dict[int, float] = {}
-        for number, scores in enumerate(self.groups.values()):
-            rows = [own for part in parts for own in part.get(number, ())]
-            joined = np.concatenate(rows) if rows else None
-            values.update({id(score): np.nan if joined is None else score.of_rows(joined) for score in scores})
-        return {name: values[id(score)] for name, score in self.scores.items()}
+        joined: dict[Hashable, NDArray[np.floating]] = {}
+        for number, key in enumerate(self.groups):
+            if rows := [own for part in parts for own in part.get(number, ())]:
+                joined[key] = np.concatenate(rows)
+        keys = {name: score.rows_key() for name, score in self.scores.items()}
+        return {name: self.scores[name].of_rows(joined[key]) if key in joined else np.nan for name, key in keys.items()}
 
     def reset(self) -> None:
         """Remove all sums and rows."""

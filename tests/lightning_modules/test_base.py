@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -16,6 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import read_checkpoint
+from lightrail.lightning_modules.metrics.evaluation import ScoreSums
+from lightrail.lightning_modules.metrics.scores import Columns, Score
 from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.lightning_modules.text_classification import TextClassifier
@@ -239,3 +242,31 @@ def test_the_curve_of_a_resumed_run_is_that_of_one_that_was_not_interrupted(tmp_
     for step in range(1, 9):
         resumed = points(tmp_path / f"step={step}.ckpt")
         assert resumed == whole[step // 3 :], step
+
+
+def test_metrics_of_an_evaluation_are_logged_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL reduces no tensor of the CPU."""
+    model, logged = Signs(), {}
+    model.trainer = quiet_trainer(max_steps=1)
+    model.val_loss.update(torch.tensor(1.0), 1)
+    monkeypatch.setattr(Signs, "device", torch.device("meta"))
+    monkeypatch.setattr(model, "log_dict", lambda values, **_: logged.update(values))
+    model.on_validation_epoch_end()
+    assert logged["val/accuracy"].device == torch.device("meta")
+    assert logged["val/accuracy"].dtype == torch.float64
+
+
+def test_sums_of_a_score_are_exact_whatever_its_rows_are() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Total(Score):
+        def statistics(self, columns: Columns) -> Any:
+            return columns["x"].astype(np.float32)[:, None]
+
+        def value(self, sums: Any) -> Any:
+            return sums[..., 0]
+
+    sums = ScoreSums({"total": Total()})
+    sums.update({"x": [2.0**24]})
+    for _ in range(10):
+        sums.update({"x": [1.0]})
+    assert sums.compute() == {"total": 2.0**24 + 10}

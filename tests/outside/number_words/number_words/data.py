@@ -42,6 +42,8 @@ class NumberData(DataModule):
         super().__init__(
             path=path, validation_path=validation_path, test_path=test_path, split=split, reading=reading, batch=batch
         )
+        self._tokenizer: LanguageTokenizer | None = None
+        self._tokenized: Facts = {}
 
     def columns(self, split: Split) -> Sequence[str]:
         return ("number",) if split == "predict" else ("number", "words", "weight")
@@ -61,7 +63,7 @@ class NumberData(DataModule):
 
     def encode(self, example: Row, facts: Facts) -> Mapping[str, Any]:
         """Number the characters of `21=twenty one`; what comes after the sign is to be written."""
-        tokenizer = LanguageTokenizer.from_facts(facts["tokenizer"])
+        tokenizer = self._tokenizer_of(facts)
         prompt = [tokenizer.start_id, *tokenizer.encode(f"{example.values['text']}=").tolist()]
         words = example.values.get("words")
         answer = [] if words is None else [*tokenizer.encode(words.strip()).tolist(), tokenizer.end_id]
@@ -72,6 +74,12 @@ class NumberData(DataModule):
             "words": (words or "").strip(),
         }
         return encoded if words is None else {**encoded, "weight": weight_of(example)}
+
+    def _tokenizer_of(self, facts: Facts) -> LanguageTokenizer:
+        """Build the tokenizer once, not for each example."""
+        if self._tokenizer is None or self._tokenized is not facts:
+            self._tokenizer, self._tokenized = LanguageTokenizer.from_facts(facts["tokenizer"]), facts
+        return self._tokenizer
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """`input_ids` and `labels`, [B, T]; `weight`, a list of B numbers, where there are answers."""
