@@ -24,7 +24,30 @@ def without_password(uri: str) -> str:
     return str(re.sub(r"://([^:/@]+):[^@/]*@", r"://\1:***@", uri))
 
 
+def shown(value: object, most: int = 80) -> str:
+    """Return a value's `repr` for a message: printable, on one line, at most `most` characters long.
+
+    Whatever a message quotes from a user goes through here: values can be megabytes long, hold control characters that
+    change the terminal, or surrogates that no stream can write.
+    """
+    if isinstance(value, str | bytes):
+        value = value[: most + 1]  # the repr of a text of a gigabyte takes seconds
+    try:
+        text = ascii(value) if isinstance(value, bytes) else repr(value)
+    except (ValueError, RecursionError):  # an integer of more than 4,300 digits; deep nesting
+        text = f"<{type(value).__name__}>"
+    text = " ".join(_printable(text).split())
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "\\x" + f"{ord(char):02x}" for char in text)
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, at most 200 characters; its class name when it has none."""
-    text = without_password(str(error).strip())
-    return text.splitlines()[0][:200] if text else type(error).__name__
+    try:
+        text = without_password(str(error).strip()[:2000])
+    except (ValueError, RecursionError):  # such as a message that holds an integer of more than 4,300 digits
+        text = ""
+    return _printable(text.splitlines()[0][:200]) if text else type(error).__name__
