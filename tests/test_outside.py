@@ -37,7 +37,9 @@ def test_a_task_of_an_installed_package_keeps_the_contract_and_is_used_by_every_
     lightrail: Path, package: Path
 ) -> None:
     run(lightrail, package, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "test_number_words.py")
-    run(lightrail, package, str(ROOT / "tests" / "outside" / "commands.py"))
+    printed = run(lightrail, package, str(ROOT / "tests" / "outside" / "commands.py"))
+    assert "number_words.task.NumberSpeller" in printed
+    assert "number_words.data.NumberData" in printed
     (row,) = [json.loads(line) for line in (package / "words.jsonl").read_text().splitlines()]
     assert row["text"] == "7"
     assert '"weighted_accuracy"' in (package / "compared.json").read_text()

@@ -11,6 +11,7 @@ Its classes, and those of the modules below it, can then be named as lightrail's
 
 import ast
 import importlib
+import importlib.util
 import logging
 import os
 import sys
@@ -20,12 +21,18 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, first_line
 
 ROOT = Path(__file__).resolve().parents[2]
 """The folder of `lightning_modules`, `datamodules`, `project` and `sweeps`: the checkout, or the installed package."""
 FOLDERS = ("project", "datamodules", "lightning_modules", "sweeps")
 """Imported as parts of the package `lightrail`."""
+GROUP = "lightrail.plugins"
+"""The group of entry points by which an installed package offers its classes."""
+ENVIRONMENT_VARIABLE = "LIGHTRAIL_ALLOW_MODULES"
+"""Modules to import beside the plugins, separated by commas."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,20 +75,29 @@ def sweeps(root: Path = ROOT) -> list[Entry]:
 
 def tasks(root: Path = ROOT) -> list[Entry]:
     """Return the task classes, each with the first line of its docstring."""
-    return _derived_from("TaskModule", root / "lightning_modules", "*.py", root)
+    return _derived_from({"TaskModule"}, components(root / "lightning_modules", "*.py", root))
 
 
 def networks(root: Path = ROOT) -> list[Entry]:
     """Return the network configuration classes, each with the first line of its docstring."""
-    folder = root / "lightning_modules" / "networks"
-    bases = ("EncoderConfig", "ImageEncoderConfig", "DecoderConfig")
-    found = [entry for base in bases for entry in _derived_from(base, folder, "**/*.py", root)]
-    return sorted(found, key=lambda entry: entry.name)
+    bases = {"EncoderConfig", "ImageEncoderConfig", "DecoderConfig"}
+    return _derived_from(bases, components(root / "lightning_modules" / "networks", root=root))
 
 
 def data_modules(root: Path = ROOT) -> list[Entry]:
     """Return the data module classes, each with the first line of its docstring."""
-    return _derived_from("DataModule", root / "datamodules", "*.py", root)
+    return _derived_from({"DataModule"}, components(root / "datamodules", "*.py", root))
+
+
+def plugin_classes() -> list[Entry]:
+    """Return the tasks, networks and data modules of installed plugins, each with its class path."""
+    bases = {"TaskModule", "EncoderConfig", "ImageEncoderConfig", "DecoderConfig", "DataModule"}
+    entries = []
+    for module in dict.fromkeys(entry_point.module for entry_point in entry_points(group=GROUP)):
+        found = [*_plugin_components(module)]
+        names = concrete_names(bases, found)
+        entries += [Entry(f"{item.module}.{item.name}", item.summary) for item in found if item.name in names]
+    return sorted(entries, key=lambda entry: entry.name)
 
 
 def embedded_sets(root: Path = ROOT) -> list[Entry]:
@@ -98,20 +114,40 @@ def embedded_sets(root: Path = ROOT) -> list[Entry]:
 def components(folder: Path, pattern: str = "**/*.py", root: Path = ROOT) -> Iterator[Component]:
     """Yield every class at the top level of the files of `folder`."""
     for file in sorted(folder.glob(pattern)):
-        parts = file.relative_to(root).with_suffix("").parts
-        module = ".".join(["lightrail", *(parts[:-1] if parts[-1] == "__init__" else parts)])
-        for node in ast.parse(file.read_text("utf-8")).body:
-            if isinstance(node, ast.ClassDef):
-                yield Component(node.name, module, tuple(map(_name, node.bases)), _first_line(ast.get_docstring(node)))
+        yield from _classes_of(file, _dotted("lightrail", file.relative_to(root)))
+
+
+def _plugin_components(module: str) -> Iterator[Component]:
+    """Yield the classes of a plugin's module and of those below it, without importing it; nothing if it is broken."""
+    try:
+        spec = importlib.util.find_spec(module)
+        places = [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
+        for file in (file for place in places for file in sorted(place.rglob("*.py"))):
+            yield from _classes_of(file, _dotted(module, file.relative_to(places[0])))
+        if spec and spec.origin and not places:
+            yield from _classes_of(Path(spec.origin), module)
+    except (ImportError, SyntaxError, ValueError, OSError) as error:
+        log.warning("the plugin %s cannot be read and is left out: %s", module, first_line(error))
+
+
+def _classes_of(file: Path, module: str) -> Iterator[Component]:
+    for node in ast.parse(file.read_text("utf-8")).body:
+        if isinstance(node, ast.ClassDef):
+            yield Component(node.name, module, tuple(map(_name, node.bases)), _first_line(ast.get_docstring(node)))
+
+
+def _dotted(package: str, file: Path) -> str:
+    parts = file.with_suffix("").parts
+    return ".".join([package, *(parts[:-1] if parts[-1] == "__init__" else parts)])
 
 
 def _commented(files: Mapping[str, Path]) -> list[Entry]:
     return [Entry(name, _first_comment(file.read_text("utf-8"))) for name, file in files.items()]
 
 
-def _derived_from(base: str, folder: Path, pattern: str, root: Path) -> list[Entry]:
-    own = list(components(folder, pattern, root))
-    names = concrete_names({base}, own)
+def _derived_from(bases: set[str], defined: Iterable[Component]) -> list[Entry]:
+    own = list(defined)
+    names = concrete_names(bases, own)
     return sorted((Entry(item.name, item.summary) for item in own if item.name in names), key=lambda entry: entry.name)
 
 
@@ -154,12 +190,6 @@ def _first_comment(text: str) -> str:
 
 def _first_line(text: str | None) -> str:
     return (text or "").strip().partition("\n")[0]
-
-
-log = logging.getLogger(__name__)
-
-GROUP = "lightrail.plugins"
-ENVIRONMENT_VARIABLE = "LIGHTRAIL_ALLOW_MODULES"
 
 
 def import_allowed(names: Iterable[str] = ()) -> tuple[str, ...]:

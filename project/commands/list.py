@@ -60,6 +60,8 @@ def listing() -> str:
         "data modules (data.class_path)": catalogue.data_modules(),
         "embedded data sets": catalogue.embedded_sets(),
     }
+    if plugins := catalogue.plugin_classes():
+        sections["tasks, networks and data modules of installed plugins"] = plugins
     return "\n".join(_section(title, entries) for title, entries in sections.items())
 
 

@@ -34,6 +34,7 @@ def command(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
+    command("list")
     for name, seed in (("first", 0), ("second", 1)):
         command("fit", *SETTINGS, f"--tracking.run_name={name}", f"--seed_everything={seed}")
     command("compare", "first", "second", "--output=compared.json", STORE)
