@@ -4,6 +4,11 @@ import logging
 import os
 import sys
 import warnings
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 OWN_PACKAGE = "lightrail"
 
@@ -39,12 +44,21 @@ def silence_transformers() -> None:
     disable_progress_bar()
 
 
+@cache
+def terminal() -> "Console":
+    """Return the console on standard error: one for log lines and progress, since two write over each other."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)  # standard output is for results, which may go to a file
+
+
 def _handler() -> logging.Handler:
     if sys.stderr.isatty():
-        from rich.console import Console
         from rich.logging import RichHandler
 
-        return RichHandler(console=Console(stderr=True), show_path=False, omit_repeated_times=False)
+        rich_handler = RichHandler(console=terminal(), show_path=False, omit_repeated_times=False, keywords=[])
+        rich_handler.setFormatter(logging.Formatter("%(message)s", "%H:%M:%S"))  # time and level are rich's
+        return rich_handler
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     return handler

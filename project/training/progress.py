@@ -7,7 +7,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +18,7 @@ from rich.progress import (
 )
 
 from lightrail.lightning_modules.base import TaskModule
+from lightrail.project.basics.logs import terminal
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ SECONDS_BETWEEN_LOSSES = 1.0
 
 
 class TrainingProgress(ProgressBar):
-    """Shows step, loss and remaining time, and the metrics of each validation.
+    """Shows step, loss and remaining time, and of each validation the loss and the monitored metric.
 
     A batch costs two attribute reads and a clock; the loss is read from the device once a second at most, and rich
     draws the bar in its own thread.
@@ -64,7 +64,7 @@ class TrainingProgress(ProgressBar):
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                console=Console(stderr=True),  # a result on standard output may go to a file
+                console=terminal(),
                 refresh_per_second=4,
             )
             self._task = self._bar.add_task("training", total=total, completed=trainer.global_step)
@@ -84,7 +84,7 @@ class TrainingProgress(ProgressBar):
                 log.info("step %d of %s, %s, %s", trainer.global_step, self._num_steps() or "?", loss, self._left(now))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        values = _headlines(trainer, pl_module)
         if self.is_enabled and values and trainer.state.fn == "fit" and not trainer.sanity_checking:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
             log.info("step %d: %s", trainer.global_step, shown)
@@ -111,3 +111,10 @@ class TrainingProgress(ProgressBar):
         if not done or total is None:
             return f"{now - self._started:.0f} s so far"
         return f"{(now - self._started) / done * (total - self.trainer.global_step):.0f} s to go"
+
+
+def _headlines(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, float]:
+    """Return loss and monitored metric of a validation; of a module without them, all it logged. The run has all."""
+    values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    headlines = ("val/loss", module.monitor) if isinstance(module, TaskModule) else values
+    return {name: values[name] for name in headlines if name in values}

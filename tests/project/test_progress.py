@@ -1,15 +1,24 @@
 """A person sees where a run is, without the run waiting for it."""
 
+import fcntl
 import io
 import logging
+import os
+import pty
+import re
+import struct
+import termios
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import pyte
 import pytest
 from lightning.pytorch import Callback
 
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.optimization import OptimConfig
+from lightrail.project.basics import logs
 from lightrail.project.training.progress import TrainingProgress
 from tests.support.tiny import Signs, fit, points_loader
 
@@ -139,3 +148,61 @@ def test_whether_there_is_a_terminal_is_found_out(monkeypatch: pytest.MonkeyPatc
     assert TrainingProgress().is_terminal
     monkeypatch.setattr("sys.stderr", io.StringIO())
     assert not TrainingProgress().is_terminal
+
+
+class Terminal:
+    """A terminal of 24 lines at standard error, and what a person sees on it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.stream = os.fdopen(theirs, "w")
+        monkeypatch.setattr("sys.stderr", self.stream)
+        monkeypatch.setenv("TERM", "xterm-256color")
+        for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+            monkeypatch.delenv(name, raising=False)
+        self._screen = pyte.Screen(columns, 24)
+
+    def lines(self) -> list[str]:
+        """Close the terminal, and return what is left on the screen."""
+        self.stream.close()
+        stream, shown = pyte.ByteStream(self._screen), b""
+        try:
+            while part := os.read(self._ours, 65536):
+                shown += part
+        except OSError:  # at the end: nobody holds the other side
+            pass
+        os.close(self._ours)
+        stream.feed(shown)
+        return [line.rstrip() for line in self._screen.display if line.strip()]
+
+
+@pytest.fixture
+def log_handler() -> Iterator[logging.Logger]:
+    """The package's log, which writes to the terminal as a command does."""
+    logger = logging.getLogger("lightrail")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    yield logger
+    logger.setLevel(level)
+    for handler in [*logger.handlers]:
+        logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_log_lines_and_bar_share_the_screen(
+    monkeypatch: pytest.MonkeyPatch, log_handler: logging.Logger, columns: int
+) -> None:
+    screen = Terminal(monkeypatch, columns)
+    log_handler.addHandler(logs._handler())
+    monkeypatch.setattr(TaskModule, "recent_loss", 0.5)
+
+    fit(Signs(), callbacks=[TrainingProgress()], enable_progress_bar=True, max_epochs=2, limit_val_batches=1.0)
+
+    first, *validations, bar = screen.lines()
+    assert first[8:] == " INFO     training 6 parameters, steps: 6"
+    shown = re.compile(r"\d\d:\d\d:\d\d INFO     step (\d): val/loss \d\.\d{4}, val/accuracy \d\.\d{4}")
+    assert [match[1] for line in validations if (match := shown.fullmatch(line))] == ["3", "6"]
+    assert len(validations) == 2
+    assert bar.startswith("training ━━━━")
+    assert " 6/6 " in bar
