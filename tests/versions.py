@@ -45,6 +45,7 @@ def main() -> int:
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     install = [python, "-m", "pip", "install", "--quiet", "--use-pep517"]
     subprocess.run([*install, *requirements(given.which)], check=True)
+    subprocess.run([*install, "--no-deps", "--editable", str(ROOT)], check=True)  # exports state lightrail's version
     listing = subprocess.run([python, "-m", "pip", "list"], check=True, capture_output=True, text=True).stdout
     sys.stdout.write("".join(f"{line}\n" for line in listing.splitlines() if line.split()[0] in ("torch", *NAMES)))
     sys.stdout.flush()
