@@ -1,7 +1,8 @@
 """Draws the figures of a run."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from lightrail.datamodules.base import DataModule
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.project.figures.draw import draw
-from lightrail.project.figures.drawing import BLUE, GRAY, INK, ORANGE, page, title
+from lightrail.project.figures.drawing import BLUE, INK, MUTED, ORANGE, page, title
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
 """Metric name -> (step, value) pairs in the order of their steps."""
@@ -20,29 +21,52 @@ Series = Mapping[str, Sequence[tuple[int, float]]]
 FEW_POINTS = 30
 
 
-def learning_curves(series: Series, path: Path, lower_is_better: Collection[str] = ("val/loss",)) -> None:
-    """Draw the losses in one panel and every other `val/` metric in one of its own, against the optimizer step.
+def learning_curves(
+    series: Series, path: Path, monitor: str = "val/loss", lower_is_better: Collection[str] = ("val/loss",)
+) -> None:
+    """Draw the losses and the monitored metric in large panels, and every other `val/` metric in a small one.
 
-    The best validation point of each panel is marked. Series other than `train/loss` and `val/` are left out; without
-    any of those nothing is written.
+    A line marks the step whose weights are kept: the first that is best by the monitored metric. Series other than
+    `train/loss` and `val/` are left out; without any of those nothing is written.
 
     Args:
         lower_is_better: series of which the lowest point is the best, and not the highest.
     """
     losses = {name: series[name] for name in ("train/loss", "val/loss") if series.get(name)}
     scores = [name for name in sorted(series) if name.startswith("val/") and name != "val/loss" and series[name]]
-    panels = ([("loss", losses)] if losses else []) + [(name, {name: series[name]}) for name in scores]
-    if not panels:
+    large = [Panel("loss", losses)] if losses else []
+    large += [Panel(name, {name: series[name]}) for name in scores if name == monitor]
+    small = [Panel(name, {name: series[name]}) for name in scores if name != monitor]
+    if not large:
+        large, small = small, []
+    if not large:
         return
-    num_columns = min(len(panels), 2 if len(panels) == 4 else 3)
-    num_rows = -(-len(panels) // num_columns)
-    width, height = (6.4, 3.8) if len(panels) == 1 else (4.2 * num_columns, 3.2 * num_rows)
-    with page(path, width, height) as figure:
-        places = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
-        for axes, (name, lines) in zip(places, panels, strict=False):
-            _draw_lines(axes, name, lines, lower_is_better)
-        for axes in places[len(panels) :]:
-            axes.remove()
+    kept = _best(series.get(monitor, ()), monitor in lower_is_better)
+    for panel, axes in _laid_out(path, large, small):
+        _draw_lines(axes, panel, kept, lower_is_better)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Series that share axes; the last one is of the validation, where there is one."""
+
+    name: str
+    lines: Series
+
+
+def _laid_out(path: Path, large: Sequence[Panel], small: Sequence[Panel]) -> Iterator[tuple[Panel, Axes]]:
+    """Yield each panel with its axes: at most three large ones a row, and below them at most four small ones."""
+    bands = [(large, min(len(large), 3), 3.6), (small, 4, 1.9)]
+    bands = [(panels, in_row, inches * -(-len(panels) // in_row)) for panels, in_row, inches in bands if panels]
+    heights = [height for *_, height in bands]
+    width = 6.4 if len(large) == 1 and not small else 10.0
+    with page(path, width, sum(heights)) as figure:
+        parts = figure.subfigures(len(bands), 1, squeeze=False, height_ratios=heights).flat
+        for part, (panels, in_row, _) in zip(parts, bands, strict=True):
+            places = list(part.subplots(-(-len(panels) // in_row), in_row, squeeze=False).flat)
+            for axes in places[len(panels) :]:
+                axes.remove()
+            yield from zip(panels, places, strict=False)
 
 
 def seed_scores(scores: Mapping[str, Sequence[float]], seeds: Sequence[int], path: Path) -> None:
@@ -82,31 +106,43 @@ def length_histogram(lengths: Sequence[int], path: Path, unit: str = "tokens") -
         axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
 
 
-def _draw_lines(axes: Axes, name: str, lines: Series, lower_is_better: Collection[str]) -> None:
-    for line, points in lines.items():
+def _draw_lines(axes: Axes, panel: Panel, kept: tuple[int, float] | None, lower_is_better: Collection[str]) -> None:
+    for line, points in panel.lines.items():
         steps, values = zip(*points, strict=True)
         is_train = line.startswith("train/")
-        dots = "o" if len(points) <= FEW_POINTS and not is_train else ""
-        color = GRAY if is_train else (ORANGE if name == "loss" else BLUE)
-        axes.plot(steps, values, color=color, marker=dots, markersize=3, label=line)
-    title(axes, name, _mark_best(axes, lines, lower_is_better))
+        color = MUTED if is_train else (ORANGE if panel.name == "loss" else BLUE)
+        dots = "o" if len(points) <= FEW_POINTS else ""
+        axes.plot(steps, values, color=color, marker=dots, markersize=3, linewidth=1 if is_train else 1.6, label=line)
+    title(axes, panel.name, _facts(axes, panel.lines, kept, lower_is_better))
     axes.set_xlabel("optimizer step")
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    if len(lines) > 1:
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    if len(panel.lines) > 1:
         axes.legend(loc="upper right")
 
 
-def _mark_best(axes: Axes, lines: Series, lower_is_better: Collection[str]) -> str:
-    """Ring the best finite validation point and return it in words."""
-    points = [point for line, all_points in lines.items() if line.startswith("val/") for point in all_points]
-    points = [(step, value) for step, value in points if np.isfinite(value)]
-    if not points:
+def _facts(axes: Axes, lines: Series, kept: tuple[int, float] | None, lower_is_better: Collection[str]) -> str:
+    """Mark the kept step, ring the best finite validation point, and return both in words."""
+    name = next((line for line in lines if line.startswith("val/")), "")
+    best = _best(lines.get(name, ()), name in lower_is_better)
+    if best is not None:
+        axes.plot(
+            *best, "o", markersize=9, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1, clip_on=False
+        )
+    if kept is None:
         return ""
-    name = next(line for line in lines if line.startswith("val/"))
-    sign = -1 if name in lower_is_better else 1
-    step, value = max(points, key=lambda point: sign * point[1])
-    axes.plot([step], [value], "o", markersize=9, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1)
-    return f"best {name} {value:.4g} at step {step:,}"
+    axes.axvline(kept[0], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    value = dict(lines.get(name, ())).get(kept[0])
+    if value is None:
+        return f"kept: step {kept[0]:,}"
+    if best is None or best[0] == kept[0]:
+        return f"{value:.4g} at the kept step {kept[0]:,}"
+    return f"{value:.4g} kept, best {best[1]:.4g}"
+
+
+def _best(points: Sequence[tuple[int, float]], is_lower_better: bool) -> tuple[int, float] | None:
+    """Return the first of the best points, as checkpoints are kept; None without a finite one."""
+    finite = [(step, value) for step, value in points if np.isfinite(value)]
+    return (min if is_lower_better else max)(finite, key=lambda point: point[1], default=None)
 
 
 log = logging.getLogger(__name__)
@@ -131,4 +167,4 @@ def write_figures(data: DataModule, model: TaskModule, predictions: pa.Table, se
     if len(np.unique(lengths)) > 1:  # of equal lengths, as of images, a histogram shows nothing
         length_histogram(lengths.tolist(), folder / "lengths.png", unit=data.length_unit)
     lower = {f"val/{name}" for name, score in model.scores().items() if not score.higher_is_better}
-    learning_curves(series, folder / "learning_curves.png", {"val/loss", *lower})
+    learning_curves(series, folder / "learning_curves.png", model.monitor, {"val/loss", *lower})

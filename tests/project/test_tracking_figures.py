@@ -1,5 +1,6 @@
 """Pictures that can be opened, numbers that are right."""
 
+import math
 import struct
 from pathlib import Path
 
@@ -21,12 +22,16 @@ def size(path: Path) -> tuple[int, int]:
     return width, height
 
 
-def test_learning_curves_have_a_panel_for_the_loss_and_one_for_each_metric(tmp_path: Path) -> None:
+def test_loss_and_monitored_metric_are_large_and_other_metrics_small(tmp_path: Path) -> None:
     curve = [(step, 1 / (step + 1)) for step in range(0, 50, 5)]
-    learning_curves({"train/loss": curve, "val/loss": curve}, tmp_path / "one.png")
-    learning_curves({"train/loss": curve, "val/loss": curve, "val/f1": curve}, tmp_path / "figures" / "two.png")
-    assert size(tmp_path / "one.png")[0] == 960
-    assert size(tmp_path / "figures" / "two.png")[0] == 1260
+    series = {"train/loss": curve, "val/loss": curve}
+    learning_curves(series, tmp_path / "loss.png")
+    learning_curves({**series, "val/f1": curve}, tmp_path / "figures" / "both.png", "val/f1")
+    more = {f"val/other_{number}": curve for number in range(5)}
+    learning_curves({**series, "val/f1": curve, **more}, tmp_path / "all.png", "val/f1")
+    assert size(tmp_path / "loss.png") == (960, 540)
+    assert size(tmp_path / "figures" / "both.png") == (1500, 540)
+    assert size(tmp_path / "all.png") == (1500, 540 + 2 * 285)
 
 
 def test_learning_curves_take_single_points_and_values_that_are_not_numbers(tmp_path: Path) -> None:
@@ -105,14 +110,19 @@ def test_a_kind_of_ones_own_says_how_it_is_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lower", [True, False])
-def test_the_best_point_of_a_curve_is_the_one_its_score_calls_better(
+def test_the_step_whose_weights_are_kept_is_the_first_best_of_the_monitored_metric(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lower: bool
 ) -> None:
     shown: list[str] = []
     monkeypatch.setattr("lightrail.project.figures.run_figures.title", lambda *texts: shown.append(texts[-1]))
-    series = {"val/certainty": [(1, 0.5), (2, 0.7)]}
-    learning_curves(series, tmp_path / "a.png", {"val/certainty"} if lower else set())
-    assert shown == ["best val/certainty 0.5 at step 1" if lower else "best val/certainty 0.7 at step 2"]
+    series = {
+        "val/loss": [(1, 2.0), (2, 1.0), (3, 3.0), (4, 0.25)],
+        "val/certainty": [(1, 0.5), (2, 0.7), (3, 0.7), (4, 0.5), (5, math.nan)],
+    }
+    learning_curves(series, tmp_path / "a.png", "val/certainty", {"val/loss", *(["val/certainty"] if lower else [])})
+    assert shown == (
+        ["2 kept, best 0.25", "0.5 at the kept step 1"] if lower else ["1 kept, best 0.25", "0.7 at the kept step 2"]
+    )
 
 
 @pytest.mark.parametrize("lengths", [[5], [3, 3, 3], [1, 2, 100_000]])
