@@ -15,7 +15,7 @@ from lightrail.sweeps.search.outcomes import Outcome
 OWN_STYLE = """
 tr.best td { font-weight: 600; }
 table.numbers td:last-child { white-space: normal; min-width: 14em; }
-section.figure { background: #ffffff; }
+.js-plotly-plot .plotly .gtitle, .js-plotly-plot .plotly .legendtext { fill: var(--ink) !important; }
 """
 
 
@@ -29,7 +29,7 @@ def report_page(
         lead: text of the first paragraph.
     """
     title = html.escape(f"Sweep {sweep.name}")
-    drawn = [own.to_html(full_html=False, include_plotlyjs=False) for own in figures]
+    drawn = [own.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False}) for own in figures]
     script = f"<script>{get_plotlyjs()}</script>\n" if figures else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

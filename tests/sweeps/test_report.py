@@ -219,7 +219,7 @@ def test_a_figure_that_fails_does_not_end_the_sweep_badly(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr("optuna.visualization.matplotlib.plot_slice", fail)
+    monkeypatch.setattr("lightrail.sweeps.report.figures.slices", fail)
     concluded(story.tell(), story, parent)
     assert "the figure slice is omitted: RuntimeError: no ink" in caplog.text
     assert (parent.directory / "figures" / "param_importances.png").exists()
@@ -262,7 +262,7 @@ def test_several_metrics_are_explained_each_in_its_own_direction(tmp_path: Path)
     pages = write_figures(outcomes_of(study, sweep), sweep, None, tmp_path / "figures")
     bars = {page.layout.title.text: page.data[0] for page in pages}
     for metric, most in ((ACCURACY, "other"), (LOSS, "lr")):
-        own = bars[f"Param importances: {metric}"]
+        own = bars[f"Importance of the settings: {metric}"]
         assert max(zip(own.x, own.y, strict=True))[1] == most
 
 
