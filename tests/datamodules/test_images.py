@@ -199,7 +199,7 @@ def test_pictures_of_other_sizes_are_refused_or_stretched(tmp_path: Path) -> Non
 def test_a_label_that_training_never_shows_is_refused(tmp_path: Path) -> None:
     write_folder(tmp_path / "test", {"c/1.png": bars(1)[0]})
     data = folder_data(tmp_path, {"a/1.png": bars(1)[0], "b/2.png": bars(2)[1]})
-    with pytest.raises(DataError, match=r"test/c/1\.png:1: label 'c' is none of those .*\(a, b\)"):
+    with pytest.raises(DataError, match=r"test/c/1\.png:1: label 'c' is none of the 2 of .*\(a, b\)"):
         data.prepare_data()
 
 
