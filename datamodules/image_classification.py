@@ -33,7 +33,7 @@ from lightrail.datamodules.reading.rows import existing_file
 from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX
 from lightrail.project.basics.annotations import PositiveInt, check_arguments
 from lightrail.project.basics.did_you_mean import first_names
-from lightrail.project.basics.errors import ConfigError, DataError
+from lightrail.project.basics.errors import ConfigError, DataError, shown
 
 _LABELS_SETTING = {"train": "labels_path", "validation": "validation_labels_path", "test": "test_labels_path"}
 
@@ -208,7 +208,7 @@ class ImageClassificationData(DataModule):
             return label
         if not label.isdecimal() or int(label) >= len(self.label_names):
             raise DataError(
-                f"{row.file}:{row.line}: label {label!r} has no name: data.label_names names 0 to "
+                f"{row.file}:{row.line}: label {shown(label)} has no name: data.label_names names 0 to "
                 f"{len(self.label_names) - 1}. Name all labels there, or none."
             )
         return self.label_names[int(label)]
