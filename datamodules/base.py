@@ -21,19 +21,16 @@ from lightrail.datamodules.cache import CacheWriter, TokenisedSplit, build_once,
 from lightrail.datamodules.cache.building import (
     ABOUT,
     About,
-    Deduplicator,
-    empty_split,
     is_encoded_with,
     read_about,
-    split_of,
 )
 from lightrail.datamodules.cache.building import Facts as Facts
 from lightrail.datamodules.checking import DataReport, Remedies, SplitFacts, report_on
 from lightrail.datamodules.checking.facts import Inspected
-from lightrail.datamodules.reading import Empty, FileFormat, Quoting, ReadingNotes, Row, read_rows
-from lightrail.datamodules.reading.sources import read_spool, source_digest, write_spool
+from lightrail.datamodules.division import ExampleStore
+from lightrail.datamodules.reading import Columns, Empty, FileFormat, Quoting, ReadingNotes, Row, read_rows
+from lightrail.datamodules.reading.sources import source_digest
 from lightrail.project.basics.annotations import Ranged, ShareBelowOne
-from lightrail.project.basics.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +105,12 @@ class DataModule(pl.LightningDataModule, ABC):
     """The settings that `lightrail check` suggests with its findings."""
     structured: Sequence[str] = ()
     """Columns whose parsed values are kept, not converted to text, and may be empty."""
+    optional: Sequence[str] = ()
+    """Structured columns that a JSON object may lack, if another object has them."""
+    texts: Sequence[str] = ()
+    """Columns that must hold one text; elsewhere a cell may be a list of texts."""
+    no_examples = "none of which gives one"
+    """Why a source may have rows and no examples, to follow "no examples in 3 rows, "."""
     sampling = SamplingConfig()
     """Sampling of an epoch's examples by the encoded column `label`; a setting of datamodules with that column."""
 
@@ -164,6 +167,10 @@ class DataModule(pl.LightningDataModule, ABC):
         epoch and example alone, for any number of processes and after any interruption.
         """
 
+    def labels_of(self, example: Row) -> Sequence[str]:
+        """Return the labels of an example that encoding needs the training split to have."""
+        return ()
+
     def inspect(self, row: Mapping[str, Any]) -> Inspected:
         """Return the facts of an encoded row for `lightrail check`."""
         return Inspected(length=sum(len(row[name]) for name in self.length_columns))
@@ -173,13 +180,12 @@ class DataModule(pl.LightningDataModule, ABC):
         reading = self.reading
         return read_rows(
             source,
-            columns=self.columns(split),
+            columns=Columns(self.columns(split), structured=self.structured, texts=self.texts, optional=self.optional),
             encoding=reading.encoding,
             file_format=reading.file_format,
             quoting=reading.quoting,
             column_names=reading.column_names,
             empty=reading.empty,
-            structured=self.structured,
             notes=notes,
         )
 
@@ -360,35 +366,18 @@ class DataModule(pl.LightningDataModule, ABC):
         # JSON can hold half a surrogate pair, which UTF-8 encodes only with this error handler.
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogatepass", dir=writer.folder) as spool:
             notes = {name: ReadingNotes() for name in sources}
-            counts, digests = write_spool(self._assigned(sources, notes), list(sources), spool)
-            for name in sources:
-                if not counts[name]:
-                    raise DataError(empty_split(name, self.path, sources[name], counts))
-            facts = self.learn(read_spool(spool, "train")) if facts is None else facts
+            store = ExampleStore(sources, spool, self.split)
+            for name, source in reversed(list(sources.items())):  # repeats are dropped from train, not from test
+                for row in self.read(source, cast(Split, name), notes[name]) if source else ():
+                    for example in self.examples(row, cast(Split, name)):
+                        store.add(name, example, self.labels_of(example), notes[name])
+            store.finish(self.path, self.no_examples, notes)
+            facts = self.learn(store.read("train")) if facts is None else facts
             files: dict[str, int] = {}
             for name in sources:
-                for example in read_spool(spool, name):
+                for example in store.read(name):
                     place = {"file": files.setdefault(example.file, len(files)), "line": example.line}
                     writer.add(name, {**self.encode(example, facts), **place})
-        log.info("encoded %s", ", ".join(f"{count} {name} examples" for name, count in counts.items()))
+            digests = store.digests()
+        log.info("encoded %s", ", ".join(f"{count} {name} examples" for name, count in store.counts.items()))
         return About(facts, digests, list(files), {name: asdict(own) for name, own in notes.items()})
-
-    def _assigned(
-        self, sources: Mapping[str, str | None], notes: Mapping[str, ReadingNotes]
-    ) -> Iterator[tuple[str, Row]]:
-        """Yield all examples with their split; test first, so that repeats are dropped from train, not from test."""
-        repeats = Deduplicator()
-        for name, source in reversed(list(sources.items())):
-            for row in self.read(source, cast(Split, name), notes[name]) if source else ():
-                for example in self.examples(row, cast(Split, name)):
-                    text = example.values["text"]
-                    if name == "predict" or not self.split.drop_repeats or repeats.is_new(text):
-                        yield self._split_for(text, sources) if name == "train" else name, example
-        if repeats.num_dropped:
-            log.info("dropped %d examples that repeat another one", repeats.num_dropped)
-
-    def _split_for(self, text: str, sources: Mapping[str, str | None]) -> str:
-        """The split of an example of `path`; splits with a source of their own get none of them."""
-        validation = 0.0 if sources["validation"] else self.split.validation_fraction
-        test = 0.0 if sources["test"] else self.split.test_fraction
-        return split_of(text, self.split.seed, validation, test)

@@ -20,6 +20,7 @@ from lightrail.datamodules.corpus.encoding import Division, encode_document
 from lightrail.datamodules.corpus.files import SourceConfig, sources_digest
 from lightrail.datamodules.corpus.shards import CorpusReading, DocumentKind
 from lightrail.datamodules.reading import Row
+from lightrail.datamodules.reading.rows import list_for_text
 from lightrail.datamodules.tokens.learning import characters_tokenizer, load_language_tokenizer, needs_texts
 from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
@@ -110,7 +111,10 @@ class CausalLMData(DataModule):
 
     def examples(self, row: Row, split: Split) -> Iterator[Row]:
         """Yield each row to predict as a document; corpora are read by `encode_all`."""
-        yield Row({"text": row.values[self.text_column]}, row.file, row.line)
+        text = row.values[self.text_column]
+        if isinstance(text, list):
+            raise list_for_text(row, self.text_column, "data.text_column")
+        yield Row({"text": text}, row.file, row.line)
 
     def learn(self, train: Iterator[Row]) -> Facts:
         texts = (example.values["text"] for example in train)

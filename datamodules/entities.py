@@ -11,8 +11,9 @@ import numpy as np
 from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
 from lightrail.datamodules.batches.batching import Batch, BatchConfig
 from lightrail.datamodules.checking.facts import Inspected
-from lightrail.datamodules.reading import FileFormat, ReadingNotes, Row, TaggedLines, read_rows
+from lightrail.datamodules.reading import Columns, FileFormat, ReadingNotes, Row, TaggedLines, read_rows
 from lightrail.datamodules.reading.hub import PREFIX
+from lightrail.datamodules.reading.label_names import plain_label
 from lightrail.datamodules.reading.rows import STANDARD_INPUT
 from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX, column_names, format_of, source_digest
 from lightrail.datamodules.spans.aligning import UnitEncoder, UnitNumbers, load_unit_encoder
@@ -23,7 +24,7 @@ from lightrail.datamodules.tokens.tokenizing import vocabulary_of
 from lightrail.datamodules.tokens.units import Offsets, UnitEvidence, Units, cut_text, join_units
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
 from lightrail.project.basics.did_you_mean import first_names
-from lightrail.project.basics.errors import ConfigError, DataError
+from lightrail.project.basics.errors import ConfigError, DataError, shown
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ class EntityData(DataModule):
         self._evidence, self._tokens_seen = SchemeEvidence(), UnitEvidence()  # of `path`
         self._decided: Scheme | None = None
         self._type_numbers: dict[str, int] = {}
+        self._type_labels: list[str] = []
 
     def columns(self, split: Split) -> Mapping[str, str]:
         source = {"validation": self.validation_path, "test": self.test_path}.get(split) or self.path
@@ -138,19 +140,25 @@ class EntityData(DataModule):
         file_format = self._file_format(source, split)
         for row in read_rows(
             source,
-            columns=columns,
+            columns=Columns(
+                columns,
+                structured=[self.entities_column] if "entities_column" in columns else (),
+                texts=[self.text_column] if "text_column" in columns else (),
+            ),
             encoding=reading.encoding,
             file_format=file_format,
             quoting=reading.quoting,
             column_names=reading.column_names,
             empty=reading.empty,
             tagged_lines=self.tagged_lines,
-            structured=[self.entities_column] if "entities_column" in columns else (),
             notes=notes,
         ):
             self._sources[row.file] = _Source(notes, has_token_lines=file_format == "conll")
             values = {name.removesuffix("_column"): row.values[column] for name, column in columns.items()}
             yield Row(values, row.file, row.line)
+        if split == "train" and not self._is_adopted:
+            setting = "tagged_lines.token_column" if file_format == "conll" else "tokens_column"
+            self._tokens_seen.check(source, self.units, f"data.{setting}")
 
     def examples(self, row: Row, split: Split) -> Iterator[Row]:
         where = f"{row.file}:{row.line}"
@@ -158,7 +166,7 @@ class EntityData(DataModule):
         if "tokens" in row.values:
             self._check_tokens(row, where)
             values["text"], offsets = join_units(row.values["tokens"], self.units)
-            values["tags"] = row.values.get("tags")
+            values["tags"] = self._plain_tags(row)
             if split == "train":
                 self._tokens_seen.add(row.values["tokens"])
         else:
@@ -171,7 +179,6 @@ class EntityData(DataModule):
         yield Row({**values, "offsets": [place for unit in offsets for place in unit]}, row.file, row.line)
 
     def learn(self, train: Iterator[Row]) -> Facts:
-        self._tokens_seen.check(self.path, self.units)
         entities: Counter[str] = Counter()
         seen: Counter[str] = Counter()
         encoder = self._encoder()
@@ -180,7 +187,13 @@ class EntityData(DataModule):
             if isinstance(encoder, UnitNumbers):
                 seen.update(encoder.names(example.values["text"], _offsets(example)))
         if not entities:
-            raise DataError(f"{self.path}: the training split has no entity. Give rows with entities.")
+            found, setting = ", every tag is O", "data.tagged_lines.tag_column or data.tags_column"
+            if not self._tokens_seen.num_tokens:
+                found, setting = "", "data.entities_column"
+            raise DataError(
+                f"{self.path}: the training split has no entity{found}. Give rows with entities, or name the column "
+                f"that has them ({setting})."
+            )
         for kind in sorted(self._types.keys() - entities.keys()):
             log.warning("type %s (found at %s) is not in the training split: never predicted", kind, self._types[kind])
         labels = sorted({*self._types, *entities})
@@ -258,9 +271,19 @@ class EntityData(DataModule):
     def _check_tokens(self, row: Row, where: str) -> None:
         tokens, tags = row.values["tokens"], row.values.get("tags")
         if not isinstance(tokens, list) or not all(tokens):
-            raise DataError(f"{where}: tokens are {str(tokens)[:60]!r}. Give a list of tokens, none of them empty.")
+            raise DataError(f"{where}: tokens are {shown(tokens, 60)}. Give a list of tokens, none of them empty.")
         if tags is not None and len(tags) != len(tokens):
             raise DataError(f"{where}: {len(tags)} tags for {len(tokens)} tokens. Give one tag for each token.")
+
+    def _plain_tags(self, row: Row) -> list[str] | None:
+        """The tags of a sentence in one spelling, with a note if theirs is another."""
+        given = row.values.get("tags")
+        tags = None if given is None else [*map(plain_label, given)]
+        if tags != given:
+            notes = self._sources[row.file].notes
+            notes.num_respelt_labels += 1
+            notes.first_respelt_line = notes.first_respelt_line or row.line
+        return tags
 
     def _note_types(self, values: Mapping[str, Any], where: str, split: Split) -> None:
         tags = values["tags"] or ()
@@ -310,13 +333,15 @@ class EntityData(DataModule):
 
     def _numbered(self, spans: list[Span], example: Row, labels: list[str]) -> list[int]:
         """First unit, end and type id of each entity, concatenated."""
-        if list(self._type_numbers) != labels:
-            self._type_numbers = {label: number for number, label in enumerate(labels)}
+        if self._type_labels is not labels:
+            self._type_labels = labels
+            self._type_numbers = {plain_label(label): number for number, label in enumerate(labels)}
         for _, _, kind in spans:
             if kind not in self._type_numbers:
                 raise DataError(
-                    f"{example.file}:{example.line}: an entity of type {kind!r}, which is none of the {len(labels)} "
-                    f"types of the model ({first_names(labels)}). Correct it, or train with rows that have it."
+                    f"{example.file}:{example.line}: an entity of type {shown(kind)}, which is none of the "
+                    f"{len(labels)} types of the model ({first_names(labels)}). Correct it, or train with rows that "
+                    f"have it."
                 )
         return [number for start, end, kind in spans for number in (start, end, self._type_numbers[kind])]
 

@@ -28,11 +28,12 @@ from lightrail.datamodules.reading.image_files import (
     read_image_files,
     resized,
 )
+from lightrail.datamodules.reading.label_names import LabelNumbers, plain_label
 from lightrail.datamodules.reading.rows import existing_file
 from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX
 from lightrail.project.basics.annotations import PositiveInt, check_arguments
 from lightrail.project.basics.did_you_mean import first_names
-from lightrail.project.basics.errors import ConfigError, DataError
+from lightrail.project.basics.errors import ConfigError, DataError, shown
 
 _LABELS_SETTING = {"train": "labels_path", "validation": "validation_labels_path", "test": "test_labels_path"}
 
@@ -82,6 +83,7 @@ class ImageClassificationData(DataModule):
             if self.labels_paths[name] and not own:
                 raise ConfigError(f"data.{_LABELS_SETTING[name]} is given and data.{name}_path is not. Give both.")
         self.label_names, self.size, self.channels = label_names or [], size, channels
+        self._label_numbers = LabelNumbers()
         check_arguments(self)
 
     def columns(self, split: Split) -> Sequence[str]:
@@ -121,18 +123,22 @@ class ImageClassificationData(DataModule):
         }
         yield Row(values, row.file, row.line)
 
+    def labels_of(self, example: Row) -> list[str]:
+        label = example.values["label"]
+        return [] if label is None else [label]
+
     def learn(self, train: Iterator[Row]) -> Facts:
         counts: Counter[str] = Counter()
         shape: list[int] = []
         sums = np.zeros((2, 1), np.int64)
         for example in train:
-            counts[example.values["label"]] += 1
+            counts[plain_label(example.values["label"])] += 1
             shape = shape or example.values["shape"]
             channels = _pixels(example, shape).reshape(shape[0], -1).astype(np.int64)
             sums = sums + np.stack([channels.sum(1), (channels**2).sum(1)])  # [2, C]
         if len(counts) < 2:
             raise DataError(
-                f"{self.path}: the training split has one label only ({', '.join(counts)}). Give images of two."
+                f"{self.path}: the training split has one label only ({first_names(list(counts))}). Give images of two."
             )
         labels = self._in_order(counts)
         mean, mean_square = sums / (counts.total() * math.prod(shape[1:]))
@@ -153,12 +159,10 @@ class ImageClassificationData(DataModule):
         }
         if label is None:
             return row
-        if label not in facts["labels"]:
-            raise DataError(
-                f"{example.file}:{example.line}: label {label!r} is none of those that the training split has "
-                f"({first_names(facts['labels'])}). Fix the label, or add images with it to the training data."
-            )
-        return {**row, "label": facts["labels"].index(label)}
+        if self._label_numbers.labels is not facts["labels"]:
+            self._label_numbers = LabelNumbers(facts["labels"])
+        where = f"{example.file}:{example.line}"
+        return {**row, "label": self._label_numbers.number(label, where, rows="images")}
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Stack: `pixels` are [B, C, H, W] bytes, `labels` (absent to predict) [B], `image` a list of B names."""
@@ -204,14 +208,14 @@ class ImageClassificationData(DataModule):
             return label
         if not label.isdecimal() or int(label) >= len(self.label_names):
             raise DataError(
-                f"{row.file}:{row.line}: label {label!r} has no name: data.label_names names 0 to "
+                f"{row.file}:{row.line}: label {shown(label)} has no name: data.label_names names 0 to "
                 f"{len(self.label_names) - 1}. Name all labels there, or none."
             )
         return self.label_names[int(label)]
 
     def _in_order(self, counts: Counter[str]) -> list[str]:
         if self.label_names:
-            return [label for label in dict.fromkeys(self.label_names) if label in counts]
+            return [label for label in dict.fromkeys(map(plain_label, self.label_names)) if label in counts]
         return sorted(counts, key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
 
 

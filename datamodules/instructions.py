@@ -11,6 +11,7 @@ from lightrail.datamodules.cache import TokenisedSplit
 from lightrail.datamodules.checking import Remedies
 from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import Row
+from lightrail.datamodules.reading.rows import list_for_text, text_value
 from lightrail.datamodules.tokens.dialogues import (
     ASSISTANT,
     DialogueEncoder,
@@ -37,8 +38,8 @@ class InstructionData(DataModule):
     Args:
         path: training data; to predict, dialogues whose responses are scored.
         prompt_column, response_column: names of the columns; Alpaca's are instruction and output.
-        context_column: column of a text that belongs to the prompt and may be empty, such as Alpaca's input; it is
-            appended to the prompt after an empty line.
+        context_column: column of a text that belongs to the prompt and may be empty, null or absent from a JSON
+            object, such as Alpaca's input; it is appended to the prompt after an empty line.
         messages_column: column of chats, such as messages or conversations, in place of prompts and responses.
         template: format of prompt and response, with {prompt} and {response}; text after the response is learned as
             well. null: a chat of two turns, by the chat template.
@@ -87,6 +88,8 @@ class InstructionData(DataModule):
         self.max_length = blocks.length + 1
         self.is_cut = too_long == "cut"
         self.structured = [column for column in (context_column, messages_column) if column]
+        self.optional = [context_column] if context_column else []
+        self.texts = [prompt_column, response_column]
         self._encoder: DialogueEncoder | None = None
         self._named: LanguageTokenizer | None = None
         self._check_settings()
@@ -110,7 +113,7 @@ class InstructionData(DataModule):
     def examples(self, row: Row, split: Split) -> Iterator[Row]:
         turns = self._turns(row)
         text, target = spoken(turns, by_assistant=False), spoken(turns, by_assistant=True)
-        yield Row({"text": text, "target": target, "turns": turns}, row.file, row.line)
+        yield Row({"text": text or target, "target": target, "turns": turns}, row.file, row.line)
 
     def learn(self, train: Iterator[Row]) -> Facts:
         if not needs_texts(self.tokenizer):
@@ -196,13 +199,11 @@ class InstructionData(DataModule):
         if self.messages_column:
             return turns_of(row.values[self.messages_column], where)
         prompt = row.values[self.prompt_column]
-        context = row.values[self.context_column] if self.context_column else None
-        if context is not None and not isinstance(context, str):
-            raise DataError(
-                f"{where}: {self.context_column} is {str(context)[:40]!r}. Give a text, an empty one or null."
-            )
-        if context and context.strip():
-            prompt = f"{prompt}\n\n{context}"
+        if self.context_column:
+            context = text_value(row.values[self.context_column], where, self.context_column)
+            if isinstance(context, list):
+                raise list_for_text(row, self.context_column, "data.context_column")
+            prompt = f"{prompt}\n\n{context}" if context and context.strip() else prompt
         return [["user", prompt], [ASSISTANT, row.values[self.response_column]]]
 
     def _segments(self, example: Row, tokenizer: LanguageTokenizer) -> list[Segment]:

@@ -1,8 +1,10 @@
 """Pinyin to hanzi: syllables as typed on a keyboard, and the sentence that they stand for."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, final
 
@@ -13,11 +15,16 @@ from lightrail.datamodules.batches.batching import Batch, BatchConfig, pad
 from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import Row
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
-from lightrail.project.basics.errors import ConfigError, DataError
+from lightrail.project.basics.errors import ConfigError, DataError, shown
 
 HANZI = re.compile(r"[\u3400-\u9fff\U00020000-\U000323af]")
 SENTENCE = re.compile(r"[^。！？；!?;\n]+[。！？；!?;]*[”’」』）)]*")
 PAD, UNKNOWN = 0, 1
+_SYLLABLE = re.compile(
+    r"(?P<letters>(?:[zcs]h|[bpmfdtnlgkhjqxrzcsyw])?[aeiouv]{1,3}(?:ng?|r)?|hm|hng|m|ng?|ê)(?P<tone>[0-5])?"
+)
+_TONE_MARK = re.compile("[\u0300\u0301\u0304\u0306\u030c]")
+_APOSTROPHE = re.compile("(?<=.)['\u2018\u2019\u02bc\uff07](?=.)")
 NOT_A_TARGET, NOT_A_CANDIDATE = -1, -2
 
 
@@ -37,6 +44,8 @@ class PinyinData(DataModule):
     """
 
     length_unit = "characters"
+    texts = ("text", "syllables")
+    no_examples = "and no sentence has a hanzi (a Chinese character)"
 
     def __init__(
         self,
@@ -72,6 +81,7 @@ class PinyinData(DataModule):
     def settings(self) -> Mapping[str, Any]:
         return {
             "has_syllables": self.has_syllables,
+            **({"spelling": 2} if self.has_syllables else {}),  # 2: of `normalised` since tones are removed
             "max_length": self.max_length,
             "max_other": self.max_other,
             "pypinyin": _pypinyin_version(),
@@ -177,12 +187,33 @@ def read_aloud(text: str) -> list[str]:
 
 
 def normalised(tokens: str) -> list[str]:
-    """Split typed tokens at spaces, in lower case and with v for ü, as on keyboards.
+    """Split typed tokens at spaces and apostrophes, in lower case; syllables as `read_aloud` writes them, with v for ü.
 
-    >>> normalised("Nü er  LU:")
-    ['nv', 'er', 'lv']
+    Tone marks, tone numbers, full-width letters and the other spellings of ü (u:, u with a combining diaeresis, lue and
+    nue for lüe and nüe, jü for ju) are those of syllables alone: any other token is only put into lower case.
+
+    >>> normalised("Nü er  LU: xi'an wǒ3")
+    ['nv', 'er', 'lv', 'xi', 'an', 'wo']
     """
-    return tokens.lower().replace("u:", "v").replace("ü", "v").split()
+    return [syllable for token in tokens.lower().split() for syllable in _syllables(token)]
+
+
+@lru_cache(maxsize=2**16)
+def _syllables(token: str) -> Sequence[str]:
+    parts = [_SYLLABLE.fullmatch(_toneless(part)) for part in _APOSTROPHE.split(token)]
+    return [_with_v(part["letters"]) for part in parts if part] if all(parts) else [token]
+
+
+def _toneless(token: str) -> str:
+    """The token with half-width letters and v for ü, without tone marks."""
+    letters = _TONE_MARK.sub("", unicodedata.normalize("NFD", unicodedata.normalize("NFKC", token)))
+    return unicodedata.normalize("NFC", letters.replace("u:", "v").replace("u\u0308", "v"))
+
+
+def _with_v(syllable: str) -> str:
+    if syllable[0] in "jqxy":  # the u of these is ü, and is written u
+        return syllable.replace("v", "u")
+    return f"{syllable[0]}ve" if syllable in ("lue", "nue") else syllable
 
 
 def _given_syllables(row: Row, text: str) -> list[str]:
@@ -190,7 +221,7 @@ def _given_syllables(row: Row, text: str) -> list[str]:
     if len(syllables) != len(text):
         raise DataError(
             f"{row.file}:{row.line}: {len(syllables)} syllables for {len(text)} characters "
-            f"({' '.join(syllables)!r} / {text!r}). Give one token for each character, punctuation included, "
+            f"({shown(' '.join(syllables))} / {shown(text)}). Give one token for each character, punctuation included, "
             "or drop the line."
         )
     return syllables

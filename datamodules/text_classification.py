@@ -17,12 +17,13 @@ from lightrail.datamodules.cache import TokenisedSplit
 from lightrail.datamodules.checking import Remedies
 from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import Row
+from lightrail.datamodules.reading.label_names import LabelNumbers, plain_label
 from lightrail.datamodules.reading.rows import text_value
 from lightrail.datamodules.tokens.tokenizing import SEPARATOR, Tokenizer, load_tokenizer
 from lightrail.datamodules.tokens.truncating import Layout, Truncation, lay_out
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
 from lightrail.project.basics.did_you_mean import first_names
-from lightrail.project.basics.errors import ConfigError, DataError
+from lightrail.project.basics.errors import ConfigError, DataError, shown
 
 _BETWEEN = " ||| "
 """Separator of the texts of a pair where people read them."""
@@ -83,12 +84,14 @@ class TextClassificationData(DataModule):
         self.sampling = sampling
         self.is_cut = truncation != "windows"
         self.structured = (label_column,) if has_many_labels else ()
+        self.texts = [text_column, *([pair_column] if pair_column else [])]
         drawing = "" if has_many_labels else ", data.sampling.method=oversample"
         self.remedies = Remedies(
             length="set data.truncation to head_tail or windows",
             imbalance=f"model.loss.class_weights=balanced{drawing} or model.loss.focal_gamma=2",
         )
         self._loaded: Tokenizer | None = None
+        self._label_numbers = LabelNumbers()
         self._check_settings()
 
     def columns(self, split: Split) -> Mapping[str, str]:
@@ -114,19 +117,23 @@ class TextClassificationData(DataModule):
             values |= {"text": _BETWEEN.join(pair), "pair": pair}
         yield Row(values, row.file, row.line)
 
+    def labels_of(self, example: Row) -> list[str]:
+        label = example.values["label"]
+        return label if isinstance(label, list) else [] if label is None else [label]
+
     def learn(self, train: Iterator[Row]) -> Facts:
         labels: Counter[str] = Counter()
         tokens: Counter[str] = Counter()
         tokenizer = self._tokenizer()
         for example in train:
-            labels.update(_labels(example))
+            labels.update(map(plain_label, self.labels_of(example)))
             if tokenizer.needs_vocabulary:
                 for text in _texts(example):
                     tokens.update(tokenizer.split(text))
         if len(labels) < (1 if self.has_many_labels else 2):
             raise DataError(
                 f"{self.path}: the training split has {'one label only' if labels else 'no label'} "
-                f"({', '.join(labels)}). Give rows of at least two, or name another data.label_column."
+                f"({first_names(list(labels))}). Give rows of at least two, or name another data.label_column."
             )
         vocabulary = tokenizer.vocabulary(tokens, self.max_vocabulary, self.min_count)
         is_separated = tokenizer.needs_vocabulary and self.pair_column
@@ -144,7 +151,10 @@ class TextClassificationData(DataModule):
             row["segment_ids"] = layout.segment_ids
         if example.values["label"] is None:
             return row
-        numbers = [self._label_number(label, example, facts["labels"]) for label in _labels(example)]
+        if self._label_numbers.labels is not facts["labels"]:
+            self._label_numbers = LabelNumbers(facts["labels"])
+        where = f"{example.file}:{example.line}"
+        numbers = [self._label_numbers.number(label, where) for label in self.labels_of(example)]
         return {**row, "labels": np.array(numbers, np.int32)} if self.has_many_labels else {**row, "label": numbers[0]}
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
@@ -227,32 +237,19 @@ class TextClassificationData(DataModule):
         if not self.has_many_labels:
             if isinstance(label, list):
                 raise DataError(
-                    f"{row.file}:{row.line}: {len(label)} labels in a list ({', '.join(label)}), expected one. "
+                    f"{row.file}:{row.line}: {len(label)} labels in a list ({first_names(label)}), expected one. "
                     f"Set data.has_many_labels=true if a text may have any number of labels."
                 )
             return str(label)
         where = f"{row.file}:{row.line}"
-        cell = [] if label is None else text_value(label, where, self.label_column)
+        cell = text_value(label, where, self.label_column) or []
         cells = cell.split(self.label_separator) if isinstance(cell, str) else cell
-        labels = sorted({name.strip() for name in cells} - {""})
+        labels = sorted({plain_label(name) for name in cells} - {""})
         for name in labels:
             if "|" in name:  # the separator of labels in stored predictions
-                raise DataError(f"{where}: label {name!r} contains |. Remove it, or separate labels at |.")
+                raise DataError(f"{where}: label {shown(name)} contains |. Remove it, or separate labels at |.")
         return labels
-
-    def _label_number(self, label: str, example: Row, labels: list[str]) -> int:
-        if label not in labels:
-            raise DataError(
-                f"{example.file}:{example.line}: label {label!r} is none of the {len(labels)} of the training split "
-                f"({first_names(labels)}). Fix the label, or add rows with it to the training data."
-            )
-        return labels.index(label)
 
 
 def _texts(example: Row) -> Sequence[str]:
     return example.values.get("pair") or [example.values["text"]]
-
-
-def _labels(example: Row) -> list[str]:
-    label = example.values["label"]
-    return label if isinstance(label, list) else [label]

@@ -132,9 +132,12 @@ def read_about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def empty_split(name: str, path: str, own: str | None, counts: Mapping[str, int]) -> str:
-    """Return the message that a split has no examples, with advice."""
+def empty_split(name: str, path: str, own: str | None, counts: Mapping[str, int], reason: str = "") -> str:
+    """Return the message that a split has no examples, with the reason if it is known, or else with advice."""
     found = ", ".join(f"{count} {split}" for split, count in counts.items())
+    if reason:
+        lacking = "no examples to train on" if name == "train" else f"no {name} examples"
+        return f"{path}: {lacking} ({found}). {reason}"
     if name == "train":
         return f"{path}: no examples to train on ({found}). Give more rows, or smaller validation and test fractions."
     if own:

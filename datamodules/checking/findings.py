@@ -17,6 +17,9 @@ from lightrail.datamodules.checking.facts import (
     shared,
     shared_conflicts,
 )
+from lightrail.datamodules.reading.label_names import alike_labels
+from lightrail.project.basics.did_you_mean import first_names
+from lightrail.project.basics.errors import shown
 from lightrail.project.basics.tables import aligned
 
 _FEW_ROWS_OF_A_LABEL = 8
@@ -126,6 +129,19 @@ def _reading(split: SplitFacts) -> Iterator[Finding]:
             f"{notes.num_illegal_tags:,} tags of {split.source} are invalid in their scheme, the "
             f"first at line {notes.first_illegal_line}. Correct them; data.illegal_tags decides how they are read.",
         )
+    if notes.num_respelt_labels:
+        yield Finding(
+            "note",
+            f"{notes.num_respelt_labels:,} rows of {split.source} have a label with white space around it or not in "
+            f"Unicode normal form C, the first at line {notes.first_respelt_line}: it is read as the label without.",
+        )
+    if notes.num_moved_to_train:
+        yield Finding(
+            "warning",
+            f"{notes.num_moved_to_train:,} rows of {split.source} stay in train, the first at line "
+            f"{notes.first_moved_line}, since no other training row has their label: such labels are not evaluated. "
+            f"Add rows of them, or merge or drop them.",
+        )
 
 
 def _windows(split: SplitFacts) -> Iterator[Finding]:
@@ -170,7 +186,7 @@ def _labels(splits: Sequence[SplitFacts], remedy: str) -> Iterator[Finding]:
         return
     if len(counts) == 1:
         yield Finding(
-            "warning", f"Every {train.name} row has the label {next(iter(counts))!r}: nothing can be learned."
+            "warning", f"Every {train.name} row has the label {shown(next(iter(counts)))}: nothing can be learned."
         )
     rare = sorted(label for label, count in counts.items() if count < _FEW_ROWS_OF_A_LABEL)
     if rare:
@@ -178,6 +194,13 @@ def _labels(splits: Sequence[SplitFacts], remedy: str) -> Iterator[Finding]:
             "warning",
             f"{len(rare)} label{'s have' if len(rare) > 1 else ' has'} fewer than {_FEW_ROWS_OF_A_LABEL} {train.name} "
             f"rows ({_some(rare)}): add rows, or merge or drop such labels.",
+        )
+    if alike := alike_labels({label for split in splits for label in split.label_counts}):
+        pairs = "; ".join(_some([shown(label) for label in labels]) for labels in alike[:5])
+        yield Finding(
+            "warning",
+            f"{len(alike)} label{'s are' if len(alike) > 1 else ' is'} spelt in several ways ({pairs}), which count as "
+            f"different labels and differ in case, width or white space alone: unify them.",
         )
     ratio = imbalance(counts)
     if ratio >= 3:
@@ -223,7 +246,7 @@ def _count(count: int, total: int) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return first_names(names, most=5)
 
 
 _MAX_LINES = 39

@@ -20,7 +20,9 @@ from lightrail.datamodules.reading.rows import (
     ZIP_MAGIC,
     Columns,
     Row,
+    empty_cell,
     is_bytewise,
+    list_for_text,
     read_lines,
     undecodable,
 )
@@ -346,18 +348,12 @@ def _of_parquet(shard: Shard, columns: Columns) -> Iterator[Row]:
 def _not_empty(rows: Iterable[Row], reading: CorpusReading, notes: ReadingNotes) -> Iterator[Document]:
     for row in rows:
         text = row.values[reading.text_column]
-        if not isinstance(text, str):
-            raise DataError(
-                f"{row.file}:{row.line}: column {reading.text_column!r} holds a list of {len(text)}, expected one "
-                f"text. Join them, or set data.text_column to another column."
-            )
-        if (text and not text.isspace()) or reading.empty == "keep":
+        if not isinstance(text, str | None):
+            raise list_for_text(row, reading.text_column, "data.text_column")
+        if text is not None and ((text and not text.isspace()) or reading.empty == "keep"):
             yield Document(text, row.line, text)
         elif reading.empty == "skip":
             notes.num_empty_skipped += 1
             notes.first_empty_line = notes.first_empty_line or row.line
         else:
-            raise DataError(
-                f"{row.file}:{row.line}: {reading.text_column!r} is empty. Fill it in, drop the line, or set "
-                f"data.reading.empty=skip to skip and count such rows."
-            )
+            raise empty_cell(row, reading.text_column)

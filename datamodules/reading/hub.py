@@ -1,5 +1,6 @@
 """Rows of a Hugging Face data set: from the hub, from a folder of data files, or from a `save_to_disk` folder."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,16 +59,22 @@ def load_hub(source: str) -> "Dataset":
 
 
 def _saved_split(source: str, folder: Path, split: str) -> "Dataset":
-    from datasets import DatasetDict, load_from_disk
+    """Load a split of a `save_to_disk` folder without its format (`set_format`), whose package need not be installed.
 
-    saved = load_from_disk(str(folder))
-    if not isinstance(saved, DatasetDict):
-        if split in ("train", str(saved.split)):
-            return saved
-        raise DataError(f"{source}: this folder holds one split, {saved.split or 'train'!s}. Write @train.")
-    if split not in saved:
-        raise DataError(f"{source}: no split {split!r}. Splits found: {', '.join(saved)}.")
-    return saved[split]
+    `load_from_disk` restores the format: values would be tensors, arrays or data frames.
+    """
+    from datasets import Dataset, concatenate_datasets
+
+    listing = folder / "dataset_dict.json"
+    if listing.exists():
+        names = json.loads(listing.read_text("utf-8"))["splits"]
+        if split not in names:
+            raise DataError(f"{source}: no split {split!r}. Splits found: {', '.join(names)}.")
+        folder = folder / split
+    state = json.loads((folder / "state.json").read_text("utf-8"))
+    if not listing.exists() and split not in ("train", state["_split"]):
+        raise DataError(f"{source}: this folder holds one split, {state['_split'] or 'train'}. Write @train.")
+    return concatenate_datasets([Dataset.from_file(str(folder / file["filename"])) for file in state["_data_files"]])
 
 
 def _label_names(value: object, feature: object, where: str) -> object:

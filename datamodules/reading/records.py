@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lightrail.datamodules.reading.rows import Columns, Row, TaggedLines, existing_file
-from lightrail.project.basics.errors import ConfigError, DataError
+from lightrail.project.basics.errors import ConfigError, DataError, shown
 
 _ROWS_PER_BATCH = 1024
 _LABEL_MARK = "__label__"
@@ -42,7 +42,9 @@ def read_labelled(file: str, lines: Iterator[str], columns: Columns) -> Iterator
 def _first_field(where: str, line: str) -> tuple[str, str]:
     label, *text = line.split(maxsplit=1)
     if not text:
-        raise DataError(f"{where}: {line!r} is a label without a text, or a text without a label. Write LABEL TEXT.")
+        raise DataError(
+            f"{where}: {shown(line)} is a label without a text, or a text without a label. Write LABEL TEXT."
+        )
     return label, text[0].rstrip()
 
 
@@ -111,7 +113,7 @@ def read_json_array(file: str, lines: Iterator[str], columns: Columns) -> Iterat
     for line, record in _items(file, lines):
         where = f"{file}:{line}"
         if not isinstance(record, dict):
-            raise DataError(f"{where}: expected an object in the array, found {str(record)[:40]!r}. Fix it.")
+            raise DataError(f"{where}: expected an object in the array, found {shown(record, 40)}. Fix it.")
         columns.require(where, record)
         yield Row(columns.values(record, where), file, line)
 
@@ -213,9 +215,9 @@ class _LineReader:
         expected = self.num_fields or max(len(fields), 1 + self.has_tags)
         if len(fields) != expected:
             raise DataError(
-                f"{self.file}:{number}: {len(fields)} field{'s' * (len(fields) != 1)} in {line!r}, {expected} expected"
-                f"{': a token and its tag, separated by a tab or spaces' if expected == 2 else ''}. Fix the line; "
-                f"separate by tabs if a token is itself a space, or set data.tagged_lines.separator."
+                f"{self.file}:{number}: {len(fields)} field{'s' * (len(fields) != 1)} in {shown(line)}, "
+                f"{expected} expected{': a token and its tag, separated by a tab or spaces' if expected == 2 else ''}. "
+                f"Fix the line; separate by tabs if a token is itself a space, or set data.tagged_lines.separator."
             )
         self.num_fields = expected
         self.token_place = self._place("token_column", line, number)
@@ -223,8 +225,8 @@ class _LineReader:
             self.tag_place = self._place("tag_column", line, number)
             if self.tag_place == self.token_place:
                 raise ConfigError(
-                    f"{self.file}:{number}: data.tagged_lines names column {self.tag_place} of {line!r} for the token "
-                    f"and for the tag. Give each its own column."
+                    f"{self.file}:{number}: data.tagged_lines names column {self.tag_place} of {shown(line)} for "
+                    f"the token and for the tag. Give each its own column."
                 )
 
     def _place(self, setting: str, line: str, number: int) -> int:
@@ -232,14 +234,14 @@ class _LineReader:
         if not -self.num_fields <= place < self.num_fields:
             raise ConfigError(
                 f"data.tagged_lines.{setting} is {place}, and {self.file}:{number} has {self.num_fields} columns "
-                f"({line!r}). Give 0 to {self.num_fields - 1}, or -1 for the last."
+                f"({shown(line)}). Give 0 to {self.num_fields - 1}, or -1 for the last."
             )
         return place % self.num_fields
 
     def _without_digit(self, token: str, number: int) -> str:
         if len(token) < 2 or token[-1] not in "0123456789":
             raise DataError(
-                f"{self.file}:{number}: the token {token!r} does not end in the digit of its position. Fix the line, "
-                f"or set data.tagged_lines.strip_position_digits=false."
+                f"{self.file}:{number}: the token {shown(token)} does not end in the digit of its position. Fix the "
+                f"line, or set data.tagged_lines.strip_position_digits=false."
             )
         return token[:-1]

@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import io
+import math
 import os
 import re
 import sys
@@ -14,10 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
+import numpy as np
+
 from lightrail.project.basics.did_you_mean import nearest
-from lightrail.project.basics.errors import ConfigError, DataError
+from lightrail.project.basics.errors import ConfigError, DataError, shown
 
 STANDARD_INPUT = "-"
+MOST_CHARACTERS = 2**24
+"""Maximum length of a cell; only the documents of a language model, which are read in blocks, may be longer."""
 GZIP_MAGIC = b"\x1f\x8b"
 ZIP_MAGIC = b"PK\x03\x04"
 
@@ -220,6 +225,12 @@ class ReadingNotes:
     num_illegal_tags: int = 0
     """Number of tags that are invalid in their scheme."""
     first_illegal_line: int | None = None
+    num_respelt_labels: int = 0
+    """Number of examples with a label that is read without the white space around it, or in Unicode normal form C."""
+    first_respelt_line: int | None = None
+    num_moved_to_train: int = 0
+    """Number of examples that stay in train, because no other training example has their label."""
+    first_moved_line: int | None = None
 
 
 class Columns:
@@ -227,39 +238,75 @@ class Columns:
 
     Args:
         columns: their names, or columns by setting.
-        structured: columns that may hold lists of lists and objects; their parsed values are kept.
+        structured: columns that may hold lists of lists and objects, or nothing; their parsed values are kept.
+        texts: columns that must hold one text of at most `MOST_CHARACTERS`, never a list.
+        optional: structured columns that a JSON object may lack, if another object of the source has them.
 
     >>> Columns({"text_column": "sentence"}).names
     ['sentence']
     """
 
-    def __init__(self, columns: Sequence[str] | Mapping[str, str], structured: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        columns: Sequence[str] | Mapping[str, str],
+        structured: Sequence[str] = (),
+        *,
+        texts: Sequence[str] = (),
+        optional: Sequence[str] = (),
+    ) -> None:
         assert not isinstance(columns, str), "a sequence of names, not one name"
         settings = columns if isinstance(columns, Mapping) else {}
         self.names = list(columns.values()) if isinstance(columns, Mapping) else list(columns)
         self._settings = {column: f"data.{setting}" for setting, column in settings.items()}
-        self.structured = frozenset(structured)
+        self.structured, self.texts = frozenset(structured), [name for name in self.names if name in texts]
+        self._optional, self._lacking = frozenset(optional), set(optional)
 
     def values(self, record: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """Return the requested columns of a record of typed values, as texts unless they are structured."""
+        """Return the requested columns of a record of typed values, as texts unless they are structured.
+
+        A missing value (null, NaN), and the absent value of an optional column, is None.
+        """
+        self._lacking -= record.keys()
         return {
-            name: record[name] if name in self.structured else text_value(record[name], where, name)
+            name: structured_value(record.get(name)) if name in self.structured else text_value(value, where, name)
             for name in self.names
+            for value in (record.get(name),)
         }
 
     def require(self, where: str, found: Iterable[str], hint: str = "") -> None:
         """Check that every requested column was found exactly once. Raises: DataError when one was not."""
+        is_record = isinstance(found, Mapping)
         found = list(found)
         for name in self.names:
-            if name not in found:
+            if name not in found and not (is_record and name in self._optional):
                 raise DataError(f"{where}: no column {name!r}. {self._advice(name, found, hint)}")
             if found.count(name) > 1:
                 raise DataError(f"{where}: {found.count(name)} columns are named {name!r}. Rename all but one.")
+
+    def check_texts(self, row: Row) -> None:
+        """Check that each column of texts holds one text. Raises: DataError when it is a list, or far too long."""
+        for name in self.texts:
+            value = row.values[name]
+            if isinstance(value, list):
+                raise list_for_text(row, name, self._settings.get(name))
+            if value is not None and len(value) > MOST_CHARACTERS:
+                raise DataError(
+                    f"{row.file}:{row.line}: column {name!r} holds a text of {len(value):,} characters; at most "
+                    f"{MOST_CHARACTERS:,} can be read. Divide it into several rows."
+                )
+
+    def check_found(self, source: str) -> None:
+        """Check, at the end of a source, that a record had each optional column. Raises: DataError."""
+        for name in sorted(self._lacking & set(self.names)):
+            setting = self._settings.get(name, "the setting of that column")
+            raise DataError(f"{source}: no row has the column {name!r}. Correct {setting}, or omit it.")
 
     def _advice(self, name: str, found: list[str], hint: str) -> str:
         listing = ", ".join(repr(textwrap.shorten(column, 40, placeholder="...")) for column in found[:20]) or "none"
         near = nearest(name, found)
         setting = self._settings.get(name)
+        if other := "" if near else _other_task(found):
+            return f"Columns found: {listing}. {other}"
         if setting:
             choice = f" Set {setting}={near[0] if near else 'NAME'}."
         else:
@@ -267,18 +314,67 @@ class Columns:
         return f"Columns found: {listing}.{choice}{'' if near else hint}"
 
 
-def text_value(value: object, where: str, column: str) -> str | list[str]:
-    """Convert a typed value to text: numbers and booleans as in JSON, lists item by item. Raises: DataError."""
+def _other_task(found: Sequence[str]) -> str:
+    """The task, or its setting, that columns of well-known names are for; "" for other columns."""
+    if {"tokens", "tags"} <= {*found} or {"tokens", "ner_tags"} <= {*found}:
+        return (
+            "These are tagged tokens: EntityData (--config ner) reads them, from JSON Lines, Parquet or lines of TOKEN "
+            "TAG; a table in text cannot hold their lists."
+        )
+    chats = [name for name in ("messages", "conversations", "conversation") if name in found]
+    return f"These are chats: InstructionData reads them with data.messages_column={chats[0]}." if chats else ""
+
+
+def is_missing(value: object) -> bool:
+    """Whether a typed value is missing: null, or a number that is not finite, as NaN in a column with gaps."""
+    return value is None or (isinstance(value, float | np.floating) and not math.isfinite(value))
+
+
+def structured_value(value: object) -> object:
+    """Return a parsed value as it is, and None for a missing one."""
+    return None if is_missing(value) else value
+
+
+def text_value(value: object, where: str, column: str) -> str | list[str] | None:
+    """Convert a typed value to text: numbers and booleans as in JSON, lists item by item; None if it is missing.
+
+    Raises: DataError for other values, and for a list of which an item is missing.
+    """
     if isinstance(value, str):
         return value
+    if is_missing(value):
+        return None
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
         return str(value)
-    if isinstance(value, list) and not any(isinstance(item, list | dict | None) for item in value):
+    if isinstance(value, list) and not any(isinstance(item, list | dict) or is_missing(item) for item in value):
         return [str(text_value(item, where, column)) for item in value]
-    found = "no value (null)" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
+    found = f"{type(value).__name__} {shown(value)}"
     raise DataError(f"{where}: column {column!r} holds {found}, expected a text, a number or a list of texts. Fix it.")
+
+
+def list_for_text(row: Row, column: str, setting: str | None) -> DataError:
+    """Return the error of a row that has a list in a column of texts, which a setting names."""
+    other = f", or set {setting} to another column" if setting else ""
+    return DataError(
+        f"{row.file}:{row.line}: column {column!r} holds a list of {len(row.values[column])}, expected one text. "
+        f"Join them{other}."
+    )
+
+
+def empty_cell(row: Row, column: str) -> DataError:
+    """Return the error of a row that has an empty cell, or no value, in a column."""
+    is_absent = row.values[column] is None
+    found = (
+        f"column {column!r} holds no value (null) or no finite number (NaN)" if is_absent else f"{column!r} is empty"
+    )
+    return DataError(
+        f"{row.file}:{row.line}: {found}. Fill it in, drop the line, or set data.reading.empty=skip to skip and count "
+        f"such rows."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

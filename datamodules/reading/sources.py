@@ -1,12 +1,10 @@
 """Reading of rows from any source, digests of sources, and temporary storage of rows."""
 
 import csv
-import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 from lightrail.datamodules.cache import digest_of, file_digest
 from lightrail.datamodules.reading import hub
@@ -30,6 +28,7 @@ from lightrail.datamodules.reading.rows import (
     ReadingOptions,
     Row,
     TaggedLines,
+    empty_cell,
     existing_file,
     read_lines,
 )
@@ -57,7 +56,7 @@ FORMATS: dict[str, FileFormat] = {
 def read_rows(
     source: str,
     *,
-    columns: Sequence[str] | Mapping[str, str],
+    columns: Sequence[str] | Mapping[str, str] | Columns,
     encoding: str = "utf-8",
     quoting: Quoting = "auto",
     empty: Empty = "refuse",
@@ -72,7 +71,8 @@ def read_rows(
     Args:
         source: a file (.txt, .csv, .tsv, .jsonl, .parquet, .conll/.bmes/.bio; .gz added to any text format), `-` for
             standard input with one text per line, `embedded:NAME`, or `hub:OWNER/NAME[:CONFIG]@SPLIT`.
-        columns: the requested columns, or columns by setting: the error of a missing one then names its setting.
+        columns: the requested columns, or columns by setting: the error of a missing one then names its setting. Or
+            `Columns`, which say more; `structured` is then ignored.
         empty: treatment of a row with only white space in one of the columns. Skipped rows are counted in `notes` and
             in the log.
         file_format: overrides the format by the file's name.
@@ -85,7 +85,7 @@ def read_rows(
         DataError: naming file and line, at the first row or a later one.
     """
     options = ReadingOptions(
-        columns=Columns(columns, structured),
+        columns=columns if isinstance(columns, Columns) else Columns(columns, structured),
         encoding=encoding,
         quoting=quoting,
         empty=empty,
@@ -148,18 +148,17 @@ def format_of(source: str) -> FileFormat:
 def _checked(rows: Iterable[Row], source: str, options: ReadingOptions, notes: ReadingNotes) -> Iterator[Row]:
     """Yield rows, counting them and treating empty cells as requested."""
     for row in rows:
-        blank = None if options.empty == "keep" else _blank_column(row, options.columns.structured)
+        blank = _blank_column(row, options)
         if blank is None:
+            options.columns.check_texts(row)
             notes.num_rows += 1
             yield row
         elif options.empty == "skip":
             notes.num_empty_skipped += 1
             notes.first_empty_line = notes.first_empty_line or row.line
         else:
-            raise DataError(
-                f"{row.file}:{row.line}: {blank!r} is empty. Fill it in, drop the line, or set data.reading.empty=skip "
-                f"to skip and count such rows."
-            )
+            raise empty_cell(row, blank)
+    options.columns.check_found(source)
     if notes.num_empty_skipped:
         log.warning(
             "skipped %d rows with an empty cell in %s, the first at line %d",
@@ -173,11 +172,12 @@ def _checked(rows: Iterable[Row], source: str, options: ReadingOptions, notes: R
         raise DataError(f"{name} holds no rows ({why}). Give {given}at least one.")
 
 
-def _blank_column(row: Row, structured: frozenset[str]) -> str | None:
+def _blank_column(row: Row, options: ReadingOptions) -> str | None:
     for name, value in row.values.items():
-        if name in structured:
+        if name in options.columns.structured:
             continue  # an empty list is a valid value
-        if not value or (isinstance(value, str) and value.isspace()):
+        is_blank = not value or (isinstance(value, str) and value.isspace())
+        if value is None or (is_blank and options.empty != "keep"):
             return name
     return None
 
@@ -193,29 +193,6 @@ def source_digest(source: str, file_format: FileFormat = "auto") -> str:
         return digest_of([source, [file_digest(file["filename"]) for file in hub.load_hub(source).cache_files]])
     path = existing_file(source)
     return digest_of([file_digest(path), format_of(source) if file_format == "auto" else file_format])
-
-
-def write_spool(
-    assigned: Iterator[tuple[str, Row]], names: Sequence[str], spool: IO[str]
-) -> tuple[dict[str, int], dict[str, str]]:
-    """Write each example with its split; return each split's number of examples and the digest of its content."""
-    counts = dict.fromkeys(names, 0)
-    contents = {name: hashlib.blake2b(digest_size=16) for name in names}
-    for name, example in assigned:
-        values = json.dumps(example.values, ensure_ascii=False)
-        counts[name] += 1
-        contents[name].update(values.encode("utf-8", "surrogatepass"))
-        spool.write(f"{name}\t{values}\t{example.line}\t{example.file}\n")
-    return counts, {name: content.hexdigest() for name, content in contents.items()}
-
-
-def read_spool(spool: IO[str], split: str) -> Iterator[Row]:
-    """Yield the examples of one split in the order in which they were written."""
-    spool.seek(0)
-    for entry in spool:
-        name, values, line, file = entry.rstrip("\n").split("\t", 3)  # JSON writes a tab inside a text as \\t
-        if name == split:
-            yield Row(json.loads(values), file, int(line))
 
 
 def column_names(source: str, file_format: FileFormat, encoding: str = "utf-8") -> list[str]:

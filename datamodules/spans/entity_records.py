@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from lightrail.datamodules.reading.label_names import plain_label
 from lightrail.datamodules.spans.tag_schemes import Span
 from lightrail.datamodules.tokens.units import Offsets
-from lightrail.project.basics.errors import DataError
+from lightrail.project.basics.errors import DataError, shown
 
 _KEYS = {"start": ("start", "start_offset", "start_idx"), "end": ("end", "end_offset", "end_idx")}
 _TYPE_KEYS = ("type", "label", "entity")
@@ -23,7 +24,7 @@ class Marked(NamedTuple):
 
     def shown(self, text: str) -> str:
         """Format the entity with the text that it covers, for messages."""
-        return f"{self.kind} {self.start}:{self.end} ({text[max(self.start, 0) : max(self.end, 0)]!r:.40})"
+        return f"{self.kind} {self.start}:{self.end} ({shown(text[max(self.start, 0) : max(self.end, 0)], 40)})"
 
 
 def marked_entities(entities: Any, where: str, *, ends_inclusive: bool) -> list[Marked]:
@@ -39,7 +40,7 @@ def marked_entities(entities: Any, where: str, *, ends_inclusive: bool) -> list[
     """
     items = _of_types(entities, where) if isinstance(entities, Mapping) else entities
     if not isinstance(items, list):
-        raise DataError(f"{where}: entities are {str(entities)[:60]!r}. Write them as {_FORMS}.")
+        raise DataError(f"{where}: entities are {shown(entities, 60)}. Write them as {_FORMS}.")
     return [_marked(item, where, int(ends_inclusive)) for item in items]
 
 
@@ -52,7 +53,7 @@ def _of_types(entities: Mapping[str, Any], where: str) -> list[Any]:
             for start, end in places
         ]
     except (AttributeError, TypeError, ValueError) as error:
-        raise DataError(f"{where}: entities are {str(entities)[:60]!r}. Write them as {_FORMS}.") from error
+        raise DataError(f"{where}: entities are {shown(entities, 60)}. Write them as {_FORMS}.") from error
 
 
 def _marked(item: Any, where: str, last: int) -> Marked:
@@ -66,9 +67,10 @@ def _marked(item: Any, where: str, last: int) -> Marked:
         start, end, kind = item if isinstance(item, list | tuple) and len(item) == 3 else (None, None, None)
     is_place = type(start) is int and type(end) is int  # isinstance accepts bool as int
     if not is_place or not isinstance(kind, str):
-        raise DataError(f"{where}: {str(item)[:60]!r} is not a valid entity. Write entities as {_FORMS}.")
+        raise DataError(f"{where}: {shown(item, 60)} is not a valid entity. Write entities as {_FORMS}.")
+    kind = plain_label(kind)
     if not kind or any(character.isspace() for character in kind):
-        raise DataError(f"{where}: {kind!r} is not a valid type of entity. Give a name without white space.")
+        raise DataError(f"{where}: {shown(kind)} is not a valid type of entity. Give a name without white space.")
     return Marked(start, end + last, kind, spelt if isinstance(spelt, str) else None)
 
 
@@ -105,7 +107,7 @@ def _problems(entity: Marked, text: str, starts: Mapping[int, int], ends: Mappin
         yield f"is not inside the text, which has {len(text)} characters. Correct it."
     if entity.spelt is not None and text[start:end] != entity.spelt:
         yield (
-            f"is annotated as {entity.spelt!r:.40}. Correct it, or set data.ends_inclusive if the end is the last "
+            f"is annotated as {shown(entity.spelt, 40)}. Correct it, or set data.ends_inclusive if the end is the last "
             f"character, not the one after it."
         )
     for border, place, known in (("begins", start, starts), ("ends", end, ends)):

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
+from lightrail.project.basics.errors import shown
+
 Scheme = Literal["IO", "IOB1", "IOB2", "BIOES", "BMES", "BMEW", "BILOU"]
 Role = Literal["begin", "inside", "end", "single"]
 Span: TypeAlias = tuple[int, int, str]
@@ -123,7 +125,7 @@ def _unreadable(tag: str, scheme: Scheme) -> str:
     expected = ", ".join(f"{letter}-TYPE" for letter in ROLES[scheme])
     if tag in ROLES[scheme]:
         return f"{tag} has no type (expected {expected} or O)"
-    return f"{tag!r} is no tag of the scheme {scheme} (expected {expected} or O)"
+    return f"{shown(tag)} is no tag of the scheme {scheme} (expected {expected} or O)"
 
 
 class SchemeEvidence:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightrail.datamodules.tokens.numbering import LanguageTokenizer
-from lightrail.project.basics.errors import ConfigError, DataError
+from lightrail.project.basics.errors import ConfigError, DataError, shown
+from lightrail.project.basics.reading import reading
 
 PROMPT, RESPONSE = "{prompt}", "{response}"
 ASSISTANT = "assistant"
@@ -51,7 +52,7 @@ def turns_of(messages: Any, where: str) -> list[list[str]]:
     """
     if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
         raise DataError(
-            f"{where}: the chat is {str(messages)[:60]!r}. Give a list of turns, such as "
+            f"{where}: the chat is {shown(messages, 60)}. Give a list of turns, such as "
             f'[{{"role": "user", "content": "Hello"}}, {{"role": "assistant", "content": "Hello!"}}].'
         )
     turns = [_turn(message, f"{where}, turn {number}") for number, message in enumerate(messages, 1)]
@@ -65,13 +66,14 @@ def _turn(message: Mapping[str, Any], where: str) -> list[str]:
     for role_key, content_key in _KEYS:
         role, content = message.get(role_key), message.get(content_key)
         if isinstance(role, str) and isinstance(content, str):
-            known = _OTHER_NAMES.get(role, role)
+            known = role.strip().lower()
+            known = _OTHER_NAMES.get(known, known)
             if known not in _ROLES:
                 names = ", ".join([*_ROLES, *_OTHER_NAMES])
-                raise DataError(f"{where}: unknown role {role!r}. Give one of {names}.")
+                raise DataError(f"{where}: unknown role {shown(role)}. Give one of {names}.")
             return [known, content]
     raise DataError(
-        f"{where}: {str(dict(message))[:60]!r} is no turn. Give it texts `role` and `content`, or `from` and `value`."
+        f"{where}: {shown(dict(message), 60)} is no turn. Give it texts `role` and `content`, or `from` and `value`."
     )
 
 
@@ -108,7 +110,7 @@ def chat_segments(turns: Sequence[Turn], render: Render, where: str) -> list[Seg
     for number, message in enumerate(messages):
         if message["role"] != ASSISTANT:
             continue
-        before = _rendered(messages[:number], render, where, add_generation_prompt=True)
+        before = _prompt(messages[:number], render, where)
         after = _rendered(messages[: number + 1], render, where, add_generation_prompt=False)
         if not (whole.startswith(after) and after.startswith(before) and place <= len(before)):
             raise DataError(
@@ -121,13 +123,18 @@ def chat_segments(turns: Sequence[Turn], render: Render, where: str) -> list[Seg
     return segments
 
 
-def _rendered(messages: list[dict[str, str]], render: Render, where: str, *, add_generation_prompt: bool) -> str:
-    from jinja2 import TemplateError
+def _prompt(messages: list[dict[str, str]], render: Render, where: str) -> str:
+    """The text before a turn of the assistant; templates cannot format a chat without turns, before its first."""
+    if messages:
+        return _rendered(messages, render, where, add_generation_prompt=True)
+    mark = "\ue000"
+    greeting = _rendered([{"role": ASSISTANT, "content": mark}], render, where, add_generation_prompt=False)
+    return greeting.partition(mark)[0]
 
-    try:
+
+def _rendered(messages: list[dict[str, str]], render: Render, where: str, *, add_generation_prompt: bool) -> str:
+    with reading(f"{where}: the chat template refuses this chat", "Fix or drop it.", refusal=DataError):
         return render(messages, add_generation_prompt=add_generation_prompt)
-    except TemplateError as error:
-        raise DataError(f"{where}: the chat template refuses this chat: {error}. Fix or drop it.") from error
 
 
 class DialogueEncoder:

@@ -53,17 +53,33 @@ class UnitEvidence:
 
     def __init__(self) -> None:
         self.num_tokens = self.num_longer = self.num_with_digit = self.num_ideographs = 0
+        self.num_sentences = self.num_counted = 0
+        """Number of sentences, and of those whose tokens are 0, 1, 2, ... or 1, 2, 3, ..."""
 
     def add(self, tokens: Sequence[str]) -> None:
         """Count the tokens of a sentence."""
+        self.num_sentences += 1
+        if tokens[0][0] in "01" and all(token[0].isdecimal() for token in tokens):
+            numbers = [token for token in tokens if token.isdecimal()]  # CoNLL-U also has 1-2 and 8.1
+            counts = [str(number) for number in range(len(numbers) + 1)]
+            self.num_counted += numbers in (counts[:-1], counts[1:])
         self.num_tokens += len(tokens)
         longer = [token for token in tokens if len(token) > 1]
         self.num_longer += len(longer)
         self.num_with_digit += sum(token[-1] in "0123456789" for token in longer)
         self.num_ideographs += sum(len(token) == 1 and token >= "\u3400" for token in tokens)
 
-    def check(self, where: str, units: Units) -> None:
-        """Check the setting. Raises: ConfigError when it would split new texts into other units than these tokens."""
+    def check(self, where: str, units: Units, column_setting: str) -> None:
+        """Check the settings. Raises: ConfigError when the tokens are numbers of tokens, or other units.
+
+        Args:
+            column_setting: the setting of the column of the tokens.
+        """
+        if self.num_counted == self.num_sentences and self.num_tokens > self.num_sentences > 1:
+            raise ConfigError(
+                f"{where}: the tokens of every sentence are their own numbers (0 1 2 ... or 1 2 3 ...). Set "
+                f"{column_setting} to the column that has the tokens."
+            )
         if units == "characters" and self.num_longer > self.num_tokens / 2:
             share = (
                 f"{where}: {100 * self.num_longer / self.num_tokens:.0f} % of the tokens are longer than a character"

@@ -26,9 +26,10 @@ def did_you_mean(name: str, names: Iterable[str], *, prefix: str = "") -> str:
 
 
 def first_names(names: Sequence[str], most: int = 10) -> str:
-    """Join the first names, with "..." for the others.
+    """Join the first names, each cut at 80 characters, with "..." for the others.
 
     >>> first_names(["a", "b", "c"], most=2)
     'a, b, ...'
     """
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    shortened = (name if len(name) <= 80 else f"{name[:77]}..." for name in names[:most])
+    return ", ".join(shortened) + (", ..." if len(names) > most else "")

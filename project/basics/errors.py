@@ -33,7 +33,7 @@ def shown(value: object, most: int = 80) -> str:
     if isinstance(value, str | bytes):
         value = value[: most + 1]  # the repr of a text of a gigabyte takes seconds
     try:
-        text = ascii(value) if isinstance(value, bytes) else repr(value)
+        text = (ascii(value) if isinstance(value, bytes) else repr(value))[: 10 * most]
     except (ValueError, RecursionError):  # an integer of more than 4,300 digits; deep nesting
         text = f"<{type(value).__name__}>"
     text = " ".join(_printable(text).split())

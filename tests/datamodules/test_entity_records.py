@@ -65,7 +65,7 @@ def test_nested_entities_have_spans_and_no_tags(tmp_path: Path) -> None:
         ([[3, 8, "X"]], "begins inside a unit or at white space"),
         ([[0, 3, "X"], [0, 3, "X"]], "is a duplicate"),
         ([[0, 3, "a b"]], "'a b' is not a valid type"),
-        ([[0, 3]], r"'\[0, 3\]' is not a valid entity. Write entities as"),
+        ([[0, 3]], r"\[0, 3\] is not a valid entity. Write entities as"),
         ([[0, "3", "X"]], "is not a valid entity"),
         ([[True, 3, "X"]], "is not a valid entity"),
         ("PER", "entities are 'PER'. Write them as"),

@@ -199,7 +199,7 @@ def test_pictures_of_other_sizes_are_refused_or_stretched(tmp_path: Path) -> Non
 def test_a_label_that_training_never_shows_is_refused(tmp_path: Path) -> None:
     write_folder(tmp_path / "test", {"c/1.png": bars(1)[0]})
     data = folder_data(tmp_path, {"a/1.png": bars(1)[0], "b/2.png": bars(2)[1]})
-    with pytest.raises(DataError, match=r"test/c/1\.png:1: label 'c' is none of those .*\(a, b\)"):
+    with pytest.raises(DataError, match=r"test/c/1\.png:1: label 'c' is none of the 2 of .*\(a, b\)"):
         data.prepare_data()
 
 
@@ -296,3 +296,16 @@ def test_pictures_to_predict_need_no_labels_and_take_the_form_the_model_knows(tm
         assert batch["image"] == names
         assert "labels" not in batch
         assert batch["pixels"].shape[1:] == (1, 6, 5)
+
+
+def test_images_of_a_label_in_another_unicode_form_and_of_a_rare_label_can_be_trained(tmp_path: Path) -> None:
+    names = [f"{label}/{number}.png" for number in range(20) for label in ("a", "cafe\u0301")]
+    images = bars(len(names) + 1)
+    write_folder(tmp_path / "train", dict(zip([*names, "rare/1.png"], images, strict=True)))
+    write_folder(tmp_path / "test", {"a/1.png": images[0], "caf\u00e9/1.png": images[1]})
+    for seed in range(3):
+        split = SplitConfig(validation_fraction=0.5, seed=seed)
+        data = ImageClassificationData(str(tmp_path / "train"), test_path=str(tmp_path / "test"), split=split)
+        data.setup("fit")
+        assert data.facts()["labels"] == ["a", "caf\u00e9", "rare"]
+        assert data.rows("test").values("label").tolist() == [0, 1]
