@@ -21,7 +21,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import psutil
 
-from lightrail.datamodules.reading.rows import read_lines
+from lightrail.datamodules.reading.lines import read_lines
 
 STEPS = 20
 LINES_PER_PARAGRAPH = 20

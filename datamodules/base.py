@@ -31,6 +31,7 @@ from lightrail.datamodules.division import ExampleStore
 from lightrail.datamodules.reading import Columns, Empty, FileFormat, Quoting, ReadingNotes, Row, read_rows
 from lightrail.datamodules.reading.sources import source_digest
 from lightrail.project.basics.annotations import Ranged, ShareBelowOne
+from lightrail.project.basics.reading import reading
 
 log = logging.getLogger(__name__)
 
@@ -337,7 +338,8 @@ class DataModule(pl.LightningDataModule, ABC):
 
     def _encode_once(self, stage: str) -> Path:
         if stage == "predict":  # texts to predict are read once: they are not cached
-            temporary = Path(tempfile.mkdtemp(prefix="lightrail-"))
+            with reading("the temporary folder for texts to predict", "Set TMPDIR to a writable folder."):
+                temporary = Path(tempfile.mkdtemp(prefix="lightrail-"))
             weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
             return build_once(temporary / "predict", lambda writer: self._encode_all({"predict": self.path}, writer))
         sources = {"train": self.path, "validation": self.validation_path, "test": self.test_path}
@@ -349,7 +351,7 @@ class DataModule(pl.LightningDataModule, ABC):
         folder = cache_folder() / digest_of([*key, None])
         if self._facts is not None and not is_encoded_with(self._facts, folder):
             folder = cache_folder() / digest_of([*key, self._facts])
-        return build_once(folder, lambda writer: self._encode_all(sources, writer))
+        return build_once(folder, lambda writer: self._encode_all(sources, writer), read_about)
 
     def _encode_all(self, sources: Mapping[str, str | None], writer: CacheWriter) -> None:
         about = self.encode_all(sources, self._facts if self._is_adopted else None, writer)

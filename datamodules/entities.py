@@ -12,9 +12,9 @@ from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, 
 from lightrail.datamodules.batches.batching import Batch, BatchConfig
 from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import Columns, FileFormat, ReadingNotes, Row, TaggedLines, read_rows
+from lightrail.datamodules.reading.files import STANDARD_INPUT
 from lightrail.datamodules.reading.hub import PREFIX
 from lightrail.datamodules.reading.label_names import plain_label
-from lightrail.datamodules.reading.rows import STANDARD_INPUT
 from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX, column_names, format_of, source_digest
 from lightrail.datamodules.spans.aligning import UnitEncoder, UnitNumbers, load_unit_encoder
 from lightrail.datamodules.spans.entity_batches import collate_entities

@@ -18,6 +18,7 @@ from lightrail.datamodules.batches.batching import Batch, BatchConfig
 from lightrail.datamodules.cache import digest_of, file_digest
 from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import ReadingNotes, Row, read_rows
+from lightrail.datamodules.reading.files import existing_file
 from lightrail.datamodules.reading.image_files import (
     SUFFIXES,
     Channels,
@@ -29,7 +30,6 @@ from lightrail.datamodules.reading.image_files import (
     resized,
 )
 from lightrail.datamodules.reading.label_names import LabelNumbers, plain_label
-from lightrail.datamodules.reading.rows import existing_file
 from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX
 from lightrail.project.basics.annotations import PositiveInt, check_arguments
 from lightrail.project.basics.did_you_mean import first_names
@@ -187,8 +187,6 @@ class ImageClassificationData(DataModule):
             yield from map(_square, read_rows(source, columns=self.columns(split)))
         elif path.is_dir() or (path.suffix.lower() in SUFFIXES and not has_labels):
             yield from read_image_files(source, self._form(), has_labels=has_labels)
-        elif path.suffix.lower() in SUFFIXES:
-            raise DataError(f"{source} is one image. Name a folder that has a sub-folder of images for each label.")
         else:
             yield from read_idx(source, self._labels_file(source, split) if has_labels else None)
 
@@ -199,6 +197,8 @@ class ImageClassificationData(DataModule):
         return PictureForm(None if self.size is None else (self.size[0], self.size[1]), channels)
 
     def _labels_file(self, source: str, split: Split) -> str:
+        if Path(source).suffix.lower() in SUFFIXES:
+            raise DataError(f"{source} is one image. Name a folder that has a sub-folder of images for each label.")
         return self.labels_paths[split] or labels_beside(source)
 
     def _named(self, row: Row) -> str:

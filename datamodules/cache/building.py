@@ -1,5 +1,6 @@
 """Building of a cache, once among several processes, named by a digest of its sources; and its metadata."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -13,13 +14,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
-from lightrail.datamodules.cache.splits import FORMAT_VERSION, META, CacheWriter, writing_to
+from lightrail.datamodules.cache.checksums import damage_of, lock_file, write_checksums
+from lightrail.datamodules.cache.splits import FORMAT_VERSION, META, CacheWriter, split_names, writing_to
 from lightrail.project.basics.durable import UNFINISHED, put_in_place
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.reading import reading
 
 log = logging.getLogger(__name__)
 
-
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+"""Errors of a disk that is written to; any other may be of a source that is read."""
 Facts = dict[str, Any]
 """Facts of the data that a module needs (vocabulary, labels): plain values, passed to it when the run is built."""
 ABOUT = "about.json"
@@ -30,20 +34,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("LIGHTRAIL_CACHE") or "~/.cache/lightrail").expanduser()
 
 
-def file_digest(path: Path | str) -> str:
-    """Digest the content of a file, independent of its name."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
 def digest_of(parts: Any) -> str:
     """Digest everything that determines a cache's content: digests of files, vocabulary, settings, as JSON values."""
     text = json.dumps([FORMAT_VERSION, parts], sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def build_once(folder: Path, build: Callable[[CacheWriter], None]) -> Path:
-    """Build the cache `folder` unless it exists, and return it.
+def build_once(
+    folder: Path, build: Callable[[CacheWriter], None], check: Callable[[Path], object] = split_names
+) -> Path:
+    """Build the cache `folder` unless it exists undamaged, and return it.
 
     Safe for several processes of one machine: one builds, the others wait. The folder appears complete, in one step;
     the next builder deletes the leftovers of a killed one and restarts.
@@ -51,20 +51,33 @@ def build_once(folder: Path, build: Callable[[CacheWriter], None]) -> Path:
     Args:
         folder: folder named by a digest of everything that determines the content.
         build: adds all rows. If it raises, no cache is left.
+        check: reads what `build` wrote besides rows; if it raises, the cache is damaged, set aside and built again.
     """
-    if is_finished(folder):
+    if is_finished(folder) and not damage_of(folder, check):
         return folder
     with writing_to(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(folder.with_name(folder.name + ".lock")):
-        if not is_finished(folder):
+    with _lock(lock_file(folder)):
+        damage = damage_of(folder, check) if is_finished(folder) else ""
+        if damage:
+            _set_aside(folder, damage)
+        if damage or not is_finished(folder):
             _build(folder, build)
     return folder
 
 
 def is_finished(folder: Path) -> bool:
     """Whether the cache `folder` exists and is complete."""
-    return (folder / META).is_file()
+    with writing_to(folder):  # such as a folder that this user may not enter
+        return (folder / META).is_file()
+
+
+def _set_aside(folder: Path, damage: str) -> None:
+    aside = folder.with_name(folder.name + ".damaged")
+    with writing_to(folder):
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    log.warning("set a damaged cache aside as %s, and make it again: %s", aside, damage)
 
 
 def _build(folder: Path, build: Callable[[CacheWriter], None]) -> None:
@@ -75,10 +88,12 @@ def _build(folder: Path, build: Callable[[CacheWriter], None]) -> None:
                 shutil.rmtree(leftover)
         unfinished.mkdir()
     try:
-        writer = CacheWriter(unfinished)
-        build(writer)
-        writer.close()
+        with writing_to(folder, only=_NO_SPACE):
+            writer = CacheWriter(unfinished)
+            build(writer)
+            writer.close()
         with writing_to(folder):
+            write_checksums(unfinished, folder)
             put_in_place(unfinished, folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -117,9 +132,12 @@ class About(NamedTuple):
     """The `ReadingNotes` of each split's source."""
 
 
+_ABOUT_TYPES = (dict, dict, list, dict)
+
+
 def is_encoded_with(facts: Facts, folder: Path) -> bool:
     """Whether a finished cache was encoded with these facts of a module, which may be some of the cache's."""
-    if not is_finished(folder):
+    if not is_finished(folder) or damage_of(folder, read_about):
         return False
     own = read_about(folder)["facts"]
     # compared as JSON, since the order inside a fact matters
@@ -127,8 +145,11 @@ def is_encoded_with(facts: Facts, folder: Path) -> bool:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """Read the `About` of a finished cache."""
-    about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    """Read the `About` of a finished cache. Raises: ConfigError when it is damaged."""
+    with reading(folder / ABOUT, "Delete that folder; it is rebuilt."):
+        about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        if not all(isinstance(about[name], kind) for name, kind in zip(About._fields, _ABOUT_TYPES, strict=True)):
+            raise ConfigError(f"{folder / ABOUT} holds values of other types. Delete that folder; it is rebuilt.")
     return about
 
 

@@ -3,10 +3,10 @@
 import hashlib
 import json
 import mmap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,10 @@ class _MappedColumn:
     def __init__(
         self, folder: Path, split: str, column: str, num_rows: int, *, kind: Kind, dtype: str, num_values: int
     ) -> None:
+        is_counted = all(type(count) is int and count >= 0 for count in (num_rows, num_values))
+        is_typed = kind in get_args(Kind) and dtype in ("<f8", *(own.str for own in _DTYPES))
+        if not (is_counted and is_typed) or (kind in SCALARS and num_values != num_rows):
+            raise _damaged(folder, f"{META} holds impossible values for the column {column!r}")
         self.values = _mapped(values_file(folder, split, column), np.dtype(dtype), num_values)
         self._num_rows = num_rows
         self._cells = self.values.data
@@ -98,6 +102,8 @@ class _MappedColumn:
         if kind in SCALARS:
             return
         self._offsets = _mapped(offsets_file(folder, split, column), OFFSET_DTYPE, num_rows + 1)
+        if self._offsets[0] != 0 or self._offsets[-1] != num_values:
+            raise _damaged(folder, f"the offsets of the column {column!r} do not fit its values")
         self._bounds = self._offsets.data  # indexing it gives Python integers, far faster than numpy's
         self.cell = self._text if kind == "text" else self._array
 
@@ -115,13 +121,14 @@ class _MappedColumn:
         return str(self._cells[self._bounds[index] : self._bounds[index + 1]], "utf-8", "surrogatepass")
 
 
+def _damaged(folder: Path, what: str) -> ConfigError:
+    return ConfigError(f"the cache {folder} is damaged: {what}. Delete that folder; it is rebuilt.")
+
+
 def _mapped(path: Path, dtype: np.dtype[Any], num_values: int) -> NDArray[Any]:
     size = path.stat().st_size if path.is_file() else -1
     if size != num_values * dtype.itemsize:
-        raise ConfigError(
-            f"the cache {path.parent.parent} is damaged: {path.name} has {size} bytes instead of "
-            f"{num_values * dtype.itemsize}. Delete that folder; it is rebuilt."
-        )
+        raise _damaged(path.parent.parent, f"{path.name} has {size} bytes instead of {num_values * dtype.itemsize}")
     if size == 0:
         return np.empty(0, dtype)  # an empty file cannot be mapped
     with path.open("rb") as stream:
@@ -174,11 +181,17 @@ class CacheWriter:
 
 
 @contextmanager
-def writing_to(folder: Path) -> Iterator[None]:
-    """Convert an OSError of a full, read-only or forbidden disk into a ConfigError with advice."""
+def writing_to(folder: Path, *, only: Collection[int] = ()) -> Iterator[None]:
+    """Convert an OSError of a full, read-only or forbidden disk into a ConfigError with advice.
+
+    Args:
+        only: convert errors of these numbers alone; empty: all.
+    """
     try:
         yield
     except OSError as error:
+        if only and error.errno not in only:
+            raise
         raise ConfigError(
             f"cannot write the cache {folder}: {error.strerror}. "
             f"Set LIGHTRAIL_CACHE to a writable folder with enough space."

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from lightrail.datamodules.cache import digest_of
 from lightrail.datamodules.reading import FileFormat
+from lightrail.datamodules.reading.files import STANDARD_INPUT, existing_file
 from lightrail.datamodules.reading.hub import PREFIX
-from lightrail.datamodules.reading.rows import STANDARD_INPUT, existing_file
 from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX, FORMATS, format_of, source_digest
+from lightrail.datamodules.reading.split_folders import refuse_splits
 from lightrail.project.basics.annotations import Positive, Ranged
 from lightrail.project.basics.errors import DataError
 
@@ -41,6 +42,7 @@ def source_files(source: str) -> list[str]:
     if path.is_dir():
         inside = sorted(entry for entry in path.rglob("*") if entry.is_file() and not entry.name.startswith("."))
         found = [str(entry) for entry in inside if _suffix(entry) in FORMATS]
+        _refuse_splits(path, [entry.relative_to(path) for entry in inside if _suffix(entry) in FORMATS])
         listing = ", ".join(entry.name for entry in inside[:5]) or "nothing"
         wanted = f"Expected files that end in one of {', '.join(FORMATS)}; found: {listing}."
     elif glob.has_magic(source) and not path.exists():
@@ -51,6 +53,16 @@ def source_files(source: str) -> list[str]:
     if not found:
         raise DataError(f"{source} holds no texts. {wanted}")
     return found
+
+
+def _refuse_splits(folder: Path, files: Sequence[Path]) -> None:
+    """Refuse a folder that holds files or folders of splits, at any depth: the model would learn its test texts."""
+    entries: dict[Path, set[str]] = {}
+    for file in files:
+        for depth, name in enumerate(file.parts):
+            entries.setdefault(Path(folder, *file.parts[:depth]), set()).add(name)
+    for inside, names in entries.items():
+        refuse_splits(str(inside), names)
 
 
 def sources_digest(sources: Sequence[str], file_format: FileFormat) -> str:

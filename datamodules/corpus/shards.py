@@ -13,20 +13,12 @@ from typing import IO, Literal, NamedTuple
 from lightrail.datamodules.cache import file_digest
 from lightrail.datamodules.corpus.files import file_format_of, is_file
 from lightrail.datamodules.reading import Empty, FileFormat, Quoting, ReadingNotes, read_rows
-from lightrail.datamodules.reading.records import read_json_lines
-from lightrail.datamodules.reading.rows import (
-    GZIP_MAGIC,
-    STANDARD_INPUT,
-    ZIP_MAGIC,
-    Columns,
-    Row,
-    empty_cell,
-    is_bytewise,
-    list_for_text,
-    read_lines,
-    undecodable,
-)
+from lightrail.datamodules.reading.files import STANDARD_INPUT
+from lightrail.datamodules.reading.lines import is_readable_from_the_middle, read_lines, undecodable
+from lightrail.datamodules.reading.records import parquet_records, read_json_lines
+from lightrail.datamodules.reading.rows import Columns, Row, empty_cell, list_for_text
 from lightrail.project.basics.errors import DataError
+from lightrail.project.basics.reading import reading
 
 SHARD_BYTES = 8 * 2**20
 MOST_BYTES = 64 * 2**20
@@ -87,8 +79,14 @@ def shards_of(file: str, reading: CorpusReading, notes: ReadingNotes, spool: Pat
     form = _form(file, reading)
     encoding = "utf-8" if form == "rows" else reading.encoding
     path = Path(file)
-    if form == "rows" or (form != "parquet" and not _is_readable_from_the_middle(file, encoding)):
-        lines = _rows_as_lines(file, reading, notes) if form == "rows" else read_lines(file, encoding)
+    if form == "rows" or (
+        form != "parquet" and not is_readable_from_the_middle(file, encoding, may_end_in_cr=form == "jsonl")
+    ):
+        lines = (
+            _rows_as_lines(file, reading, notes)
+            if form == "rows"
+            else read_lines(file, encoding, may_end_in_cr=form == "jsonl")
+        )
         _write_lines(lines, spool)
         path, encoding = spool, "utf-8"
     if form == "parquet":
@@ -122,13 +120,6 @@ def _form(file: str, reading: CorpusReading) -> Form:
     return {"txt": "text", "jsonl": "jsonl", "parquet": "parquet"}.get(file_format or "", "rows")  # type: ignore[return-value]
 
 
-def _is_readable_from_the_middle(file: str, encoding: str) -> bool:
-    if file == STANDARD_INPUT or not is_bytewise(encoding) or file.endswith(".gz"):
-        return False
-    with Path(file).open("rb") as stream:
-        return not stream.read(4).startswith((GZIP_MAGIC, ZIP_MAGIC))
-
-
 def _write_lines(lines: Iterator[str], spool: Path) -> None:
     with spool.open("w", encoding="utf-8") as stream:
         stream.writelines(f"{line}\n" for line in lines)
@@ -151,12 +142,10 @@ def _rows_as_lines(file: str, reading: CorpusReading, notes: ReadingNotes) -> It
 
 def _row_groups(file: str) -> Iterator[Range]:
     """Yield each row group of a Parquet file as a shard."""
-    from pyarrow import ArrowException, parquet
+    from pyarrow import parquet
 
-    try:
+    with reading(f"{file}: unreadable Parquet", "Write the file again.", refusal=DataError):
         facts = parquet.read_metadata(file)
-    except (ArrowException, OSError) as error:
-        raise DataError(f"{file}: unreadable Parquet: {error}. Write the file again.") from error
     first_record = 1
     for group in range(facts.num_row_groups):
         if (own := facts.row_group(group)).num_rows:
@@ -328,21 +317,19 @@ def _of_spool(shard: Shard, text_column: str) -> Iterator[Row]:
 
 
 def _of_parquet(shard: Shard, columns: Columns) -> Iterator[Row]:
-    from pyarrow import ArrowException, parquet
+    from pyarrow import parquet
 
     number = shard.first_line
-    try:
-        with parquet.ParquetFile(shard.path) as table:
-            columns.require(shard.file, table.schema_arrow.names)
-            groups = list(range(shard.begin, shard.end))
-            for batch in table.iter_batches(_RECORDS_PER_BATCH, groups, columns.names, use_threads=False):
-                for record in batch.to_pylist():
-                    yield Row(columns.values(record, f"{shard.file}:{number}"), shard.file, number)
-                    number += 1
-    except ArrowException as error:
-        raise DataError(
-            f"{shard.file}: unreadable Parquet after record {number - 1}: {error}. Write the file again."
-        ) from error
+    with (
+        reading(f"{shard.file}: unreadable Parquet", "Write the file again.", refusal=DataError),
+        parquet.ParquetFile(shard.path) as table,
+    ):
+        columns.require(shard.file, table.schema_arrow.names)
+        groups = list(range(shard.begin, shard.end))
+        for batch in table.iter_batches(_RECORDS_PER_BATCH, groups, columns.names, use_threads=False):
+            for record in parquet_records(batch):
+                yield Row(columns.values(record, f"{shard.file}:{number}"), shard.file, number)
+                number += 1
 
 
 def _not_empty(rows: Iterable[Row], reading: CorpusReading, notes: ReadingNotes) -> Iterator[Document]:

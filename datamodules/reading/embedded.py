@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from lightrail.datamodules.reading.rows import Columns, Row, read_lines
+from lightrail.datamodules.reading.lines import read_lines
+from lightrail.datamodules.reading.rows import Columns, Row
 from lightrail.project.basics.did_you_mean import nearest
 from lightrail.project.basics.errors import ConfigError, DataError
 

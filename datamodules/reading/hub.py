@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightrail.datamodules.reading.rows import Columns, Row
-from lightrail.project.basics.errors import DataError
+from lightrail.project.basics.errors import DataError, shown
+from lightrail.project.basics.reading import from_hub
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -41,21 +42,14 @@ def load_hub(source: str) -> "Dataset":
     if match is None:
         raise DataError(f"{source}: write hub:OWNER/NAME@SPLIT or hub:OWNER/NAME:CONFIG@SPLIT, such as hub:imdb@train.")
     folder = Path(match["name"]).expanduser()
-    if match["name"].startswith(("/", ".", "~")) and not folder.is_dir():
-        raise DataError(f"{source}: the folder {folder} does not exist (the working folder is {Path.cwd()}).")
-    try:
+    fix = "Check the name, the configuration and the split."
+    from datasets import load_dataset  # before the block: it reads once whether the hub may be asked
+
+    with from_hub(shown(source, 200).strip("'"), match["name"], fix, refusal=DataError):
         if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():
             return _saved_split(source, folder, match["split"])
-        from datasets import load_dataset
-
         name = str(folder) if folder.is_dir() else match["name"]
         return load_dataset(name, match["config"], split=match["split"])
-    except (OSError, ValueError) as error:  # not found, no such configuration or split, no connection
-        reason = str(error).rstrip(".")
-        raise DataError(
-            f"{source}: cannot be loaded: {reason}. Check the name, the configuration, the split and the connection; "
-            f"`hf auth login` is needed for private data."
-        ) from error
 
 
 def _saved_split(source: str, folder: Path, split: str) -> "Dataset":

@@ -3,10 +3,8 @@
 Source of idx files: Y. LeCun, C. Cortes and C. Burges, "The MNIST database of handwritten digits".
 """
 
-import gzip
 import logging
 import math
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from lightrail.datamodules.reading.rows import Row, open_bytes
-from lightrail.project.basics.errors import DataError
+from lightrail.datamodules.reading.files import open_bytes
+from lightrail.datamodules.reading.rows import Row
+from lightrail.datamodules.reading.split_folders import SPLIT_NAMES, refuse_splits
+from lightrail.project.basics.errors import DataError, shown
+from lightrail.project.basics.reading import reading, regular_file
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,23 @@ def image_files(folder: str, *, has_labels: bool) -> list[Path]:
     outside = next((path for path in found if path.parent == root), None)
     if has_labels and outside is not None:
         raise DataError(f"{outside} has no label. Put it into a sub-folder of {folder} named after its label.")
+    if has_labels:
+        _check_label_folders(folder, root, found)
     return found
+
+
+def _check_label_folders(folder: str, root: Path, files: list[Path]) -> None:
+    """Refuse folders of splits, and one folder around those of labels, instead of a folder for each label."""
+    names = {path.relative_to(root).parts[0] for path in files}
+    nested = names - {path.parent.name for path in files if path.parent.parent == root}
+    refuse_splits(folder, nested)
+    if all(name.lower() in SPLIT_NAMES for name in names):
+        refuse_splits(folder, names)
+    if nested == names and len(names) == 1:
+        raise DataError(f"{folder} holds one folder, which holds folders. Name {root / names.pop()}, if it has labels.")
+    unprintable = next((name for name in names if not name.isprintable()), None)
+    if unprintable is not None:
+        raise DataError(f"{folder}: the label folder {shown(unprintable)} has no printable name. Rename it.")
 
 
 def read_image_files(folder: str, form: PictureForm, *, has_labels: bool) -> Iterator[Row]:
@@ -73,13 +90,11 @@ def read_image(file: str, form: PictureForm) -> NDArray[np.uint8]:
 
     Raises: DataError naming the file when it cannot be read, or has more than 8 bits a channel.
     """
-    try:
-        with Image.open(Path(file).expanduser()) as image:
-            return _pixels(file, ImageOps.exif_transpose(image), form)
-    except DataError:
-        raise
-    except Exception as error:  # each of Pillow's formats raises errors of its own
-        raise DataError(f"{file} is not a readable image ({error}). Replace or remove it.") from error
+    with (
+        reading(f"{file} is not a readable image", "Replace or remove it.", refusal=DataError),
+        Image.open(regular_file(Path(file).expanduser(), "data", refusal=DataError)) as image,
+    ):
+        return _pixels(file, ImageOps.exif_transpose(image), form)
 
 
 def resized(pixels: NDArray[np.uint8], form: PictureForm) -> NDArray[np.uint8]:
@@ -153,14 +168,16 @@ def _labels(source: str, images: str, num_images: int) -> NDArray[np.uint8]:
 @contextmanager
 def _records(source: str, num_dimensions: int) -> Iterator[tuple[list[int], Iterator[NDArray[np.uint8]]]]:
     """Open an idx file; the target is the size of each dimension, and an iterator of records."""
-    with open_bytes(source) as stream:
-        try:
-            shape = _header(source, stream, num_dimensions)
-            yield shape, _values(source, stream, shape)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(f"{source}: the compressed file is truncated or damaged. Copy or download it again.") from (
-                error
+    damaged = f"{source}: the file is truncated or damaged"
+    with open_bytes(source) as stream, reading(damaged, "Copy or download it again.", refusal=DataError):
+        shape = _header(source, stream, num_dimensions)
+        # Before memory is reserved. Bytes compressed by gzip are at most 1,032 times as many.
+        if math.prod(shape) > 1032 * Path(source).expanduser().stat().st_size:
+            raise DataError(
+                f"{source}: truncated: its header has {' x '.join(map(str, shape))} values, more than the file can "
+                f"hold. Copy or download it again."
             )
+        yield shape, _values(source, stream, shape)
 
 
 def _header(source: str, stream: IO[bytes], num_dimensions: int) -> list[int]:

@@ -2,11 +2,17 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-from lightrail.datamodules.reading.rows import Columns, Row, TaggedLines, existing_file
-from lightrail.project.basics.errors import ConfigError, DataError, shown
+from lightrail.datamodules.reading.files import existing_file, refuse_web_page
+from lightrail.datamodules.reading.rows import Columns, Row, TaggedLines
+from lightrail.project.basics.errors import ConfigError, DataError, first_line, shown
+from lightrail.project.basics.reading import reading
+
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch
 
 _ROWS_PER_BATCH = 1024
 _LABEL_MARK = "__label__"
@@ -18,9 +24,18 @@ _BETWEEN = " \t\r\n,"
 def read_text(file: str, lines: Iterator[str], columns: Columns) -> Iterator[Row]:
     """Yield each line as column `text`, or as the single requested column of any name."""
     if len(columns.names) != 1:
-        columns.require(file, ["text"])
+        first = next(lines, "")
+        lines = itertools.chain([first], lines)
+        columns.require(file, ["text"], instead=_table_advice(first, columns))
     for number, line in enumerate(lines, 1):
         yield Row(dict.fromkeys(columns.names, line), file, number)
+
+
+def _table_advice(first: str, columns: Columns) -> str:
+    for separator, file_format in (("\t", "tsv"), (",", "csv"), (";", "csv")):
+        if set(columns.names) <= {name.strip(' "') for name in first.split(separator)}:
+            return f"The first line names the columns of a table: set data.reading.file_format={file_format}."
+    return "A file of plain lines has no other columns: name a table (.csv, .tsv, .jsonl, .parquet)."
 
 
 def read_labelled(file: str, lines: Iterator[str], columns: Columns) -> Iterator[Row]:
@@ -64,48 +79,108 @@ def read_json_lines(file: str, lines: Iterable[str], columns: Columns, first_lin
             continue
         where = f"{file}:{number}"
         record = _json_object(where, line)
-        columns.require(where, record)
+        columns.require(where, record, instead=_advice(record))
         yield Row(columns.values(record, where), file, number)
 
 
 def _json_object(where: str, line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
-        is_array = line.lstrip().startswith("[") and where.endswith(":1")
-        advice = "The file is one JSON array: write one object per line instead" if is_array else "Fix or drop the line"
-        raise DataError(f"{where}: invalid JSON: {error.msg} at character {error.pos + 1}. {advice}.") from error
+    except (ValueError, RecursionError) as error:  # no JSON; a number of 5,000 digits; deep nesting
+        raise DataError(
+            f"{where}: invalid JSON: {_reason(error)}. {_JSON_ADVICE[line.lstrip()[:1] == '[']}."
+        ) from error
     if not isinstance(record, dict):
         raise DataError(f'{where}: expected an object ({{"text": ...}}), found {type(record).__name__}. Fix the line.')
     return record
 
 
+_JSON_ADVICE = ("Fix or drop the line", "If the file is one JSON array, write one object per line instead")
+
+
+def _reason(error: ValueError | RecursionError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at character {error.colno}"
+    return first_line(error)
+
+
 def read_parquet(file: str, columns: Columns) -> Iterator[Row]:
     """Yield the records of a Parquet file; a row's `line` is the number of the record."""
-    from pyarrow import ArrowException, parquet  # here: it takes a second, which other formats do not need
+    from pyarrow import parquet  # here: it takes a second, which other formats do not need
 
     path = existing_file(file)
-    number = 0
-    try:
-        with parquet.ParquetFile(path, memory_map=True) as table:
-            columns.require(file, table.schema_arrow.names)
-            for batch in table.iter_batches(batch_size=_ROWS_PER_BATCH, columns=columns.names):
-                for record in batch.to_pylist():
-                    number += 1
-                    where = f"{file}:{number}"
-                    yield Row(columns.values(record, where), file, number)
-    except ArrowException as error:
-        raise DataError(f"{file}: unreadable Parquet after record {number}: {error}. Write the file again.") from error
+    refuse_web_page(file)
+    with (
+        reading(f"{file}: unreadable Parquet", "Write the file again.", refusal=DataError),
+        parquet.ParquetFile(path, memory_map=True) as table,
+    ):
+        columns.require(file, table.schema_arrow.names)
+        batches = table.iter_batches(batch_size=_ROWS_PER_BATCH, columns=columns.names)
+        for number, record in enumerate(itertools.chain.from_iterable(map(parquet_records, batches)), 1):
+            yield Row(columns.values(record, f"{file}:{number}"), file, number)
 
 
-def begins_array(lines: Iterator[str]) -> tuple[bool, Iterator[str]]:
-    """Check whether the first non-blank line starts a JSON array; return that, and an iterator of all lines."""
-    seen = []
+def parquet_records(batch: "RecordBatch") -> list[dict[str, Any]]:
+    """Return the records of a batch, whose values a damaged file may place anywhere: they are checked first."""
+    batch.validate(full=True)
+    records: list[dict[str, Any]] = batch.to_pylist()
+    return records
+
+
+def read_json(file: str, lines: Iterator[str], columns: Columns) -> Iterator[Row]:
+    """Yield the objects of JSON lines, or of one JSON array.
+
+    Raises: DataError when the file is one JSON object instead, whose rows may be under a key.
+    """
+    start = []
     for line in lines:
-        seen.append(line)
-        if line.strip():
+        start.append(line)
+        if line.strip() and len(start) >= _LINES_OF_START:
             break
-    return bool(seen) and seen[-1].lstrip().startswith("["), itertools.chain(seen, lines)
+    text = "\n".join(start)
+    _refuse_one_object(file, text.lstrip(), columns)
+    is_array = text.lstrip().startswith("[")
+    return (read_json_array if is_array else read_json_lines)(file, itertools.chain(start, lines), columns)
+
+
+_LINES_OF_START = 8
+_KEY = re.compile(r'\{\s*"((?:[^"\\]|\\.){1,80})"\s*:\s*\[\s*\{')
+
+
+def _refuse_one_object(file: str, start: str, columns: Columns) -> None:
+    first = start.partition("\n")[0]
+    key = _KEY.match(start)
+    if not first.startswith("{") or _is_json(first):
+        return
+    if key and key[1] not in columns.names:
+        raise DataError(f"{file}:1: the file is one JSON object. {_under_key(key[1])}")
+    rest = start.partition("\n")[2].lstrip()
+    if rest and (first.strip() == "{" or not rest.startswith("{")):
+        raise DataError(
+            f"{file}:1: the JSON objects are spread over several lines. Write one object on each line "
+            f"(jq -c . FILE > NEW.jsonl), or an array of objects."
+        )
+
+
+def _advice(record: Mapping[str, Any]) -> str:
+    lists = (key for key, value in record.items() if isinstance(value, list) and value and isinstance(value[0], dict))
+    key = next(lists, None)
+    return "" if key is None else _under_key(key)
+
+
+def _under_key(key: str) -> str:
+    return (
+        f"Its rows seem to be in the list under the key {shown(key)}: write that list alone "
+        f"(jq .{key} FILE > NEW.json)."
+    )
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def read_json_array(file: str, lines: Iterator[str], columns: Columns) -> Iterator[Row]:
@@ -134,12 +209,10 @@ def _items(file: str, lines: Iterator[str]) -> Iterator[tuple[int, Any]]:
                 return
             try:
                 item, end = decoder.raw_decode(text, place)
-            except json.JSONDecodeError as error:
-                if error.pos < len(text.rstrip()):  # not merely for want of the next line
-                    raise DataError(
-                        f"{file}:{number}: invalid JSON: {error.msg} at character {error.colno}. Fix this item."
-                    ) from error
-                break
+            except (ValueError, RecursionError) as error:
+                if isinstance(error, json.JSONDecodeError) and error.pos >= len(text.rstrip()):
+                    break  # merely for want of the next line
+                raise DataError(f"{file}:{number}: invalid JSON: {_reason(error)}. Fix this item.") from error
             yield first_line, item
             # The next item begins on the line on which this one ends.
             place, first_line = _next(text, end), number

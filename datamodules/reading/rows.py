@@ -1,176 +1,18 @@
 """Records of a data set, their requested columns, and the notes of their reader."""
 
-import codecs
-import gzip
-import io
 import math
-import os
-import re
-import sys
 import textwrap
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from lightrail.project.basics.did_you_mean import nearest
 from lightrail.project.basics.errors import ConfigError, DataError, shown
 
-STANDARD_INPUT = "-"
 MOST_CHARACTERS = 2**24
 """Maximum length of a cell; only the documents of a language model, which are read in blocks, may be longer."""
-GZIP_MAGIC = b"\x1f\x8b"
-ZIP_MAGIC = b"PK\x03\x04"
-
-
-def read_lines(source: str, encoding: str = "utf-8") -> Iterator[str]:
-    """Yield each line without its line end (LF or CRLF) and without a byte order mark.
-
-    Only a line feed ends a line: `str.splitlines` would also split at U+2028, form feeds and the like, which occur
-    inside texts from the web.
-
-    Raises:
-        DataError: the file is missing, a folder, truncated, or holds bytes that are invalid in this encoding.
-        ConfigError: there is no such encoding.
-    """
-    decode = _decode if is_bytewise(encoding) else _decode_wide
-    number = 0
-    with open_bytes(source) as stream:
-        lines = decode(stream, source, encoding)
-        try:
-            for line in lines:
-                number += 1
-                if "\0" in line:
-                    raise DataError(
-                        f"{source}:{number}: NUL byte at character {line.index(chr(0)) + 1}. This is not a text file, "
-                        f"or one in UTF-16 (then set data.reading.encoding=utf-16)."
-                    )
-                yield line
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(
-                f"{source}: the compressed file is truncated or damaged after line {number} ({error}). "
-                f"Copy or download it again."
-            ) from error
-
-
-def existing_file(source: str) -> Path:
-    """Return the path of a file. Raises: DataError when it is a folder, missing (names similar files) or unreadable."""
-    path = Path(source).expanduser()
-    if path.is_dir():
-        names = sorted(entry.name for entry in path.iterdir())[:8]
-        raise DataError(
-            f"{source} is a folder; name one file in it ({', '.join(names) or 'it is empty'}), "
-            f"or write hub:{source}@SPLIT if it is a saved Hugging Face data set."
-        )
-    if not path.exists():
-        raise DataError(f"{source}: no such file. {_nearby(path)}")
-    if not os.access(path, os.R_OK):
-        raise DataError(f"{source}: not readable by this user. Change its permissions (chmod u+r).")
-    return path
-
-
-def _nearby(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f"Its folder {path.parent} does not exist either (the working folder is {Path.cwd()})."
-    names = [entry.name for entry in path.parent.iterdir()]
-    shown = nearest(path.name, names, most=3, least_alike=0.5) or sorted(names)[:5]
-    return f"The folder {path.parent} holds: {', '.join(shown) or 'nothing'}."
-
-
-@contextmanager
-def open_bytes(source: str) -> Iterator[IO[bytes]]:
-    """Open a file, or standard input, decompressed if its content is gzip. Raises: DataError when it cannot."""
-    if source == STANDARD_INPUT:
-        if sys.stdin is None:  # Python sets this if it was closed
-            raise DataError("standard input is closed. Pipe texts into it, one per line, or name a file.")
-        yield sys.stdin.buffer
-        return
-    with existing_file(source).open("rb") as stream:
-        start = stream.peek(4)
-        if start.startswith(ZIP_MAGIC):
-            raise DataError(f"{source} is a zip archive. Unpack it and name the file inside.")
-        if start.startswith(GZIP_MAGIC):
-            with gzip.open(stream) as plain:
-                yield io.BufferedReader(plain)
-        elif source.endswith(".gz") and start:
-            raise DataError(f"{source} is not compressed, but is named .gz. Remove .gz from its name.")
-        else:
-            yield stream
-
-
-def is_bytewise(encoding: str) -> bool:
-    """Whether a line feed is one byte in an encoding. Raises: ConfigError when there is no such encoding."""
-    try:
-        return "\n".encode(encoding) == b"\n"
-    except LookupError as error:
-        raise ConfigError(
-            f"data.reading.encoding={encoding}: no such encoding. Common ones: utf-8, gb18030, big5, latin-1, utf-16."
-        ) from error
-
-
-def _decode(stream: IO[bytes], source: str, encoding: str) -> Iterator[str]:
-    for number, raw in enumerate(stream, 1):
-        try:
-            line = raw.decode(encoding)
-        except UnicodeDecodeError as error:
-            raise undecodable(source, encoding, number, error) from error
-        yield _without_ends(line, number)
-
-
-def _decode_wide(stream: IO[bytes], source: str, encoding: str) -> Iterator[str]:
-    """Decode UTF-16 and UTF-32, whose line feed is more than one byte."""
-    number = 0
-    try:
-        with io.TextIOWrapper(stream, encoding, newline="\n") as text:
-            for number, line in enumerate(text, 1):
-                yield _without_ends(line, number)
-    except UnicodeError as error:
-        raise DataError(f"{source}: not {encoding} after line {number}: {error}. Set data.reading.encoding.") from error
-
-
-def _without_ends(line: str, number: int) -> str:
-    if number == 1:
-        line = line.removeprefix("\ufeff")
-    return line.removesuffix("\n").removesuffix("\r")
-
-
-def undecodable(source: str, encoding: str, number: int, error: UnicodeDecodeError) -> DataError:
-    """Return the error that names the invalid byte of a line, and the encoding that it likely has."""
-    line = bytes(error.object)
-    likely = _likely_encoding(line, encoding)
-    shown = line.decode(likely, "replace").strip()[:40]
-    return DataError(
-        f"{source}:{number}: byte {error.start + 1} of the line (0x{line[error.start]:02x}) is not {encoding}. "
-        f"The line reads as {likely} ({shown!r}): set data.reading.encoding={likely}."
-    )
-
-
-def _likely_encoding(line: bytes, refused: str) -> str:
-    """Guess the encoding of a line: Chinese encodings have high bytes in pairs, accented letters single ones."""
-    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    for encoding in ("utf-8", "gb18030"):
-        if encoding != codecs.lookup(refused).name and _decodes(line, encoding) and _has_paired_high_bytes(line):
-            return encoding
-    return "latin-1"
-
-
-def _decodes(line: bytes, encoding: str) -> bool:
-    try:
-        line.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _has_paired_high_bytes(line: bytes) -> bool:
-    runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", line)]
-    return 2 * sum(length for length in runs if length > 1) > sum(runs)
-
 
 Quoting = Literal["auto", "standard", "none"]
 Empty = Literal["refuse", "skip", "keep"]
@@ -273,13 +115,18 @@ class Columns:
             for value in (record.get(name),)
         }
 
-    def require(self, where: str, found: Iterable[str], hint: str = "") -> None:
-        """Check that every requested column was found exactly once. Raises: DataError when one was not."""
+    def require(self, where: str, found: Iterable[str], *, hint: str = "", instead: str = "") -> None:
+        """Check that every requested column was found exactly once. Raises: DataError when one was not.
+
+        Args:
+            hint: further advice, after that on the setting of a missing column.
+            instead: advice that replaces it, where another setting is likely wrong.
+        """
         is_record = isinstance(found, Mapping)
         found = list(found)
         for name in self.names:
             if name not in found and not (is_record and name in self._optional):
-                raise DataError(f"{where}: no column {name!r}. {self._advice(name, found, hint)}")
+                raise DataError(f"{where}: no column {name!r}. {self._advice(name, found, hint, instead)}")
             if found.count(name) > 1:
                 raise DataError(f"{where}: {found.count(name)} columns are named {name!r}. Rename all but one.")
 
@@ -301,8 +148,10 @@ class Columns:
             setting = self._settings.get(name, "the setting of that column")
             raise DataError(f"{source}: no row has the column {name!r}. Correct {setting}, or omit it.")
 
-    def _advice(self, name: str, found: list[str], hint: str) -> str:
+    def _advice(self, name: str, found: list[str], hint: str, instead: str) -> str:
         listing = ", ".join(repr(textwrap.shorten(column, 40, placeholder="...")) for column in found[:20]) or "none"
+        if instead:
+            return f"Columns found: {listing}. {instead}"
         near = nearest(name, found)
         setting = self._settings.get(name)
         if other := "" if near else _other_task(found):

@@ -9,17 +9,16 @@ from pathlib import Path
 from lightrail.datamodules.cache import digest_of, file_digest
 from lightrail.datamodules.reading import hub
 from lightrail.datamodules.reading.embedded import embedded_file, embedded_set
+from lightrail.datamodules.reading.files import STANDARD_INPUT, existing_file, refuse_web_page
+from lightrail.datamodules.reading.lines import read_lines
 from lightrail.datamodules.reading.records import (
-    begins_array,
-    read_json_array,
-    read_json_lines,
+    read_json,
     read_labelled,
     read_parquet,
     read_tagged_tokens,
     read_text,
 )
 from lightrail.datamodules.reading.rows import (
-    STANDARD_INPUT,
     Columns,
     Empty,
     FileFormat,
@@ -29,8 +28,6 @@ from lightrail.datamodules.reading.rows import (
     Row,
     TaggedLines,
     empty_cell,
-    existing_file,
-    read_lines,
 )
 from lightrail.project.basics.did_you_mean import nearest
 from lightrail.project.basics.errors import DataError
@@ -113,11 +110,12 @@ def _open_rows(source: str, options: ReadingOptions, notes: ReadingNotes) -> Ite
 
 
 def _open_text(source: str, file_format: FileFormat, options: ReadingOptions, notes: ReadingNotes) -> Iterable[Row]:
+    if file_format in ("csv", "tsv", "jsonl") and source != STANDARD_INPUT:
+        refuse_web_page(source)
     lines = read_lines(source, options.encoding)
     match file_format:
         case "jsonl":
-            is_array, lines = begins_array(lines)
-            return (read_json_array if is_array else read_json_lines)(source, lines, options.columns)
+            return read_json(source, lines, options.columns)
         case "conll":
             return read_tagged_tokens(source, lines, options.columns, options.tagged_lines)
         case "labelled":
@@ -211,19 +209,19 @@ def column_names(source: str, file_format: FileFormat, encoding: str = "utf-8") 
 
 
 def _of_parquet(source: str) -> list[str]:
-    from pyarrow import ArrowException, parquet
+    from pyarrow import parquet
 
     try:
         return list(parquet.read_schema(existing_file(source)).names)
-    except ArrowException:
-        return []  # reading its rows raises the error
+    except Exception:  # reading its rows raises the error
+        return []
 
 
 def _of_first_record(lines: Iterable[str]) -> list[str]:
     first = next((line for line in lines if line.strip()), "")
     try:
         record = json.loads(first or "{}")
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return []  # reading its rows raises the error
     return list(record) if isinstance(record, dict) else []
 
@@ -244,7 +242,7 @@ def read_table(
     header = [name.strip() for name in options.column_names or next(records, (1, []))[1]]
     if not header:
         return
-    options.columns.require(file, header, _header_hint(header, options.column_names))
+    options.columns.require(file, header, **_header_advice(header, options.column_names))
     positions = [(name, header.index(name)) for name in options.columns.names]
     for line, fields in records:
         if len(fields) == len(header):
@@ -278,13 +276,17 @@ def _quoted_records(
         ) from error
 
 
-def _header_hint(header: list[str], column_names: Sequence[str]) -> str:
+def _header_advice(header: list[str], column_names: Sequence[str]) -> dict[str, str]:
     if column_names:
-        return " (The columns were named by data.reading.column_names.)"
+        return {"hint": " (The columns were named by data.reading.column_names.)"}
+    if header[0].lower().startswith("sep="):
+        return {"instead": "The first line is a mark of Excel: remove it, and save the table with commas."}
     for delimiter, advice in ((";", "save it with commas"), ("\t", "name it .tsv"), (",", "name it .csv")):
         if len(header) == 1 and delimiter in header[0]:
-            return f" The first line looks separated by {delimiter!r}: {advice}."
-    return " The first line must name the columns; for a file without such a line set data.reading.column_names."
+            return {"instead": f"The first line looks separated by {delimiter!r}: {advice}."}
+    return {
+        "hint": " The first line must name the columns; for a file without such a line set data.reading.column_names."
+    }
 
 
 def _ragged(where: str, fields: list[str], header: list[str], advice: str) -> DataError:

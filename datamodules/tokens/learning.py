@@ -18,6 +18,7 @@ from lightrail.datamodules.tokens.numbering import (
 )
 from lightrail.datamodules.tokens.tokenizing import whole_characters
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.reading import from_hub
 
 END = "<end>"
 """Token at the start and the end of each document, unless the tokenizer is a Hugging Face one."""
@@ -145,13 +146,8 @@ def _own_facts(kind: Kind, backend: Any, **special_tokens: str) -> dict[str, Any
 def _pretrained_tokenizer(name: str) -> LanguageTokenizer:
     from transformers import AutoTokenizer
 
-    try:
+    with from_hub("data.tokenizer", name, "Name characters, bytes, subwords, or a tokenizer of Hugging Face."):
         tokenizer: Any = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"data.tokenizer: {name!r} is neither characters nor bytes nor subwords nor a tokenizer that can be "
-            f"loaded: {str(error).splitlines()[0]}"
-        ) from error
     if not getattr(tokenizer, "is_fast", False):
         raise ConfigError(f"data.tokenizer: {name!r} has no tokenizer.json. Choose a tokenizer that has one.")
     end = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Set
 from typing import Any
 
 from lightrail.datamodules.tokens.truncating import Frame
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.reading import from_hub
 
 PAD, UNKNOWN = 0, 1
 FIRST = 2
@@ -97,13 +97,8 @@ class PretrainedTokenizer(Tokenizer):
         from tokenizers import Tokenizer as Backend  # here: characters and words do not need this slow import
         from transformers import AutoTokenizer
 
-        try:
+        with from_hub("data.tokenizer", name, "Name characters, words, subwords, or a tokenizer of Hugging Face."):
             self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"data.tokenizer: {name!r} is neither characters nor words nor subwords nor a tokenizer that can be "
-                f"loaded: {str(error).splitlines()[0]}"
-            ) from error
         self.pad_id = self.tokenizer.pad_token_id or 0
         self.unknown_id = self.pad_id if self.tokenizer.unk_token_id is None else self.tokenizer.unk_token_id
         self.has_segments = "token_type_ids" in self.tokenizer.model_input_names

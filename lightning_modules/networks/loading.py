@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.reading import from_hub
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig as Architecture
@@ -43,19 +44,14 @@ def from_checkpoint(
     """
     from transformers import AutoConfig  # here: a network from scratch should not wait for it
 
-    try:
+    fix = "Name a model of the Hugging Face hub, or a folder with config.json and model.safetensors."
+    with from_hub(f"{section}.checkpoint", checkpoint, fix):
         settings = AutoConfig.from_pretrained(checkpoint, revision=revision, **more)
         _set_dropout(settings, dropout, section)
         # float32 whatever the file holds: mixed precision is the trainer's to choose, and it wants full weights.
         model: PreTrainedModel = auto.from_pretrained(
             checkpoint, revision=revision, config=settings, dtype=torch.float32, **more
         )
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ConfigError(
-            f"{section}.checkpoint: {checkpoint!r} cannot be loaded: {reason} "
-            "Name a model of the Hugging Face hub, or a folder with config.json and model.safetensors."
-        ) from error
     return model
 
 

@@ -1,12 +1,14 @@
 """The boundary for everything that is read: what a library raises about a file becomes one refusal naming the file."""
 
 import os
+import re
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lightrail.project.basics.errors import ConfigError, Refusal, first_line
+from lightrail.project.basics.errors import ConfigError, Refusal, first_line, shown, without_password
 
 _KINDS = {
     stat.S_ISDIR: "a folder",
@@ -69,3 +71,70 @@ def quoted_path(path: Path) -> str:
     """Return a path for a message, printable and at most 200 characters long; the end is what tells files apart."""
     text = "".join(char if char.isprintable() else "?" for char in str(path))
     return text if len(text) <= 200 else f"...{text[-197:]}"
+
+
+_HUB_NAME = re.compile(r"(hf://|buckets/).*|[^\W.~-][\w.-]{0,95}(/[\w.-]{1,95})?", re.ASCII)
+_HUB_SECONDS = 10.0
+
+
+@contextmanager
+def from_hub(what: str, name: str, fix: str, *, refusal: type[Refusal] = ConfigError) -> Iterator[None]:
+    """Load something of Hugging Face by its name, or from a folder, in the block; whatever fails becomes one refusal.
+
+    An unreachable hub is asked once, where its library waits for half a minute for each file. The block then runs as
+    with HF_HUB_OFFLINE=1: what was downloaded before is used.
+
+    Args:
+        what: the setting, or the source, for the message.
+        name: name on the hub, `OWNER/NAME`, or a folder.
+        fix: a sentence on what to name instead.
+        refusal: type of the refusal.
+    """
+    try:
+        is_local = bool(name) and Path(name).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # such as a name of 5,000 characters, or `~nobody`
+        is_local = False
+    missing = f"no such folder here (the working folder is {quoted_path(Path.cwd())})"
+    if not is_local and not _HUB_NAME.fullmatch(name):
+        raise refusal(f"{what}: {shown(name, 200)} is no name on the Hugging Face hub, and {missing}. {fix}")
+    unreachable = "" if is_local else _why_unreachable()
+    found = f"{missing}, and {unreachable}" if unreachable else ""
+    try:
+        with _offline(bool(unreachable)):
+            yield
+    except Refusal:
+        raise
+    except (Exception, RecursionError) as error:
+        reason = found if found and isinstance(error, OSError) else first_line(error).rstrip(".")
+        raise refusal(f"{what}: {shown(name, 200)} cannot be loaded: {reason}. {fix}") from error
+
+
+def _why_unreachable() -> str:
+    """Ask the hub once; return why it does not answer, "" if it does."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set and it was not downloaded before; unset it, or name a local folder"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_HUB_SECONDS)
+    except Exception as error:  # those of whichever HTTP library the hub's uses
+        return (
+            f"the hub {shown(without_password(constants.ENDPOINT))} cannot be reached ({first_line(error)}); check the "
+            f"connection, set HF_ENDPOINT to another hub, HF_HUB_OFFLINE=1 to use only what was downloaded before, or "
+            f"name a local folder"
+        )
+    return ""
+
+
+@contextmanager
+def _offline(is_needed: bool) -> Iterator[None]:
+    """Set the libraries of Hugging Face to use only their caches for the block; they read the environment once."""
+    modules = [sys.modules[name] for name in ("huggingface_hub.constants", "datasets.config") if name in sys.modules]
+    held = [vars(module)["HF_HUB_OFFLINE"] for module in modules]
+    try:
+        for module in modules if is_needed else ():
+            vars(module)["HF_HUB_OFFLINE"] = True
+        yield
+    finally:
+        for module, own in zip(modules, held, strict=True):
+            vars(module)["HF_HUB_OFFLINE"] = own

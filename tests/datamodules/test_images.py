@@ -77,7 +77,7 @@ def header(*numbers: int, kind: int = 8) -> bytes:
         (header(0, 6, 5), "is empty: its header has 0 x 6 x 5 values"),
         (header(2, 6, 5) + bytes(59), r"idx3-ubyte:2: truncated: its header has 2 records of 30 bytes"),
         (header(2, 6, 5) + bytes(61), "more bytes than the 2 records of its header"),
-        (gzip.compress(header(2, 6, 5) + bytes(60), mtime=0)[:-9], "the compressed file is truncated or damaged"),
+        (gzip.compress(header(2, 6, 5) + bytes(60), mtime=0)[:-9], "the file is truncated or damaged"),
         (header(3, 6, 5) + bytes(90), r"holds 2 labels and .* 3 images"),
     ],
 )

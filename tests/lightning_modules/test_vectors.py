@@ -1,6 +1,7 @@
 """Pretrained vectors: the files people have, what is wrong with some, and what a checkpoint keeps of them."""
 
 import gzip
+import os
 from pathlib import Path
 from typing import Any
 
@@ -99,19 +100,20 @@ def test_a_compressed_file_that_is_cut_short_is_refused(tmp_path: Path, cut: int
     lines = [f"the{number} {rng.random()} {rng.random()}" for number in range(100)]
     path = tmp_path / "vectors.gz"
     path.write_bytes(gzip.compress("\n".join(lines).encode())[:-cut])
-    with pytest.raises(DataError, match=r"vectors\.gz: the compressed file is cut short or damaged after line \d+"):
+    with pytest.raises(DataError, match=r"vectors\.gz: .*\. Copy or download it again"):
         vectors(path, vocabulary=["the0"])
 
 
 def test_a_file_that_only_says_that_it_is_compressed_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"vectors\.gz: the compressed file is cut short or damaged after line 0"):
+    with pytest.raises(DataError, match=r"vectors\.gz: Not a gzipped file .*\. Copy or download it again"):
         vectors(write(tmp_path / "vectors.gz", LINES))
 
 
 def test_a_missing_file_a_folder_and_another_size_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.txt", tmp_path):
-        with pytest.raises(ConfigError, match=r"encoder\.vectors\.path: .*: no such file"):
-            vectors(path)
+    os.mkfifo(tmp_path / "pipe.txt")
+    for path, found in (("none.txt", "No such file"), (".", "is a folder"), ("pipe.txt", "is a pipe")):
+        with pytest.raises(ConfigError, match=rf"encoder\.vectors\.path: .*{found}"):
+            vectors(tmp_path / path)
     with pytest.raises(ConfigError, match=r"encoder\.vectors\.size is 3, and .*vectors\.txt holds vectors of 2"):
         vectors(write(tmp_path / "vectors.txt", LINES), size=3)
 
@@ -137,14 +139,14 @@ def test_a_file_that_is_no_whole_array_is_refused(tmp_path: Path, keep: int) -> 
     np.save(tmp_path / "whole.npy", np.ones((2, 2)))
     (tmp_path / "vectors.npy").write_bytes((tmp_path / "whole.npy").read_bytes()[:keep])
     write(tmp_path / "vectors.txt", ["the", "cat"])
-    with pytest.raises(DataError, match=r"vectors\.npy is no array of numbers \(.*\)\. Write it with numpy\.save"):
+    with pytest.raises(DataError, match=r"vectors\.npy is no array of numbers: .*\. Write it with numpy\.save"):
         vectors(tmp_path / "vectors.npy")
 
 
 def test_objects_in_an_array_are_not_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "vectors.npy", np.array([["the", 1]], dtype=object), allow_pickle=True)
     write(tmp_path / "vectors.txt", ["the"])
-    with pytest.raises(DataError, match=r"is no array of numbers \(.*Python objects"):
+    with pytest.raises(DataError, match=r"is no array of numbers: .*Python objects"):
         vectors(tmp_path / "vectors.npy")
 
 

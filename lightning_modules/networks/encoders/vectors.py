@@ -5,7 +5,6 @@ Shapes: V tokens of the vocabulary, P the vectors' size.
 
 import gzip
 import logging
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,11 @@ from torch import nn
 from lightrail.lightning_modules.networks.encoders.encoder import FIRST_TOKEN
 from lightrail.project.basics.annotations import PositiveInt, Ranged
 from lightrail.project.basics.errors import ConfigError, DataError
+from lightrail.project.basics.reading import reading, regular_file
 
 log = logging.getLogger(__name__)
+
+_MOST_BYTES_OF_A_LINE = 2**24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +62,9 @@ class VectorsConfig(Ranged):
 
 def _read(path: Path, wanted: dict[str, int]) -> dict[int, NDArray[np.float32]]:
     """Return vectors by token id; where a token occurs twice, the first."""
-    if not path.is_file():
-        raise ConfigError(f"encoder.vectors.path: {path}: no such file.")
-    try:
+    regular_file(path, "encoder.vectors.path")
+    with reading(f"encoder.vectors.path: {path}", "Copy or download it again.", refusal=DataError):
         return _read_array(path, wanted) if path.suffix == ".npy" else _read_text(path, wanted)
-    except PermissionError as error:
-        raise ConfigError(f"encoder.vectors.path: {error.filename}: may not be read by this user.") from error
 
 
 def _read_text(path: Path, wanted: dict[str, int]) -> dict[int, NDArray[np.float32]]:
@@ -89,21 +88,15 @@ def _read_text(path: Path, wanted: dict[str, int]) -> dict[int, NDArray[np.float
 
 def _fields(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield number and fields of each line that is not blank."""
-    number = 0
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
-                if b"\0" in line:
-                    raise DataError(f"{path}:{number}: a NUL byte: this is no text. Save word2vec's .bin as text.")
-                text = line.decode("utf-8", "replace")  # a broken token is in no vocabulary
-                text = text.replace("\t", " ").rstrip("\r\n ").removeprefix("\ufeff")
-                if text:
-                    yield number, text.split(" ")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"{path}: the compressed file is cut short or damaged after line {number} ({error}). "
-            "Copy or download it again."
-        ) from error
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        for number, line in enumerate(iter(lambda: stream.readline(_MOST_BYTES_OF_A_LINE), b""), 1):
+            if b"\0" in line or len(line) == _MOST_BYTES_OF_A_LINE:
+                found = "a NUL byte" if b"\0" in line else f"a line of {_MOST_BYTES_OF_A_LINE // 2**20} MB or more"
+                raise DataError(f"{path}:{number}: {found}: this is no text. Save word2vec's .bin as text.")
+            text = line.decode("utf-8", "replace")  # a broken token is in no vocabulary
+            text = text.replace("\t", " ").rstrip("\r\n ").removeprefix("\ufeff")
+            if text:
+                yield number, text.split(" ")
 
 
 def _numbers(values: Sequence[str] | NDArray[Any], where: str) -> NDArray[np.float32]:
@@ -122,12 +115,11 @@ def _read_array(path: Path, wanted: dict[str, int]) -> dict[int, NDArray[np.floa
     names = path.with_suffix(".txt")
     if not names.is_file():
         raise ConfigError(f"encoder.vectors.path: beside {path} there is no {names.name} with a token on each line.")
+    regular_file(names, "encoder.vectors.path")
     text = names.read_bytes().decode("utf-8", "replace").removeprefix("\ufeff")
     tokens = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
-    try:
+    with reading(f"{path} is no array of numbers", "Write it with numpy.save.", refusal=DataError):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path} is no array of numbers ({error}). Write it with numpy.save.") from error
     if array.ndim != 2 or len(array) != len(tokens) or array.dtype.kind not in "fiu":
         raise DataError(
             f"{path} holds {array.dtype} in the shape {list(array.shape)}, and {names.name} {len(tokens)} lines. "
