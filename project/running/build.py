@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightrail.datamodules.base import DataModule, Split
 from lightrail.lightning_modules.arguments import from_plain
 from lightrail.lightning_modules.base import TaskModule
-from lightrail.lightning_modules.checkpoint import read_checkpoint
+from lightrail.lightning_modules.checkpoint import fill, read_checkpoint, stored_configuration
 from lightrail.lightning_modules.networks.token_network import TokenNetwork
 from lightrail.lightning_modules.optimization import parameter_groups
 from lightrail.project.basics.did_you_mean import did_you_mean
@@ -94,7 +94,7 @@ def _check_task(configuration: Configuration, checkpoint: dict[str, Any], name: 
     for section in ("model", "data"):
         given, stored = (
             values[section]["class_path"].rpartition(".")[2]
-            for values in (configuration.values, checkpoint["configuration"])
+            for values in (configuration.values, stored_configuration(checkpoint, name))
         )
         if given != stored:
             raise ConfigError(
@@ -154,8 +154,8 @@ def _restored(configuration: Configuration, checkpoint: dict[str, Any], name: st
     unchanged = {key: value for key, value in arguments.items() if given.get(key) == before.get(key)}
     model = configuration.model(unchanged)
     try:
-        model.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
+        fill(model, checkpoint["state_dict"])
+    except ValueError as error:
         changed = ", ".join(f"model.{key}" for key in given if given[key] != before.get(key)) or "the data's settings"
         raise ConfigError(
             f"{name}: its weights do not fit this model, in which {changed} differs. Undo that."

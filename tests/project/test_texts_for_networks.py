@@ -131,7 +131,7 @@ def test_a_language_model_whose_tokenizer_got_a_token_is_trained(place: Path, tm
     tokenizer.save_pretrained(tmp_path / "gpt")
     arguments = [f"--data.tokenizer={tmp_path}/gpt", f"--model.decoder.checkpoint={tmp_path}/gpt"]
     experiment = language(place, "short.txt", *arguments, "--data.blocks.length=8")
-    assert experiment.model.decoder.model.config.vocab_size == size + 1
+    assert experiment.model.get_submodule("decoder.model.transformer.wte").num_embeddings == size + 1
     with pytest.raises(ConfigError, match="where tokens were added to it, save tokenizer and network in one folder"):
         language(place, "short.txt", arguments[0], "--data.blocks.length=8")
 
