@@ -209,6 +209,10 @@ class DataModule(pl.LightningDataModule, ABC):
         """
         return rows
 
+    def token_ids(self) -> Mapping[str, int] | None:
+        """Return the id of each token, {} where a vocabulary is learned; None: unknown, and not checked."""
+        return None
+
     def draw(self, dataset: MeasuredRows) -> Draw | None:
         """Return the function that draws the rows of an epoch of the training dataset. None: each row once."""
         if self.sampling.method == "none":

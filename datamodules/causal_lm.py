@@ -156,6 +156,9 @@ class CausalLMData(DataModule):
         """Collate rows of blocks; see `collate_blocks`."""
         return collate_blocks(rows, self._numbering_of(self.facts()).decode)
 
+    def token_ids(self) -> Mapping[str, int]:
+        return self._numbering_of(self.facts()).token_ids()
+
     def describe(self, rows: TokenisedSplit) -> str:
         return f"{int(rows.lengths('input_ids').sum())} tokens in {len(rows)} documents"
 

@@ -227,6 +227,9 @@ class EntityData(DataModule):
         """Collate encoded sentences; see `collate_entities`."""
         return collate_entities(rows, self._encoder().pad_id, has_nested=self.facts()["has_nested"])
 
+    def token_ids(self) -> Mapping[str, int]:
+        return self._encoder().token_ids()
+
     def inspect(self, row: Mapping[str, Any]) -> Inspected:
         labels = self.facts()["labels"]
         spans = [(start, end, labels[kind]) for start, end, kind in row["spans"].reshape(-1, 3).tolist()]

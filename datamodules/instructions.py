@@ -162,6 +162,9 @@ class InstructionData(DataModule):
         """Collate rows of dialogues; see `collate_blocks`."""
         return collate_blocks(rows, self._encoder_of(self.facts()).tokenizer.decode)
 
+    def token_ids(self) -> Mapping[str, int]:
+        return self._encoder_of(self.facts()).tokenizer.token_ids()
+
     def inspect(self, row: Mapping[str, Any]) -> Inspected:
         return Inspected(length=row["num_tokens"], target=row["target"])
 

@@ -187,6 +187,9 @@ class TextClassificationData(DataModule):
             batch["labels"] = targets
         return batch
 
+    def token_ids(self) -> Mapping[str, int]:
+        return self._tokenizer().token_ids()
+
     def inspect(self, row: Mapping[str, Any]) -> Inspected:
         names = self.facts()["labels"]
         labels = tuple(names[number] for number in (row["labels"] if self.has_many_labels else [row["label"]]))

@@ -14,8 +14,8 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightrail.lightning_modules.arguments import from_plain, to_plain
-from lightrail.lightning_modules.checkpoint import read_checkpoint
+from lightrail.lightning_modules.arguments import to_plain
+from lightrail.lightning_modules.checkpoint import read_checkpoint, rebuild
 from lightrail.lightning_modules.compiling import as_written, compile_networks
 from lightrail.lightning_modules.figures.figure import Figure, reliability
 from lightrail.lightning_modules.heads.head import Head
@@ -313,10 +313,7 @@ class TaskModule(pl.LightningModule, ABC):
                 f"{name} is a checkpoint of {checkpoint['task'].rpartition('.')[2]}, not of {cls.__name__}. "
                 f"Name a checkpoint of this task, or the configuration that it was trained with."
             )
-        # Not Lightning's own loading (2.6), which passes plain mappings where the constructor takes dataclasses.
-        task = cls(**from_plain(checkpoint[cls.CHECKPOINT_HYPER_PARAMS_KEY]))
-        task.load_state_dict(checkpoint["state_dict"])
-        return task
+        return rebuild(cls, checkpoint, name)
 
     @final
     def validation_metrics(self) -> set[str]:

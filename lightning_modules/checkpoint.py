@@ -1,16 +1,25 @@
 """Checkpoints as files, read without running anything in them."""
 
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
+from torch import nn
 
-from lightrail.project.basics.errors import ConfigError
+from lightrail.lightning_modules.arguments import from_plain
+from lightrail.project.basics.errors import ConfigError, first_line, shown
+from lightrail.project.basics.reading import reading, regular_file
 from lightrail.project.basics.renamed import with_current_paths
 
+Module = TypeVar("Module", bound=nn.Module)
 PLAIN_PARTS = ("task", "configuration", pl.LightningModule.CHECKPOINT_HYPER_PARAMS_KEY)
 """Entries of a checkpoint that hold class paths."""
+_USUAL_SIZE = 100_000
+_TYPES = {"state_dict": dict, "configuration": dict, "run": dict, PLAIN_PARTS[-1]: dict}
 
 
 def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
@@ -18,17 +27,94 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
 
     Raises: ConfigError when the file is missing, damaged or not a task's checkpoint.
     """
-    try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such checkpoint. Name a file, or runs:/RUN_ID.") from error
-    except Exception as error:
-        raise ConfigError(
-            f"{path} is not a checkpoint that can be read ({type(error).__name__}). "
-            f"Name one that `lightrail fit` wrote."
-        ) from error
-    if not isinstance(checkpoint, dict) or "task" not in checkpoint:
+    if not Path(path).exists():
+        raise ConfigError(f"{path}: no such checkpoint. Name a file, or runs:/RUN_ID.")
+    regular_file(Path(path), "checkpoint")
+    with reading(f"{path} is not a checkpoint that can be read", "Name one that `lightrail fit` wrote."):
+        _check_packing(Path(path))
+        try:
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        except UnpicklingError as error:  # its message advises to run the code
+            raise ValueError("it is damaged, or holds objects that could run code, which is never done") from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("task"), str):
         raise ConfigError(f"{path} is not a checkpoint of a lightrail task. Name one that `lightrail fit` wrote.")
+    for name, kind in _TYPES.items():
+        if not isinstance(checkpoint.get(name, kind()), kind):
+            raise ConfigError(f"{path} is damaged: its {name} is {shown(checkpoint[name])}. Name another checkpoint.")
     # Not the weights: a plain copy would lose the versions that PyTorch keeps beside them.
     plain = {name: value for name, value in checkpoint.items() if name in PLAIN_PARTS}
     return {**checkpoint, **with_current_paths(plain)}
+
+
+def stored_configuration(checkpoint: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the configuration of the run that wrote a checkpoint; `name` stands for its file in messages.
+
+    Raises: ConfigError when it has none that is complete, as one that was saved without `lightrail fit`.
+    """
+    configuration: dict[str, Any] = checkpoint.get("configuration", {})
+    for section in ("model", "data"):
+        part = configuration.get(section)
+        if not (
+            isinstance(part, Mapping)
+            and isinstance(part.get("class_path"), str)
+            and isinstance(part.get("init_args"), Mapping)
+        ):
+            raise ConfigError(f"{name} has no configuration of its {section}. Name one that `lightrail fit` wrote.")
+    return configuration
+
+
+def rebuild(task: Callable[..., Module], checkpoint: Mapping[str, Any], name: str) -> Module:
+    """Build a task, by its class, from a checkpoint's arguments and weights; `name` stands for its file in messages.
+
+    Lightning's own loading (2.6) passes plain mappings where the constructor takes dataclasses.
+
+    Raises: ConfigError when an argument or a weight does not fit.
+    """
+    try:
+        with reading(f"{name} cannot be rebuilt", "It may be damaged, or of another version: name another file."):
+            arguments = from_plain(checkpoint[PLAIN_PARTS[-1]])
+            _check_sizes(task, arguments, checkpoint)
+            built = task(**arguments)
+            fill(built, checkpoint["state_dict"])
+    except ConfigError as error:
+        if error.__cause__ is not None:  # raised at the boundary, which has named the file
+            raise
+        raise ConfigError(f"{name}: {error}") from error
+    return built
+
+
+def fill(module: nn.Module, weights: Mapping[str, Any]) -> None:
+    """Copy weights into a module. Raises: ValueError with those that are missing, unexpected or of other sizes."""
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(" ".join(str(error).partition("\n")[2].split())[:300] or first_line(error)) from error
+
+
+def _check_sizes(task: Callable[..., nn.Module], arguments: dict[str, Any], checkpoint: Mapping[str, Any]) -> None:
+    """Refuse arguments that describe far more weights than there are, before memory is reserved. Raises: ValueError."""
+    if _largest(checkpoint[PLAIN_PARTS[-1]]) < _USUAL_SIZE:
+        return
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            described = sum(weight.numel() for weight in task(**arguments).parameters())
+    except Exception:  # it computes with the weights; what else is wrong shows when it is built
+        return
+    held = sum(weight.numel() for weight in checkpoint["state_dict"].values())
+    if described > 2 * held + _USUAL_SIZE:
+        raise ValueError(f"its arguments describe {described:,} weights, and it holds {held:,}")
+
+
+def _largest(value: Any) -> float:
+    if isinstance(value, Mapping | list):
+        return max(map(_largest, value.values() if isinstance(value, Mapping) else value), default=0)
+    return value if isinstance(value, int | float) else 0
+
+
+def _check_packing(path: Path) -> None:
+    """Refuse an archive that would unpack to more than it is; PyTorch compresses nothing. Raises: ValueError."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > path.stat().st_size:
+            raise ValueError(f"it would unpack to {unpacked:,} bytes")

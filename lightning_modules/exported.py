@@ -17,11 +17,14 @@ import torch
 from torch import Tensor
 
 from lightrail.lightning_modules.base import TaskModule
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, shown
+from lightrail.project.basics.reading import reading, regular_file
 from lightrail.project.basics.renamed import with_current_paths
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "lightrail.json"
 """The two files of an exported model."""
+_MOST_BYTES = 2**30
+_FIX = "Export the model again with --format safetensors."
 
 
 def load_exported(folder: str | Path, device: str | torch.device = "cpu") -> TaskModule:
@@ -35,12 +38,11 @@ def load_exported(folder: str | Path, device: str | torch.device = "cpu") -> Tas
 
     place = Path(folder)
     description = read_description(place)
-    try:
-        weights = load_file(place / WEIGHTS, device=str(device))
-    except Exception as error:  # safetensors raises its own type for a damaged file
-        raise ConfigError(f"{place / WEIGHTS} cannot be read ({error}). Export the model again.") from error
-    for name, same in description["shared"].items():
-        weights[name] = weights[same]
+    file = regular_file(place / WEIGHTS, "weights of the exported model")
+    with reading(f"{file} cannot be read", _FIX):
+        weights = load_file(file, device=str(device))
+        for name, same in description["shared"].items():
+            weights[name] = weights[same]
     arguments = description["hyper_parameters"]
     checkpoint = {"task": description["task"], TaskModule.CHECKPOINT_HYPER_PARAMS_KEY: arguments, "state_dict": weights}
     return restore_task(checkpoint, str(place)).to(device).eval()
@@ -48,16 +50,16 @@ def load_exported(folder: str | Path, device: str | torch.device = "cpu") -> Tas
 
 def read_description(folder: Path) -> dict[str, Any]:
     """Read `lightrail.json` of a folder. Raises: ConfigError when it is missing or describes no task."""
+    where = f"{folder} holds no exported model: {DESCRIPTION} cannot be read"
     file = folder / DESCRIPTION
-    try:
+    with reading(where, "Name a folder that `lightrail export RUN_ID --format safetensors --output DIR` wrote."):
+        if file.exists():
+            regular_file(file, "description of the exported model", most_bytes=_MOST_BYTES)
         description = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{folder} holds no exported model: {DESCRIPTION} cannot be read ({error}). "
-            f"Name a folder that `lightrail export RUN_ID --format safetensors --output DIR` wrote."
-        ) from error
-    if not isinstance(description, dict) or not {"task", "hyper_parameters", "shared"} <= description.keys():
-        raise ConfigError(f"{file} describes no task. Export the model again with --format safetensors.")
+    types = {"task": str, "hyper_parameters": dict, "shared": dict}
+    is_dict = isinstance(description, dict)
+    if not (is_dict and all(isinstance(description.get(key), own) for key, own in types.items())):
+        raise ConfigError(f"{file} describes no task. {_FIX}")
     restated: dict[str, Any] = with_current_paths(description)
     return restated
 
@@ -112,16 +114,13 @@ def separate_weights(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], di
 def _task_class(path: str, name: str) -> type[TaskModule]:
     module, _, task = path.rpartition(".")
     if module.startswith("lightrail.lightning_modules."):
-        try:
+        what = f"{name} needs the task {shown(path)}, which this version of lightrail lacks"
+        with reading(what, "Use the version that wrote it."):
             importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"{name} needs the task {path}, which this version of lightrail lacks. Use the version that wrote it."
-            ) from error
     found = getattr(sys.modules.get(module), task, None)
     if not (isinstance(found, type) and issubclass(found, TaskModule)):
         raise ConfigError(
-            f"{name} needs the task {path}, which cannot be imported. If it is your own, import its module first "
-            f"(--allow_modules on the command line)."
+            f"{name} needs the task {shown(path)}, which cannot be imported. If it is your own, import its module "
+            f"first (--allow_modules on the command line)."
         )
     return found

@@ -4,13 +4,20 @@ Shapes: W units, P positions of all windows of a text, N windows.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightrail.datamodules.tokens.tokenizing import FIRST, PAD, UNKNOWN, PretrainedTokenizer, whole_characters
+from lightrail.datamodules.tokens.tokenizing import (
+    FIRST,
+    PAD,
+    UNKNOWN,
+    PretrainedTokenizer,
+    encode_plain,
+    whole_characters,
+)
 from lightrail.datamodules.tokens.truncating import best_windows, window_starts
 from lightrail.datamodules.tokens.units import Offsets
 from lightrail.project.basics.errors import ConfigError
@@ -42,6 +49,10 @@ class UnitEncoder(ABC):
     @abstractmethod
     def encode(self, text: str, offsets: Offsets, vocabulary: Sequence[str], max_length: int) -> Positions:
         """Encode all units, in overlapping windows if a text has more than `max_length` positions."""
+
+    def token_ids(self) -> Mapping[str, int]:
+        """Return the ids of a pretrained tokenizer's tokens; {} where a vocabulary is learned instead."""
+        return {}
 
 
 class UnitNumbers(UnitEncoder):
@@ -79,14 +90,9 @@ class SubwordAligner(UnitEncoder):
     needs_vocabulary = False
 
     def __init__(self, name: str) -> None:
-        from tokenizers import Tokenizer  # here: `UnitNumbers` does not need this slow import
-
         loaded = PretrainedTokenizer(name)
-        self.pad_id, self.digest = loaded.pad_id, loaded.digest
-        # A copy without the truncation and padding that some tokenizer.json contain.
-        self._backend: Any = Tokenizer.from_str(loaded.tokenizer.backend_tokenizer.to_str())
-        self._backend.no_truncation()
-        self._backend.no_padding()
+        self.pad_id, self.digest, self._token_ids = loaded.pad_id, loaded.digest, loaded.token_ids()
+        self._backend: Any = loaded.backend
         self._unknown_id = loaded.unknown_id
         self._spells_spaces = "ByteLevel" in repr(self._backend.pre_tokenizer)
         frame = loaded.frame(is_pair=False)
@@ -100,6 +106,9 @@ class SubwordAligner(UnitEncoder):
             ids += pieces
         return in_windows(ids, places, max_length, self._frame)
 
+    def token_ids(self) -> Mapping[str, int]:
+        return self._token_ids
+
     def _pieces(self, text: str, offsets: Offsets) -> list[tuple[list[int], int]]:
         """Return each unit's subwords, and the index of the first that covers a character."""
         follows_space = [start > 0 and text[start - 1].isspace() for start, _ in offsets]
@@ -107,7 +116,7 @@ class SubwordAligner(UnitEncoder):
             " " * (is_parted and self._spells_spaces) + whole_characters(text[start:end])
             for (start, end), is_parted in zip(offsets, follows_space, strict=True)
         ]
-        encoded = self._backend.encode(words, is_pretokenized=True, add_special_tokens=False)
+        encoded = encode_plain(self._backend, words)
         pieces: list[list[int]] = [[] for _ in words]
         is_bare = [False] * len(words)
         for number, word, piece in zip(encoded.ids, encoded.word_ids, encoded.tokens, strict=True):

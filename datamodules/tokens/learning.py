@@ -16,9 +16,9 @@ from lightrail.datamodules.tokens.numbering import (
     byte_alphabet,
     code_points,
 )
-from lightrail.datamodules.tokens.tokenizing import whole_characters
-from lightrail.project.basics.errors import ConfigError
-from lightrail.project.basics.reading import from_hub
+from lightrail.datamodules.tokens.tokenizing import load_pretrained, whole_characters
+from lightrail.project.basics.errors import ConfigError, shown
+from lightrail.project.basics.reading import reading
 
 END = "<end>"
 """Token at the start and the end of each document, unless the tokenizer is a Hugging Face one."""
@@ -144,23 +144,19 @@ def _own_facts(kind: Kind, backend: Any, **special_tokens: str) -> dict[str, Any
 
 
 def _pretrained_tokenizer(name: str) -> LanguageTokenizer:
-    from transformers import AutoTokenizer
-
-    with from_hub("data.tokenizer", name, "Name characters, bytes, subwords, or a tokenizer of Hugging Face."):
-        tokenizer: Any = AutoTokenizer.from_pretrained(name)
-    if not getattr(tokenizer, "is_fast", False):
-        raise ConfigError(f"data.tokenizer: {name!r} has no tokenizer.json. Choose a tokenizer that has one.")
+    tokenizer = load_pretrained(name, "characters, bytes, subwords")
     end = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
     if end is None:
         raise ConfigError(
             f"data.tokenizer: {name!r} has no token that ends a text (eos_token). Choose one that has, or name it in "
             f"its tokenizer_config.json."
         )
-    first = tokenizer("a")["input_ids"][0]
+    with reading(f"data.tokenizer: {shown(name, 200)} encodes no text", "Choose another tokenizer."):
+        first = tokenizer("a")["input_ids"][:1]
     facts = {
         "kind": "pretrained",
         "size": max(tokenizer.get_vocab().values()) + 1,
-        "start_id": first if first in (tokenizer.bos_token_id, tokenizer.cls_token_id) else end,
+        "start_id": first[0] if first and first[0] in (tokenizer.bos_token_id, tokenizer.cls_token_id) else end,
         "end_id": end,
         "json": tokenizer.backend_tokenizer.to_str(),
         "chat_template": _chat_template(tokenizer.chat_template),

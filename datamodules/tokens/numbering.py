@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lightrail.datamodules.tokens.tokenizing import whole_characters
+from lightrail.datamodules.tokens.tokenizing import encode_plain, whole_characters
 from lightrail.datamodules.tokens.units import WRITTEN_WITHOUT_SPACES
 from lightrail.project.basics.errors import ConfigError
 
@@ -79,6 +79,13 @@ class LanguageTokenizer(ABC):
     @abstractmethod
     def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
         """Decode token ids to text; special tokens decode to nothing."""
+
+    def token_ids(self) -> dict[str, int]:
+        """Return the id of each token."""
+        from tokenizers import Tokenizer
+
+        ids: dict[str, int] = Tokenizer.from_str(self._facts["json"]).get_vocab()
+        return ids
 
     @property
     def has_chat_template(self) -> bool:
@@ -194,7 +201,7 @@ class _Backend(LanguageTokenizer):
         return _BETWEEN_CHINESE.sub("", text) if self._joins_words else text
 
     def _encoded(self, text: str) -> Any:
-        return self._backend.encode(whole_characters(text), add_special_tokens=False)
+        return encode_plain(self._backend, whole_characters(text))
 
 
 class _Subwords(_Backend):

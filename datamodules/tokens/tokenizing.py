@@ -4,11 +4,12 @@ import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 from lightrail.datamodules.tokens.truncating import Frame
-from lightrail.project.basics.reading import from_hub
+from lightrail.project.basics.errors import ConfigError, shown
+from lightrail.project.basics.reading import from_hub, reading
 
 PAD, UNKNOWN = 0, 1
 FIRST = 2
@@ -54,6 +55,10 @@ class Tokenizer(ABC):
     def frame(self, *, is_pair: bool) -> Frame:
         """Return the special tokens around one text, or around a pair."""
 
+    def token_ids(self) -> Mapping[str, int]:
+        """Return the ids of a pretrained tokenizer's tokens; {} where a vocabulary is learned instead."""
+        return {}
+
 
 class OwnTokenizer(Tokenizer):
     """A tokenizer with a learned vocabulary; in that of pairs `SEPARATOR` is first."""
@@ -95,20 +100,19 @@ class PretrainedTokenizer(Tokenizer):
 
     def __init__(self, name: str) -> None:
         from tokenizers import Tokenizer as Backend  # here: characters and words do not need this slow import
-        from transformers import AutoTokenizer
 
-        with from_hub("data.tokenizer", name, "Name characters, words, subwords, or a tokenizer of Hugging Face."):
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
+        self.tokenizer = load_pretrained(name, "characters, words, subwords")
         self.pad_id = self.tokenizer.pad_token_id or 0
         self.unknown_id = self.pad_id if self.tokenizer.unk_token_id is None else self.tokenizer.unk_token_id
         self.has_segments = "token_type_ids" in self.tokenizer.model_input_names
         content = self.tokenizer.backend_tokenizer.to_str()
         self.digest = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
         # A copy without the truncation and padding that some tokenizer.json contain.
-        self._backend = Backend.from_str(content)
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        self._frames = {is_pair: self._frame(is_pair) for is_pair in (False, True)}
+        self.backend = Backend.from_str(content)
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        with reading(f"data.tokenizer: {shown(name, 200)} encodes no text", "Choose another tokenizer."):
+            self._frames = {is_pair: self._frame(is_pair) for is_pair in (False, True)}
 
     def split(self, text: str) -> list[str]:
         tokens: list[str] = self.tokenizer.tokenize(text)
@@ -118,14 +122,18 @@ class PretrainedTokenizer(Tokenizer):
         return []
 
     def numbers(self, text: str, vocabulary: list[str]) -> list[int]:
-        ids: list[int] = self._backend.encode(whole_characters(text), add_special_tokens=False).ids
+        ids: list[int] = encode_plain(self.backend, whole_characters(text)).ids
+        return ids
+
+    def token_ids(self) -> Mapping[str, int]:
+        ids: dict[str, int] = self.tokenizer.get_vocab()
         return ids
 
     def frame(self, *, is_pair: bool) -> Frame:
         return self._frames[is_pair]
 
     def _frame(self, is_pair: bool) -> Frame:
-        encoded = self._backend.encode("a", "a" if is_pair else None)
+        encoded = self.backend.encode("a", "a" if is_pair else None)
         parts: list[list[int]] = [[], [], [], [], []]  # before, first text, between, second text, after
         segments = [0] * 5
         part = 0
@@ -135,6 +143,42 @@ class PretrainedTokenizer(Tokenizer):
             segments[part] = segment
         before, _, between, _, after = map(tuple, parts)
         return Frame(before, between, after, tuple(segments)) if is_pair else Frame(before, after=between)
+
+
+def load_pretrained(name: str, others: str) -> Any:
+    """Load a tokenizer of the Hugging Face hub, or of a folder, without running code that comes with it.
+
+    Args:
+        others: the tokenizers that `data.tokenizer` could name instead, for messages.
+
+    Raises: ConfigError when there is none, or it cannot be used.
+    """
+    from transformers import AutoTokenizer
+
+    with from_hub("data.tokenizer", name, f"Name {others}, or a folder with tokenizer.json."):
+        # Without a decision on code transformers asks for one on standard input.
+        tokenizer: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    if not getattr(tokenizer, "is_fast", False):
+        raise ConfigError(
+            f"data.tokenizer: {shown(name, 200)} ({type(tokenizer).__name__}) exists in Python only, without a "
+            "tokenizer.json. Choose a tokenizer that has one."
+        )
+    # Without its files transformers makes up a tokenizer of special tokens alone, to which every text is unknown.
+    if not tokenizer.get_vocab().keys() - {*tokenizer.all_special_tokens, "▁"}:
+        raise ConfigError(
+            f"data.tokenizer: {shown(name, 200)} has special tokens alone: it lacks tokenizer.json, or this file has "
+            "no vocabulary. Save the tokenizer there, or name another."
+        )
+    return tokenizer
+
+
+def encode_plain(backend: Any, text: str | list[str]) -> Any:
+    """Encode a text, or its units, by the tokenizers library, without special tokens around it.
+
+    Raises: ConfigError when the tokenizer cannot, as without a token for what it does not know.
+    """
+    with reading("data.tokenizer: a text cannot be encoded", "Choose another tokenizer."):
+        return backend.encode(text, is_pretokenized=isinstance(text, list), add_special_tokens=False)
 
 
 def whole_characters(text: str) -> str:

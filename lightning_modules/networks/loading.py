@@ -3,12 +3,16 @@
 Settings are named in messages as those of a `section` of the model, `encoder` or `decoder`.
 """
 
-from collections.abc import Mapping
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch import Tensor, nn
 
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, first_line, shown
 from lightrail.project.basics.reading import from_hub
 
 if TYPE_CHECKING:
@@ -22,37 +26,125 @@ _DROPOUTS = (
     *("embd_pdrop", "resid_pdrop", "attn_pdrop", "dropout_rate"),  # GPT-2, T5
 )
 """Names that architectures give their dropout of hidden states and attention."""
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+_FIX = "Name a model of the Hugging Face hub, or a folder with config.json and model.safetensors."
+_MOST_LAYERS = 10_000
+_MOST_MEMORIES = 4
+"""Multiple of the machine's memory that weights may take; some of it may be on disk."""
+NUM_PROBED = 8
+"""Positions of a trial."""
+log = logging.getLogger(__name__)
 
 
 def from_architecture(auto: Any, architecture: Mapping[str, Any]) -> "PreTrainedModel":
-    """Build a network with fresh weights in float32; `auto` is its class of transformers, such as AutoModel."""
+    """Build a network with fresh weights in float32; `auto` is its class of transformers, such as AutoModel.
+
+    Raises: ConfigError for sizes that no machine holds; whatever transformers raises about other settings.
+    """
     from transformers import AutoConfig
 
     settings = dict(architecture)
-    model: PreTrainedModel = auto.from_config(
-        AutoConfig.for_model(settings.pop("model_type"), **settings), dtype=torch.float32
-    )
+    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    _check_layers(config)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        num_bytes = 4 * sum(weight.numel() for weight in auto.from_config(config, dtype=torch.float32).parameters())
+    if num_bytes > _MOST_MEMORIES * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        raise ConfigError(
+            f"the architecture {shown(dict(architecture), 200)} has {num_bytes:,} bytes of weights, far more than this "
+            "machine's memory. Choose smaller sizes."
+        )
+    model: PreTrainedModel = auto.from_config(config, dtype=torch.float32)
     return model
 
 
 def from_checkpoint(
     auto: Any, checkpoint: str, revision: str | None, dropout: float | None, *, section: str, **more: Any
-) -> "PreTrainedModel":
+) -> tuple["PreTrainedModel", dict[str, int] | None]:
     """Load a pretrained network with its weights, in float32; `more` goes to transformers.
+
+    A token that was added to the checkpoint's own tokenizer, and not to the network, gets a fresh vector.
+
+    Returns: the network, and the ids of the tokens of its own tokenizer; None where it has none that can be read.
 
     Raises: ConfigError when it cannot be loaded or has no dropout to set.
     """
     from transformers import AutoConfig  # here: a network from scratch should not wait for it
 
-    fix = "Name a model of the Hugging Face hub, or a folder with config.json and model.safetensors."
-    with from_hub(f"{section}.checkpoint", checkpoint, fix):
-        settings = AutoConfig.from_pretrained(checkpoint, revision=revision, **more)
+    where = f"{section}.checkpoint: {shown(checkpoint, 200)} cannot be loaded"
+    # Code of a checkpoint is never run: without a decision transformers asks for one on standard input.
+    arguments = {"revision": revision, "trust_remote_code": False, **more}
+    with from_hub(f"{section}.checkpoint", checkpoint, _FIX):
+        settings = AutoConfig.from_pretrained(checkpoint, **arguments)
+        _check_layers(settings)
         _set_dropout(settings, dropout, section)
         # float32 whatever the file holds: mixed precision is the trainer's to choose, and it wants full weights.
-        model: PreTrainedModel = auto.from_pretrained(
-            checkpoint, revision=revision, config=settings, dtype=torch.float32, **more
+        model, found = auto.from_pretrained(
+            checkpoint, config=settings, dtype=torch.float32, output_loading_info=True, **arguments
         )
-    return model
+    num_missing, num_all = len(found["missing_keys"]), len([*model.parameters()])
+    if num_missing > num_all / 2:
+        raise ConfigError(
+            f"{where}: {num_missing} of its {num_all} weights are not in the file, which holds those of another "
+            f"network. {_FIX}"
+        )
+    tokens = _own_tokens(checkpoint, revision)
+    num_tokens = max(tokens.values(), default=-1) + 1 if tokens else 0
+    if num_tokens > (num_vectors(model) or num_tokens):
+        log.info("%s: the vectors of added tokens begin untrained, now %d in all", checkpoint, num_tokens)
+        with torch.random.fork_rng(devices=[]):
+            model.resize_token_embeddings(num_tokens, mean_resizing=False)
+    return model, tokens
+
+
+def num_vectors(model: "PreTrainedModel") -> int | None:
+    """Return how many token ids have a vector; None for a network that reads no tokens."""
+    try:
+        found: int | None = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    except NotImplementedError:
+        return None
+    return found
+
+
+def position_limit(model: "PreTrainedModel", read: Callable[[Tensor], Any]) -> int | None:
+    """Return how many positions the network's tables of vectors by position have; None without such a table.
+
+    Found by watching which table is asked for consecutive numbers; these may begin after 0 (RoBERTa).
+
+    Args:
+        read: runs the network on token ids, [1, T].
+    """
+    limits: list[int] = []
+
+    def watch(table: nn.Module, arguments: tuple[Any, ...]) -> None:
+        ids = arguments[0]
+        rows = ids.reshape(-1, ids.shape[-1]) if ids.ndim else ids.reshape(1, 1)  # [N, T]
+        steps = torch.arange(NUM_PROBED, device=rows.device)
+        if rows.shape[1] == NUM_PROBED and bool((rows == rows[0, 0] + steps).all()):
+            limits.append(int(table.num_embeddings) - int(rows[0, 0]))  # type: ignore[arg-type]
+
+    tables = [part for part in model.modules() if isinstance(part, nn.Embedding)]
+    hooks = [table.register_forward_pre_hook(watch) for table in tables]
+    token = int(getattr(model.config, "pad_token_id", None) == 0)  # padding has no position in some networks
+    try:
+        with undisturbed(model):
+            read(torch.full((1, NUM_PROBED), token, device=model.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return min(limits, default=None)
+
+
+@contextmanager
+def undisturbed(model: "PreTrainedModel") -> Iterator[None]:
+    """Run a network in evaluation mode and full precision, and restore its modes."""
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 def switch_checkpointing(model: "PreTrainedModel", action: Literal["enable", "disable"], *arguments: Any) -> None:
@@ -75,3 +167,29 @@ def _set_dropout(settings: "Architecture", dropout: float | None, section: str) 
         )
     for name in names:
         setattr(settings, name, dropout)
+
+
+def _check_layers(settings: "Architecture") -> None:
+    """Refuse a number of layers that would take hours to build. Raises: ConfigError."""
+    for name, value in vars(settings).items():
+        if isinstance(value, int) and "layer" in name and value > _MOST_LAYERS:
+            raise ConfigError(f"{name} of {settings.model_type} is {shown(value)}. Give at most {_MOST_LAYERS}.")
+
+
+def _own_tokens(checkpoint: str, revision: str | None) -> dict[str, int] | None:
+    from transformers import AutoTokenizer
+    from transformers.utils import cached_file
+
+    try:
+        # Without any of these files transformers makes up a tokenizer with special tokens alone.
+        if not any(
+            cached_file(checkpoint, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+            for name in _TOKENIZER_FILES
+        ):
+            return None
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision, trust_remote_code=False)
+        tokens: dict[str, int] = tokenizer.get_vocab()
+    except Exception as error:  # it may be damaged, a Python one, or need a package: the data's may be another
+        log.debug("%s: no tokenizer (%s)", checkpoint, first_line(error))
+        return None
+    return tokens

@@ -1,5 +1,7 @@
 """The boundary for everything that is read: what a library raises about a file becomes one refusal naming the file."""
 
+import itertools
+import json
 import os
 import re
 import stat
@@ -35,8 +37,47 @@ def reading(what: object, fix: str, *, refusal: type[Refusal] = ConfigError) -> 
         yield
     except Refusal:
         raise
-    except (Exception, RecursionError) as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of libraries in Rust
+            raise
         raise refusal(f"{what}: {first_line(error).rstrip('.')}. {fix}") from error
+
+
+_UNHELPFUL = {
+    "ignore_mismatched_sizes": "its weights have other sizes than its config.json states",
+    "weights_only": "its weights are a pickle that is damaged or would run code, which is never done",
+    "trust_remote_code": "it needs code of its own, which is never run: transformers alone must be able to load it",
+}
+"""What an error means whose message says something else, by a part of the message."""
+
+
+def _damage(file: Path) -> str | None:
+    """Say what is wrong with a file of a pretrained model; None where nothing can be seen."""
+    if not file.is_file() or file.suffix not in (".json", ".safetensors", ".bin", ".model", ".txt", ".gguf"):
+        return None
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(8)
+            if head == b"version " and opened.read(64).startswith(b"https://git-lfs"):
+                return f"{quoted_path(file)} is a pointer of git-lfs, not the file itself: run `git lfs pull` there"
+            if file.suffix == ".json":
+                content = json.loads(head + opened.read())
+                shards = set(content["weight_map"].values()) if file.name.endswith(".index.json") else set()
+                missing = sorted(name for name in shards if not (file.parent / name).is_file())
+                return f"{quoted_path(file)} names {missing[0]}, which is missing" if missing else None
+            if file.suffix == ".safetensors":
+                length = int.from_bytes(head, "little")
+                header = json.loads(opened.read(min(length, _MOST_HEADER_BYTES)))
+                ends = [own["data_offsets"][1] for key, own in header.items() if key != "__metadata__"]
+                size, expected = file.stat().st_size, 8 + length + max(ends, default=0)
+                return f"{quoted_path(file)} has {size:,} of {expected:,} bytes" if size != expected else None
+    except Exception as error:  # the content decides which
+        return f"{quoted_path(file)} is damaged ({first_line(error).rstrip('.')})"
+    return None
+
+
+_MOST_HEADER_BYTES = 100_000_000
+"""Limit that safetensors sets to the description of the tensors."""
 
 
 def regular_file(path: Path, what: str, *, most_bytes: int | None = None, refusal: type[Refusal] = ConfigError) -> Path:
@@ -82,7 +123,7 @@ def from_hub(what: str, name: str, fix: str, *, refusal: type[Refusal] = ConfigE
     """Load something of Hugging Face by its name, or from a folder, in the block; whatever fails becomes one refusal.
 
     An unreachable hub is asked once, where its library waits for half a minute for each file. The block then runs as
-    with HF_HUB_OFFLINE=1: what was downloaded before is used.
+    with HF_HUB_OFFLINE=1: what was downloaded before is used. Of a folder the refusal names the damaged file.
 
     Args:
         what: the setting, or the source, for the message.
@@ -99,14 +140,23 @@ def from_hub(what: str, name: str, fix: str, *, refusal: type[Refusal] = ConfigE
         raise refusal(f"{what}: {shown(name, 200)} is no name on the Hugging Face hub, and {missing}. {fix}")
     unreachable = "" if is_local else _why_unreachable()
     found = f"{missing}, and {unreachable}" if unreachable else ""
+    files = sorted(Path(name).expanduser().iterdir()) if is_local and Path(name).expanduser().is_dir() else []
+    for file in files:
+        if file.exists() and not file.is_file() and not file.is_dir():
+            regular_file(file, what, refusal=refusal)
+    where = f"{what}: {shown(name, 200)} cannot be loaded"
     try:
-        with _offline(bool(unreachable)):
+        with reading(where, fix, refusal=refusal), _offline(bool(unreachable)):
             yield
-    except Refusal:
-        raise
-    except (Exception, RecursionError) as error:
-        reason = found if found and isinstance(error, OSError) else first_line(error).rstrip(".")
-        raise refusal(f"{what}: {shown(name, 200)} cannot be loaded: {reason}. {fix}") from error
+    except refusal as error:
+        cause = error.__cause__
+        if cause is None:  # a refusal from the block
+            raise
+        known = next((meaning for part, meaning in _UNHELPFUL.items() if part in str(cause)), None)
+        reason = (
+            found if found and isinstance(cause, OSError) else next(filter(None, map(_damage, files)), None) or known
+        )
+        raise (refusal(f"{where}: {reason}. {fix}") if reason else error) from cause
 
 
 def _why_unreachable() -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lightrail.lightning_modules.checkpoint import read_checkpoint
+from lightrail.lightning_modules.checkpoint import read_checkpoint, stored_configuration
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import Configuration, parse
 from lightrail.project.configuration.sources import options, take_option
@@ -116,7 +116,7 @@ def _parse(
         configuration = parse(rest)
         return configuration, run_checkpoint(named, configuration.tracking())
     path = run_checkpoint(named, TrackingConfig(uri=given.get("--tracking.uri")))
-    return parse(rest, saved=stored(read_checkpoint(path)["configuration"], given)), path
+    return parse(rest, saved=stored(stored_configuration(read_checkpoint(path), str(path)), given)), path
 
 
 def _reading_of(saved: dict[str, Any], given: Mapping[str, str]) -> dict[str, Any]:

@@ -11,12 +11,13 @@ import torch
 from lightrail.datamodules.tokens.learning import load_language_tokenizer
 from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.lightning_modules.base import TaskModule
-from lightrail.lightning_modules.checkpoint import read_checkpoint
+from lightrail.lightning_modules.checkpoint import read_checkpoint, stored_configuration
 from lightrail.lightning_modules.exported import load_exported, restore_task
 from lightrail.lightning_modules.generation import GenerationConfig, TextWriter, generate
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.basics.hardware import usable_accelerator
 from lightrail.project.basics.logs import silence_transformers
+from lightrail.project.basics.reading import reading
 from lightrail.project.models.stored_model import checkpoint_of
 from lightrail.project.tracking.settings import TrackingConfig
 
@@ -143,7 +144,8 @@ def load_text_model(named: str, tracking: TrackingConfig) -> TextModel:
     Raises: ConfigError when there is no such model, or it writes no text.
     """
     device = torch.device("cuda" if usable_accelerator("auto") == "gpu" else "cpu")
-    folder = Path(named).expanduser()
+    with reading(shown(named, 200), "Name a run, a checkpoint or a folder."):
+        folder = Path(named).expanduser()
     if folder.is_dir() and (folder / "config.json").is_file():
         from lightrail.lightning_modules.networks.decoders.pretrained_decoder import PretrainedDecoderConfig
 
@@ -156,7 +158,8 @@ def load_text_model(named: str, tracking: TrackingConfig) -> TextModel:
     path = checkpoint_of(named, tracking)
     checkpoint = read_checkpoint(path)
     model = text_model(restore_task(checkpoint, str(path)).to(device), named)
-    return replace(model, template=checkpoint["configuration"]["data"]["init_args"].get("template"))
+    settings = stored_configuration(checkpoint, str(path))["data"]["init_args"]
+    return replace(model, template=settings.get("template"))
 
 
 def text_model(task: TaskModule, name: str) -> TextModel:
@@ -166,4 +169,6 @@ def text_model(task: TaskModule, name: str) -> TextModel:
             f"{name} is a {type(task).__name__}, which writes no text. Predictions: lightrail predict --ckpt_path P "
             f"--data.path FILE."
         )
-    return TextModel(task.write, LanguageTokenizer.from_facts(task.tokenizer_facts()))
+    with reading(f"{name}: its tokenizer cannot be rebuilt", "The file may be damaged: name another."):
+        tokenizer = LanguageTokenizer.from_facts(task.tokenizer_facts())
+    return TextModel(task.write, tokenizer)

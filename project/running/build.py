@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+import numpy as np
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 
-from lightrail.datamodules.base import DataModule
+from lightrail.datamodules.base import DataModule, Split
 from lightrail.lightning_modules.arguments import from_plain
 from lightrail.lightning_modules.base import TaskModule
-from lightrail.lightning_modules.checkpoint import read_checkpoint
+from lightrail.lightning_modules.checkpoint import fill, read_checkpoint, stored_configuration
+from lightrail.lightning_modules.networks.token_network import TokenNetwork
 from lightrail.lightning_modules.optimization import parameter_groups
 from lightrail.project.basics.did_you_mean import did_you_mean
 from lightrail.project.basics.errors import ConfigError
@@ -27,6 +29,14 @@ from lightrail.project.training.stopping import leave_at_exit
 from lightrail.project.training.system_metrics import SystemMetrics, Throughput
 
 Stage = Literal["fit", "validate", "test", "predict"]
+_SPLITS: dict[Stage, tuple[Split, ...]] = {
+    "fit": ("train", "validation", "test"),
+    "validate": ("validation",),
+    "test": ("test",),
+    "predict": ("predict",),
+}
+"""The splits that each stage reads."""
+_NUM_LONGEST = 8
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,7 @@ def build(configuration: Configuration, stage: Stage, checkpoint: Path | None = 
         model = _restored(configuration, stored, str(checkpoint))
     if not isinstance(model, TaskModule):
         raise ConfigError(f"model: {type(model).__name__} is not derived from TaskModule of lightrail.")
+    _check_texts(data, model, stage)
     if stage == "fit":
         _check_training(model, trainer)
         trainer.callbacks[:0] = sampled_text(model, configuration.tracking().samples)  # type: ignore[attr-defined]
@@ -83,13 +94,37 @@ def _check_task(configuration: Configuration, checkpoint: dict[str, Any], name: 
     for section in ("model", "data"):
         given, stored = (
             values[section]["class_path"].rpartition(".")[2]
-            for values in (configuration.values, checkpoint["configuration"])
+            for values in (configuration.values, stored_configuration(checkpoint, name))
         )
         if given != stored:
             raise ConfigError(
                 f"{name} is a checkpoint of {stored}, and the configuration asks for {given}. "
                 "Use the configuration it was trained with, or no --config."
             )
+
+
+def _check_texts(data: DataModule, model: TaskModule, stage: Stage) -> None:
+    """Refuse texts that a network cannot read: of another tokenizer, or longer than its positions. Raises: ConfigError.
+
+    Only the longest rows are looked at; any other one is refused when it is read.
+    """
+    networks = [part for part in model.modules() if isinstance(part, TokenNetwork)]
+    tokens = data.token_ids() if any(own.own_tokens is not None or own.num_vectors for own in networks) else None
+    splits = _SPLITS[stage]
+    for network in networks:
+        if tokens is not None:
+            network.check_tokens(tokens)
+        if network.num_vectors and max((tokens or {}).values(), default=0) >= network.num_vectors:
+            network.check_ids(max(int(data.rows(split).values("input_ids").max(initial=0)) for split in splits))
+        for rows in (data.dataset(split) for split in splits if network.max_length is not None):
+            lengths = data.lengths(rows).reshape(len(rows), -1).max(1)
+            for number in np.argsort(-lengths)[:_NUM_LONGEST].tolist():
+                if lengths[number] <= network.max_length:
+                    break
+                # Whether a row is one text, or several windows or documents that are short enough, its batch shows.
+                batch = data.collate([{**rows.row(number), "id": number, "draw_seed": (number,)}])
+                if "input_ids" in batch:
+                    network.check_length(batch["input_ids"], batch.get("document_ids"))
 
 
 def _check_training(model: TaskModule, trainer: pl.Trainer) -> None:
@@ -119,8 +154,8 @@ def _restored(configuration: Configuration, checkpoint: dict[str, Any], name: st
     unchanged = {key: value for key, value in arguments.items() if given.get(key) == before.get(key)}
     model = configuration.model(unchanged)
     try:
-        model.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
+        fill(model, checkpoint["state_dict"])
+    except ValueError as error:
         changed = ", ".join(f"model.{key}" for key in given if given[key] != before.get(key)) or "the data's settings"
         raise ConfigError(
             f"{name}: its weights do not fit this model, in which {changed} differs. Undo that."

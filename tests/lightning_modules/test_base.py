@@ -75,7 +75,7 @@ def test_a_damaged_or_missing_checkpoint_is_refused(tmp_path: Path) -> None:
             Signs.load_from_checkpoint(tmp_path / "damaged.ckpt")
     with pytest.raises(ConfigError, match=r"gone\.ckpt: no such checkpoint\. Name a file, or runs:/RUN_ID"):
         Signs.load_from_checkpoint(tmp_path / "gone.ckpt")
-    with pytest.raises(ConfigError, match="is not a checkpoint that can be read"):
+    with pytest.raises(ConfigError, match=r"checkpoint: .* is a folder; a file is needed\."):
         Signs.load_from_checkpoint(tmp_path)
 
 
@@ -103,7 +103,7 @@ def test_nothing_in_a_checkpoint_is_run(tmp_path: Path, monkeypatch: pytest.Monk
     torch.save({"task": "x", "surprise": Intruder()}, "bad.ckpt")
     Path("plain.ckpt").write_bytes(pickle.dumps({"task": "x", "surprise": Intruder()}))
     for name in ("bad.ckpt", "plain.ckpt"):
-        with pytest.raises(ConfigError, match=rf"{name} is not a checkpoint that can be read \(UnpicklingError\)"):
+        with pytest.raises(ConfigError, match=rf"{name} is not a checkpoint that can be read: .* never done\."):
             Signs.load_from_checkpoint(name)
     assert not Path("intruder-was-here").exists()
 

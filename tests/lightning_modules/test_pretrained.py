@@ -1,17 +1,21 @@
 """Encoders of the Hugging Face hub, of every usual kind: built, restored without their files, and given a dropout."""
 
+import json
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, T5Config, T5Model
 
 from lightrail.lightning_modules.arguments import from_plain, to_plain
 from lightrail.lightning_modules.networks.encoders.pretrained import PretrainedConfig
 from lightrail.project.basics.errors import ConfigError
-from tests.support.pretrained import ARCHITECTURES, IDS, IS_TOKEN, encoded, written
+from tests.support.pretrained import ARCHITECTURES, IDS, IS_TOKEN, encoded, write_tiny_bert, written
 
 TELLS_SEGMENTS_APART = {"bert", "albert", "electra"}
 SEGMENTS = torch.tensor([[0, 0, 1, 1, 1], [0, 1, 1, 0, 0]])
@@ -86,3 +90,166 @@ def test_a_dropout_out_of_range_is_refused(tmp_path: Path, dropout: float) -> No
 def test_a_folder_without_a_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot be loaded"):
         PretrainedConfig(checkpoint=str(tmp_path)).build([])
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_text_may_have_as_many_tokens_as_the_network_has_positions(tmp_path: Path, name: str) -> None:
+    encoder = PretrainedConfig(checkpoint=written(tmp_path, name, max_position_embeddings=16)).build([]).eval()
+    first = {"roberta": 2, "mpnet": 2}.get(name, 0)  # row of its table for the first position
+    limit = None if name == "modernbert" else 16 - first
+    assert encoder.max_length == limit
+    ids = torch.full((2, limit or 40), 5)
+    assert encoder(ids, torch.ones_like(ids, dtype=torch.bool)).shape == (*ids.shape, 8)
+    if limit is not None:
+        ids = torch.full((1, limit + 1), 5)
+        with pytest.raises(ConfigError, match=rf"{limit + 1} tokens .* network that reads {limit} .*data\.max_length"):
+            encoder(ids, torch.ones_like(ids, dtype=torch.bool))
+
+
+def test_a_learned_vocabulary_is_refused(tmp_path: Path) -> None:
+    config = PretrainedConfig(checkpoint=written(tmp_path, "bert"))
+    with pytest.raises(ConfigError, match=r"own tokenizer, and the data has learned 2 tokens of its own\. Name"):
+        config.build(["a", "b"])
+    replace(config, architecture=config.build([]).config.architecture).build(["a", "b"])  # from a checkpoint of earlier
+
+
+@pytest.mark.parametrize("name", ["t5", "vit"])
+def test_what_encodes_no_tokens_is_refused(tmp_path: Path, name: str) -> None:
+    if name == "t5":
+        T5Model(T5Config(vocab_size=30, d_model=8, d_kv=4, num_layers=1, num_heads=2, d_ff=8)).save_pretrained(tmp_path)
+    else:
+        sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+        AutoModel.from_config(AutoConfig.for_model("vit", **sizes, image_size=32)).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=rf"encoder\.checkpoint: .* \({name}\) is no encoder of token ids: "):
+        PretrainedConfig(checkpoint=str(tmp_path)).build([])
+
+
+@pytest.fixture(scope="module")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bert(tmp_path_factory.mktemp("tiny") / "bert", ["the room was warm", "rooms were cold"])
+
+
+Damage = Callable[[Path], object]
+
+
+def changed(**settings: Any) -> Damage:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        (folder / "config.json").write_text(json.dumps({**config, **settings}))
+
+    return change
+
+
+def pointer(folder: Path) -> None:
+    (folder / "model.safetensors").write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\n")
+
+
+def cut_short(folder: Path) -> None:
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[:-7])
+
+
+def shard_is_missing(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    index = {"metadata": {}, "weight_map": {"embeddings.word_embeddings.weight": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def weights_of_another_network(folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.ones(3)}, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+class Attack:
+    def __reduce__(self) -> Any:
+        return pytest.fail, ("a pickle was run",)
+
+
+def pickle_with_code(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({"embeddings.word_embeddings.weight": Attack()}, folder / "pytorch_model.bin")
+
+
+def own_code(folder: Path) -> None:
+    changed(model_type="mine", auto_map={"AutoConfig": "a.B", "AutoModel": "a.C"})(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (pointer, r"model\.safetensors is a pointer of git-lfs.*git lfs pull"),
+        (cut_short, r"model\.safetensors has [\d,]+ of [\d,]+ bytes\."),
+        (shard_is_missing, r"index\.json names model-00001-of-00002\.safetensors, which is missing"),
+        (weights_of_another_network, r"weights are not in the file, which holds those of another network"),
+        (pickle_with_code, r"its weights are a pickle that is damaged or would run code"),
+        (own_code, r"contains custom code|needs code of its own"),
+        (lambda folder: (folder / "config.json").write_text("{"), r"config\.json is damaged"),
+        (lambda folder: (folder / "config.json").write_text("[]"), r"cannot be loaded: "),
+        (lambda folder: (folder / "config.json").unlink(), r"cannot be loaded: "),
+        (changed(hidden_size="wide"), r"hidden_size"),
+        (changed(hidden_size=-4), r"negative dimension"),
+        (changed(hidden_size=10**9), r"other sizes than its config\.json states"),
+        (changed(vocab_size=10**12), r"other sizes than its config\.json states"),
+        (changed(num_hidden_layers=10**9), r"num_hidden_layers of bert is 1000000000\. Give at most 10000\."),
+        (changed(num_attention_heads=0), r"cannot be loaded: "),
+        (changed(hidden_act="none such"), r"cannot be loaded: "),
+        (changed(model_type="none such"), r"does not recognize this architecture"),
+    ],
+)
+def test_a_damaged_folder_is_refused_in_one_line(
+    tiny_bert: Path, tmp_path: Path, damage: Damage, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("a question"))
+    folder = tmp_path / "bert"
+    shutil.copytree(tiny_bert, folder)
+    damage(folder)
+    with pytest.raises(ConfigError, match=message) as refused:
+        PretrainedConfig(checkpoint=str(folder)).build([])
+    text = str(refused.value)
+    assert ("\n" not in text and "encoder.checkpoint" in text) or "num_hidden_layers" in text
+
+
+def test_a_pipe_in_a_folder_is_refused_before_it_is_opened(tiny_bert: Path, tmp_path: Path) -> None:
+    import os
+
+    shutil.copytree(tiny_bert, tmp_path / "bert")
+    (tmp_path / "bert" / "config.json").unlink()
+    os.mkfifo(tmp_path / "bert" / "config.json")
+    with pytest.raises(ConfigError, match=r"config\.json is a pipe"):
+        PretrainedConfig(checkpoint=str(tmp_path / "bert")).build([])
+
+
+def test_a_token_added_to_the_tokenizer_alone_gets_a_vector(tiny_bert: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bert, tmp_path / "bert")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    size = len(tokenizer)
+    tokenizer.add_tokens(["<place>"])
+    tokenizer.save_pretrained(tmp_path / "bert")
+    states = []
+    for folder in (tiny_bert, tmp_path / "bert"):
+        torch.manual_seed(0)
+        encoder = PretrainedConfig(checkpoint=str(folder)).build([])
+        states.append(torch.random.get_rng_state())
+    assert torch.equal(*states), "it draws none of the random numbers of what is built after it"
+    assert encoder.num_vectors == size + 1
+    restored = from_plain(to_plain(replace(encoder.config, checkpoint="gone"))).build([])
+    restored.load_state_dict(encoder.state_dict())
+
+
+def test_tokens_are_those_of_the_network(tiny_bert: Path) -> None:
+    encoder = PretrainedConfig(checkpoint=str(tiny_bert)).build([])
+    own = dict(AutoTokenizer.from_pretrained(tiny_bert).get_vocab())
+    encoder.check_tokens(own)
+    encoder.check_tokens({**own, "<added>": len(own)})
+    encoder.check_tokens({("renamed" if token == "room" else token): number for token, number in own.items()})
+    for other in ({}, {token: number + 1 for token, number in own.items()}, {"unheard": 0}):
+        with pytest.raises(ConfigError, match=r"is not the pretrained network's.* data\.tokenizer\."):
+            encoder.check_tokens(other)
+    encoder.check_ids(len(own) - 1)
+    with pytest.raises(ConfigError, match=rf"ids up to {len(own)}, and the pretrained network {len(own)} vectors"):
+        encoder.check_ids(len(own))
+
+
+def test_a_folder_without_a_tokenizer_fits_any(tmp_path: Path) -> None:
+    PretrainedConfig(checkpoint=written(tmp_path, "bert")).build([]).check_tokens({"unheard": 0})

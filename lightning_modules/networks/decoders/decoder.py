@@ -8,25 +8,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightrail.lightning_modules.networks.decoders.documents import document_positions
+from lightrail.lightning_modules.networks.token_network import TokenNetwork
 from lightrail.project.basics.annotations import Ranged
-from lightrail.project.basics.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Decoder(nn.Module, ABC):
+class Decoder(TokenNetwork):
     """A network in which a position sees itself and the positions before it."""
 
     config: "DecoderConfig"
     """Settings that rebuild this network; a checkpoint then provides the weights."""
     num_tokens: int
     """V, the number of tokens that a tokenizer may have."""
-    max_length: int | None
-    """Most positions of a document; None: no limit."""
+    shorter = "Cut the data into shorter blocks (data.blocks.length), ask for fewer tokens, or choose another network."
 
     @abstractmethod
     def forward(
@@ -58,23 +56,6 @@ class Decoder(nn.Module, ABC):
     @abstractmethod
     def to_transformers(self) -> "PreTrainedModel":
         """Return the same network as a causal language model of transformers, with a copy of the weights."""
-
-    def check_length(self, input_ids: Tensor, document_ids: Tensor | None, num_read: int) -> None:
-        """Refuse more positions than the network has; `num_read` of a row were read before.
-
-        Raises: ConfigError naming both numbers.
-        """
-        length = num_read + input_ids.shape[1]
-        if self.max_length is None or length <= self.max_length:
-            return
-        if document_ids is not None:
-            length = int(document_positions(document_ids).max()) + 1
-        if length > self.max_length:
-            raise ConfigError(
-                f"a text of {length} tokens was given to a network that reads {self.max_length} "
-                f"(max_length of {type(self.config).__name__}). Cut the data into shorter blocks, ask for fewer "
-                "tokens, or build a network that reads more."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig, TokenCache, filled
-from lightrail.lightning_modules.networks.decoders.documents import document_mask, document_positions
+from lightrail.lightning_modules.networks.documents import document_mask, document_positions
 from lightrail.project.basics.annotations import PositiveInt, ShareBelowOne
 from lightrail.project.basics.errors import ConfigError
 

@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from lightrail.lightning_modules.networks.adapters import LoraConfig, add_adapters, merge_adapters
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig, TokenCache
 from lightrail.lightning_modules.networks.decoders.probing import PackedArguments, is_causal, takes
-from lightrail.lightning_modules.networks.loading import from_architecture, from_checkpoint, switch_checkpointing
+from lightrail.lightning_modules.networks.loading import (
+    from_architecture,
+    from_checkpoint,
+    num_vectors,
+    switch_checkpointing,
+)
 from lightrail.project.basics.annotations import ShareBelowOne
 from lightrail.project.basics.did_you_mean import nearest
 from lightrail.project.basics.errors import ConfigError
@@ -48,21 +53,23 @@ class PretrainedDecoderConfig(DecoderConfig):
 
     def build(self, num_tokens: int) -> "PretrainedDecoder":
         """Load the network. Raises: ConfigError when it cannot be loaded or lacks vectors for some token."""
-        model = self._load()
+        model, tokens = self._load()
         _check_vocabulary(model, num_tokens, self.checkpoint)
         if self.lora is not None:
             add_adapters(model, self.lora, section="decoder")
         if self.gradient_checkpointing:
             _keep_blocks_alone(model)
-        return PretrainedDecoder(num_tokens, replace(self, architecture=model.config.to_diff_dict()), model)
+        decoder = PretrainedDecoder(num_tokens, replace(self, architecture=model.config.to_diff_dict()), model)
+        decoder.own_tokens = tokens
+        return decoder
 
-    def _load(self) -> "PreTrainedModel":
+    def _load(self) -> tuple["PreTrainedModel", dict[str, int] | None]:
         from transformers import AutoModelForCausalLM  # here: a network from scratch should not wait for it
 
         if self.architecture:
-            return from_architecture(AutoModelForCausalLM, self.architecture)
+            return from_architecture(AutoModelForCausalLM, self.architecture), None
         more = {"gguf_file": self.gguf_file} if self.gguf_file else {}
-        model = from_checkpoint(
+        model, tokens = from_checkpoint(
             AutoModelForCausalLM, self.checkpoint, self.revision, self.dropout, section="decoder", **more
         )
         if not is_causal(model):
@@ -70,7 +77,7 @@ class PretrainedDecoderConfig(DecoderConfig):
                 f"decoder.checkpoint: {self.checkpoint!r} ({model.config.model_type}) sees the tokens that it should "
                 "predict. Name a causal language model, such as GPT-2 or Llama."
             )
-        return model
+        return model, tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,11 +200,12 @@ class PretrainedDecoder(Decoder):
 
 
 def _check_vocabulary(model: "PreTrainedModel", num_tokens: int, checkpoint: str) -> None:
-    size = model.get_input_embeddings().num_embeddings
-    if num_tokens > size:
+    size = num_vectors(model)
+    if size is not None and num_tokens > size:
         raise ConfigError(
             f"the data's tokenizer has {num_tokens} tokens, but {checkpoint!r} has vectors for {size}. "
-            "Name the checkpoint's own tokenizer in data.tokenizer."
+            "Name the checkpoint's own tokenizer in data.tokenizer; where tokens were added to it, save tokenizer and "
+            "network in one folder."
         )
 
 

@@ -7,14 +7,13 @@ would depend on the other documents of the row.
 
 import inspect
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from lightrail.lightning_modules.networks.decoders.documents import document_mask, document_positions
+from lightrail.lightning_modules.networks.documents import document_mask, document_positions
+from lightrail.lightning_modules.networks.loading import undisturbed
 from lightrail.project.basics.private_names import attention_kind
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def is_causal(model: "PreTrainedModel") -> bool:
     ids = _tokens(model)
     other = ids.clone()
     other[:, 3:] = ids[:, 3:].flip(1)
-    with _undisturbed(model):
+    with undisturbed(model):
         before, after = (_scores(model, tokens) for tokens in (ids, other))
     return _distance(before[:, :3], after[:, :3]) <= _SEES
 
@@ -73,7 +72,7 @@ class PackedArguments:
         other = ids.clone()
         other[:, :3] = ids[:, :3].flip(1)
         numbers = torch.tensor([[0] * 3 + [1] * (ids.shape[1] - 3)], device=ids.device)
-        with _undisturbed(model):
+        with undisturbed(model):
             try:
                 packed, beside = (_scores(model, tokens, **self(numbers))[:, 3:] for tokens in (ids, other))
             except (ValueError, TypeError, RuntimeError):  # no argument of this form
@@ -98,16 +97,3 @@ def _scores(model: "PreTrainedModel", ids: Tensor, **arguments: Tensor) -> Tenso
 def _distance(first: Tensor, second: Tensor) -> float:
     distance = ((first - second).abs().amax() / first.abs().amax().clamp(min=1e-30)).item()
     return math.inf if math.isnan(distance) else distance
-
-
-@contextmanager
-def _undisturbed(model: "PreTrainedModel") -> Iterator[None]:
-    """Run a network in evaluation mode and full precision, and restore its modes."""
-    modes = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-            yield
-    finally:
-        for part, mode in modes:
-            part.training = mode

@@ -20,7 +20,7 @@ from lightrail.lightning_modules.networks.attention import (
     rotary_tables,
 )
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig, filled
-from lightrail.lightning_modules.networks.decoders.documents import document_mask, document_positions
+from lightrail.lightning_modules.networks.documents import document_mask, document_positions
 from lightrail.project.basics.annotations import PositiveInt, ShareBelowOne
 from lightrail.project.basics.errors import ConfigError
 

@@ -4,8 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from lightrail.lightning_modules.networks.token_network import TokenNetwork
 from lightrail.project.basics.annotations import Ranged
 
 PADDING, UNKNOWN = 0, 1
@@ -13,7 +14,7 @@ FIRST_TOKEN = 2
 """Id of the first token of a vocabulary, after padding and unknown."""
 
 
-class Encoder(nn.Module, ABC):
+class Encoder(TokenNetwork):
     """A network that returns a vector for each position."""
 
     width: int

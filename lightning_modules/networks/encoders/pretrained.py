@@ -5,12 +5,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from lightrail.lightning_modules.networks.adapters import LoraConfig, add_adapters
 from lightrail.lightning_modules.networks.encoders.encoder import Encoder, EncoderConfig
-from lightrail.lightning_modules.networks.loading import from_architecture, from_checkpoint
+from lightrail.lightning_modules.networks.loading import (
+    NUM_PROBED,
+    from_architecture,
+    from_checkpoint,
+    num_vectors,
+    position_limit,
+)
 from lightrail.project.basics.annotations import ShareBelowOne
+from lightrail.project.basics.errors import ConfigError, shown
+from lightrail.project.basics.reading import reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,7 +42,16 @@ class PretrainedConfig(EncoderConfig):
     the original files, and its weights come from the checkpoint. Leave it out."""
 
     def build(self, vocabulary: Sequence[str]) -> "PretrainedEncoder":
-        """Load the encoder. Raises: ConfigError when it cannot be loaded or has no dropout to set."""
+        """Load the encoder.
+
+        Raises: ConfigError when it cannot be loaded, has no dropout to set, or would get a vocabulary that is not its.
+        """
+        if vocabulary and not self.architecture:
+            raise ConfigError(
+                f"encoder.checkpoint: {shown(self.checkpoint, 200)} reads the token ids of its own tokenizer, and the "
+                f"data has learned {len(vocabulary)} tokens of its own. Name the checkpoint's tokenizer in "
+                "data.tokenizer, or choose a network that is trained from scratch."
+            )
         return PretrainedEncoder(self)
 
 
@@ -44,26 +62,41 @@ class PretrainedEncoder(Encoder):
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
-        model = self._load(config)
+        self.config = config
+        model, self.own_tokens = self._load(config)
         if getattr(model, "pooler", None) is not None:
             model.pooler = None  # our own pooling replaces it; weights without a gradient would stop DDP
         self.model = model.train()
-        self.width = int(model.config.hidden_size)
-        self.config = replace(config, architecture=model.config.to_diff_dict())
         has_segments = "token_type_ids" in inspect.signature(model.forward).parameters
         self.tells_segments_apart = has_segments and (getattr(model.config, "type_vocab_size", None) or 0) > 1
+        self.width, self.max_length = self._probe()
+        self.config = replace(config, architecture=model.config.to_diff_dict())
+        self.num_vectors = num_vectors(model)
         if config.lora is not None:
             add_adapters(model, config.lora, section="encoder")
 
     def forward(self, input_ids: Tensor, is_token: Tensor, segment_ids: Tensor | None = None) -> Tensor:
         """Encode tokens, [B, T] to the last hidden states, [B, T, D]."""
+        self.check_length(input_ids)
         more = {"token_type_ids": segment_ids} if segment_ids is not None and self.tells_segments_apart else {}
         states: Tensor = self.model(input_ids=input_ids, attention_mask=is_token.long(), **more).last_hidden_state
         return states  # [B, T, D]
 
-    def _load(self, config: PretrainedConfig) -> "PreTrainedModel":
+    def _probe(self) -> tuple[int, int | None]:
+        """Return the width, and the most positions, found by encoding a text. Raises: ConfigError if it cannot."""
+        shapes: list[torch.Size] = []
+        kind = f"encoder.checkpoint: {shown(self.config.checkpoint, 200)} ({self.model.config.model_type})"
+        with reading(f"{kind} is no encoder of token ids", "Name one, such as BERT or RoBERTa."):
+            limit = position_limit(
+                self.model, lambda ids: shapes.append(self(ids, torch.ones_like(ids, dtype=torch.bool)).shape)
+            )
+            if len(shapes[0]) != 3 or shapes[0][1] != NUM_PROBED:
+                raise ValueError(f"it returns {list(shapes[0])}, not a vector for each position")
+        return shapes[0][2], limit
+
+    def _load(self, config: PretrainedConfig) -> tuple["PreTrainedModel", dict[str, int] | None]:
         from transformers import AutoModel  # here: a network from scratch should not wait for it
 
         if config.architecture:
-            return from_architecture(AutoModel, config.architecture)
+            return from_architecture(AutoModel, config.architecture), None
         return from_checkpoint(AutoModel, config.checkpoint, config.revision, config.dropout, section="encoder")
