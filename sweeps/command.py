@@ -19,7 +19,7 @@ from lightrail.sweeps.report.concluding import conclude
 from lightrail.sweeps.report.description import status_table
 from lightrail.sweeps.search.confirming import confirm
 from lightrail.sweeps.search.definition import Sweep, load
-from lightrail.sweeps.search.driver import Driver, build_pruner, build_sampler, shares, usable_gpus
+from lightrail.sweeps.search.driver import Driver, shares, try_out, usable_gpus
 from lightrail.sweeps.search.locks import StudyLock, become_owner, has_lost_its_owner, heartbeat
 from lightrail.sweeps.search.outcomes import Progress
 from lightrail.sweeps.search.space import Settings
@@ -52,8 +52,7 @@ def run_sweep(arguments: Sequence[str]) -> str:
 def _run(arguments: Sequence[str]) -> str:
     warm_up()
     sweep = load(arguments)
-    build_sampler(sweep.config.sampler, 0, 0, sweep.modules)
-    build_pruner(sweep.config.pruner, sweep.modules)
+    try_out(sweep)
     dry_run(sweep)
     if sweep.config.launcher != "local":
         return launch(sweep, arguments)
