@@ -18,10 +18,11 @@ from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
-from lightrail.project.basics.errors import ConfigError, shown, without_password
+from lightrail.project.basics.errors import ConfigError, first_line, shown, without_password
 from lightrail.project.basics.private_names import end_trial
-from lightrail.project.basics.reading import reading
+from lightrail.project.basics.reading import quoted_path, reading
 from lightrail.project.basics.renamed import with_current_paths
+from lightrail.project.tracking.database import check_database, sqlite_address, sqlite_file
 from lightrail.project.tracking.processes import Owner, owner_of
 from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.trials.process import SECONDS_TO_STOP, end_group
@@ -58,23 +59,28 @@ with warnings.catch_warnings():
 def open_storage(sweep: Sweep) -> RDBStorage:
     """Open Optuna's database. Raises: ConfigError when it cannot be opened."""
     seconds = sweep.config.heartbeat_seconds
-    address = sweep.config.storage
+    address = sqlite_address(sweep.config.storage, "storage")
+    file = sqlite_file(address)
+    if file is not None and file.exists() and "experiments" in check_database(address, "storage"):
+        raise ConfigError(f"storage: {quoted_path(file)} is a database of MLflow. Name another file.")
     warnings.filterwarnings("ignore", category=ExperimentalWarning)  # heartbeats have been experimental for five years
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # the ends of trials are logged by `Progress`
-    is_file = address.startswith("sqlite")
-    arguments = {"connect_args": {"timeout": 60}} if is_file else {"pool_pre_ping": True}  # a server may restart
+    is_waiting = file is not None and "?" not in address
+    arguments = {"connect_args": {"timeout": 60}} if is_waiting else {"pool_pre_ping": True}  # a server may restart
+    if "{SCHEMA_VERSION}" not in address:
+        address = address.replace("{", "{{").replace("}", "}}")  # the only name that Optuna fills in
     for tries_left in reversed(range(_TRIES)):
         try:
             return RDBStorage(
                 address, engine_kwargs=arguments, heartbeat_interval=seconds, grace_period=MISSED * seconds
             )
-        except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError) as error:
+        except Exception as error:  # of SQLAlchemy, Alembic, Optuna, or the database's driver
             # two processes that find the database empty both create its tables, and one of them fails
             if tries_left and (isinstance(error, sqlalchemy.exc.IntegrityError) or "already exists" in str(error)):
                 time.sleep(_SECONDS_BETWEEN_TRIES)
                 continue
-            reason = str(error).strip().partition("\n")[0]
-            raise ConfigError(f"storage: {without_password(address)} cannot be opened: {reason}") from error
+            where = f"storage: {without_password(sweep.config.storage)} cannot be opened"
+            raise ConfigError(f"{where}: {first_line(error)}") from error
     raise AssertionError("the last try returns or raises")
 
 
@@ -83,17 +89,18 @@ def open_study(sweep: Sweep, storage: RDBStorage) -> optuna.Study:
 
     Raises: ConfigError when that one was created with other settings.
     """
-    study = optuna.create_study(
-        study_name=sweep.name, storage=storage, directions=list(sweep.config.directions), load_if_exists=True
-    )
     where = f"the study {sweep.name!r} in {without_password(sweep.config.storage)}"
-    if IDENTITY not in study.user_attrs:
-        if study.get_trials(deepcopy=False):
+    with reading(where, "Restore a copy of the database, or give another name: --study NAME."):
+        study = optuna.create_study(
+            study_name=sweep.name, storage=storage, directions=list(sweep.config.directions), load_if_exists=True
+        )
+        identity = study.user_attrs.get(IDENTITY)
+        if identity is None and study.get_trials(deepcopy=False):
             raise ConfigError(f"{where} was not made by `lightrail sweep`. Give another name: --study NAME.")
+        before = with_current_paths(yaml.safe_load(identity or ""))
+    if identity is None:
         study.set_user_attr(IDENTITY, sweep.identity())
         return study
-    with reading(where, "Give another name: --study NAME."):
-        before = with_current_paths(yaml.safe_load(study.user_attrs[IDENTITY]))
     changes = list(_changes(before, yaml.safe_load(sweep.identity())))
     if changes:
         raise ConfigError(
