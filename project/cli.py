@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.basics.errors import ConfigError, Refusal, Shown
+from lightrail.project.basics.errors import ConfigError, Refusal, Shown, first_line, for_terminal
 from lightrail.project.basics.logs import set_up_logging
 
 SETTINGS_HELP = """
@@ -195,6 +195,10 @@ COMMANDS = {
 }
 
 
+OF_STORES = ("mlflow.exceptions", "sqlalchemy.exc", "sqlite3", "optuna.exceptions")
+"""Modules of exceptions that a damaged, locked or unreachable store raises. Trainings record them and raise others."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -204,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except Refusal as refusal:
-        sys.stderr.write(f"lightrail: error: {refusal}\n")
+        sys.stderr.write(f"lightrail: error: {for_terminal(str(refusal))}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("lightrail: interrupted\n")
@@ -212,6 +216,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if not type(error).__module__.startswith(OF_STORES):
+            raise
+        what = "the database of the runs or of the study cannot be used"
+        fix = "Restore a copy of it, or choose another tracking.uri or storage."
+        sys.stderr.write(f"lightrail: error: {what}: {first_line(error).rstrip('.')}. {fix}\n")
+        return 2
     return status
 
 

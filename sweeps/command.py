@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,15 +11,17 @@ import optuna
 from optuna.storages import RDBStorage
 
 from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.basics.errors import ConfigError, Refusal
+from lightrail.project.basics.errors import ConfigError, Refusal, without_password
+from lightrail.project.basics.reading import reading
 from lightrail.project.configuration import Configuration
+from lightrail.project.tracking.database import sqlite_address, sqlite_file
 from lightrail.project.tracking.run import TrackedRun, continue_run, start_run
 from lightrail.sweeps.launching import launch
 from lightrail.sweeps.report.concluding import conclude
 from lightrail.sweeps.report.description import status_table
 from lightrail.sweeps.search.confirming import confirm
 from lightrail.sweeps.search.definition import Sweep, load
-from lightrail.sweeps.search.driver import Driver, build_pruner, build_sampler, shares, usable_gpus
+from lightrail.sweeps.search.driver import Driver, shares, try_out, usable_gpus
 from lightrail.sweeps.search.locks import StudyLock, become_owner, has_lost_its_owner, heartbeat
 from lightrail.sweeps.search.outcomes import Progress
 from lightrail.sweeps.search.space import Settings
@@ -52,8 +54,7 @@ def run_sweep(arguments: Sequence[str]) -> str:
 def _run(arguments: Sequence[str]) -> str:
     warm_up()
     sweep = load(arguments)
-    build_sampler(sweep.config.sampler, 0, 0, sweep.modules)
-    build_pruner(sweep.config.pruner, sweep.modules)
+    try_out(sweep)
     dry_run(sweep)
     if sweep.config.launcher != "local":
         return launch(sweep, arguments)
@@ -106,16 +107,27 @@ def show_status(arguments: Sequence[str]) -> str:
     Raises: ConfigError when the storage holds no such study.
     """
     sweep = load(arguments)
-    storage = open_storage(sweep)
-    if sweep.name not in optuna.get_all_study_names(storage):
-        raise ConfigError(f"{sweep.config.storage} holds no study {sweep.name!r}. Omit --status to start it.")
-    return status_table(optuna.load_study(study_name=sweep.name, storage=storage), sweep)
+    file = sqlite_file(sqlite_address(sweep.config.storage, "storage"))
+    storage = open_storage(sweep) if file is None or file.exists() else None  # which would create it
+    with _reading(sweep):
+        if storage is not None and sweep.name in optuna.get_all_study_names(storage):
+            return status_table(optuna.load_study(study_name=sweep.name, storage=storage), sweep)
+    where = without_password(sweep.config.storage)
+    raise ConfigError(f"{where} holds no study {sweep.name!r}. Omit --status to start it.")
+
+
+def _reading(sweep: Sweep) -> AbstractContextManager[None]:
+    """Turn what damaged records of a study raise into a refusal."""
+    where = f"the study {sweep.name!r} in {without_password(sweep.config.storage)} cannot be read"
+    return reading(where, "Restore a copy of the database, or give another name: --study NAME.")
 
 
 def _open(sweep: Sweep, storage: RDBStorage) -> tuple[optuna.Study, str, TrackedRun | None]:
     """Open the study and its MLflow run, or create them. The run is None when another process owns it."""
     with StudyLock(storage, sweep.name).held():
         study = open_study(sweep, storage)
+        with _reading(sweep):
+            status_table(study, sweep)
         enqueue(study, sweep)
         warm_start(study, storage, sweep)
         if RUN not in study.user_attrs:

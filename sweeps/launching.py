@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from lightrail.project.basics.errors import ConfigError
+from lightrail.sweeps.report.concluding import is_without_result
 from lightrail.sweeps.search.definition import Sweep
 
 if TYPE_CHECKING:
@@ -48,10 +49,11 @@ class DriverProcess:
                     time.sleep(SECONDS_BETWEEN_LOOKS)
             finally:
                 self._stop()
-            if process.returncode:
-                raise RuntimeError(f"a driver of the sweep ended with status {process.returncode}; see its log")
             output.seek(0)
-            return output.read().decode().strip().rpartition("\n")[2]
+            line = output.read().decode().strip().rpartition("\n")[2]
+            if process.returncode and not is_without_result(line):
+                raise RuntimeError(f"a driver of the sweep ended with status {process.returncode}; see its log")
+            return line
 
     def checkpoint(self) -> "DelayedSubmission":
         """Stop, and return the call for the requeued job; submitit calls this before the job's time is over."""

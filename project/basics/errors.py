@@ -44,6 +44,14 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\\x" + f"{ord(char):02x}" for char in text)
 
 
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def for_terminal(text: str) -> str:
+    """Return a text of several lines without what changes a terminal, or cannot be written: controls, surrogates."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, at most 200 characters; its class name when it has none."""
     try:

@@ -58,6 +58,12 @@ def end_trial(study: "optuna.Study", trial: "FrozenTrial", state: "TrialState") 
     study._storage.set_trial_state_values(trial._trial_id, state)
 
 
+def start_at_once(sampler: "optuna.samplers.BaseSampler") -> None:
+    """Let a sampler that begins with random trials use its own method from the second trial on (Optuna 5.0)."""
+    if isinstance(getattr(sampler, "_n_startup_trials", None), int):
+        sampler._n_startup_trials = 1  # type: ignore[attr-defined]
+
+
 def attention_kind(config: "PretrainedConfig") -> str | None:
     """Return the attention implementation of a transformers network, `sdpa` for PyTorch's own (transformers 5.23)."""
     found: str | None = config._attn_implementation

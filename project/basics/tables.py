@@ -3,6 +3,8 @@
 import unicodedata
 from collections.abc import Collection, Sequence
 
+from lightrail.project.basics.errors import for_terminal
+
 Row = Sequence[str]
 
 
@@ -49,7 +51,8 @@ def _html_cells(tag: str, cells: Row) -> str:
 
 
 def _padded(rows: Sequence[Row], right: Collection[int] = (), least: int = 0) -> list[list[str]]:
-    """Pad each cell to the widest of its column, and to `least`."""
+    """Pad each cell to the widest of its column, and to `least`; one without line breaks and control characters."""
+    rows = [[" ".join(for_terminal(cell).split("\n")) for cell in row] for row in rows]
     widths = [max(least, *map(width, column)) for column in zip(*rows, strict=True)]
     padded = []
     for row in rows:

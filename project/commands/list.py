@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 NUM_RUNS = 20
+MOST_CHARACTERS = 300
+"""Maximum width of a column."""
 COLUMNS = ("run", "status", "started", "type", "name", "result")
 
 
@@ -43,11 +46,14 @@ def runs_listing(tracking: TrackingConfig) -> str:
 
 
 def _row(found: "Run") -> tuple[str, ...]:
-    tags, began = found.data.tags, datetime.fromtimestamp(found.info.start_time / 1000)
+    tags, began = found.data.tags, "-"
+    with suppress(ValueError, OverflowError, OSError):  # a time that no calendar has
+        began = f"{datetime.fromtimestamp(found.info.start_time / 1000):%Y-%m-%d %H:%M}"
     what = " ".join(tags[name] for name in ("lightrail.kind", "lightrail.task") if name in tags)
     tested = {name: value for name, value in sorted(found.data.metrics.items()) if name.startswith("test/")}
     result = " ".join(f"{name.removeprefix('test/')}={value:.4f}" for name, value in tested.items())
-    return found.info.run_id, found.info.status, f"{began:%Y-%m-%d %H:%M}", what, found.info.run_name or "", result
+    cells = (found.info.run_id, found.info.status, began, what, found.info.run_name or "", result)
+    return tuple(cell if len(cell) <= MOST_CHARACTERS else f"{cell[: MOST_CHARACTERS - 3]}..." for cell in cells)
 
 
 def listing() -> str:

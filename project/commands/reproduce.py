@@ -6,11 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow.parquet
-
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import Configuration
 from lightrail.project.configuration.sources import options, take_option
+from lightrail.project.models.predictions import read_predictions
 from lightrail.project.reproducing.code import OWN_FILE, StoredRepository, holds
 from lightrail.project.reproducing.original import Original, find_original
 from lightrail.project.reproducing.outcome import compare, in_few_words, table
@@ -51,11 +50,11 @@ def run(arguments: list[str]) -> int:
 
 
 def _repeat(original: Original, configuration: Configuration) -> int:
+    then = read_predictions(original.predictions)  # before the training
     tags = {"lightrail.reproduces": original.run_id, "lightrail.kind": "reproduction"}
     finished = fit(configuration, tags=tags)
     if finished.predictions is None:  # not process zero
         return 0
-    then = pyarrow.parquet.read_table(original.predictions)
     outcome = compare(original.client, (original.run_id, finished.run_id), (then, finished.predictions))
     print(table(outcome))
     verb = "reproduces" if outcome.is_equal else "does not reproduce"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from lightrail.project.basics.errors import ConfigError, without_password
 from lightrail.project.basics.option_parser import OptionParser
+from lightrail.project.tracking.database import sqlite_file
 from lightrail.project.tracking.settings import TrackingConfig
-from lightrail.project.tracking.store import open_store, sqlite_file, store_uri
+from lightrail.project.tracking.store import open_store, store_uri
 
 HOST = "127.0.0.1"
 

@@ -12,19 +12,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
 from numpy.typing import NDArray
 
 from lightrail.lightning_modules.metrics.language_scores import Perplexity
 from lightrail.lightning_modules.metrics.scores import Columns, StoredScore
-from lightrail.project.basics.errors import ConfigError
-from lightrail.project.models.predictions import stored_scores
-from lightrail.project.tracking.lookup import PREDICTIONS, children_of, find_run, run_artifact
+from lightrail.project.basics.errors import ConfigError, first_line
+from lightrail.project.basics.reading import reading
+from lightrail.project.models.predictions import read_predictions, stored_scores
+from lightrail.project.tracking.database import where_files_were
+from lightrail.project.tracking.lookup import PREDICTIONS, children_of, find_run, run_artifact, short_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,9 +80,7 @@ def find_entry(client: "MlflowClient", named: str) -> Entry:
     run = _find(client, named)
     is_group = run.data.tags.get("lightrail.kind") == "seeds"
     runs, notes = _seeds(client, run) if is_group else ([_tested(client, run)], _unfinished(run))
-    return Entry(
-        run.info.run_id, run.info.run_name, run.info.experiment_id, dict(run.data.params), runs, is_group, notes
-    )
+    return Entry(run.info.run_id, short_name(run), run.info.experiment_id, dict(run.data.params), runs, is_group, notes)
 
 
 def _find(client: "MlflowClient", named: str) -> "Run":
@@ -110,7 +108,7 @@ def _seeds(client: "MlflowClient", group: "Run") -> tuple[list[ScoredRun], list[
     children = [child for child in children_of(client, group) if child.data.tags.get("lightrail.kind") == "fit"]
     finished = [child for child in children if child.info.status == "FINISHED"]
     left_out = [f"{child.info.run_id[:SHORT_ID]} ({child.info.status})" for child in children if child not in finished]
-    about = f"{group.info.run_id[:SHORT_ID]} ({group.info.run_name})"
+    about = f"{group.info.run_id[:SHORT_ID]} ({short_name(group)})"
     if not finished:
         raise ConfigError(
             f"run {about} holds several seeds, and none is finished. Resume it: lightrail resume {group.info.run_id}"
@@ -122,33 +120,34 @@ def _seeds(client: "MlflowClient", group: "Run") -> tuple[list[ScoredRun], list[
 def _unfinished(run: "Run") -> list[str]:
     if run.info.status == "FINISHED":
         return []
-    return [f"{run.info.run_id[:SHORT_ID]} ({run.info.run_name}) is {run.info.status}, not FINISHED."]
+    return [f"{run.info.run_id[:SHORT_ID]} ({short_name(run)}) is {run.info.status}, not FINISHED."]
 
 
 def _tested(client: "MlflowClient", run: "Run") -> ScoredRun:
-    about = f"run {run.info.run_id} ({run.info.run_name}, {run.info.status})"
+    about = f"run {run.info.run_id} ({short_name(run)}, {run.info.status})"
     digest = run.data.tags.get("lightrail.test_digest")
     path = run_artifact(client, run, PREDICTIONS) if digest else None
     if digest is None or path is None:
         raise ConfigError(
             f"{about} has no {PREDICTIONS}: it was not tested, its files are missing, or lightrail did not make it. "
-            f"Compare runs that `lightrail fit` or `lightrail test` has finished."
+            "Compare runs that `lightrail fit` or `lightrail test` has finished."
+            f"{where_files_were(run.info.artifact_uri)}"
         )
-    table = _read(path)
-    stored = stored_scores(table)
+    table = read_predictions(path)
+    again = f"Test it again: lightrail test --ckpt_path runs:/{run.info.run_id}"
+    with reading(f"{about}: its stored scores", again):
+        stored = stored_scores(table)
     if stored is None or not table.num_rows:
-        raise ConfigError(
-            f"{about}: its predictions were written by an earlier version, without their scores. "
-            f"Test it again: lightrail test --ckpt_path runs:/{run.info.run_id}"
-        )
-    return ScoredRun(run.info.run_id, run.info.run_name, digest, table.sort_by("id"), *stored)
-
-
-def _read(path: Path) -> pa.Table:
+        raise ConfigError(f"{about}: its predictions were written by an earlier version, without their scores. {again}")
+    found = ScoredRun(run.info.run_id, short_name(run), digest, table, *stored)
     try:
-        return pa.parquet.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise ConfigError(f"{path} cannot be read as predictions ({error}). Test the run again.") from error
+        with np.errstate(all="ignore"):
+            for score in found.scores.values():
+                score.of(found.columns)
+    except Exception as error:  # of any metric, also a user's own
+        wrong = f"{about}: its scores cannot be computed from its predictions"
+        raise ConfigError(f"{wrong}: {first_line(error).rstrip('.')}. {again}") from error
+    return found
 
 
 def check_comparable(entries: Sequence[Entry]) -> None:

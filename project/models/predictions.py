@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from lightrail.lightning_modules.arguments import from_plain, to_plain
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.metrics.scores import StoredScore
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.reading import quoted_path, reading, regular_file
 from lightrail.project.tracking.lookup import PREDICTIONS
 
 MODULES_0_1 = {
@@ -88,6 +89,31 @@ def stored_scores(table: pa.Table) -> tuple[dict[str, StoredScore], str] | None:
     if SCORES not in metadata:
         return None
     return scores_from_json(metadata[SCORES].decode()), metadata[MAIN_METRIC].decode()
+
+
+NUMBERS = (*COLUMN_TYPES, "num_targets", "num_characters", "num_bytes")
+
+
+def read_predictions(path: Path) -> pa.Table:
+    """Read `predictions/test.parquet` of a run, sorted by the id of the examples.
+
+    Raises: ConfigError when it is damaged, or lacks columns that each task writes.
+    """
+    fix = "Test the run again: lightrail test --ckpt_path runs:/RUN_ID."
+    regular_file(path, "predictions")
+    with reading(f"{quoted_path(path)} cannot be read as predictions", fix):
+        table = pyarrow.parquet.ParquetFile(path).read()
+        names = Counter(table.column_names)
+        of_kind = ("prediction", "target") if PREDICTION in names else ("num_targets", "num_characters")
+        wrong = [f"no column {name}" for name in (*COLUMN_TYPES, *of_kind) if name not in names]
+        wrong += [f"several columns {name}" for name, number in names.items() if number > 1]
+        for name in [name for name in NUMBERS if name in names] if not wrong else ():
+            kind, missing = table[name].type, table[name].null_count
+            if missing or not (pa.types.is_integer(kind) or (name in ("score", "loss") and pa.types.is_floating(kind))):
+                wrong.append(f"column {name} of type {kind} has {missing} missing values")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return table.sort_by("id")
 
 
 class PredictionTable(Callback):

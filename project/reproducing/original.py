@@ -5,11 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from lightrail.project.basics.errors import ConfigError
-from lightrail.project.basics.renamed import with_current_paths
-from lightrail.project.tracking.lookup import PREDICTIONS, TRAININGS, children_of, find_run, run_artifact, run_text
+from lightrail.project.basics.errors import ConfigError, shown
+from lightrail.project.basics.reading import reading
+from lightrail.project.tracking.database import where_files_were
+from lightrail.project.tracking.lookup import (
+    DAMAGED,
+    PREDICTIONS,
+    TRAININGS,
+    children_of,
+    find_run,
+    run_artifact,
+    run_text,
+    stored_configuration,
+)
 from lightrail.project.tracking.store import open_store
 
 if TYPE_CHECKING:
@@ -58,7 +66,11 @@ class Original:
         return run_artifact(self.client, self.run, f"environment/{name}") if name else None
 
     def _read_json(self, name: str) -> dict[str, Any]:
-        values: dict[str, Any] = json.loads(run_text(self.client, self.run, name) or "{}")
+        text = run_text(self.client, self.run, name) or "{}"
+        with reading(f"run {self.run_id}, {name}", DAMAGED):
+            values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ConfigError(f"run {self.run_id}, {name}: expected an object, found {shown(values)}. {DAMAGED}")
         return values
 
 
@@ -80,8 +92,11 @@ def find_original(run_id: str, store: str) -> Original:
     text, predictions = run_text(client, run, "config.yaml"), run_artifact(client, run, PREDICTIONS)
     if text is None or predictions is None:
         lacking = "config.yaml" if text is None else PREDICTIONS
-        raise ConfigError(f"run {run_id} cannot be reproduced: its file {lacking} is missing. Choose another run.")
-    return Original(client, run, store, with_current_paths(yaml.safe_load(text)), predictions)
+        where = where_files_were(run.info.artifact_uri)
+        raise ConfigError(
+            f"run {run_id} cannot be reproduced: its file {lacking} is missing. Choose another run.{where}"
+        )
+    return Original(client, run, store, stored_configuration(text, f"run {run_id}, config.yaml"), predictions)
 
 
 def _check_kind(client: "MlflowClient", run: "Run") -> None:

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lightrail.datamodules.base import SplitSummary
 from lightrail.project.basics.errors import DataError, Refusal
 from lightrail.project.basics.hardware import set_threads
+from lightrail.project.basics.reading import reading
 from lightrail.project.configuration import Configuration, parse
 from lightrail.project.configuration.sources import options
 from lightrail.project.provenance.recording import hardware
@@ -16,6 +18,7 @@ from lightrail.project.reproducing.environment_changes import PackageChanges, ha
 from lightrail.project.reproducing.original import Original
 from lightrail.project.running.build import build
 from lightrail.project.running.resuming import changed_settings
+from lightrail.project.tracking.lookup import DAMAGED
 
 if TYPE_CHECKING:
     from mlflow.entities import Dataset
@@ -78,7 +81,9 @@ def data_changes(original: Original, summaries: Sequence[SplitSummary]) -> list[
 def _then(dataset: "Dataset | None") -> str:
     if dataset is None:
         return "not recorded"
-    return _in_words(json.loads(dataset.profile)["num_rows"], dataset.digest)
+    with suppress(ValueError, KeyError, TypeError):
+        return _in_words(json.loads(dataset.profile)["num_rows"], dataset.digest)
+    return f"digest {dataset.digest[:NUM_DIGITS]}"
 
 
 def _in_words(num_rows: int, digest: str) -> str:
@@ -146,10 +151,11 @@ def survey(original: Original, settings: Sequence[str]) -> Survey:
     """
     set_threads()
     found, machine = Differences(), hardware()
-    code, packages = code_changes(original), package_changes(original)
-    found.add("code", code.lines, code.notes)
-    found.add("packages", map(str, packages.counted), packages.notes)
-    found.add("hardware", hardware_changes(original.hardware, machine))
+    with reading(f"run {original.run_id}, its records in environment/", DAMAGED):
+        code, packages = code_changes(original), package_changes(original)
+        found.add("code", code.lines, code.notes)
+        found.add("packages", map(str, packages.counted), packages.notes)
+        found.add("hardware", hardware_changes(original.hardware, machine))
     changed, configuration, refusal = SettingChanges(), None, None
     try:
         configuration = configuration_of(original, settings)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lightning.pytorch as pl
-import yaml
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping
 
@@ -17,12 +16,12 @@ from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.lightning_modules.optimization import apply_settings
 from lightrail.project.basics.durable import remove_unfinished, write_whole
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.basics.renamed import with_current_paths
 from lightrail.project.configuration import Configuration
 from lightrail.project.running.build import Experiment, build
 from lightrail.project.running.fitting import FinishedRun, attach, train_and_test
+from lightrail.project.tracking.database import where_files_were
 from lightrail.project.tracking.logger import flatten, is_process_zero
-from lightrail.project.tracking.lookup import TRAININGS, run_artifact, run_text, test_metrics
+from lightrail.project.tracking.lookup import TRAININGS, run_artifact, run_text, stored_configuration, test_metrics
 from lightrail.project.tracking.recovery import already_finished, ran_here
 from lightrail.project.tracking.run import TrackedRun, continue_run
 from lightrail.project.tracking.store import open_store, store_uri
@@ -174,10 +173,9 @@ def configuration_in_force(client: "MlflowClient", run: "Run") -> dict[str, Any]
     if text is None:
         raise ConfigError(
             f"run {run.info.run_id} has no config.yaml: it ended during its start, or its files are missing. "
-            f"Start a new run."
+            f"Start a new run.{where_files_were(run.info.artifact_uri)}"
         )
-    configuration: dict[str, Any] = with_current_paths(yaml.safe_load(text))
-    return configuration
+    return stored_configuration(text, f"run {run.info.run_id}, {CHANGED_CONFIGURATION if changed else 'config.yaml'}")
 
 
 def go_on(

@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -24,6 +25,8 @@ from lightrail.project.basics.durable import replacing, write_whole
 log = logging.getLogger(__name__)
 
 
+MLFLOW_NAME = re.compile(r"[/\w.\- :]{1,250}")
+"""Names that MLflow accepts for metrics and tags. For any other, the store would refuse the whole batch."""
 MAX_TAGS = 50
 """Maximum number of tags per batch; MLflow accepts 100."""
 
@@ -224,7 +227,7 @@ class Journal:
             batch.tags |= record.get("tags", {})
             batch.end = end
             if "status" in record:
-                batch.ending = Ending(record["status"], record["error"], record["time"])
+                batch.ending = Ending(record["status"], record.get("error"), record["time"])
             if batch.ending is not None or len(batch.tags) > MAX_TAGS:
                 yield batch
                 batch = Batch()
@@ -302,7 +305,9 @@ class Journal:
         for end, line in self._file.lines(start):
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
+                record = None
+            if not _is_whole(record):
                 log.warning("%s: skipped an invalid record of %d bytes", self.path, len(line))
                 record = {}
             yield end, record
@@ -311,9 +316,30 @@ class Journal:
         if self._unwritten_mark is not None:
             return self._unwritten_mark
         try:
-            return int(self._mark.read_text())
-        except (FileNotFoundError, ValueError):
+            return max(0, int(self._mark.read_text()))
+        except (OSError, ValueError):
             return 0
+
+
+def _is_whole(record: Any) -> bool:
+    """Whether a line of a journal, as it was parsed, is one of the three forms with values that a store accepts."""
+    if not isinstance(record, dict) or not _is_integer(record.get("time")):
+        return False
+    metrics, tags = record.get("metrics", {}), record.get("tags", {})
+    return (
+        isinstance(metrics, dict)
+        and isinstance(tags, dict)
+        and all(MLFLOW_NAME.fullmatch(name) is not None for name in (*metrics, *tags))
+        and all(isinstance(value, float) or _is_integer(value) for value in metrics.values())
+        and all(isinstance(value, str) for value in tags.values())
+        and (not metrics or _is_integer(record.get("step")))
+        and record.get("status", "FAILED") in ("FINISHED", "FAILED", "KILLED")
+        and isinstance(record.get("error"), str | None)
+    )
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _line(record: dict[str, Any]) -> bytes:

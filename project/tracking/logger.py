@@ -12,7 +12,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor
 from typing_extensions import override
 
-from lightrail.project.tracking.journal import Journal
+from lightrail.project.tracking.journal import MLFLOW_NAME, Journal
 from lightrail.project.tracking.sender import MetricSender, Uploads, milliseconds_now
 from lightrail.project.tracking.store import RunFolders
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from lightrail.datamodules.base import SplitSummary
 
-
-MLFLOW_NAME = re.compile(r"[/\w.\- :]{1,250}")
-"""Names that MLflow accepts for metrics and tags. For any other, the store would refuse the whole batch."""
 
 FINALIZE_SECONDS = 10.0
 

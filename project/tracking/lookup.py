@@ -9,8 +9,10 @@ import yaml
 
 from lightrail.project.basics.did_you_mean import nearest
 from lightrail.project.basics.durable import put_in_place, sync
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, first_line, for_terminal, shown
+from lightrail.project.basics.reading import reading, regular_file
 from lightrail.project.basics.renamed import with_current_paths
+from lightrail.project.tracking.database import where_files_were
 from lightrail.project.tracking.settings import TrackingConfig
 from lightrail.project.tracking.store import open_store, run_folders, store_uri
 
@@ -22,6 +24,10 @@ BEST_CHECKPOINT = "checkpoints/best.ckpt"
 PREDICTIONS = "predictions/test.parquet"
 TRAININGS = ("fit", "reproduction")
 """Values of the tag `lightrail.kind` of training runs."""
+SECTIONS = ("model", "data", "trainer", "tracking")
+"""Sections of each stored configuration."""
+MOST_BYTES = 2**30
+DAMAGED = "Restore the file from a copy, or choose another run."
 NUM_SHOWN = 5
 NUM_COMPARED = 200
 
@@ -59,9 +65,25 @@ def run_configuration(run_id: str, tracking: TrackingConfig) -> dict[str, Any]:
     if path is None:
         raise ConfigError(
             f"run {run.info.run_id} has no config.yaml: lightrail did not make it, or its files are missing."
+            f"{where_files_were(run.info.artifact_uri)}"
         )
-    configuration: dict[str, Any] = with_current_paths(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return stored_configuration(read_whole(path), path)
+
+
+def stored_configuration(text: str, source: object) -> dict[str, Any]:
+    """Parse the complete configuration of a run. Raises: ConfigError naming the `source` when it is damaged."""
+    with reading(source, DAMAGED):
+        configuration = with_current_paths(yaml.safe_load(text))
+    if not isinstance(configuration, dict) or not all(isinstance(configuration.get(key), dict) for key in SECTIONS):
+        raise ConfigError(f"{source}: it lacks sections of a configuration ({', '.join(SECTIONS)}). {DAMAGED}")
     return configuration
+
+
+def read_whole(path: Path) -> str:
+    """Return the text of a file of a run. Raises: ConfigError naming it when it cannot be read."""
+    regular_file(path, "a file of the run", most_bytes=MOST_BYTES)
+    with reading(path, DAMAGED):
+        return path.read_text(encoding="utf-8")
 
 
 def find_run(client: "MlflowClient", run_id: str) -> "Run":
@@ -76,12 +98,12 @@ def find_run(client: "MlflowClient", run_id: str) -> "Run":
         return client.get_run(run_id)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise ConfigError(f"run {run_id!r} cannot be read: {error.message}") from error
+            raise ConfigError(f"run {shown(run_id)} cannot be read: {first_line(error)}") from error
     recent = last_runs(client, NUM_COMPARED)
     matching = [run for run in recent if run.info.run_id.startswith(run_id)]
     if len(matching) == 1 and len(run_id) >= 4:
         return matching[0]
-    raise ConfigError(f"no run {run_id!r}. {_runs_to_choose(run_id, recent)}")
+    raise ConfigError(f"no run {shown(run_id)}. {_runs_to_choose(run_id, recent)}")
 
 
 def page_of(experiment_id: str, run_id: str) -> str:
@@ -107,13 +129,19 @@ def test_metrics(run: "Run") -> dict[str, float]:
     return {name: value for name, value in run.data.metrics.items() if name.startswith("test/")}
 
 
+def short_name(run: "Run") -> str:
+    """Return the name of a run for messages and reports, on one line and at most 100 characters long."""
+    name = " ".join(for_terminal(run.info.run_name or "").split())
+    return name if len(name) <= 100 else f"{name[:97]}..."
+
+
 def _runs_to_choose(run_id: str, recent: "list[Run]") -> str:
     if not recent:
         return "The store holds no runs."
     by_id = {run.info.run_id: run for run in recent}
     near = nearest(run_id, by_id, most=NUM_SHOWN)
-    shown = [by_id[found] for found in near] or recent[:NUM_SHOWN]
-    names = ", ".join(f"{run.info.run_id} ({run.info.run_name}, {run.info.status})" for run in shown)
+    few = [by_id[found] for found in near] or recent[:NUM_SHOWN]
+    names = ", ".join(f"{run.info.run_id} ({short_name(run)}, {run.info.status})" for run in few)
     return f"{'Did you mean' if near else 'The last runs are'}: {names}{'?' if near else '.'}"
 
 
@@ -127,26 +155,31 @@ def run_artifact(client: "MlflowClient", run: "Run", name: str, *, is_fresh: boo
     path = folders.artifacts / name
     if path.is_file() and (folders.is_store or not is_fresh):
         return path
-    parent = str(Path(name).parent)
-    listed = () if folders.is_store else client.list_artifacts(run.info.run_id, None if parent == "." else parent)
-    if not any(item.path == name for item in listed):
+    if folders.is_store:
         return None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # a partial download must not pass for the file
-        downloaded = Path(client.download_artifacts(run.info.run_id, name, folder))
-        sync(downloaded)
-        put_in_place(downloaded, path)
+    parent = str(Path(name).parent)
+    with reading(f"the files of run {run.info.run_id} in {shown(run.info.artifact_uri)}", "Choose another run."):
+        listed = client.list_artifacts(run.info.run_id, None if parent == "." else parent)
+        if not any(item.path == name for item in listed):
+            return None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # a partial download must not pass for the file
+            downloaded = Path(client.download_artifacts(run.info.run_id, name, folder))
+            sync(downloaded)
+            put_in_place(downloaded, path)
     return path
 
 
 def run_text(client: "MlflowClient", run: "Run", name: str, *, is_fresh: bool = False) -> str | None:
     """Return the content of a text file of a run, None when there is none."""
     path = run_artifact(client, run, name, is_fresh=is_fresh)
-    return None if path is None else path.read_text(encoding="utf-8")
+    return None if path is None else read_whole(path)
 
 
 def _no_checkpoint(client: "MlflowClient", run: "Run", wanted: str) -> str:
     files = client.list_artifacts(run.info.run_id, "checkpoints")
     kept = [item.path for item in files if item.path.endswith(".ckpt")]
     choice = f"It has {', '.join(kept)}: write runs:/{run.info.run_id}/{kept[0]}." if kept else "It has no checkpoints."
-    return f"run {run.info.run_id} ({run.info.status}) has no {wanted}. {choice}"
+    return (
+        f"run {run.info.run_id} ({run.info.status}) has no {wanted}. {choice}{where_files_were(run.info.artifact_uri)}"
+    )

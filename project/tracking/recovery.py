@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from lightrail.project.basics.durable import write_whole
 from lightrail.project.basics.errors import ConfigError, first_line, without_password
 from lightrail.project.basics.private_names import tracking_store
+from lightrail.project.tracking.database import local_path
 from lightrail.project.tracking.journal import Ending, Journal, Point
 from lightrail.project.tracking.lookup import run_artifact
 from lightrail.project.tracking.processes import PROCESS_TAG, Owner, RunLock, owner_of, process_tag, this_machine
 from lightrail.project.tracking.sender import MAX_POINTS, Sent, Uploads, deliver, milliseconds_now
-from lightrail.project.tracking.store import RunFolders, answering, local_path, run_folders, state_folder
+from lightrail.project.tracking.store import RunFolders, answering, run_folders, state_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -115,9 +115,10 @@ class Uploads:
     def _known(self) -> dict[str, list[int]]:
         if self._uploaded is None:
             try:
-                self._uploaded = json.loads(self._folders.uploaded.read_text())
-            except (FileNotFoundError, ValueError):
-                self._uploaded = {}
+                found = json.loads(self._folders.uploaded.read_text())
+            except (OSError, ValueError, RecursionError):
+                found = None
+            self._uploaded = found if isinstance(found, dict) else {}
         return self._uploaded
 
     def _note(self, known: dict[str, list[int]]) -> None:

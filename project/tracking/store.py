@@ -15,8 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lightrail.project.basics.durable import UNFINISHED, put_in_place
-from lightrail.project.basics.errors import ConfigError, without_password
+from lightrail.project.basics.errors import ConfigError, shown, without_password
 from lightrail.project.basics.private_names import tracking_store
+from lightrail.project.basics.reading import reading
+from lightrail.project.tracking.database import (
+    SCHEMES,
+    check_database,
+    follow_moved_artifacts,
+    local_path,
+    sqlite_address,
+    sqlite_file,
+    sqlite_uri,
+)
 from lightrail.project.tracking.settings import TrackingConfig
 
 if TYPE_CHECKING:
@@ -27,6 +37,9 @@ if TYPE_CHECKING:
 PROBE_SECONDS = 5
 """Maximum time for a server to accept a connection before a run is refused."""
 DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+SETTING = "tracking.uri"
+TABLES = ("experiments", "runs", "alembic_version")
+"""Some tables of each MLflow database."""
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """Tag that makes MLflow's pages open on runs and metrics instead of traces of language-model calls."""
 
@@ -68,14 +81,6 @@ def run_folders(run_id: str, artifact_uri: str) -> RunFolders:
     return RunFolders(folder / "artifacts", folder / "metrics.jsonl", is_store=False)
 
 
-def local_path(uri: str) -> Path | None:
-    """Return the folder that `uri` names on this machine, None for a remote one."""
-    parts = urllib.parse.urlsplit(uri)
-    if parts.scheme not in ("", "file"):
-        return None
-    return Path(urllib.parse.unquote(parts.path)) if parts.scheme else Path(uri)
-
-
 def state_folder() -> Path:
     """Return the folder for lightrail's state on this machine: `$XDG_STATE_HOME/lightrail` (`~/.local/state/...`)."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -85,20 +90,13 @@ def state_folder() -> Path:
 def store_uri(config: TrackingConfig) -> str:
     """Return the complete address of the store, SQLite files by absolute paths. Raises: ConfigError for no store."""
     uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    scheme = uri.partition(":")[0] if ":" in uri else ""
+    scheme = uri.partition(":")[0].lower() if ":" in uri else ""
     if scheme in ("", "file"):
         raise ConfigError(
-            f"tracking.uri {uri!r} is not an MLflow store. For a local file write sqlite:///FILE.db, "
+            f"tracking.uri {shown(uri)} is not an MLflow store. For a local file write sqlite:///FILE.db, "
             f"for a server its address (http://HOST:PORT)."
         )
-    if scheme == "sqlite":
-        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
-    return uri.rstrip("/")
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """Return the file of a SQLite store, None for every other store."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    return sqlite_address(uri, SETTING) if scheme in SCHEMES else uri.rstrip("/")
 
 
 def open_store(uri: str, *, create: bool) -> "MlflowClient":
@@ -108,26 +106,35 @@ def open_store(uri: str, *, create: bool) -> "MlflowClient":
         ConfigError: the store cannot be reached or written, or does not exist without `create`.
     """
     file = sqlite_file(uri)
-    if file is None:
-        _check_server(uri)
-    elif create:
-        _check_writable(file)
-    elif not file.exists():
-        raise ConfigError(f"{file}: no runs are recorded there. Run `lightrail fit` first, or set tracking.uri.")
     calm_mlflow()
+    if file is None:
+        with reading(f"the MLflow store {without_password(uri)}", "Choose another tracking.uri."):
+            _check_server(uri)
+    elif create:
+        check_folder(file.parent, SETTING)
+    if file is not None and file.exists():
+        tables = check_database(uri, SETTING)
+        if tables and not tables.issuperset(TABLES):
+            names = shown(", ".join(sorted(tables)))
+            raise ConfigError(f"{SETTING}: {file} is no whole database of MLflow: it has {names}. Choose another file.")
+        if create and not os.access(file, os.W_OK):
+            raise ConfigError(f"{file}: cannot write there (read-only file). Choose another tracking.uri.")
+    is_empty = file is not None and (not file.exists() or not file.stat().st_size)
+    if is_empty and not create:
+        raise ConfigError(f"{file}: no runs are recorded there. Run `lightrail fit` first, or set tracking.uri.")
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
 
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])  # if it was imported before
-    try:
-        with _one_process_at_a_time(uri):
-            if file is not None and (not file.exists() or not file.stat().st_size):
+    what = f"the MLflow store {without_password(uri)} cannot be opened"
+    with (
+        reading(what, "Choose another tracking.uri, or install the version of MLflow that wrote it."),
+        _one_process_at_a_time(uri if file is None else f"sqlite:///{file}"),
+    ):
+        if file is not None:
+            if not file.exists() or not file.stat().st_size:
                 make_database(file)
-            return MlflowClient(uri)
-    except (MlflowException, SQLAlchemyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"the MLflow store {without_password(uri)} cannot be opened: {reason}") from error
+            follow_moved_artifacts(uri)
+        return MlflowClient(uri)
 
 
 @contextmanager
@@ -151,17 +158,6 @@ def check_folder(folder: Path, setting: str) -> None:
             pass
     except OSError as error:
         raise ConfigError(f"{folder}: cannot write there ({error.strerror}). Choose another {setting}.") from error
-
-
-def _check_writable(file: Path) -> None:
-    check_folder(file.parent, "tracking.uri")
-    if not file.exists():
-        return
-    if not os.access(file, os.W_OK):
-        raise ConfigError(f"{file}: cannot write there (read-only file). Choose another tracking.uri.")
-    with file.open("rb") as start:
-        if start.read(16) not in (b"", b"SQLite format 3\0"):
-            raise ConfigError(f"{file}: not a SQLite database. Choose another tracking.uri.")
 
 
 def _check_server(uri: str) -> None:
@@ -218,7 +214,7 @@ def make_database(file: Path) -> None:
     unfinished = file.with_name(file.name + UNFINISHED)
     for left in file.parent.glob(f"{unfinished.name}*"):  # by a killed process
         left.unlink()
-    store = tracking_store(MlflowClient(f"sqlite:///{unfinished}"))
+    store = tracking_store(MlflowClient(sqlite_uri(unfinished, SETTING)))
     store.engine.dispose()  # closes the file before it is renamed
     put_in_place(unfinished, file)
 

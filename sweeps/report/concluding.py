@@ -53,6 +53,12 @@ def conclude(study: optuna.Study, sweep: Sweep, parent: TrackedRun) -> str:
         register_best(client, best, sweep, parent.run_id)
     if confirmation is not None:
         log.info("%s", confirmation.verdict)
+    if not best:
+        failures = [f"trial {own.number} failed: {own.failure}" for own in outcomes if own.failure]
+        log.error(
+            "no trial was trained to the end; %s",
+            (failures or ["all were pruned" if outcomes else "none was started"])[0],
+        )
     return last_line(parent.run_id, figures)
 
 
@@ -70,6 +76,11 @@ def last_line(run_id: str, figures: dict[str, float]) -> str:
         for name, value in figures.items()
     ]
     return f"sweep {run_id} finished: {' '.join(shown)}"
+
+
+def is_without_result(line: str) -> bool:
+    """Whether the command's last line is that of a sweep that has ended without one complete trial."""
+    return "trials/complete=0" in line.split()
 
 
 def _write(

@@ -26,8 +26,10 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, first_line, shown
 from lightrail.project.basics.hardware import usable_cores
+from lightrail.project.basics.private_names import start_at_once
+from lightrail.project.basics.reading import reading
 from lightrail.project.configuration.classes import AllowedClasses
 from lightrail.project.configuration.parameters import parameters_of
 from lightrail.project.training.stopping import exception_for
@@ -220,20 +222,66 @@ def _read(
 ) -> tuple[type, dict[str, Any]]:
     given: dict[str, Any] = {"class_path": spec} if isinstance(spec, str) else spec
     name, arguments = given.get("class_path"), given.get("init_args") or {}
-    if not isinstance(name, str) or set(given) - {"class_path", "init_args"}:
-        raise ConfigError(f"{setting}: expected a class of {package}, or class_path and init_args; found {spec!r}.")
+    if not isinstance(name, str) or not isinstance(arguments, dict) or set(given) - {"class_path", "init_args"}:
+        found = shown(spec)
+        raise ConfigError(f"{setting}: expected a class of {package}, or class_path and init_args; found {found}.")
     path = name if "." in name else f"{package}.{name}"
-    found = AllowedClasses(modules).find(path, (base,), setting)
-    known = parameters_of(found)
+    chosen = AllowedClasses(modules).find(path, (base,), setting)
+    known = parameters_of(chosen)
     for argument in arguments:
         if argument not in known:
             raise ConfigError(f"{setting}.{argument}: {name} takes no such argument.{did_you_mean(argument, known)}")
-    return found, dict(arguments)
+    return chosen, dict(arguments)
 
 
 def _built(found: type, arguments: dict[str, Any], setting: str) -> Any:
     warnings.filterwarnings("ignore", category=ExperimentalWarning)  # TPE's `group` has been experimental for six years
-    try:
+    with _usable(setting, found.__name__, "refuses its arguments"):
         return found(**arguments)
-    except (ValueError, TypeError, ImportError) as error:
-        raise ConfigError(f"{setting}: {found.__name__} refuses its arguments: {error}") from error
+
+
+NUM_TRIED = 4
+"""Number of made-up trials by which sampler and pruner are tried out."""
+
+
+def try_out(sweep: Sweep) -> None:
+    """Let sampler and pruner decide on a few made-up trials in memory, so that neither fails in a trial.
+
+    Many import a package, or look at the space and the metrics, only when they are first used.
+
+    Raises: ConfigError when one of them cannot be used here.
+    """
+    config, modules = sweep.config, sweep.modules
+    sampler, pruner = build_sampler(config.sampler, 0, 0, modules), build_pruner(config.pruner, modules)
+    start_at_once(sampler)
+
+    def objective(trial: optuna.Trial) -> list[float]:
+        sweep.space.suggest(trial)
+        values = [float(trial.number + place) for place in range(len(config.metrics))]
+        if len(values) == 1:
+            with _usable("pruner", type(pruner).__name__):
+                for step in range(-NUM_TRIED, NUM_TRIED):  # better and then worse, or the other way round
+                    trial.report(values[0] + abs(step), step + NUM_TRIED)
+                    trial.should_prune()
+        return values
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with _usable("sampler", type(sampler).__name__), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        study = optuna.create_study(sampler=sampler, pruner=pruner, directions=list(config.directions))
+        study.optimize(objective, n_trials=NUM_TRIED)
+
+
+@contextmanager
+def _usable(setting: str, name: str, wrong: str = "cannot be used here") -> Iterator[None]:
+    """Turn what a sampler or pruner raises in the block into a refusal. Raises: ConfigError."""
+    try:
+        with reading(f"{setting}: {name} {wrong}", f"Choose another {setting}, or change its arguments."):
+            yield
+    except ConfigError as error:
+        if isinstance(error.__cause__, ImportError):
+            needed = (error.__cause__.name or first_line(error.__cause__)).partition(".")[0]
+            raise ConfigError(
+                f"{setting}: {name} needs {needed}, which is not installed. Install it, or choose another {setting}."
+            ) from error
+        raise

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, shown
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -100,10 +100,14 @@ class Choice(Distribution):
         yield from ({name: value} for value in self.options.values())
 
     def parameter(self, value: Any) -> Any:
-        for label, option in self.options.items():
-            if (type(value), value) in ((type(option), option), (type(label), label)):
-                return label
-        raise ValueError(f"expected one of {list(self.options.values())}, found {value!r}")
+        pairs = [
+            *((option, label) for label, option in self.options.items()),
+            *zip(self.options, self.options, strict=True),
+        ]
+        alike = [(own, label) for own, label in pairs if type(own) is type(value) and own == value]
+        if not alike:
+            raise ValueError(f"expected one of {shown(list(self.options.values()))}, found {shown(value)}")
+        return next((label for own, label in alike if repr(own) == repr(value)), alike[0][1])  # [1] equals [1.0]
 
 
 @dataclass(frozen=True)
@@ -188,9 +192,14 @@ def read_space(given: Mapping[str, Any], where: str = "space") -> Space:
     """
     if not given:
         raise ConfigError(f"{where}: nothing to search over. Give a setting and its values, such as {EXAMPLE}.")
+    for name in given:
+        if not isinstance(name, str):
+            raise ConfigError(f"{where}: expected names of settings, found {shown(name)}. Write it in quotes.")
     return Space({name: _distribution(value, f"{where}.{name}") for name, value in given.items()})
 
 
+LARGEST = 1e300
+"""Largest number of a range: the width of a range must be finite."""
 EXAMPLE = "model.optim.lr: {low: 1e-4, high: 1e-2, log: true}"
 _KINDS = {"choices": {"choices"}, "branches": {"branches"}, "low": {"low", "high", "log", "step"}}
 
@@ -213,32 +222,41 @@ def _distribution(value: Any, where: str) -> Distribution:
 
 def _choice(options: Any, where: str) -> Distribution:
     if not isinstance(options, list) or not options:
-        raise ConfigError(f"{where}.choices: expected a list of values, found {options!r}.")
-    labels = [own if own is None or isinstance(own, bool | int | float | str) else str(own) for own in options]
-    if len(set(map(repr, labels))) != len(labels):
-        raise ConfigError(f"{where}.choices: {options} names a value twice. Keep one of them.")
-    return Choice(dict(zip(labels, options, strict=True)))
+        raise ConfigError(f"{where}.choices: expected a list of values, found {shown(options)}.")
+    if len(set(map(repr, options))) != len(options):
+        raise ConfigError(f"{where}.choices: {shown(options)} names a value twice. Keep one of them.")
+    labeled: dict[Any, Any] = {}
+    for option in options:
+        label = option if option is None or isinstance(option, bool | int | float | str) else str(option)
+        while label in labeled:  # 1, 1.0 and true are equal in Python and in Optuna, but not as settings
+            label = repr(label)
+        labeled[label] = option
+    return Choice(labeled)
 
 
 def _branches(branches: Any, where: str) -> Distribution:
     if not isinstance(branches, dict) or not branches or not all(isinstance(own, dict) for own in branches.values()):
-        raise ConfigError(f"{where}.branches: expected settings by the name of each branch, found {branches!r}.")
+        raise ConfigError(f"{where}.branches: expected settings by the name of each branch, found {shown(branches)}.")
+    if len(set(map(str, branches))) != len(branches):
+        raise ConfigError(f"{where}.branches: {shown(list(branches))} names a branch twice. Rename one of them.")
     return Branches({str(name): read_space(own, f"{where}.{name}") for name, own in branches.items()})
 
 
 def _number(value: Mapping[str, Any], where: str) -> Distribution:
     low, high, step, is_log = value.get("low"), value.get("high"), value.get("step"), value.get("log", False)
     for name, number in (("low", low), ("high", high), *([("step", step)] if step is not None else [])):
-        if isinstance(number, bool) or not isinstance(number, int | float):
-            raise ConfigError(f"{where}.{name}: expected a number, found {number!r}.")
+        if isinstance(number, bool) or not isinstance(number, int | float) or not -LARGEST <= number <= LARGEST:
+            raise ConfigError(f"{where}.{name}: expected a finite number, found {shown(number)}.")
     assert isinstance(low, int | float)
     assert isinstance(high, int | float)
     if not isinstance(is_log, bool):
-        raise ConfigError(f"{where}.log: expected true or false, found {is_log!r}.")
+        raise ConfigError(f"{where}.log: expected true or false, found {shown(is_log)}.")
     if low > high:
         raise ConfigError(f"{where}: low is {low} and high is {high}. Swap them.")
     if step is not None and step <= 0:
         raise ConfigError(f"{where}.step is {step}. Give a number above 0.")
     if is_log and (low <= 0 or step not in (None, 1)):
-        raise ConfigError(f"{where}: a logarithmic scale needs low above 0 and no step (found {dict(value)}).")
+        raise ConfigError(f"{where}: a logarithmic scale needs low above 0 and no step (found {shown(dict(value))}).")
+    if is_log and step is not None and not Number(low, high, is_log, step).is_whole:
+        raise ConfigError(f"{where}.step: fractions on a logarithmic scale have no step. Leave it out.")
     return Number(low, high, is_log, step)

@@ -8,7 +8,8 @@ until a worker resumes it.
 import logging
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import optuna
 import sqlalchemy.exc
@@ -17,9 +18,11 @@ from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
-from lightrail.project.basics.errors import ConfigError, without_password
+from lightrail.project.basics.errors import ConfigError, first_line, shown, without_password
 from lightrail.project.basics.private_names import end_trial
+from lightrail.project.basics.reading import quoted_path, reading
 from lightrail.project.basics.renamed import with_current_paths
+from lightrail.project.tracking.database import check_database, sqlite_address, sqlite_file
 from lightrail.project.tracking.processes import Owner, owner_of
 from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.trials.process import SECONDS_TO_STOP, end_group
@@ -39,6 +42,11 @@ WARM_START = "warm_start"
 """Attribute of a trial that was added for the sampler and not trained here: its source. It does not count."""
 MISSED = 3
 """Number of missed heartbeats after which a process of another machine counts as dead."""
+MOST_CHANGES = 3
+"""Maximum number of changed settings in a message."""
+TYPED = ("space.", "overrides.")
+"""Settings of which 1, 1.0 and true are different values, as in a file."""
+_MISSING = object()
 _TRIES = 10
 _SECONDS_BETWEEN_TRIES = 0.5
 
@@ -51,23 +59,28 @@ with warnings.catch_warnings():
 def open_storage(sweep: Sweep) -> RDBStorage:
     """Open Optuna's database. Raises: ConfigError when it cannot be opened."""
     seconds = sweep.config.heartbeat_seconds
-    address = sweep.config.storage
+    address = sqlite_address(sweep.config.storage, "storage")
+    file = sqlite_file(address)
+    if file is not None and file.exists() and "experiments" in check_database(address, "storage"):
+        raise ConfigError(f"storage: {quoted_path(file)} is a database of MLflow. Name another file.")
     warnings.filterwarnings("ignore", category=ExperimentalWarning)  # heartbeats have been experimental for five years
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # the ends of trials are logged by `Progress`
-    is_file = address.startswith("sqlite")
-    arguments = {"connect_args": {"timeout": 60}} if is_file else {"pool_pre_ping": True}  # a server may restart
+    is_waiting = file is not None and "?" not in address
+    arguments = {"connect_args": {"timeout": 60}} if is_waiting else {"pool_pre_ping": True}  # a server may restart
+    if "{SCHEMA_VERSION}" not in address:
+        address = address.replace("{", "{{").replace("}", "}}")  # the only name that Optuna fills in
     for tries_left in reversed(range(_TRIES)):
         try:
             return RDBStorage(
                 address, engine_kwargs=arguments, heartbeat_interval=seconds, grace_period=MISSED * seconds
             )
-        except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError) as error:
+        except Exception as error:  # of SQLAlchemy, Alembic, Optuna, or the database's driver
             # two processes that find the database empty both create its tables, and one of them fails
             if tries_left and (isinstance(error, sqlalchemy.exc.IntegrityError) or "already exists" in str(error)):
                 time.sleep(_SECONDS_BETWEEN_TRIES)
                 continue
-            reason = str(error).strip().partition("\n")[0]
-            raise ConfigError(f"storage: {without_password(address)} cannot be opened: {reason}") from error
+            where = f"storage: {without_password(sweep.config.storage)} cannot be opened"
+            raise ConfigError(f"{where}: {first_line(error)}") from error
     raise AssertionError("the last try returns or raises")
 
 
@@ -76,16 +89,23 @@ def open_study(sweep: Sweep, storage: RDBStorage) -> optuna.Study:
 
     Raises: ConfigError when that one was created with other settings.
     """
-    study = optuna.create_study(
-        study_name=sweep.name, storage=storage, directions=list(sweep.config.directions), load_if_exists=True
-    )
-    before, now = study.user_attrs.get(IDENTITY), sweep.identity()
-    if before is None:
-        study.set_user_attr(IDENTITY, now)
-    elif with_current_paths(yaml.safe_load(before)) != yaml.safe_load(now):
+    where = f"the study {sweep.name!r} in {without_password(sweep.config.storage)}"
+    with reading(where, "Restore a copy of the database, or give another name: --study NAME."):
+        study = optuna.create_study(
+            study_name=sweep.name, storage=storage, directions=list(sweep.config.directions), load_if_exists=True
+        )
+        identity = study.user_attrs.get(IDENTITY)
+        if identity is None and study.get_trials(deepcopy=False):
+            raise ConfigError(f"{where} was not made by `lightrail sweep`. Give another name: --study NAME.")
+        before = with_current_paths(yaml.safe_load(identity or ""))
+    if identity is None:
+        study.set_user_attr(IDENTITY, sweep.identity())
+        return study
+    changes = list(_changes(before, yaml.safe_load(sweep.identity())))
+    if changes:
         raise ConfigError(
-            f"the study {sweep.name!r} in {without_password(sweep.config.storage)} was created with other settings "
-            f"({_first_difference(before, now)}). Restore them, or give another name: --study NAME."
+            f"{where} was created with other settings: {'; '.join(changes[:MOST_CHANGES])}"
+            f"{' ...' if len(changes) > MOST_CHANGES else ''}. Restore them, or give another name: --study NAME."
         )
     return study
 
@@ -170,7 +190,12 @@ def _lives(trial: FrozenTrial) -> bool:
     return process is not None and process.lives
 
 
-def _first_difference(before: str, now: str) -> str:
-    pairs = zip(before.splitlines(), now.splitlines(), strict=False)
-    was, is_now = next(((one, other) for one, other in pairs if one != other), ("less", "more"))
-    return f"{was.strip()!r} was {is_now.strip()!r}"[:200]
+def _changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Describe each setting that differs, by its dotted name."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before | now:
+            inner = f"{name}.{key}".lstrip(".").replace(".init_args", "")
+            yield from _changes(before.get(key, _MISSING), now.get(key, _MISSING), inner)
+    elif before != now or (name.startswith(TYPED) and repr(before) != repr(now)):
+        had, has = ("no value" if own is _MISSING else shown(own) for own in (before, now))
+        yield f"{name} had {had} and has {has} now"

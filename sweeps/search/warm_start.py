@@ -107,7 +107,7 @@ def _is_same(found: Any, expected: Any) -> bool:
     """Whether a setting has the expected value; for a class and its arguments, whether it is the same class."""
     if isinstance(found, Mapping) and isinstance(expected, Mapping) and "class_path" in expected:
         return bool(found.get("class_path") == expected["class_path"])
-    return bool(found == expected)
+    return bool(type(found) is type(expected) and found == expected)  # 1 (batch) equals 1.0 (of all batches)
 
 
 def _check_task(sweep: Sweep, values: Mapping[str, Any], name: str) -> None:

@@ -86,6 +86,15 @@ def test_a_trial_of_another_process_is_ended_once() -> None:
         private_names.end_trial(study, study.trials[0], TrialState.COMPLETE)
 
 
+@pytest.mark.parametrize("name", ["TPESampler", "GPSampler", "CmaEsSampler"])
+def test_a_sampler_starts_without_random_trials(name: str) -> None:
+    sampler = getattr(optuna.samplers, name)(n_startup_trials=10)
+    before = dict(vars(sampler))
+    private_names.start_at_once(sampler)
+    changed = {key: value for key, value in vars(sampler).items() if value is not before[key]}
+    assert list(changed.values()) == [1]
+
+
 def test_the_attention_of_a_network_is_known() -> None:
     sizes = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 9}
     kinds = {"sdpa": BertConfig(**sizes), "eager": BertConfig(**sizes, attn_implementation="eager")}

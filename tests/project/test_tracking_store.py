@@ -53,5 +53,5 @@ def test_a_damaged_database_is_refused_in_a_line(tmp_path: Path) -> None:
     connection = sqlite3.connect(file)
     connection.execute("CREATE TABLE mcp_servers (name TEXT)")
     connection.close()
-    with pytest.raises(ConfigError, match=r"mlflow\.db cannot be opened: .*mcp_servers already exists"):
+    with pytest.raises(ConfigError, match=r"mlflow\.db is no whole database of MLflow: it has 'mcp_servers'"):
         open_store(f"sqlite:///{file}", create=True)

@@ -1,5 +1,7 @@
 """Samplers and pruners by the names that a definition gives them."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -9,7 +11,8 @@ from optuna.samplers import RandomSampler, TPESampler
 
 from lightrail.project.basics.errors import ConfigError
 from lightrail.sweeps.search.definition import SAMPLER
-from lightrail.sweeps.search.driver import build_pruner, build_sampler
+from lightrail.sweeps.search.driver import build_pruner, build_sampler, try_out
+from tests.support.made_studies import ACCURACY, LOSS, make_sweep
 
 
 def test_a_class_is_named_in_short_or_in_full() -> None:
@@ -65,6 +68,54 @@ def test_what_is_no_pruner_is_refused() -> None:
         build_pruner({"class_path": "PercentilePruner", "init_args": {"percentile": 120.0}})
     with pytest.raises(ConfigError, match=r"pruner\.warmup: MedianPruner takes no such argument"):
         build_pruner({"class_path": "MedianPruner", "init_args": {"warmup": 3}})
+
+
+FRACTIONS = {"model.optim.lr": {"low": 0.1, "high": 0.5}, "model.dropout": {"low": 0.1, "high": 0.5}}
+PAIR = {"metric": [ACCURACY, LOSS], "direction": ["maximize", "minimize"]}
+
+
+@pytest.mark.parametrize(
+    ("definition", "message"),
+    [
+        ({"sampler": "CmaEsSampler"}, r"sampler: CmaEsSampler needs cmaes, which is not installed"),
+        ({"sampler": "CmaEsSampler", **PAIR}, r"sampler: CmaEsSampler cannot be used here: .*multi-objective"),
+        ({"sampler": "BruteForceSampler"}, r"sampler: BruteForceSampler cannot be used here: .*step must be given"),
+        ({"sampler": "GPSampler"}, r"sampler: GPSampler needs scipy, which is not installed"),
+        ({"sampler": {"class_path": "TPESampler", "init_args": {"n_ei_candidates": 0}}}, r"TPESampler cannot be used"),
+        ({"pruner": "WilcoxonPruner"}, r"pruner: WilcoxonPruner needs scipy, which is not installed"),
+        (
+            {"pruner": {"class_path": "PatientPruner", "init_args": {"wrapped_pruner": {"a": 1}, "patience": 1}}},
+            r"pruner: PatientPruner cannot be used here: 'dict' object has no attribute 'prune'",
+        ),
+    ],
+    ids=str,
+)
+def test_what_fails_in_its_first_trials_is_refused_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, definition: dict[str, Any], message: str
+) -> None:
+    for name in ("cmaes", *([name for name in sys.modules if name.startswith("scipy")] if "scipy" in message else ())):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    with pytest.raises(ConfigError, match=message):
+        try_out(make_sweep(tmp_path, **{"space": FRACTIONS, **definition}))
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        *(
+            {"sampler": name}
+            for name in ("NSGAIISampler", "NSGAIIISampler", "QMCSampler", "RandomSampler", "GPSampler")
+        ),
+        *({"sampler": name, **PAIR} for name in ("TPESampler", "NSGAIIISampler", "GPSampler")),
+        *({"pruner": name} for name in ("HyperbandPruner", "MedianPruner", "SuccessiveHalvingPruner")),
+        {"pruner": "MedianPruner", **PAIR},
+        {"sampler": "BruteForceSampler", "space": {"data.batch.size": {"choices": [1, 1.0]}}},
+        {"sampler": "CmaEsSampler", "space": {"data.batch.size": {"choices": [1, 2]}}},
+    ],
+    ids=str,
+)
+def test_what_works_is_not_refused(tmp_path: Path, definition: dict[str, Any]) -> None:
+    try_out(make_sweep(tmp_path, **{"space": FRACTIONS, **definition}))
 
 
 def test_a_grid_is_gone_through_once_whatever_the_seeds_of_its_trials() -> None:

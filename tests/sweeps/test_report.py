@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from optuna.trial import FixedTrial
 from PIL import Image
 
+from lightrail.project.commands.sweep import run as run_command
 from lightrail.project.configuration import parse
 from lightrail.project.tracking.run import TrackedRun
 from lightrail.sweeps.report.concluding import conclude
@@ -211,6 +212,33 @@ def test_what_cannot_be_drawn_is_left_out(
     assert last.endswith(f"trials/complete={len(values)} trials/pruned=0 trials/fail=0")
     assert ("omitted" if values else "no complete trial") in caplog.text
     assert (parent.directory / "best.yaml").exists() == bool(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "ended", "why"),
+    [
+        ([[0.5], [0.6]], {"failed": [1], "pruned": [0]}, "trial 1 failed: RuntimeError: it <crashed>"),
+        ([[0.5]], {"pruned": [0]}, "all were pruned"),
+        ([], {}, "none was started"),
+        ([[0.5], [0.6]], {"failed": [1]}, ""),
+    ],
+)
+def test_a_sweep_without_one_complete_trial_ends_with_status_1_and_says_why(
+    tmp_path: Path,
+    store: str,
+    parent: TrackedRun,
+    values: list[list[float]],
+    ended: dict[str, list[int]],
+    why: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sweep = make_sweep(tmp_path, store, space={"model.optim.lr": {"low": 0.01, "high": 0.01}})
+    story = Story(sweep, values, parent=parent, **ended)
+    last = concluded(story.tell(), story, parent)
+    monkeypatch.setattr("lightrail.sweeps.command.run_sweep", lambda _: last)
+    assert run_command([]) == (1 if why else 0)
+    assert (f"no trial was trained to the end; {why}" in caplog.text) == bool(why)
 
 
 def test_a_figure_that_fails_does_not_end_the_sweep_badly(
