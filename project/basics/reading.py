@@ -152,10 +152,9 @@ def from_hub(what: str, name: str, fix: str, *, refusal: type[Refusal] = ConfigE
         cause = error.__cause__
         if cause is None:  # a refusal from the block
             raise
-        known = next((meaning for part, meaning in _UNHELPFUL.items() if part in str(cause)), None)
-        reason = (
-            found if found and isinstance(cause, OSError) else next(filter(None, map(_damage, files)), None) or known
-        )
+        reasons = (meaning for part, meaning in _UNHELPFUL.items() if part in str(cause))
+        reason = next(itertools.chain(filter(None, map(_damage, files)), reasons), None)
+        reason = found if found and isinstance(cause, OSError) else reason
         raise (refusal(f"{where}: {reason}. {fix}") if reason else error) from cause
 
 
