@@ -12,18 +12,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
 from numpy.typing import NDArray
 
 from lightrail.lightning_modules.metrics.language_scores import Perplexity
 from lightrail.lightning_modules.metrics.scores import Columns, StoredScore
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.models.predictions import stored_scores
+from lightrail.project.models.predictions import read_predictions, stored_scores
 from lightrail.project.tracking.lookup import PREDICTIONS, children_of, find_run, run_artifact
 
 if TYPE_CHECKING:
@@ -134,7 +132,7 @@ def _tested(client: "MlflowClient", run: "Run") -> ScoredRun:
             f"{about} has no {PREDICTIONS}: it was not tested, its files are missing, or lightrail did not make it. "
             f"Compare runs that `lightrail fit` or `lightrail test` has finished."
         )
-    table = _read(path)
+    table = read_predictions(path)
     stored = stored_scores(table)
     if stored is None or not table.num_rows:
         raise ConfigError(
@@ -142,13 +140,6 @@ def _tested(client: "MlflowClient", run: "Run") -> ScoredRun:
             f"Test it again: lightrail test --ckpt_path runs:/{run.info.run_id}"
         )
     return ScoredRun(run.info.run_id, run.info.run_name, digest, table.sort_by("id"), *stored)
-
-
-def _read(path: Path) -> pa.Table:
-    try:
-        return pa.parquet.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise ConfigError(f"{path} cannot be read as predictions ({error}). Test the run again.") from error
 
 
 def check_comparable(entries: Sequence[Entry]) -> None:

@@ -18,7 +18,8 @@ from lightning.pytorch import Callback
 from lightrail.lightning_modules.arguments import from_plain, to_plain
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.metrics.scores import StoredScore
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, shown
+from lightrail.project.basics.reading import reading, regular_file
 from lightrail.project.tracking.lookup import PREDICTIONS
 
 MODULES_0_1 = {
@@ -54,14 +55,12 @@ def _score(name: str, plain: dict[str, Any]) -> StoredScore:
         plain = {"class_path": PATHS_0_1.get(kind, kind), "init_args": plain}
     arguments = {key: tuple(own) if isinstance(own, list) else own for key, own in plain["init_args"].items()}
     try:
-        score = from_plain({**plain, "init_args": arguments})
+        score: StoredScore = from_plain({**plain, "init_args": arguments}, StoredScore)
     except (ConfigError, TypeError) as error:
         raise ConfigError(
-            f"metric {name} is computed by {plain['class_path']}, which cannot be built here. "
-            f"If it is your own, import its module first (--allow_modules on the command line)."
+            f"metric {shown(name)} is computed by {shown(plain['class_path'])}, which cannot be built here, or is no "
+            f"StoredScore. If it is your own, import its module first (--allow_modules on the command line)."
         ) from error
-    if not isinstance(score, StoredScore):
-        raise ConfigError(f"metric {name} is computed by {plain['class_path']}, which is no StoredScore of lightrail.")
     return score
 
 
@@ -87,7 +86,26 @@ def stored_scores(table: pa.Table) -> tuple[dict[str, StoredScore], str] | None:
     metadata = table.schema.metadata or {}
     if SCORES not in metadata:
         return None
-    return scores_from_json(metadata[SCORES].decode()), metadata[MAIN_METRIC].decode()
+    with reading("the scores in a table of predictions", "Test the run again."):
+        return scores_from_json(metadata[SCORES].decode()), metadata[MAIN_METRIC].decode()
+
+
+MAX_VALUES = 1_000_000_000
+"""Maximum number of values in a table of predictions: a small file can hold any number of equal ones."""
+
+
+def read_predictions(path: Path) -> pa.Table:
+    """Read a table that `write_predictions` wrote.
+
+    Raises: ConfigError when it is damaged, or has more values than fit into memory.
+    """
+    about = f"{path} cannot be read as predictions"
+    regular_file(path, "predictions")
+    with reading(about, "Test the run again."), pyarrow.parquet.ParquetFile(path) as file:
+        num_rows, num_columns = file.metadata.num_rows, file.metadata.num_columns
+        if num_rows * max(1, num_columns) <= MAX_VALUES:
+            return file.read()
+    raise ConfigError(f"{path} has {num_rows:,} rows of predictions, more than fit into memory. Choose another run.")
 
 
 class PredictionTable(Callback):

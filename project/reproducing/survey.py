@@ -78,7 +78,11 @@ def data_changes(original: Original, summaries: Sequence[SplitSummary]) -> list[
 def _then(dataset: "Dataset | None") -> str:
     if dataset is None:
         return "not recorded"
-    return _in_words(json.loads(dataset.profile)["num_rows"], dataset.digest)
+    try:
+        num_rows = int(json.loads(dataset.profile)["num_rows"])
+    except Exception:  # a store may hold any text
+        return "not recorded"
+    return _in_words(num_rows, dataset.digest)
 
 
 def _in_words(num_rows: int, digest: str) -> str:
@@ -172,7 +176,12 @@ def configuration_of(original: Original, settings: Sequence[str]) -> Configurati
 
 def _same_store(original: Original) -> list[str]:
     """Return the setting that records in the store of the run, which may have moved since."""
-    return [f"--tracking.uri={original.store}"] if original.values["tracking"]["uri"] is not None else []
+    return [f"--tracking.uri={original.store}"] if _recorded_store(original) is not None else []
+
+
+def _recorded_store(original: Original) -> object:
+    tracking = original.values.get("tracking")
+    return tracking.get("uri") if isinstance(tracking, dict) else None
 
 
 def _allowing(settings: Sequence[str]) -> list[str]:

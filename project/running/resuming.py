@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lightning.pytorch as pl
-import yaml
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping
 
@@ -17,15 +16,21 @@ from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.lightning_modules.optimization import apply_settings
 from lightrail.project.basics.durable import remove_unfinished, write_whole
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.basics.renamed import with_current_paths
 from lightrail.project.configuration import Configuration
 from lightrail.project.running.build import Experiment, build
 from lightrail.project.running.fitting import FinishedRun, attach, train_and_test
 from lightrail.project.tracking.logger import flatten, is_process_zero
-from lightrail.project.tracking.lookup import TRAININGS, run_artifact, run_text, test_metrics
+from lightrail.project.tracking.lookup import (
+    TRAININGS,
+    list_files,
+    run_artifact,
+    run_text,
+    stored_configuration,
+    test_metrics,
+)
 from lightrail.project.tracking.recovery import already_finished, ran_here
 from lightrail.project.tracking.run import TrackedRun, continue_run
-from lightrail.project.tracking.store import open_store, store_uri
+from lightrail.project.tracking.store import answering, open_store, store_uri
 from lightrail.project.training.checkpoints import LAST, LastCheckpoint
 from lightrail.project.training.stopping import slurm_job
 
@@ -147,7 +152,9 @@ def find_interrupted(client: "MlflowClient", run: "Run") -> Interrupted:
         raise ConfigError(f"run {run_id} {found}: only a training can be resumed. Start a new run.")
     is_fresh = not ran_here(run)
     checkpoint = run_artifact(client, run, f"checkpoints/{LAST}", is_fresh=is_fresh)
-    for item in client.list_artifacts(run_id, "checkpoints"):  # the last one refers to the best by its path
+    with answering(client.tracking_uri):
+        kept = list_files(client, run, "checkpoints")
+    for item in kept:  # the last one refers to the best by its path
         if not item.path.endswith(f"/{LAST}"):
             run_artifact(client, run, item.path, is_fresh=is_fresh)
     return Interrupted(
@@ -169,14 +176,13 @@ def configuration_in_force(client: "MlflowClient", run: "Run") -> dict[str, Any]
     Raises:
         ConfigError: it has none.
     """
-    changed = run_text(client, run, CHANGED_CONFIGURATION, is_fresh=not ran_here(run))
-    text = changed or run_text(client, run, "config.yaml")
-    if text is None:
+    changed = stored_configuration(client, run, CHANGED_CONFIGURATION, is_fresh=not ran_here(run))
+    configuration = changed or stored_configuration(client, run, "config.yaml")
+    if configuration is None:
         raise ConfigError(
             f"run {run.info.run_id} has no config.yaml: it ended during its start, or its files are missing. "
             f"Start a new run."
         )
-    configuration: dict[str, Any] = with_current_paths(yaml.safe_load(text))
     return configuration
 
 

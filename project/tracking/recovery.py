@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightrail.project.basics.durable import write_whole
-from lightrail.project.basics.errors import ConfigError, first_line, without_password
+from lightrail.project.basics.errors import ConfigError, Refusal, first_line, without_password
 from lightrail.project.basics.private_names import tracking_store
 from lightrail.project.tracking.journal import Ending, Journal, Point
-from lightrail.project.tracking.lookup import run_artifact
+from lightrail.project.tracking.lookup import metric_history, run_artifact
 from lightrail.project.tracking.processes import PROCESS_TAG, Owner, RunLock, owner_of, process_tag, this_machine
 from lightrail.project.tracking.sender import MAX_POINTS, Sent, Uploads, deliver, milliseconds_now
-from lightrail.project.tracking.store import RunFolders, answering, local_path, run_folders, state_folder
+from lightrail.project.tracking.store import RunFolders, answering, local_path, run_folders, sqlite_file, state_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -151,7 +151,7 @@ def close_dead_runs(client: "MlflowClient") -> list[str]:
         run_id = run.info.run_id
         try:
             sent = settle(client, run, run_folders(run_id, run.info.artifact_uri))
-        except (MlflowException, OSError) as error:
+        except (MlflowException, Refusal, OSError) as error:
             log.warning("run %s: its process has died, and it cannot be closed: %s", run_id, first_line(error))
             continue
         if sent is not None:
@@ -194,7 +194,7 @@ def _steps_in(client: "MlflowClient", run_id: str) -> Callable[[str, int], bool]
 
     def is_known(key: str, step: int) -> bool:
         if key not in known:
-            known[key] = {metric.step for metric in client.get_metric_history(run_id, key)}
+            known[key] = {metric.step for metric in metric_history(client, run_id, key)}
         return step in known[key]
 
     return is_known
@@ -251,7 +251,7 @@ def _send(client: "MlflowClient", uri: str, run_id: str) -> Synchronized | None:
     try:
         run = client.get_run(run_id)
         sent = settle(client, run, run_folders(run_id, run.info.artifact_uri))
-    except (MlflowException, OSError) as error:
+    except (MlflowException, Refusal, OSError) as error:
         return Synchronized(run_id, Sent(), f"not sent, {first_line(error)}")
     return None if sent is None else Synchronized(run_id, sent)
 
@@ -266,7 +266,10 @@ def _candidates(client: "MlflowClient", uri: str) -> Iterator[str]:
     for experiment in client.search_experiments():
         folder = local_path(experiment.artifact_location)
         if folder is not None:
-            yield from (path.name for path in _unsent_in(folder))
+            # A server could name the folder of other stores' runs, whose records are none of its business.
+            known = (None, without_password(uri))
+            stores = ((path.name, _store_of(path / "artifacts")) for path in _unsent_in(folder))
+            yield from (name for name, store in stores if sqlite_file(uri) is not None or store in known)
     for path in _unsent_in(state_folder()):
         if _store_of(path / "artifacts") == without_password(uri):
             yield path.name
@@ -336,7 +339,7 @@ def _history(client: "MlflowClient", run: "Run") -> list[Point]:
     return [
         Point(metric.key, metric.value, metric.step, metric.timestamp)
         for key in run.data.metrics
-        for metric in client.get_metric_history(run.info.run_id, key)
+        for metric in metric_history(client, run.info.run_id, key)
     ]
 
 

@@ -261,16 +261,19 @@ def start_run(
         all_tags = {**config.tags, **code_tags(), **user_tags(), **process_tag(), **tags}
         with unseeded():
             run = client.create_run(experiment, tags=all_tags, run_name=config.run_name)
-    folders = run_folders(run.info.run_id, run.info.artifact_uri)
-    lock = RunLock(folders.lock)
-    tracked = TrackedRun(uri, run.info.run_id, experiment, folders, {}, run.info.start_time, lock)
+    run_id, made, lock = run.info.run_id, None, None
     try:
-        lock_run(tracked.run_id, lock)
-        note_waiting(tracked.run_id, uri, folders)
+        folders = run_folders(run_id, run.info.artifact_uri)
+        made = None if folders.journal.parent.exists() else folders.journal.parent
+        lock = RunLock(folders.lock)
+        tracked = TrackedRun(uri, run_id, experiment, folders, {}, run.info.start_time, lock)
+        lock_run(run_id, lock)
+        note_waiting(run_id, uri, folders)
         _record_first(client, tracked, config.experiment, configuration, inputs)
     except BaseException as error:
-        lock.release()
-        _take_back(client, tracked, error)
+        if lock is not None:
+            lock.release()
+        _take_back(client, run_id, made, error)
         raise
     _announce(tracked)
     return tracked
@@ -321,14 +324,19 @@ def _record_first(
     run.logger.uploads.send_all(client, run.run_id)
 
 
-def _take_back(client: "MlflowClient", run: TrackedRun, error: BaseException) -> None:
-    """Remove a run that could not be started. Raises: ConfigError when store or disk was the reason."""
+def _take_back(client: "MlflowClient", run_id: str, made: Path | None, error: BaseException) -> None:
+    """Remove a run that could not be started. Raises: ConfigError when store or disk was the reason.
+
+    Args:
+        made: the run's folder; None when it existed before, since the store chose it.
+    """
     from mlflow.exceptions import MlflowException
 
-    shutil.rmtree(run.directory.parent, ignore_errors=True)
-    forget_waiting(run.run_id)
-    with suppress(MlflowException):  # the store that refused the run may refuse this too: the first error is raised
-        client.delete_run(run.run_id)
+    if made is not None:
+        shutil.rmtree(made, ignore_errors=True)
+        forget_waiting(run_id)
+    with suppress(Exception):  # the store that refused the run may refuse this too: the first error is raised
+        client.delete_run(run_id)
     if isinstance(error, OSError | MlflowException):
         raise ConfigError(f"the run could not be started: {error}") from error
 
