@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.basics.errors import ConfigError, Refusal, Shown
+from lightrail.project.basics.errors import ConfigError, Refusal, Shown, printable
 from lightrail.project.basics.logs import set_up_logging
 
 SETTINGS_HELP = """
@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except Refusal as refusal:
-        sys.stderr.write(f"lightrail: error: {refusal}\n")
+        sys.stderr.write(f"lightrail: error: {printable(str(refusal))}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("lightrail: interrupted\n")

@@ -146,7 +146,7 @@ def _pretrained_tokenizer(name: str) -> LanguageTokenizer:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(name)
+        tokenizer: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"data.tokenizer: {name!r} is neither characters nor bytes nor subwords nor a tokenizer that can be "

@@ -98,7 +98,7 @@ class PretrainedTokenizer(Tokenizer):
         from transformers import AutoTokenizer
 
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"data.tokenizer: {name!r} is neither characters nor words nor subwords nor a tokenizer that can be "

@@ -44,6 +44,8 @@ def from_checkpoint(
     from transformers import AutoConfig  # here: a network from scratch should not wait for it
 
     try:
+        # Code of a checkpoint is never run. Left out, the answer would be read from standard input, which may be data.
+        more["trust_remote_code"] = False
         settings = AutoConfig.from_pretrained(checkpoint, revision=revision, **more)
         _set_dropout(settings, dropout, section)
         # float32 whatever the file holds: mixed precision is the trainer's to choose, and it wants full weights.

@@ -40,6 +40,19 @@ def shown(value: object, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that change a terminal or the order of its letters, or that no stream can write."""
+
+
+def printable(text: str) -> str:
+    """Return a text of several lines, parts of which a stranger may have written, so that a terminal can show it.
+
+    >>> printable("a\\tname\\n\\x1b[31m")
+    'a\\tname\\n\\\\x1b[31m'
+    """
+    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
 def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\\x" + f"{ord(char):02x}" for char in text)
 

@@ -5,6 +5,8 @@ import os
 import sys
 import warnings
 
+from lightrail.project.basics.errors import printable
+
 OWN_PACKAGE = "lightrail"
 
 
@@ -12,6 +14,7 @@ def set_up_logging() -> None:
     """Send log lines to standard error, with `rich` on a terminal; processes other than the first log only warnings."""
     handler = _handler()
     handler.addFilter(_is_wanted)
+    handler.addFilter(_make_printable)
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger(OWN_PACKAGE).setLevel(logging.INFO if _is_first_process() else logging.WARNING)
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # MLflow has a handler of its own
@@ -54,6 +57,12 @@ def _is_wanted(record: logging.LogRecord) -> bool:
     """Whether to show a record: all of lightrail's, and those of libraries from warnings on."""
     # Logger levels are not enough: Lightning sets its own to INFO on import, and logs tips and advertisements there.
     return record.levelno >= logging.WARNING or record.name.split(".")[0] == OWN_PACKAGE
+
+
+def _make_printable(record: logging.LogRecord) -> bool:
+    """Give the record a message that a terminal can show, since parts of it may come from a store; always True."""
+    record.msg, record.args = printable(record.getMessage()), None
+    return True
 
 
 def _is_first_process() -> bool:

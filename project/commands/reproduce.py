@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, printable
 from lightrail.project.configuration import Configuration
 from lightrail.project.configuration.sources import options, take_option
 from lightrail.project.models.predictions import read_predictions
@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
     close_dead_runs(open_store(store, create=False))
     original = find_original(arguments[0], store)
     found = survey(original, settings)
-    print(found.differences.text(original.run_id), flush=True)
+    print(printable(found.differences.text(original.run_id)), flush=True)
     configuration, is_same = found.to_run(), not found.differences.kinds
     if CHECK_ONLY in arguments:
         return 0 if is_same else 1
