@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.basics.errors import ConfigError, Refusal, Shown, printable
+from lightrail.project.basics.errors import ConfigError, Refusal, Shown, full_disk, printable
 from lightrail.project.basics.logs import set_up_logging
 
 SETTINGS_HELP = """
@@ -198,7 +198,7 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    Returns: 0 done, 2 refused, 130 interrupted; other exceptions are raised, and Python exits with 1.
+    Returns: 0 done, 1 on a full disk, 2 refused, 130 interrupted; other exceptions are raised, and Python exits with 1.
     """
     try:
         status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
@@ -212,6 +212,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if (full := full_disk(error)) is None:
+            raise
+        sys.stderr.write(f"lightrail: error: the disk is full: {printable(full)}. Free space, then resume the run.\n")
+        return 1
     return status
 
 

@@ -1,5 +1,6 @@
 """Errors shown to the user as one message without a traceback, and errors shortened to one line."""
 
+import errno
 import re
 
 
@@ -38,6 +39,16 @@ def shown(value: object, most: int = 80) -> str:
         text = f"<{type(value).__name__}>"
     text = " ".join(_printable(text).split())
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def full_disk(error: BaseException | None) -> str | None:
+    """Return the message of an error on a full disk among an error and those that it followed from; None without."""
+    while error is not None:
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if is_full or "database or disk is full" in str(error):
+            return first_line(error).rstrip(".")
+        error = error.__cause__ or error.__context__
+    return None
 
 
 CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

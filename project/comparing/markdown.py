@@ -187,8 +187,8 @@ def headline(comparison: Comparison, quote: Callable[[str], str], escape: Callab
     own = [difference for difference in comparison.measured.differences if difference.metric == comparison.main_metric]
     parts = [f"{quote(comparison.label(difference.side))} {_against(difference)}" for difference in own]
     return (
-        f"{escape(comparison.main_metric)} on {comparison.num_rows:,} test examples, against {quote(comparison.label(0))}: "
-        f"{'; '.join(parts)}."
+        f"{escape(comparison.main_metric)} on {comparison.num_rows:,} test examples, "
+        f"against {quote(comparison.label(0))}: {'; '.join(parts)}."
     )
 
 

@@ -116,6 +116,8 @@ def settle(client: "MlflowClient", run: "Run", folders: RunFolders) -> Sent | No
 
 def _settle(client: "MlflowClient", run: "Run", folders: RunFolders) -> Sent | None:
     run_id, owner = run.info.run_id, process_of(run)
+    if owner is None or not owner.lives:
+        folders.reserve.unlink(missing_ok=True)
     sent = send_pending(client, run_id)
     journal = Journal(folders.journal)
     status = client.get_run(run_id).info.status
@@ -132,6 +134,7 @@ def _settle(client: "MlflowClient", run: "Run", folders: RunFolders) -> Sent | N
 def clear(run_id: str, folders: RunFolders, journal: Journal, status: str) -> None:
     """Remove the note of a completely sent run, and also journal and lock when it is FINISHED and cannot be resumed."""
     forget_waiting(run_id)
+    folders.reserve.unlink(missing_ok=True)
     if status == "FINISHED":
         journal.remove()
         Uploads(folders).forget()

@@ -47,6 +47,11 @@ class RunFolders(NamedTuple):
         return self.journal.with_name("run.lock")
 
     @property
+    def reserve(self) -> Path:
+        """The file that keeps space on the disk while the run has a process, for the records of its end."""
+        return self.journal.with_name("run.reserve")
+
+    @property
     def uploaded(self) -> Path:
         """The record of uploaded `artifacts`."""
         return self.journal.with_name("uploaded.json")

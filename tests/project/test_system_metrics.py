@@ -1,11 +1,11 @@
 """What a run's processes and devices are busy with. The GPU part runs with torch.cuda's answers made up here."""
 
 import multiprocessing
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +19,8 @@ from lightrail.project.training.system_metrics import ProcessUse, SystemMetrics,
 from tests.support.children import SECONDS_TO_HANG
 from tests.support.tracking import fit
 
+STARTED: list[system_metrics._Sampling] = []
+"""Those that the test has started."""
 CPU, MEMORY = "system/cpu_utilization_percentage", "system/memory_usage_megabytes"
 
 
@@ -48,8 +50,20 @@ class BusyAt(Callback):
             raise self.error
 
 
-def measuring() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "system metrics"]
+@pytest.fixture(autouse=True)
+def _counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    STARTED.clear()
+    begin = system_metrics._Sampling.__init__
+
+    def count(self: system_metrics._Sampling, *arguments: Any) -> None:
+        STARTED.append(self)
+        begin(self, *arguments)
+
+    monkeypatch.setattr(system_metrics._Sampling, "__init__", count)
+
+
+def measuring() -> list[system_metrics._Sampling]:
+    return [own for own in STARTED if not own.is_over.is_set()]
 
 
 def until_none_measures() -> bool:
