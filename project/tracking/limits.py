@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from mlflow.utils.request_utils import TCPKeepAliveHTTPAdapter
 from requests import PreparedRequest, Response
-from requests.exceptions import ContentDecodingError, ReadTimeout
+from requests.exceptions import ReadTimeout, RequestException
 from typing_extensions import override
 
 from lightrail.project.basics.private_names import use_adapter
@@ -113,7 +113,7 @@ class _Body:
             raise ReadTimeout(f"the answer was not complete after {time.monotonic() - self._since:.0f} seconds")
         if self._num_bytes > self._max_bytes:
             self._raw.close()
-            raise ContentDecodingError(f"the answer is larger than {self._max_bytes:,} bytes")
+            raise RequestException(f"the answer is larger than {self._max_bytes:,} bytes")
 
     def _watch(self) -> None:
         while not self._is_done.wait(min(1.0, MAX_ANSWER_SECONDS / 4)):
