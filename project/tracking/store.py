@@ -77,7 +77,7 @@ def run_folders(run_id: str, artifact_uri: str) -> RunFolders:
     if local is not None:
         if local.parts[-2:] != (run_id, "artifacts") or "\0" in str(local):
             raise ConfigError(
-                f"the store says that the files of run {run_id} are in {shown(artifact_uri, 200)}, which is not a "
+                f"the store reports that the files of run {run_id} are in {shown(artifact_uri, 200)}, which is not a "
                 f"folder of that run: it does not end in {run_id}/artifacts. Check tracking.uri."
             )
         return RunFolders(local, local.parent / "metrics.jsonl", is_store=True)

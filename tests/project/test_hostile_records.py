@@ -177,7 +177,7 @@ def test_a_patch_writes_nothing_outside_of_its_folder(tmp_path: Path) -> None:
 
 
 def test_advice_on_packages_has_no_options_and_addresses(server: HostileServer, original: Original) -> None:
-    lines = ["--index-url=http://evil==1", "git+http://evil==1", "evil==http://evil", "numpy==0.0.1", "-r==1"]
+    lines = ["--proxy=http://evil==1", "git+http://evil==1", "evil==http://evil", "numpy==0.0.1", "-r==1"]
     server.artifacts["environment/packages.txt"] = "\n".join(["# Python 3.0 --evil", *lines]).encode()
     found = package_changes(original)
     recorded = [change for change in [*found.counted, *found.others] if change.then is not None]

@@ -60,7 +60,9 @@ def step_in(folder: Path) -> int:
     return int((folder / "step").read_text())
 
 
-@pytest.mark.parametrize(("number", "raised"), [(signal.SIGTERM, Terminated), (signal.SIGINT, SystemExit)])
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGTERM, Terminated), (signal.SIGHUP, Terminated), (signal.SIGINT, SystemExit)]
+)
 def test_a_signal_stops_after_its_step_with_a_checkpoint(
     tmp_path: Path, number: int, raised: type[BaseException]
 ) -> None:
