@@ -1,5 +1,6 @@
 """What a run's processes and devices are busy with. The GPU part runs with torch.cuda's answers made up here."""
 
+import _thread
 import multiprocessing
 import threading
 import time
@@ -148,7 +149,7 @@ def test_where_no_thread_can_begin_a_run_is_not_measured(monkeypatch: pytest.Mon
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", wait_for_ever)
-    monkeypatch.setattr(system_metrics._thread, "start_new_thread", refuse)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
     sampling = system_metrics._Sampling(cast(MlflowLogger, None), [])
     assert sampling.is_over.is_set()
     sampling.stop()

@@ -185,11 +185,15 @@ def test_a_signal_whose_exception_is_swallowed_kills_the_run(
 ) -> None:
     """C code of matplotlib drops the exception of the handler, and may raise one of its own."""
     before = signal.getsignal(number)
-    with pytest.raises((KeyboardInterrupt, Terminated)) as stopped, run.status():
+
+    def swallow() -> None:
         with suppress(KeyboardInterrupt, Terminated):
             os.kill(os.getpid(), number)
         if error is not None:
             raise error
+
+    with pytest.raises((KeyboardInterrupt, Terminated)) as stopped, run.status():
+        swallow()
     assert getattr(stopped.value, "code", None) == status
     found = client.get_run(run.run_id)
     assert (found.info.status, "lightrail.error" in found.data.tags) == ("KILLED", False)
@@ -213,8 +217,8 @@ def test_the_end_of_a_run_has_its_space_on_a_full_disk(run: TrackedRun, monkeypa
         append(ending)
 
     monkeypatch.setattr(run.logger.journal, "append_ending", ends)
+    assert kept.stat().st_blocks * 512 >= 2**20
     with pytest.raises(OSError, match="full"), run.status():
-        assert kept.stat().st_blocks * 512 >= 2**20
         raise OSError(errno.ENOSPC, "the disk is full")
     assert seen == [False]
     assert not kept.exists()

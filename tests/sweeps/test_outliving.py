@@ -3,6 +3,7 @@
 import os
 import signal
 from multiprocessing import forkserver
+from typing import Any
 
 import pytest
 
@@ -28,15 +29,16 @@ def test_a_rehearsal_that_is_killed_is_one_message() -> None:
 def test_a_killed_fork_server_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after it was found alive, and before the process is forked."""
     warm_up()
-    find, num_calls = forkserver._forkserver.ensure_running, list[int]()
+    server: Any = forkserver._forkserver
+    find, num_calls = server.ensure_running, list[int]()
 
     def kill_it() -> None:
         find()
         if not num_calls:
-            os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+            os.kill(server._forkserver_pid, signal.SIGKILL)
         num_calls.append(1)
 
-    monkeypatch.setattr(forkserver._forkserver, "ensure_running", kill_it)
+    monkeypatch.setattr(server, "ensure_running", kill_it)
     assert call_forked(same, "done") == "done"
     assert len(num_calls) >= 2
 
@@ -47,5 +49,5 @@ def test_where_no_process_can_be_started_there_is_one_message(monkeypatch: pytes
 
     monkeypatch.setattr(process, "_SECONDS_BETWEEN_LOOKS", 0.0)
     monkeypatch.setattr(CONTEXT.Process, "start", refuse)
-    with pytest.raises(ConfigError, match="no process can be started: .*Cannot allocate memory"):
+    with pytest.raises(ConfigError, match=r"no process can be started: .*Cannot allocate memory"):
         call_forked(same, "done")
