@@ -47,25 +47,28 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-def from_plain(value: Any) -> Any:
+def from_plain(value: Any, base: type = object) -> Any:
     """Rebuild the dataclasses that `to_plain` described: only those of lightrail, or of a module already imported.
+
+    Args:
+        base: class that each of them must be derived from.
 
     Raises: ConfigError for any other class path.
     """
     if isinstance(value, Mapping):
-        items = {key: from_plain(item) for key, item in value.items()}
-        return _dataclass(items["class_path"])(**items["init_args"]) if set(items) == DESCRIPTION else items
+        items = {key: from_plain(item, base) for key, item in value.items()}
+        return _dataclass(items["class_path"], base)(**items["init_args"]) if set(items) == DESCRIPTION else items
     if isinstance(value, list):
-        return [from_plain(item) for item in value]
+        return [from_plain(item, base) for item in value]
     return value
 
 
-def _dataclass(class_path: str) -> Any:
+def _dataclass(class_path: str, base: type) -> Any:
     module_name, _, name = current_path(class_path).rpartition(".")
     if module_name.startswith("lightrail.lightning_modules."):
         importlib.import_module(module_name)
     found = getattr(sys.modules.get(module_name), name, None)
-    if not (isinstance(found, type) and is_dataclass(found)):
+    if not (isinstance(found, type) and is_dataclass(found) and issubclass(found, base)):
         raise ConfigError(
             f"the checkpoint names {class_path}, which is no settings class of lightrail. "
             "If it is your own, import its module first (--allow_modules on the command line)."

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.basics.errors import ConfigError, Refusal, Shown, first_line, for_terminal
+from lightrail.project.basics.errors import ConfigError, Refusal, Shown, first_line, full_disk, printable
 from lightrail.project.basics.logs import set_up_logging
 
 SETTINGS_HELP = """
@@ -202,13 +202,13 @@ OF_STORES = ("mlflow.exceptions", "sqlalchemy.exc", "sqlite3", "optuna.exception
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    Returns: 0 done, 2 refused, 130 interrupted; other exceptions are raised, and Python exits with 1.
+    Returns: 0 done, 1 on a full disk, 2 refused, 130 interrupted; other exceptions are raised, and Python exits with 1.
     """
     try:
         status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except Refusal as refusal:
-        sys.stderr.write(f"lightrail: error: {for_terminal(str(refusal))}\n")
+        sys.stderr.write(f"lightrail: error: {printable(str(refusal))}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("lightrail: interrupted\n")
@@ -217,6 +217,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        if (full := full_disk(error)) is not None:
+            said = f"the disk is full: {printable(full)}. Free space, then resume the run."
+            sys.stderr.write(f"lightrail: error: {said}\n")
+            return 1
         if not type(error).__module__.startswith(OF_STORES):
             raise
         what = "the database of the runs or of the study cannot be used"

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -52,6 +52,19 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+RESERVED_BYTES = 2**20
+
+
+def reserve(file: Path) -> None:
+    """Keep some space of a disk in a file: on a full disk, what must be written can be written once it is removed."""
+    with suppress(OSError, AttributeError):  # a full disk, or a system that cannot
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            os.posix_fallocate(descriptor, 0, RESERVED_BYTES)
+        finally:
+            os.close(descriptor)
 
 
 def remove_unfinished(folder: Path) -> None:

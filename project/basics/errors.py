@@ -1,5 +1,6 @@
 """Errors shown to the user as one message without a traceback, and errors shortened to one line."""
 
+import errno
 import re
 
 
@@ -40,16 +41,31 @@ def shown(value: object, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def full_disk(error: BaseException | None) -> str | None:
+    """Return the message of an error on a full disk among an error and those that it followed from; None without."""
+    while error is not None:
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if is_full or "database or disk is full" in str(error):
+            return first_line(error).rstrip(".")
+        error = error.__cause__ or error.__context__
+    return None
+
+
+CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that change a terminal or the order of its letters, or that no stream can write."""
+
+
+def printable(text: str) -> str:
+    """Return a text of several lines, parts of which a stranger may have written, so that a terminal can show it.
+
+    >>> printable("a\\tname\\n\\x1b[31m")
+    'a\\tname\\n\\\\x1b[31m'
+    """
+    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
 def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\\x" + f"{ord(char):02x}" for char in text)
-
-
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def for_terminal(text: str) -> str:
-    """Return a text of several lines without what changes a terminal, or cannot be written: controls, surrogates."""
-    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def first_line(error: BaseException) -> str:

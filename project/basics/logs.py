@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+from lightrail.project.basics.errors import printable
+
 OWN_PACKAGE = "lightrail"
 
 
@@ -17,6 +19,7 @@ def set_up_logging() -> None:
     """Send log lines to standard error, with `rich` on a terminal; processes other than the first log only warnings."""
     handler = _handler()
     handler.addFilter(_is_wanted)
+    handler.addFilter(_make_printable)
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger(OWN_PACKAGE).setLevel(logging.INFO if _is_first_process() else logging.WARNING)
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # MLflow has a handler of its own
@@ -68,6 +71,12 @@ def _is_wanted(record: logging.LogRecord) -> bool:
     """Whether to show a record: all of lightrail's, and those of libraries from warnings on."""
     # Logger levels are not enough: Lightning sets its own to INFO on import, and logs tips and advertisements there.
     return record.levelno >= logging.WARNING or record.name.split(".")[0] == OWN_PACKAGE
+
+
+def _make_printable(record: logging.LogRecord) -> bool:
+    """Give the record a message that a terminal can show, since parts of it may come from a store; always True."""
+    record.msg, record.args = printable(record.getMessage()), None
+    return True
 
 
 def _is_first_process() -> bool:

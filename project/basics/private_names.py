@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
     import optuna
     from mlflow import MlflowClient
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
     from optuna.trial import FrozenTrial, TrialState
     from torch import nn
     from torch.nn.modules.batchnorm import _NormBase
@@ -48,6 +49,23 @@ def signature_parameters(target: type) -> list[Any]:
 def tracking_store(client: "MlflowClient") -> Any:
     """Return the store behind a client, which can reopen an ended run and be closed (MLflow 3.17)."""
     return client._tracking_client.store
+
+
+def use_adapter(adapter: type) -> None:
+    """Have all later HTTP requests of MLflow sent by an adapter of `requests` (MLflow 3.17)."""
+    from mlflow.utils import request_utils
+
+    if request_utils.TCPKeepAliveHTTPAdapter is not adapter:
+        request_utils.TCPKeepAliveHTTPAdapter = adapter
+        request_utils._cached_get_request_session.cache_clear()
+
+
+def download_file(artifacts: "ArtifactRepository", name: str, target: Path) -> None:
+    """Download one file of an artifact store (MLflow 3.17).
+
+    `download_artifacts` would ask whether it is a folder, and follow a server into folders without end.
+    """
+    artifacts._download_file(name, str(target))
 
 
 def end_trial(study: "optuna.Study", trial: "FrozenTrial", state: "TrialState") -> None:

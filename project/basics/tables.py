@@ -1,11 +1,14 @@
 """Text tables for a terminal, in Markdown and in HTML."""
 
+import re
 import unicodedata
 from collections.abc import Collection, Sequence
 
-from lightrail.project.basics.errors import for_terminal
+from lightrail.project.basics.errors import printable
 
 Row = Sequence[str]
+MEANS_SOMETHING = re.compile(r"([\\`*<>|\[\]]|(?<!\w)_|_(?!\w))")
+"""Characters that are markup in Markdown; `_` inside a word is not."""
 
 
 def width(text: str) -> int:
@@ -33,6 +36,15 @@ def markdown_table(head: Row, rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def literal(text: str) -> str:
+    """Escape a text for Markdown.
+
+    >>> print(literal("a_b | _c_"))
+    a_b \\| \\_c\\_
+    """
+    return MEANS_SOMETHING.sub(r"\\\1", " ".join(text.split()))
+
+
 def html_table(head: Row, rows: Sequence[Row], kind: str = "", best: Collection[int] = ()) -> str:
     """Format an HTML table. The cells must be HTML.
 
@@ -52,7 +64,7 @@ def _html_cells(tag: str, cells: Row) -> str:
 
 def _padded(rows: Sequence[Row], right: Collection[int] = (), least: int = 0) -> list[list[str]]:
     """Pad each cell to the widest of its column, and to `least`; one without line breaks and control characters."""
-    rows = [[" ".join(for_terminal(cell).split("\n")) for cell in row] for row in rows]
+    rows = [[" ".join(printable(cell).split("\n")) for cell in row] for row in rows]
     widths = [max(least, *map(width, column)) for column in zip(*rows, strict=True)]
     padded = []
     for row in rows:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, printable
 from lightrail.project.configuration import Configuration
 from lightrail.project.configuration.sources import options, take_option
 from lightrail.project.models.predictions import read_predictions
@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
     close_dead_runs(open_store(store, create=False))
     original = find_original(arguments[0], store)
     found = survey(original, settings)
-    print(found.differences.text(original.run_id), flush=True)
+    print(printable(found.differences.text(original.run_id)), flush=True)
     configuration, is_same = found.to_run(), not found.differences.kinds
     if CHECK_ONLY in arguments:
         return 0 if is_same else 1
@@ -82,7 +82,7 @@ def advice(original: Original, found: Survey, settings: Sequence[str]) -> str:
 
 
 def _code_steps(original: Original, repository: StoredRepository) -> list[str]:
-    if repository.here is None:
+    if repository.here is None or not repository.is_own:
         return [f"get a clone of {repository.folder} that has the commit {repository.commit}, and work in it"]
     target = _worktree(original, repository)
     steps = [["git", "-C", str(repository.here.folder), "worktree", "add", "--detach", target, repository.commit]]
@@ -117,7 +117,7 @@ def _program(original: Original, found: Survey) -> list[str]:
 
 def _package(found: Survey) -> str:
     """Return the package of the command line in the run's code: up to version 0.1.0 `project` was a package itself."""
-    here = [(one.here.folder, one.commit) for one in found.code.repositories if one.here is not None]
+    here = [(one.here.folder, one.commit) for one in found.code.repositories if one.here is not None and one.is_own]
     of_then = [(folder, commit) for folder, commit in here if holds(folder, commit, OWN_FILE)]
     return "project" if any(not holds(*own, "lightrail/__init__.py") for own in of_then) else "lightrail"
 
@@ -127,7 +127,7 @@ def _variables(original: Original, found: Survey) -> dict[str, str]:
     threads = original.hardware.get("threads")
     if threads not in (None, found.machine["threads"]):
         variables["OMP_NUM_THREADS"] = str(threads)
-    there = [repository for repository in found.code.repositories if repository.here is not None]
+    there = [repository for repository in found.code.repositories if repository.here is not None and repository.is_own]
     folders = [str(Path(_worktree(original, one), inside)) for one in there for inside in one.folders]
     if folders:
         before = os.environ.get("PYTHONPATH")

@@ -1,24 +1,26 @@
 """Comparisons as Markdown that is also readable in a terminal, and the formatting of numbers shared with HTML."""
 
 import math
-import re
 from collections.abc import Callable, Iterator
+from urllib import parse
 
-from lightrail.project.basics.tables import markdown_table
+from lightrail.project.basics.tables import literal, markdown_table
 from lightrail.project.comparing.comparison import Comparison
 from lightrail.project.comparing.entries import SHORT_ID, Answer, Example
 from lightrail.project.comparing.measuring import Difference, Estimate
 
 MAX_ANSWER_CHARACTERS = 40
-MEANS_SOMETHING = re.compile(r"([\\`*<>|\[\]]|(?<!\w)_|_(?!\w))")
-"""Characters that are markup in Markdown; `_` inside a word is not."""
+
+
+LINK = ":/?#[]@!$&'()*+,;=%"
+"""Characters of an address that stay as they are."""
 
 
 def as_markdown(comparison: Comparison) -> str:
     """Format a comparison as Markdown."""
     parts = [
         f"# {' / '.join(literal(comparison.label(place)) for place in range(len(comparison.entries)))}",
-        headline(comparison, literal),
+        headline(comparison, literal, literal),
         *_values(comparison),
         *_differences(comparison),
         *_examples(comparison),
@@ -27,16 +29,7 @@ def as_markdown(comparison: Comparison) -> str:
     if comparison.notes:
         parts += ["## Notes", "\n".join(f"- {literal(note)}" for note in comparison.notes)]
     server = ", after `lightrail ui`" if comparison.link_needs_server else ""
-    return "\n\n".join([*parts, f"The same runs in MLflow{server}: <{comparison.link}>"]) + "\n"
-
-
-def literal(text: str) -> str:
-    """Escape a text for Markdown.
-
-    >>> print(literal("a_b | _c_"))
-    a_b \\| \\_c\\_
-    """
-    return MEANS_SOMETHING.sub(r"\\\1", " ".join(text.split()))
+    return "\n\n".join([*parts, f"The same runs in MLflow{server}: <{parse.quote(comparison.link, safe=LINK)}>"]) + "\n"
 
 
 def _values(comparison: Comparison) -> Iterator[str]:
@@ -46,9 +39,9 @@ def _values(comparison: Comparison) -> Iterator[str]:
         own = [each[place] for each in estimates.values()]
         cells = [f"{shown_estimate(each)} {shown_interval(each.low, each.high)}" for each in own]
         baseline = " (baseline)" if place == 0 else ""
-        rows.append([f"{literal(comparison.label(place))}{baseline}", entry.run_id[:SHORT_ID], *cells])
+        rows.append([f"{literal(comparison.label(place))}{baseline}", literal(entry.run_id[:SHORT_ID]), *cells])
     yield "## Values"
-    yield markdown_table(["run", "id", *(f"{name} {_better(comparison, name)}" for name in estimates)], rows)
+    yield markdown_table(["run", "id", *(f"{literal(name)} {_better(comparison, name)}" for name in estimates)], rows)
     if any(each.deviation is not None for own in estimates.values() for each in own):
         yield "Of several seeds: mean ± sample standard deviation over the seeds."
 
@@ -60,7 +53,7 @@ def _better(comparison: Comparison, metric: str) -> str:
 def _differences(comparison: Comparison) -> Iterator[str]:
     rows = [
         [
-            own.metric,
+            literal(own.metric),
             literal(comparison.label(own.side)),
             number(own.value, is_signed=True),
             shown_interval(own.low, own.high, is_signed=True),
@@ -184,17 +177,18 @@ def short_value(name: str, value: str | None) -> str:
     return cut(value.rpartition(".")[2] if name.endswith("class_path") else value, MAX_SETTING_CHARACTERS)
 
 
-def headline(comparison: Comparison, quote: Callable[[str], str]) -> str:
+def headline(comparison: Comparison, quote: Callable[[str], str], escape: Callable[[str], str]) -> str:
     """Summarize the main metric in one sentence.
 
     Args:
-        quote: escapes the name of an entry.
+        quote: escapes the name of an entry, and may emphasize it.
+        escape: escapes a text.
     """
     own = [difference for difference in comparison.measured.differences if difference.metric == comparison.main_metric]
     parts = [f"{quote(comparison.label(difference.side))} {_against(difference)}" for difference in own]
     return (
-        f"{comparison.main_metric} on {comparison.num_rows:,} test examples, against {quote(comparison.label(0))}: "
-        f"{'; '.join(parts)}."
+        f"{escape(comparison.main_metric)} on {comparison.num_rows:,} test examples, "
+        f"against {quote(comparison.label(0))}: {'; '.join(parts)}."
     )
 
 

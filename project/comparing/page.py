@@ -61,7 +61,7 @@ def as_html(comparison: Comparison) -> str:
     body = "\n".join(
         [
             f"<h1>{escape(title)}</h1>",
-            f'<p class="lead">{headline(comparison, _name)}</p>',
+            f'<p class="lead">{headline(comparison, _name, escape)}</p>',
             _figure(comparison),
             _section("Values", _values(comparison)),
             _section(f"Differences to {comparison.label(0)}", _differences(comparison)),

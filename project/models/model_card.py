@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightrail.lightning_modules.generation import TransformersTask
+from lightrail.project.basics.tables import literal
 from lightrail.project.models.stored_model import StoredModel
 
 LOAD_TRANSFORMERS = """\
@@ -38,14 +39,15 @@ def model_card(model: StoredModel, folder: str, converted: TransformersTask | No
     if converted is not None:
         header = HEADER.format(tag=converted.pipeline_tag)
         code = LOAD_TRANSFORMERS.format(folder=folder, loader=converted.transformers_class)
-    lines = [f"# {task} {model.run_name}".rstrip(), "", "```python", code, "```", *_metrics(model), "", *_origin(model)]
+    title = literal(f"{task} {model.run_name}")
+    lines = [f"# {title}", "", "```python", code, "```", *_metrics(model), "", *_origin(model)]
     return header + "\n".join([*lines, ""])
 
 
 def _metrics(model: StoredModel) -> Iterator[str]:
     if model.metrics:
         yield from ("", "| metric | value |", "|---|---|")
-        yield from (f"| {name} | {value:.6g} |" for name, value in sorted(model.metrics.items()))
+        yield from (f"| {literal(name)} | {value:.6g} |" for name, value in sorted(model.metrics.items()))
 
 
 def _origin(model: StoredModel) -> Iterator[str]:
@@ -54,10 +56,11 @@ def _origin(model: StoredModel) -> Iterator[str]:
     if base.get("checkpoint"):
         yield f"- fine-tuned from {_public(base['checkpoint'])}"
     digest = model.tags.get("lightrail.data_digest")
-    yield f"- data: {_public(configuration['data']['init_args'].get('path'))}{f', digest {digest}' if digest else ''}"
+    path = _public(configuration["data"]["init_args"].get("path"))
+    yield f"- data: {path}{f', digest {literal(digest)}' if digest else ''}"
     if model.run_id:
         revision = model.tags.get("lightrail.git_sha")
-        yield f"- run {model.run_id}{f', code at {revision}' if revision else ''}"
+        yield f"- run {literal(model.run_id)}{f', code at {literal(revision)}' if revision else ''}"
     yield f"- written by lightrail {importlib.metadata.version('lightrail')}, seed {configuration['seed_everything']}"
 
 
@@ -70,4 +73,4 @@ def _setting(section: dict[str, Any], *names: str) -> dict[str, Any]:
 def _public(source: object) -> str:
     """Return a hub name or `embedded:NAME` unchanged, and the last part of a path, since a card is published."""
     text = str(source)
-    return Path(text).name if Path(text).is_absolute() or Path(text).exists() else text
+    return literal(Path(text).name if Path(text).is_absolute() or Path(text).exists() else text)

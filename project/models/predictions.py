@@ -18,7 +18,7 @@ from lightning.pytorch import Callback
 from lightrail.lightning_modules.arguments import from_plain, to_plain
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.metrics.scores import StoredScore
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.basics.reading import quoted_path, reading, regular_file
 from lightrail.project.tracking.lookup import PREDICTIONS
 
@@ -55,14 +55,12 @@ def _score(name: str, plain: dict[str, Any]) -> StoredScore:
         plain = {"class_path": PATHS_0_1.get(kind, kind), "init_args": plain}
     arguments = {key: tuple(own) if isinstance(own, list) else own for key, own in plain["init_args"].items()}
     try:
-        score = from_plain({**plain, "init_args": arguments})
+        score: StoredScore = from_plain({**plain, "init_args": arguments}, StoredScore)
     except (ConfigError, TypeError) as error:
         raise ConfigError(
-            f"metric {name} is computed by {plain['class_path']}, which cannot be built here. "
-            f"If it is your own, import its module first (--allow_modules on the command line)."
+            f"metric {shown(name)} is computed by {shown(plain['class_path'])}, which cannot be built here, or is no "
+            f"StoredScore. If it is your own, import its module first (--allow_modules on the command line)."
         ) from error
-    if not isinstance(score, StoredScore):
-        raise ConfigError(f"metric {name} is computed by {plain['class_path']}, which is no StoredScore of lightrail.")
     return score
 
 
@@ -88,7 +86,12 @@ def stored_scores(table: pa.Table) -> tuple[dict[str, StoredScore], str] | None:
     metadata = table.schema.metadata or {}
     if SCORES not in metadata:
         return None
-    return scores_from_json(metadata[SCORES].decode()), metadata[MAIN_METRIC].decode()
+    with reading("the scores in a table of predictions", "Test the run again."):
+        return scores_from_json(metadata[SCORES].decode()), metadata[MAIN_METRIC].decode()
+
+
+MAX_VALUES = 1_000_000_000
+"""Maximum number of values in a table of predictions: a small file can hold any number of equal ones."""
 
 
 NUMBERS = (*COLUMN_TYPES, "num_targets", "num_characters", "num_bytes")
@@ -97,23 +100,33 @@ NUMBERS = (*COLUMN_TYPES, "num_targets", "num_characters", "num_bytes")
 def read_predictions(path: Path) -> pa.Table:
     """Read `predictions/test.parquet` of a run, sorted by the id of the examples.
 
-    Raises: ConfigError when it is damaged, or lacks columns that each task writes.
+    Raises: ConfigError when it is damaged, lacks columns that each task writes, or has more values than fit into memory.
     """
-    fix = "Test the run again: lightrail test --ckpt_path runs:/RUN_ID."
     regular_file(path, "predictions")
-    with reading(f"{quoted_path(path)} cannot be read as predictions", fix):
-        table = pyarrow.parquet.ParquetFile(path).read()
-        names = Counter(table.column_names)
-        of_kind = ("prediction", "target") if PREDICTION in names else ("num_targets", "num_characters")
-        wrong = [f"no column {name}" for name in (*COLUMN_TYPES, *of_kind) if name not in names]
-        wrong += [f"several columns {name}" for name, number in names.items() if number > 1]
-        for name in [name for name in NUMBERS if name in names] if not wrong else ():
-            kind, missing = table[name].type, table[name].null_count
-            if missing or not (pa.types.is_integer(kind) or (name in ("score", "loss") and pa.types.is_floating(kind))):
-                wrong.append(f"column {name} of type {kind} has {missing} missing values")
-        if wrong:
+    fix = "Test the run again: lightrail test --ckpt_path runs:/RUN_ID."
+    with (
+        reading(f"{quoted_path(path)} cannot be read as predictions", fix),
+        pyarrow.parquet.ParquetFile(path) as file,
+    ):
+        num_values = file.metadata.num_rows * max(1, file.metadata.num_columns)
+        if num_values > MAX_VALUES:
+            raise ValueError(f"it has {num_values:,} values, more than fit into memory")
+        table = file.read()
+        if wrong := _wrong_columns(table):
             raise ValueError("; ".join(wrong))
         return table.sort_by("id")
+
+
+def _wrong_columns(table: pa.Table) -> list[str]:
+    names = Counter(table.column_names)
+    needed = (*COLUMN_TYPES, "target") if PREDICTION in names else COLUMN_TYPES
+    wrong = [f"no column {name}" for name in needed if name not in names]
+    wrong += [f"several columns {name}" for name, number in names.items() if number > 1]
+    for name in [name for name in NUMBERS if name in names] if not wrong else ():
+        kind, missing = table[name].type, table[name].null_count
+        if missing or not (pa.types.is_integer(kind) or (name in ("score", "loss") and pa.types.is_floating(kind))):
+            wrong.append(f"column {name} of type {kind} has {missing} missing values")
+    return wrong
 
 
 class PredictionTable(Callback):

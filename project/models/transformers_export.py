@@ -54,7 +54,7 @@ def _name_ends(model: Any, tokenizer: LanguageTokenizer) -> None:
 def _compare_logits(task: TransformersTask, folder: Path, tokenizer: LanguageTokenizer) -> None:
     import transformers
 
-    read_model = getattr(transformers, task.transformers_class).from_pretrained(folder).eval()
+    read_model = getattr(transformers, task.transformers_class).from_pretrained(folder, trust_remote_code=False).eval()
     length = min(NUM_COMPARED, getattr(read_model.config, "max_position_embeddings", NUM_COMPARED))
     token_ids = torch.linspace(0, tokenizer.size - 1, length).long()
     token_ids[0] = tokenizer.start_id
@@ -72,7 +72,7 @@ def _compare_tokens(tokenizer: LanguageTokenizer, folder: Path) -> None:
     from transformers import AutoTokenizer
 
     expected = tokenizer.encode(PROBE).tolist()
-    found = AutoTokenizer.from_pretrained(folder).encode(PROBE, add_special_tokens=False)
+    found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False).encode(PROBE, add_special_tokens=False)
     if found != expected:
         raise ConfigError(
             f"--format hf: the tokenizer that transformers reads splits {PROBE!r} into {found}, ours into {expected}. "

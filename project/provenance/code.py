@@ -232,12 +232,16 @@ def repository_of(folder: Path) -> Repository | None:
 def git(
     folder: Path, *arguments: str, given: bytes | None = None, environment: Mapping[str, str] | None = None
 ) -> bytes | None:
-    """Return the output of a git command; None when it fails, takes too long, or git is not installed."""
+    """Return the output of a git command; None when it fails, takes too long, or git is not installed.
+
+    No hook and no monitor of files of the repository runs, and nothing is fetched. Commands that compare the working
+    tree run its filters: use them for repositories of the user alone.
+    """
     # In a hook, git sets these variables, which would override the folder.
     own = {
         name: value for name, value in os.environ.items() if not re.fullmatch("GIT_(DIR|WORK_TREE|INDEX_FILE)", name)
     }
-    command = ("git", "-C", str(folder), "-c", "core.quotePath=false", "--no-optional-locks", *arguments)
+    command = ("git", "-C", str(folder), *_GIT_SETTINGS, "--no-optional-locks", *arguments)
     try:
         done = subprocess.run(
             command,
@@ -246,11 +250,25 @@ def git(
             capture_output=True,
             timeout=COMMAND_SECONDS,
             check=True,
-            env=own | dict(environment or {}),
+            env=own | _GIT_ENVIRONMENT | dict(environment or {}),
         )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout
+
+
+_GIT_SETTINGS = tuple(
+    part
+    for setting in ("core.quotePath=false", "core.hooksPath=/dev/null", "core.fsmonitor=false", "protocol.allow=never")
+    for part in ("-c", setting)
+)
+_GIT_ENVIRONMENT = {
+    # A partial clone fetches a missing object, by a command that its configuration names.
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_ALLOW_PROTOCOL": "none",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_PAGER": "cat",
+}
 
 
 def _names(listed: bytes | None) -> list[str]:

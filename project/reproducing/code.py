@@ -66,6 +66,9 @@ class StoredRepository:
     here: Repository | None
     folders: list[str]
     """Its folders from which modules are imported."""
+    is_own: bool
+    """Whether code is imported from `here`, or the working folder is in it. Only the record, which may be a stranger's,
+    names any other: nothing that its configuration names, such as a filter, may run."""
 
     @property
     def commit_change(self) -> str:
@@ -88,11 +91,14 @@ class StoredRepository:
                 included = ["--include=" + WILD.sub(r"\\\g<0>", path) for path in paths]
                 alone = {"GIT_CEILING_DIRECTORIES": str(folder.parent)}  # it may be inside a repository itself
                 git(folder, "apply", *included, str(self.patch.absolute()), environment=alone)
-            return {path: (folder / path).read_bytes() for path in paths if (folder / path).is_file()}
+            files = {path: folder / path for path in paths}
+            # A patch can make a symbolic link, to any file of this machine.
+            own = {path: file for path, file in files.items() if file.is_file() and file.resolve() == file}
+            return {path: file.read_bytes() for path, file in own.items()}
 
     def _check_out(self, path: str, target: Path) -> None:
         assert self.here is not None
-        content = git(self.here.folder, "show", f"{self.commit}:{path}")
+        content = git(self.here.folder, "cat-file", "blob", f"{self.commit}:{path}")
         if content is not None:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
@@ -101,6 +107,8 @@ class StoredRepository:
         """Describe changes in the repository other than in the run's code, in one line; "" when there are none."""
         if self.here is None:
             return ""
+        if not self.is_own:
+            return self.commit_change if with_commit else ""
         then, now = (self.patch.read_bytes() if self.patch else b""), self.here.patch()
         names = [name for name in _differing(then, now) if (self.number, name) not in code]
         found = [self.commit_change] if with_commit and self.commit_change else []
@@ -111,14 +119,15 @@ class StoredRepository:
 
 
 def stored_repositories(original: Original, record: Mapping[str, Any]) -> list[StoredRepository]:
-    """Locate each repository of the run's record: by its code, else at its old path, else in the working folder."""
+    """Locate each repository of the run's record: by its code, else in the working folder, else at its old path."""
     found = []
     for number, item in enumerate(record["repositories"]):
         sources = [source for source in record["sources"] if source["repository"] == number]
         inside = [str(source["inside"]) for source in sources]
-        here = _repository_with(item["commit"], [*_present_folders(sources), Path(item["folder"]), Path.cwd()])
-        patch = original.patch(item["patch"])
-        found.append(StoredRepository(number, Path(item["folder"]), item["commit"], patch, here, inside))
+        folder, commit, patch = Path(item["folder"]), item["commit"], original.patch(item["patch"])
+        own = _repository_with(commit, [*_present_folders(sources), Path.cwd()])
+        here = own or _repository_with(commit, [folder])
+        found.append(StoredRepository(number, folder, commit, patch, here, inside, own is not None))
     return found
 
 

@@ -99,8 +99,9 @@ def _is_installed(name: str) -> bool:
 
 def _versions(text: str) -> dict[str, Version]:
     """Parse lines `name==version` under a line `# Python VERSION`, by normalized name."""
-    found = dict(re.findall(r"^(\S+)==(\S+)$", text, flags=re.MULTILINE))
-    python = re.search(rf"^# {PYTHON} (\S+)$", text, flags=re.MULTILINE)
+    # The text comes from the store, and ends up in a command for pip: no option or address is a name or a version.
+    found = dict(re.findall(r"^(\w[\w.-]*)==([\w.!+-]+)$", text, flags=re.MULTILINE))
+    python = re.search(rf"^# {PYTHON} ([\w.+-]+)$", text, flags=re.MULTILINE)
     own = {PYTHON: Version(PYTHON, python[1])} if python else {}
     return own | {_normal(name): Version(name, version) for name, version in found.items()}
 
@@ -140,7 +141,7 @@ def hardware_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
 
 def _compared(facts: Mapping[str, Any], key: str) -> Any:
     """Return the value to compare: of the GPUs granted by a scheduler their number, since their indices vary."""
-    if key == "visible_gpus" and facts[key] is not None:
+    if key == "visible_gpus" and isinstance(facts[key], str):
         return len([name for name in facts[key].split(",") if name])
     return facts[key]
 
@@ -151,4 +152,4 @@ def _in_words(facts: Mapping[str, Any], key: str) -> str:
         return f"{value} (OMP_NUM_THREADS {facts.get('OMP_NUM_THREADS') or 'not set'})"
     if key == "visible_gpus" and value is None:
         return "all"
-    return " + ".join(value) or "none" if isinstance(value, list) else str(value)
+    return " + ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)

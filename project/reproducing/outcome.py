@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import pyarrow as pa
 
 from lightrail.project.basics.tables import aligned
+from lightrail.project.tracking.lookup import metric_history
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -85,7 +86,7 @@ def compare(client: "MlflowClient", run_ids: tuple[str, str], tables: tuple[pa.T
 
 def history(client: "MlflowClient", run_id: str, name: str) -> History:
     """Return all points of a metric of a run, by step."""
-    points = sorted(client.get_metric_history(run_id, name), key=lambda point: (point.step, point.timestamp))
+    points = sorted(metric_history(client, run_id, name), key=lambda point: (point.step, point.timestamp))
     return [(point.step, point.value) for point in points]
 
 

@@ -81,8 +81,8 @@ def data_changes(original: Original, summaries: Sequence[SplitSummary]) -> list[
 def _then(dataset: "Dataset | None") -> str:
     if dataset is None:
         return "not recorded"
-    with suppress(ValueError, KeyError, TypeError):
-        return _in_words(json.loads(dataset.profile)["num_rows"], dataset.digest)
+    with suppress(Exception):  # a store may hold any text
+        return _in_words(int(json.loads(dataset.profile)["num_rows"]), dataset.digest)
     return f"digest {dataset.digest[:NUM_DIGITS]}"
 
 
@@ -178,7 +178,12 @@ def configuration_of(original: Original, settings: Sequence[str]) -> Configurati
 
 def _same_store(original: Original) -> list[str]:
     """Return the setting that records in the store of the run, which may have moved since."""
-    return [f"--tracking.uri={original.store}"] if original.values["tracking"]["uri"] is not None else []
+    return [f"--tracking.uri={original.store}"] if _recorded_store(original) is not None else []
+
+
+def _recorded_store(original: Original) -> object:
+    tracking = original.values.get("tracking")
+    return tracking.get("uri") if isinstance(tracking, dict) else None
 
 
 def _allowing(settings: Sequence[str]) -> list[str]:

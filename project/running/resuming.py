@@ -21,10 +21,17 @@ from lightrail.project.running.build import Experiment, build
 from lightrail.project.running.fitting import FinishedRun, attach, train_and_test
 from lightrail.project.tracking.database import where_files_were
 from lightrail.project.tracking.logger import flatten, is_process_zero
-from lightrail.project.tracking.lookup import TRAININGS, run_artifact, run_text, stored_configuration, test_metrics
+from lightrail.project.tracking.lookup import (
+    TRAININGS,
+    list_files,
+    run_artifact,
+    run_text,
+    stored_configuration,
+    test_metrics,
+)
 from lightrail.project.tracking.recovery import already_finished, ran_here
 from lightrail.project.tracking.run import TrackedRun, continue_run
-from lightrail.project.tracking.store import open_store, store_uri
+from lightrail.project.tracking.store import answering, open_store, store_uri
 from lightrail.project.training.checkpoints import LAST, LastCheckpoint
 from lightrail.project.training.stopping import slurm_job
 
@@ -146,7 +153,9 @@ def find_interrupted(client: "MlflowClient", run: "Run") -> Interrupted:
         raise ConfigError(f"run {run_id} {found}: only a training can be resumed. Start a new run.")
     is_fresh = not ran_here(run)
     checkpoint = run_artifact(client, run, f"checkpoints/{LAST}", is_fresh=is_fresh)
-    for item in client.list_artifacts(run_id, "checkpoints"):  # the last one refers to the best by its path
+    with answering(client.tracking_uri):
+        kept = list_files(client, run, "checkpoints")
+    for item in kept:  # the last one refers to the best by its path
         if not item.path.endswith(f"/{LAST}"):
             run_artifact(client, run, item.path, is_fresh=is_fresh)
     return Interrupted(
@@ -168,14 +177,14 @@ def configuration_in_force(client: "MlflowClient", run: "Run") -> dict[str, Any]
     Raises:
         ConfigError: it has none.
     """
-    changed = run_text(client, run, CHANGED_CONFIGURATION, is_fresh=not ran_here(run))
-    text = changed or run_text(client, run, "config.yaml")
-    if text is None:
+    changed = stored_configuration(client, run, CHANGED_CONFIGURATION, is_fresh=not ran_here(run))
+    configuration = changed or stored_configuration(client, run, "config.yaml")
+    if configuration is None:
         raise ConfigError(
             f"run {run.info.run_id} has no config.yaml: it ended during its start, or its files are missing. "
             f"Start a new run.{where_files_were(run.info.artifact_uri)}"
         )
-    return stored_configuration(text, f"run {run.info.run_id}, {CHANGED_CONFIGURATION if changed else 'config.yaml'}")
+    return configuration
 
 
 def go_on(

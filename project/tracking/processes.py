@@ -17,6 +17,8 @@ SECONDS_TO_SETTLE = 60.0
 _SECONDS_BETWEEN_TRIES = 0.05
 
 PROCESS_TAG = "lightrail.process"
+MAX_DIGITS = 18
+"""Of the numbers in the tag, which a store may have made up."""
 CLOCK_TOLERANCE_SECONDS = 5
 """Tolerance for a process's start time, which the system computes from its boot time and shifts with the clock."""
 
@@ -47,11 +49,13 @@ class Owner(NamedTuple):
     @property
     def lives(self) -> bool:
         """Whether the process is running on this machine; False for other machines, where it is unknown."""
+        if not self.is_here:
+            return False
         try:
             found = psutil.Process(self.number)
             is_same = abs(found.create_time() - self.created) < CLOCK_TOLERANCE_SECONDS
-            return self.is_here and is_same and found.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
+            return is_same and found.status() != psutil.STATUS_ZOMBIE
+        except (psutil.NoSuchProcess, OverflowError):  # no number of a process is so large
             return False
 
     def __str__(self) -> str:
@@ -66,7 +70,7 @@ def process_tag() -> dict[str, str]:
 def owner_of(tag: str) -> Owner | None:
     """Parse the value of an owner tag; None when it is not valid."""
     parts = tag.rsplit(" ", 2)
-    if len(parts) < 3 or not (parts[1].isdecimal() and parts[2].isdecimal()):
+    if len(parts) < 3 or not all(part.isdecimal() and len(part) <= MAX_DIGITS for part in parts[1:]):
         return None
     return Owner(parts[0], int(parts[1]), int(parts[2]))
 

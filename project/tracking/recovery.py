@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightrail.project.basics.durable import write_whole
-from lightrail.project.basics.errors import ConfigError, first_line, without_password
+from lightrail.project.basics.errors import ConfigError, Refusal, first_line, without_password
 from lightrail.project.basics.private_names import tracking_store
-from lightrail.project.tracking.database import local_path
+from lightrail.project.tracking.database import local_path, sqlite_file
 from lightrail.project.tracking.journal import Ending, Journal, Point
-from lightrail.project.tracking.lookup import run_artifact
+from lightrail.project.tracking.lookup import metric_history, run_artifact
 from lightrail.project.tracking.processes import PROCESS_TAG, Owner, RunLock, owner_of, process_tag, this_machine
 from lightrail.project.tracking.sender import MAX_POINTS, Sent, Uploads, deliver, milliseconds_now
 from lightrail.project.tracking.store import RunFolders, answering, run_folders, state_folder
@@ -117,6 +117,8 @@ def settle(client: "MlflowClient", run: "Run", folders: RunFolders) -> Sent | No
 
 def _settle(client: "MlflowClient", run: "Run", folders: RunFolders) -> Sent | None:
     run_id, owner = run.info.run_id, process_of(run)
+    if owner is None or not owner.lives:
+        folders.reserve.unlink(missing_ok=True)
     sent = send_pending(client, run_id)
     journal = Journal(folders.journal)
     status = client.get_run(run_id).info.status
@@ -133,6 +135,7 @@ def _settle(client: "MlflowClient", run: "Run", folders: RunFolders) -> Sent | N
 def clear(run_id: str, folders: RunFolders, journal: Journal, status: str) -> None:
     """Remove the note of a completely sent run, and also journal and lock when it is FINISHED and cannot be resumed."""
     forget_waiting(run_id)
+    folders.reserve.unlink(missing_ok=True)
     if status == "FINISHED":
         journal.remove()
         Uploads(folders).forget()
@@ -152,7 +155,7 @@ def close_dead_runs(client: "MlflowClient") -> list[str]:
         run_id = run.info.run_id
         try:
             sent = settle(client, run, run_folders(run_id, run.info.artifact_uri))
-        except (MlflowException, OSError) as error:
+        except (MlflowException, Refusal, OSError) as error:
             log.warning("run %s: its process has died, and it cannot be closed: %s", run_id, first_line(error))
             continue
         if sent is not None:
@@ -195,7 +198,7 @@ def _steps_in(client: "MlflowClient", run_id: str) -> Callable[[str, int], bool]
 
     def is_known(key: str, step: int) -> bool:
         if key not in known:
-            known[key] = {metric.step for metric in client.get_metric_history(run_id, key)}
+            known[key] = {metric.step for metric in metric_history(client, run_id, key)}
         return step in known[key]
 
     return is_known
@@ -252,7 +255,7 @@ def _send(client: "MlflowClient", uri: str, run_id: str) -> Synchronized | None:
     try:
         run = client.get_run(run_id)
         sent = settle(client, run, run_folders(run_id, run.info.artifact_uri))
-    except (MlflowException, OSError) as error:
+    except (MlflowException, Refusal, OSError) as error:
         return Synchronized(run_id, Sent(), f"not sent, {first_line(error)}")
     return None if sent is None else Synchronized(run_id, sent)
 
@@ -267,7 +270,10 @@ def _candidates(client: "MlflowClient", uri: str) -> Iterator[str]:
     for experiment in client.search_experiments():
         folder = local_path(experiment.artifact_location)
         if folder is not None:
-            yield from (path.name for path in _unsent_in(folder))
+            # A server could name the folder of other stores' runs, whose records are none of its business.
+            known = (None, without_password(uri))
+            stores = ((path.name, _store_of(path / "artifacts")) for path in _unsent_in(folder))
+            yield from (name for name, store in stores if sqlite_file(uri) is not None or store in known)
     for path in _unsent_in(state_folder()):
         if _store_of(path / "artifacts") == without_password(uri):
             yield path.name
@@ -337,7 +343,7 @@ def _history(client: "MlflowClient", run: "Run") -> list[Point]:
     return [
         Point(metric.key, metric.value, metric.step, metric.timestamp)
         for key in run.data.metrics
-        for metric in client.get_metric_history(run.info.run_id, key)
+        for metric in metric_history(client, run.info.run_id, key)
     ]
 
 

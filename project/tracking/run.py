@@ -7,16 +7,15 @@ import random
 import shutil
 import signal
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lightrail.project.basics.durable import reserve
 from lightrail.project.basics.errors import ConfigError, first_line, without_password
 from lightrail.project.provenance.recording import code_tags, user_tags, write_environment
 from lightrail.project.tracking.journal import Ending
@@ -33,6 +32,7 @@ from lightrail.project.tracking.recovery import (
 )
 from lightrail.project.tracking.sender import milliseconds_now
 from lightrail.project.tracking.settings import TrackingConfig
+from lightrail.project.tracking.signals import ENDING, SignalNote, Terminated, exception_for, handling
 from lightrail.project.tracking.store import (
     RunFolders,
     answering,
@@ -68,44 +68,22 @@ class GivenUp(Exception):  # noqa: N818 - not an error
         self.step = step
 
 
-class Terminated(SystemExit):
-    """SIGTERM was received. Exit status 143, as shells report for a process ended by it."""
+def verdict(error: BaseException, number: int = 0) -> tuple[str, str | None, BaseException]:
+    """Return the MLflow status of a run ended by `error`, the text of its error tag, and the exception to raise.
 
-    def __init__(self) -> None:
-        super().__init__(128 + signal.SIGTERM)
-
-
-def verdict(error: BaseException) -> tuple[str, str | None, BaseException]:
-    """Return the MLflow status of a run ended by `error`, the text of its error tag, and the exception to raise."""
+    Args:
+        number: signal received before, 0 for none: any other error is a consequence of it.
+    """
     # Lightning turns Ctrl-C into SystemExit(1) and SIGTERM into a SystemExit without a status: undone for callers.
-    if isinstance(error, SIGTERMException | Terminated):
+    if isinstance(error, SIGTERMException):
         return "KILLED", None, Terminated()
-    if isinstance(error, KeyboardInterrupt | GivenUp):
+    if isinstance(error, Terminated | KeyboardInterrupt | GivenUp):
         return "KILLED", None, error
     if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
         return "KILLED", None, KeyboardInterrupt()
+    if number:
+        return "KILLED", None, exception_for(number)
     return "FAILED", f"{type(error).__name__}: {first_line(error)}", error
-
-
-@contextmanager
-def sigterm_calls(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
-    """Install a handler for SIGTERM within the block; does nothing outside of the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def raise_terminated(_signal: int, _frame: FrameType | None) -> None:
-    """Raise Terminated, unless another handler of SIGTERM is installed over this one."""
-    # Inside fit, test etc. Lightning installs its own handler in front of this one, which raises at the end of the
-    # batch on all processes at once.
-    if signal.getsignal(signal.SIGTERM) is raise_terminated:
-        raise Terminated
 
 
 def check_tags(tags: dict[str, str]) -> None:
@@ -185,15 +163,18 @@ class TrackedRun:
     def status(self) -> Iterator[None]:
         """End the run with a status that depends on how the block is left.
 
-        FINISHED only when the block succeeds; KILLED on Ctrl-C and SIGTERM; FAILED, with the tag `lightrail.error`, on
-        any other exception. Metrics, tags and files are sent before; when the store is unreachable they stay pending on
-        disk, and nothing further is raised. SIGTERM is raised as Terminated.
+        FINISHED only when the block succeeds; KILLED on Ctrl-C, SIGTERM and SIGHUP; FAILED, with the tag
+        `lightrail.error`, on any other exception. Metrics, tags and files are sent before; when the store is
+        unreachable they stay pending on disk, and nothing further is raised. SIGTERM and SIGHUP are raised as
+        Terminated.
         """
-        with sigterm_calls(raise_terminated):
+        note = SignalNote()
+        with handling(ENDING, note.handle):
             try:
                 yield
+                note.raise_again()
             except BaseException as error:
-                status, reason, raised = verdict(error)
+                status, reason, raised = verdict(error, note.number)
                 self._end(status, reason)
                 if raised is error:
                     raise
@@ -204,8 +185,10 @@ class TrackedRun:
         if not is_process_zero():
             return
         journal, sender = self.logger.journal, self.logger.sender
+        with suppress(OSError):
+            self._folders.reserve.unlink()  # on a full disk, the space for what follows
         try:
-            with sigterm_calls(signal.SIG_IGN):  # the end of a run takes a bounded time
+            with handling((signal.SIGTERM, signal.SIGHUP), signal.SIG_IGN):  # the end of a run takes a bounded time
                 journal.append_ending(Ending(status, reason, milliseconds_now()))
                 # A killed run has little time left: SIGKILL usually follows.
                 is_sent = sender.flush(CLOSE_SECONDS, keep_trying=True, is_patient=status != "KILLED")
@@ -261,16 +244,20 @@ def start_run(
         all_tags = {**config.tags, **code_tags(), **user_tags(), **process_tag(), **tags}
         with unseeded():
             run = client.create_run(experiment, tags=all_tags, run_name=config.run_name)
-    folders = run_folders(run.info.run_id, run.info.artifact_uri)
-    lock = RunLock(folders.lock)
-    tracked = TrackedRun(uri, run.info.run_id, experiment, folders, {}, run.info.start_time, lock)
+    run_id, made, lock = run.info.run_id, None, None
     try:
-        lock_run(tracked.run_id, lock)
-        note_waiting(tracked.run_id, uri, folders)
+        folders = run_folders(run_id, run.info.artifact_uri)
+        made = None if folders.journal.parent.exists() else folders.journal.parent
+        lock = RunLock(folders.lock)
+        tracked = TrackedRun(uri, run_id, experiment, folders, {}, run.info.start_time, lock)
+        lock_run(run_id, lock)
+        reserve(folders.reserve)
+        note_waiting(run_id, uri, folders)
         _record_first(client, tracked, config.experiment, configuration, inputs)
     except BaseException as error:
-        lock.release()
-        _take_back(client, tracked, error)
+        if lock is not None:
+            lock.release()
+        _take_back(client, run_id, made, error)
         raise
     _announce(tracked)
     return tracked
@@ -302,6 +289,7 @@ def continue_run(run_id: str, config: TrackingConfig, *, force: bool = False, re
         lock.release()
         raise
     tracked = TrackedRun(uri, run.info.run_id, run.info.experiment_id, folders, steps, run.info.start_time, lock)
+    reserve(folders.reserve)
     _announce(tracked)
     return tracked
 
@@ -321,14 +309,19 @@ def _record_first(
     run.logger.uploads.send_all(client, run.run_id)
 
 
-def _take_back(client: "MlflowClient", run: TrackedRun, error: BaseException) -> None:
-    """Remove a run that could not be started. Raises: ConfigError when store or disk was the reason."""
+def _take_back(client: "MlflowClient", run_id: str, made: Path | None, error: BaseException) -> None:
+    """Remove a run that could not be started. Raises: ConfigError when store or disk was the reason.
+
+    Args:
+        made: the run's folder; None when it existed before, since the store chose it.
+    """
     from mlflow.exceptions import MlflowException
 
-    shutil.rmtree(run.directory.parent, ignore_errors=True)
-    forget_waiting(run.run_id)
-    with suppress(MlflowException):  # the store that refused the run may refuse this too: the first error is raised
-        client.delete_run(run.run_id)
+    if made is not None:
+        shutil.rmtree(made, ignore_errors=True)
+        forget_waiting(run_id)
+    with suppress(Exception):  # the store that refused the run may refuse this too: the first error is raised
+        client.delete_run(run_id)
     if isinstance(error, OSError | MlflowException):
         raise ConfigError(f"the run could not be started: {error}") from error
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lightrail.project.basics.durable import UNFINISHED, put_in_place
-from lightrail.project.basics.errors import ConfigError, shown, without_password
+from lightrail.project.basics.errors import ConfigError, Refusal, first_line, shown, without_password
 from lightrail.project.basics.private_names import tracking_store
 from lightrail.project.basics.reading import reading
 from lightrail.project.tracking.database import (
@@ -40,6 +40,8 @@ DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "m
 SETTING = "tracking.uri"
 TABLES = ("experiments", "runs", "alembic_version")
 """Some tables of each MLflow database."""
+RUN_NAME = re.compile(r"[0-9A-Za-z][\w-]{0,255}", re.ASCII)
+"""The form of MLflow's run ids; they become names of folders."""
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """Tag that makes MLflow's pages open on runs and metrics instead of traces of language-model calls."""
 
@@ -58,6 +60,11 @@ class RunFolders(NamedTuple):
         return self.journal.with_name("run.lock")
 
     @property
+    def reserve(self) -> Path:
+        """The file that keeps space on the disk while the run has a process, for the records of its end."""
+        return self.journal.with_name("run.reserve")
+
+    @property
     def uploaded(self) -> Path:
         """The record of uploaded `artifacts`."""
         return self.journal.with_name("uploaded.json")
@@ -73,9 +80,19 @@ def run_folders(run_id: str, artifact_uri: str) -> RunFolders:
 
     With a local artifact store this is the run's own folder there. With a remote one it is
     `$XDG_STATE_HOME/lightrail/RUN_ID` (`~/.local/state/...`), from which the artifacts are uploaded.
+
+    Raises:
+        ConfigError: id or address are not of MLflow's form. A store must not choose a folder that is no run's own.
     """
+    if RUN_NAME.fullmatch(run_id) is None:
+        raise ConfigError(f"the store names a run {shown(run_id)}, which is no id of a run. Check tracking.uri.")
     local = local_path(artifact_uri)
     if local is not None:
+        if local.parts[-2:] != (run_id, "artifacts") or "\0" in str(local):
+            raise ConfigError(
+                f"the store reports that the files of run {run_id} are in {shown(artifact_uri, 200)}, which is not a "
+                f"folder of that run: it does not end in {run_id}/artifacts. Check tracking.uri."
+            )
         return RunFolders(local, local.parent / "metrics.jsonl", is_store=True)
     folder = state_folder() / run_id
     return RunFolders(folder / "artifacts", folder / "metrics.jsonl", is_store=False)
@@ -124,6 +141,9 @@ def open_store(uri: str, *, create: bool) -> "MlflowClient":
         raise ConfigError(f"{file}: no runs are recorded there. Run `lightrail fit` first, or set tracking.uri.")
     from mlflow import MlflowClient
 
+    from lightrail.project.tracking.limits import bound_answers
+
+    bound_answers()
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])  # if it was imported before
     what = f"the MLflow store {without_password(uri)} cannot be opened"
     with (
@@ -139,15 +159,20 @@ def open_store(uri: str, *, create: bool) -> "MlflowClient":
 
 @contextmanager
 def answering(uri: str) -> Iterator[None]:
-    """Turn the exceptions of an unreachable or refusing store in the block into ConfigError of one line."""
-    from mlflow.exceptions import MlflowException
+    """Turn the exceptions of an unreachable or refusing store in the block into ConfigError of one line.
+
+    So does an answer that is none: MLflow's reader of answers raises exceptions of many types.
+    """
     from requests import RequestException
 
     try:
         yield
-    except (MlflowException, RequestException) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(without_password(f"the request to the MLflow store {uri} failed: {reason}")) from error
+    except Exception as error:
+        is_of_this_machine = isinstance(error, OSError) and not isinstance(error, RequestException)
+        if is_of_this_machine or isinstance(error, Refusal):
+            raise
+        about = without_password(f"the request to the MLflow store {uri} failed")
+        raise ConfigError(f"{about}: {first_line(error)}") from error
 
 
 def check_folder(folder: Path, setting: str) -> None:

@@ -22,7 +22,8 @@ from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.project.basics.durable import replacing
 from lightrail.project.basics.private_names import is_accumulating, is_epoch_over, is_validation_due
 from lightrail.project.tracking.settings import CheckpointConfig
-from lightrail.project.training.stopping import StopRequest, exception_for, queue_again
+from lightrail.project.tracking.signals import exception_for
+from lightrail.project.training.stopping import StopRequest, queue_again
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from functools import cache
 from types import FrameType
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch.distributed
 
 from lightrail.project.tracking.logger import is_process_zero
-from lightrail.project.tracking.run import Terminated
+from lightrail.project.tracking.signals import ENDING, exception_for, leave_terminal, not_ignored
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ SECONDS_OF_ONE_SIGNAL = 1.0
 
 
 class StopRequest:
-    """Notes the first SIGINT or SIGTERM between `listen` and `ignore`, and raises on the second.
+    """Notes the first SIGINT, SIGTERM or SIGHUP between `listen` and `ignore`, and raises on the second.
 
     Under SLURM the warning signal SIGUSR1 (`sbatch --signal=USR1@90`) is noted as well: the job is requeued.
     """
@@ -54,21 +55,19 @@ class StopRequest:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             return  # a data loader's worker forked at this moment: its batches are needed for the step
+        if number == signal.SIGHUP:
+            leave_terminal()
         if not self.number:
             self.number, self._since = number, time.monotonic()
             if is_process_zero():
                 # Not logged: the signal may have come in the middle of a log line.
-                os.write(2, STOPPING.format(signal.Signals(number).name).encode())
+                with suppress(OSError):
+                    os.write(2, STOPPING.format(signal.Signals(number).name).encode())
         elif time.monotonic() - self._since > SECONDS_OF_ONE_SIGNAL:
             raise exception_for(number)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_previous": {}}
-
-
-def exception_for(number: int) -> BaseException:
-    """Return the exception to raise for signal `number`: KeyboardInterrupt for SIGINT, else Terminated."""
-    return KeyboardInterrupt() if number == signal.SIGINT else Terminated()
 
 
 def queue_again() -> None:
@@ -88,7 +87,7 @@ def slurm_job() -> str:
 
 
 def _listened() -> list[int]:
-    return [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if slurm_job() else [])]
+    return not_ignored([*ENDING, *([signal.SIGUSR1] if slurm_job() else [])])
 
 
 @cache

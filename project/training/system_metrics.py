@@ -1,5 +1,6 @@
 """Throughput of training, and its use of processor, memory and GPUs."""
 
+import _thread
 import logging
 import threading
 import time
@@ -170,7 +171,14 @@ class _Sampling:
         self._logger, self._devices = logger, devices
         self._stopped = threading.Event()
         self._logging = threading.Lock()
-        threading.Thread(target=self._run, name="system metrics", daemon=True).start()
+        self.is_over = threading.Event()
+        """Set when nothing is measured any more."""
+        try:
+            # Not threading.Thread, whose start waits for ever where the new thread finds no memory to begin.
+            _thread.start_new_thread(self._run, ())
+        except RuntimeError:
+            self.is_over.set()
+            log.warning("system metrics are not logged: no further thread can be started")
 
     def stop(self) -> None:
         """Log nothing from now on, without waiting for a measurement."""
@@ -187,6 +195,8 @@ class _Sampling:
                 self._log(metrics)
         except Exception:
             log.warning("system metrics are no longer logged", exc_info=True)
+        finally:
+            self.is_over.set()
 
     def _log(self, metrics: dict[str, float]) -> None:
         seconds = (milliseconds_now() - self._logger.start_time) // 1000

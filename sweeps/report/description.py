@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import optuna
 
-from lightrail.project.basics.tables import markdown_table
-from lightrail.project.comparing.markdown import literal
+from lightrail.project.basics.tables import literal, markdown_table
 from lightrail.sweeps.report.tables import named, seconds_cell, setting_cells, settings_of, short_names, value_cells
 from lightrail.sweeps.search.confirming import Confirmation
 from lightrail.sweeps.search.definition import Sweep

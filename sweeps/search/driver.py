@@ -32,7 +32,7 @@ from lightrail.project.basics.private_names import start_at_once
 from lightrail.project.basics.reading import reading
 from lightrail.project.configuration.classes import AllowedClasses
 from lightrail.project.configuration.parameters import parameters_of
-from lightrail.project.training.stopping import exception_for
+from lightrail.project.tracking.signals import ENDING, exception_for, leave_terminal, not_ignored
 from lightrail.sweeps.search.definition import ResourceConfig, Sweep
 from lightrail.sweeps.search.locks import StudyLock
 from lightrail.sweeps.search.outcomes import Progress
@@ -86,12 +86,14 @@ class Driver:
 
     @contextmanager
     def stopping_on_signals(self) -> Iterator[None]:
-        """Handle signals: the first SIGINT or SIGTERM lets trials write checkpoints; a second ends them immediately.
+        """Handle SIGINT, SIGTERM and SIGHUP: the first lets trials write checkpoints; a second ends them immediately.
 
         Raises: KeyboardInterrupt or Terminated at the end of the block, when there was one.
         """
 
         def stop(number: int, _frame: FrameType | None) -> None:
+            if number == signal.SIGHUP:
+                leave_terminal()
             if self._signal:
                 signal.signal(number, signal.SIG_DFL)
             else:
@@ -99,7 +101,7 @@ class Driver:
             self._signal = number
             self._stop()
 
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, stop) for number in not_ignored(ENDING)}
         try:
             yield
         finally:

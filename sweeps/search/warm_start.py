@@ -12,7 +12,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FixedTrial, TrialState, create_trial
 
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.tracking.lookup import children_of, find_run, run_configuration
+from lightrail.project.tracking.lookup import children_of, find_run, metric_history, run_configuration
 from lightrail.project.tracking.store import open_store, store_uri
 from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.search.space import Branches, Constant, Distribution, Space
@@ -123,7 +123,7 @@ def _check_task(sweep: Sweep, values: Mapping[str, Any], name: str) -> None:
 def _results(client: "MlflowClient", run: "Run", sweep: Sweep) -> list[float] | None:
     """Return each metric at the validation with the best first metric; None if a metric was not logged."""
     histories = [
-        {point.step: point.value for point in client.get_metric_history(run.info.run_id, name)}
+        {point.step: point.value for point in metric_history(client, run.info.run_id, name)}
         for name in sweep.config.metrics
     ]
     steps = [step for step in histories[0] if all(math.isfinite(own.get(step, math.nan)) for own in histories)]

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import Configuration
+from lightrail.project.tracking.lookup import metric_history
 from lightrail.project.tracking.processes import PROCESS_TAG, Owner, process_tag
 from lightrail.project.tracking.store import open_store, store_uri
 from lightrail.sweeps.search.definition import Sweep
@@ -131,7 +132,7 @@ class Worker:
         """The validations of a run in MLflow, which include those of an earlier process."""
         client = open_store(store_uri(configuration.tracking()), create=False)
         points: dict[str, dict[int, float]] = {
-            name: {point.step: point.value for point in client.get_metric_history(run_id, name)}
+            name: {point.step: point.value for point in metric_history(client, run_id, name)}
             for name in self.sweep.config.metrics
         }
         steps = set.intersection(*(set(own) for own in points.values()))

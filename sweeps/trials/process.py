@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from lightrail.project.basics.errors import ConfigError, first_line
 from lightrail.project.tracking.processes import Owner
 from lightrail.sweeps.trials.forked import answer, lead
 from lightrail.sweeps.trials.messages import Assignment, Failed, Finished, Message, clear_failure, first_failure
@@ -25,6 +26,7 @@ SECONDS_TO_STOP = 60.0
 """How long a trial may take to stop, which includes writing its checkpoint."""
 PRELOADED = ["lightrail.sweeps.trials.preloaded"]
 CONTEXT = multiprocessing.get_context("forkserver")
+MOST_STARTS, MOST_CALLS = 20, 2
 _NUM_LAST_LINES = 20
 _SECONDS_BETWEEN_LOOKS = 0.05
 
@@ -120,9 +122,24 @@ def _kill_group(number: int) -> None:
 
 
 def _fork(assignment: Assignment, connection: Connection, liveness: Connection) -> ForkServerProcess:
-    process = CONTEXT.Process(target=lead, args=(dict(os.environ), assignment, connection, liveness))
-    process.start()
-    return process
+    return _started(lead, assignment, connection, liveness)
+
+
+def _started(target: Callable[..., object], *arguments: Any) -> ForkServerProcess:
+    """Start a forked process, also where the one that it is forked from is ended at this moment.
+
+    Raises: ConfigError when it cannot be started.
+    """
+    for _ in range(MOST_STARTS):
+        process = CONTEXT.Process(target=target, args=(dict(os.environ), *arguments))
+        try:
+            process.start()  # starts another one to fork from where that has ended
+        except (EOFError, OSError) as error:
+            failure = error
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        else:
+            return process
+    raise ConfigError(f"no process can be started: {first_line(failure)}. Free memory, and repeat the command.")
 
 
 def _command(assignment: Assignment, connection: Connection, liveness: Connection) -> "subprocess.Popen[bytes]":
@@ -136,16 +153,20 @@ def _command(assignment: Assignment, connection: Connection, liveness: Connectio
 def call_forked(function: Callable[..., str], *arguments: Any) -> str:
     """Call a function in a process forked from the one that has imported everything; return its result.
 
-    Raises: RuntimeError when the process ends without a result.
+    Raises: ConfigError when the process ends without a result, twice.
     """
-    connection, theirs = CONTEXT.Pipe()
-    process = CONTEXT.Process(target=answer, args=(dict(os.environ), theirs, function, arguments))
-    process.start()
-    theirs.close()
-    try:
-        return str(connection.recv())
-    except EOFError as error:
-        raise RuntimeError("the process that checks the sweep ended without a result") from error
-    finally:
-        process.join()
-        connection.close()
+    for _ in range(MOST_CALLS):
+        connection, theirs = CONTEXT.Pipe()
+        process = _started(answer, theirs, function, arguments)
+        theirs.close()
+        try:
+            return str(connection.recv())
+        except (EOFError, OSError):
+            continue
+        finally:
+            process.join()
+            connection.close()
+    raise ConfigError(
+        f"the process that checks the sweep was ended from outside {MOST_CALLS} times, as the system does when memory "
+        f"runs out, or by an error above. Free memory, and repeat the command."
+    )

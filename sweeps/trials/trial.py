@@ -5,12 +5,12 @@ Lightning starts the others with the command line of the first. Trials of one pr
 imported everything.
 """
 
+import _thread
 import json
 import logging
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -27,7 +27,8 @@ from lightrail.project.running.fitting import fit
 from lightrail.project.running.resuming import find_interrupted, go_on, has_begun
 from lightrail.project.tracking.lookup import find_run, test_metrics
 from lightrail.project.tracking.recovery import close_dead_runs
-from lightrail.project.tracking.run import GivenUp, Terminated
+from lightrail.project.tracking.run import GivenUp
+from lightrail.project.tracking.signals import Terminated
 from lightrail.project.tracking.store import open_store, store_uri
 from lightrail.sweeps.trials.callback import GIVEN_UP_AT, NonFinite, TrialReporter
 from lightrail.sweeps.trials.messages import (
@@ -168,7 +169,7 @@ def _watch(wait: Callable[[], None], then: Callable[[], None]) -> None:
         wait()
         then()
 
-    threading.Thread(target=watch, name="watch", daemon=True).start()
+    _thread.start_new_thread(watch, ())
 
 
 def _until_closed(liveness: Connection) -> None:

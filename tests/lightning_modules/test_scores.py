@@ -182,7 +182,7 @@ def test_what_version_0_1_0_stored_is_read() -> None:
 
 def test_a_class_that_is_no_score_is_refused() -> None:
     stored = {"class_path": "lightrail.lightning_modules.optimization.config.OptimConfig", "init_args": {}}
-    with pytest.raises(ConfigError, match=r"metric f1 is computed by .*OptimConfig, which is no StoredScore"):
+    with pytest.raises(ConfigError, match=r"metric 'f1' is computed by .*OptimConfig., .* or is no StoredScore"):
         scores_from_json(json.dumps({"f1": stored}))
 
 

@@ -144,7 +144,7 @@ def test_an_older_checkout_is_called_by_the_name_it_had(tmp_path: Path) -> None:
     (tmp_path / OWN_FILE).write_text("")
     commit = "git init --quiet && git add . && git -c user.name=a -c user.email=a@b commit --quiet -m first"
     subprocess.run(commit, shell=True, check=True, cwd=tmp_path)
-    here = SimpleNamespace(here=SimpleNamespace(folder=tmp_path), commit="HEAD")
+    here = SimpleNamespace(here=SimpleNamespace(folder=tmp_path), commit="HEAD", is_own=True)
     found = SimpleNamespace(code=SimpleNamespace(repositories=[here]))
     assert _package(cast(Survey, found)) == "project"
     (tmp_path / "lightrail").mkdir()

@@ -12,8 +12,8 @@ import torch
 from lightning.pytorch import Callback
 
 from lightrail.lightning_modules.optimization import OptimConfig
-from lightrail.project.tracking.run import Terminated
 from lightrail.project.tracking.settings import CheckpointConfig
+from lightrail.project.tracking.signals import Terminated
 from lightrail.project.training.checkpoints import LastCheckpoint, place_checkpoints
 from lightrail.project.training.stopping import SECONDS_OF_ONE_SIGNAL, StopRequest, slurm_job
 from tests.support.tiny import Signs, fit, quiet_trainer
@@ -60,7 +60,9 @@ def step_in(folder: Path) -> int:
     return int((folder / "step").read_text())
 
 
-@pytest.mark.parametrize(("number", "raised"), [(signal.SIGTERM, Terminated), (signal.SIGINT, SystemExit)])
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGTERM, Terminated), (signal.SIGHUP, Terminated), (signal.SIGINT, SystemExit)]
+)
 def test_a_signal_stops_after_its_step_with_a_checkpoint(
     tmp_path: Path, number: int, raised: type[BaseException]
 ) -> None:

@@ -1,17 +1,20 @@
 """What a run's processes and devices are busy with. The GPU part runs with torch.cuda's answers made up here."""
 
+import _thread
 import multiprocessing
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from mlflow import MlflowClient
 
+from lightrail.project.tracking.logger import MlflowLogger
 from lightrail.project.tracking.run import TrackedRun, start_run
 from lightrail.project.tracking.settings import TrackingConfig
 from lightrail.project.training import system_metrics as system_metrics
@@ -19,6 +22,8 @@ from lightrail.project.training.system_metrics import ProcessUse, SystemMetrics,
 from tests.support.children import SECONDS_TO_HANG
 from tests.support.tracking import fit
 
+STARTED: list[system_metrics._Sampling] = []
+"""Those that the test has started."""
 CPU, MEMORY = "system/cpu_utilization_percentage", "system/memory_usage_megabytes"
 
 
@@ -48,8 +53,20 @@ class BusyAt(Callback):
             raise self.error
 
 
-def measuring() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "system metrics"]
+@pytest.fixture(autouse=True)
+def _counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    STARTED.clear()
+    begin = system_metrics._Sampling.__init__
+
+    def count(self: system_metrics._Sampling, *arguments: Any) -> None:
+        STARTED.append(self)
+        begin(self, *arguments)
+
+    monkeypatch.setattr(system_metrics._Sampling, "__init__", count)
+
+
+def measuring() -> list[system_metrics._Sampling]:
+    return [own for own in STARTED if not own.is_over.is_set()]
 
 
 def until_none_measures() -> bool:
@@ -120,6 +137,22 @@ class TestInARun:
         assert until_none_measures()
         assert "system metrics are no longer logged" in caplog.text
         assert "train/loss" in run.logger.journal.series()
+
+
+def test_where_no_thread_can_begin_a_run_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made up: `threading.Thread.start` waits for ever when the new thread finds no memory to begin."""
+
+    def wait_for_ever(_: threading.Thread) -> None:
+        pytest.fail("it would wait for ever")
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", wait_for_ever)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
+    sampling = system_metrics._Sampling(cast(MlflowLogger, None), [])
+    assert sampling.is_over.is_set()
+    sampling.stop()
 
 
 def test_a_trainer_without_a_tracked_run_is_not_measured(tmp_path: Path) -> None:

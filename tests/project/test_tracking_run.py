@@ -1,11 +1,13 @@
 """A run, read back through MLflow's own client."""
 
+import errno
 import json
 import os
 import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,11 @@ from mlflow import MlflowClient
 from lightrail.datamodules.base import SplitSummary
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.tracking import run as starting
+from lightrail.project.tracking.journal import Ending
 from lightrail.project.tracking.logger import flatten, log_inputs
-from lightrail.project.tracking.run import Terminated, TrackedRun, continue_run, start_run
+from lightrail.project.tracking.run import TrackedRun, continue_run, start_run
 from lightrail.project.tracking.settings import TrackingConfig
+from lightrail.project.tracking.signals import Terminated
 from tests.support.tracking import fit
 
 CONFIGURATION = {"seed_everything": 7, "model": {"class_path": "Tiny", "init_args": {"lr": 0.1, "name": "中文"}}}
@@ -168,6 +172,56 @@ def test_sigterm_kills_the_run_and_exits_with_143(run: TrackedRun, client: Mlflo
     assert stopped.value.code == 143
     assert client.get_run(run.run_id).info.status == "KILLED"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, None), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=["INT", "TERM", "HUP"],
+)
+@pytest.mark.parametrize("error", [ValueError("Invalid bounding box"), None], ids=["another_error", "no_error"])
+def test_a_signal_whose_exception_is_swallowed_kills_the_run(
+    run: TrackedRun, client: MlflowClient, number: int, status: int | None, error: Exception | None
+) -> None:
+    """C code of matplotlib drops the exception of the handler, and may raise one of its own."""
+    before = signal.getsignal(number)
+
+    def swallow() -> None:
+        with suppress(KeyboardInterrupt, Terminated):
+            os.kill(os.getpid(), number)
+        if error is not None:
+            raise error
+
+    with pytest.raises((KeyboardInterrupt, Terminated)) as stopped, run.status():
+        swallow()
+    assert getattr(stopped.value, "code", None) == status
+    found = client.get_run(run.run_id)
+    assert (found.info.status, "lightrail.error" in found.data.tags) == ("KILLED", False)
+    assert signal.getsignal(number) is before
+
+
+def test_a_hangup_that_nohup_ignores_is_ignored(run: TrackedRun, client: MlflowClient) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with run.status():
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert client.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_the_end_of_a_run_has_its_space_on_a_full_disk(run: TrackedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Space is kept as long as the run may need it, and is free before the end is written and sent."""
+    kept = run.directory.parent / "run.reserve"
+    append, seen = run.logger.journal.append_ending, list[bool]()
+
+    def ends(ending: Ending) -> None:
+        seen.append(kept.exists())
+        append(ending)
+
+    monkeypatch.setattr(run.logger.journal, "append_ending", ends)
+    assert kept.stat().st_blocks * 512 >= 2**20
+    with pytest.raises(OSError, match="full"), run.status():
+        raise OSError(errno.ENOSPC, "the disk is full")
+    assert seen == [False]
+    assert not kept.exists()
 
 
 def test_one_point_per_step_and_steps_never_go_back(run: TrackedRun, client: MlflowClient) -> None:
