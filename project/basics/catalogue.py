@@ -160,6 +160,8 @@ log = logging.getLogger(__name__)
 
 GROUP = "lightrail.plugins"
 ENVIRONMENT_VARIABLE = "LIGHTRAIL_ALLOW_MODULES"
+IMPORTED: set[str] = set()
+"""Packages of the modules from outside that were imported."""
 
 
 def import_allowed(names: Iterable[str] = ()) -> tuple[str, ...]:
@@ -171,8 +173,11 @@ def import_allowed(names: Iterable[str] = ()) -> tuple[str, ...]:
     given = [*names, *os.environ.get(ENVIRONMENT_VARIABLE, "").split(",")]
     modules = dict.fromkeys(name.strip() for name in given if name.strip())
     for name in modules:
+        IMPORTED.add(name.partition(".")[0])
         _import_named(name)
-    return (*modules, *(name for name in _import_plugins() if name not in modules))
+    found = (*modules, *(name for name in _import_plugins() if name not in modules))
+    IMPORTED.update(name.partition(".")[0] for name in found)
+    return found
 
 
 @cache

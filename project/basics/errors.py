@@ -1,10 +1,22 @@
 """Errors shown to the user as one message without a traceback, and errors shortened to one line."""
 
 import re
+import unicodedata
+
+MOST_CHARACTERS = 1000
+"""Length of a message on the terminal."""
 
 
 class Refusal(Exception):  # noqa: N818 - not every refusal is an error of ours
-    """Unusable input. The command line prints the message alone, without a traceback, and exits with status 2."""
+    """Unusable input. The command line prints the message alone, without a traceback, and exits with status 2.
+
+    Args:
+        advice: follows the message on the terminal, at any length: commands to paste, which may not be cut.
+    """
+
+    def __init__(self, message: object = "", *, advice: str = "") -> None:
+        super().__init__(message)
+        self.advice = advice
 
 
 class ConfigError(Refusal):
@@ -51,3 +63,21 @@ def first_line(error: BaseException) -> str:
     except (ValueError, RecursionError):  # such as a message that holds an integer of more than 4,300 digits
         text = ""
     return _printable(text.splitlines()[0][:200]) if text else type(error).__name__
+
+
+def for_terminal(text: str, most: int = MOST_CHARACTERS) -> str:
+    """Return a text without characters that control a terminal or cannot be written, cut to `most` characters."""
+    return cut("".join(char if _is_harmless(char) else _escaped(char) for char in cut(text, 2 * most)), most)
+
+
+def cut(text: str, most: int) -> str:
+    """Cut a text in its middle: what was wrong stands at the start of a message, and how to fix it at the end."""
+    return text if len(text) <= most else f"{text[: most * 6 // 10]} [...] {text[len(text) - most * 4 // 10 + 7 :]}"
+
+
+def _is_harmless(char: str) -> bool:
+    return char.isprintable() or char in "\n\t" or unicodedata.category(char) == "Zs"
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")

@@ -5,7 +5,11 @@ import os
 import sys
 import warnings
 
+from lightrail.project.basics.errors import for_terminal
+
 OWN_PACKAGE = "lightrail"
+MOST_CHARACTERS_OF_RECORD = 100_000
+"""The log of a trial holds tracebacks."""
 
 
 def set_up_logging() -> None:
@@ -44,10 +48,19 @@ def _handler() -> logging.Handler:
         from rich.console import Console
         from rich.logging import RichHandler
 
-        return RichHandler(console=Console(stderr=True), show_path=False, omit_repeated_times=False)
+        on_terminal = RichHandler(console=Console(stderr=True), show_path=False, omit_repeated_times=False)
+        on_terminal.setFormatter(_Harmless("%(message)s"))
+        return on_terminal
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Harmless("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     return handler
+
+
+class _Harmless(logging.Formatter):
+    """Formats a record without characters that control a terminal or cannot be written, such as those of a label."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return for_terminal(super().format(record), most=MOST_CHARACTERS_OF_RECORD)
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
