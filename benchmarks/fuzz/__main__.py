@@ -19,7 +19,7 @@ import torch
 import benchmarks.fuzz.warm  # noqa: F401
 from benchmarks.fuzz import base
 from benchmarks.fuzz.cases import KINDS
-from benchmarks.fuzz.outcomes import judge
+from benchmarks.fuzz.outcomes import judge, running
 from benchmarks.fuzz.sandbox import LOG, Limits, Sandbox
 from benchmarks.fuzz.table import Result, Tally
 from lightrail.project.basics.hardware import usable_cores
@@ -74,7 +74,7 @@ class Fuzzer:
         def prepare() -> list[str]:
             return kind.make(random.Random(name))
 
-        base.copy(self.base, folder)
+        base.copy(self.base, folder, kind.parts)
         self._running[name] = Sandbox(folder, prepare, self.limits)
 
     def _ended(self, started: dict[str, float]) -> Iterator[Result]:
@@ -92,8 +92,6 @@ class Fuzzer:
     @property
     def running_before(self) -> set[str]:
         """Runs of the base that are RUNNING: the killed one."""
-        from benchmarks.fuzz.outcomes import running
-
         return running(self.base)
 
     def _kept(self, result: Result) -> Result:

@@ -7,7 +7,7 @@ import json
 import shutil
 import signal
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.chaos import TRAPS
@@ -168,6 +168,14 @@ PARTS: dict[str, tuple[Callable[[], list[str]], ...]] = {
     "study": (_write_sweep,),
 }
 """Each part is made by commands, after those before it."""
+PLACES = {
+    "data": ("text", "entities", "pinyin", "images", "language", "*.yaml", "cache"),
+    "models": ("bert", "gpt"),
+    "runs": ("mlflow.db", "mlruns"),
+    "exports": ("exported*", "*.ckpt"),
+    "study": ("sweep.yaml", "sweeps.db", "mlflow.db"),
+}
+"""Files and folders of each part."""
 
 
 def run_id(name: str) -> str:
@@ -183,9 +191,14 @@ def artifacts(name: str) -> Path:
     return found
 
 
-def copy(base: Path, folder: Path) -> None:
-    """Copy the base to the folder of an input, whose store names the files in that folder."""
-    shutil.copytree(base, folder, symlinks=True, ignore=shutil.ignore_patterns("*.made", "log.txt", "tmp", "state"))
+def copy(base: Path, folder: Path, parts: Sequence[str]) -> None:
+    """Copy parts of the base to the folder of an input, whose store names the files in that folder."""
+    folder.mkdir(parents=True)
+    for place in sorted({place for part in parts for pattern in PLACES[part] for place in base.glob(pattern)}):
+        if place.is_dir():
+            shutil.copytree(place, folder / place.name, symlinks=True)
+        else:
+            shutil.copyfile(place, folder / place.name)
     if (folder / "mlflow.db").exists():
         with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
             for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):

@@ -87,7 +87,7 @@ def _arguments(chance: random.Random) -> list[str]:
         changes: list[list[str]] = [[], [text], [*words[place : place + 1]] * 2, [f"{name}{equals or '='}{text}"]]
         changes += [[name[:-1]], [name, text], [f"--{text}"], [name, "--help_all"], [name.upper()]]
         words[place : place + 1] = chance.choice(changes)
-    return [*words, STORE] if words and chance.random() < 0.8 else words
+    return [*words, STORE] if words and words[0] != "sweep" and chance.random() < 0.8 else words
 
 
 def _named(words: list[str]) -> list[str]:
@@ -114,17 +114,25 @@ _OPTIONS = {
 }
 
 
-def _data(chance: random.Random) -> list[str]:
-    task = chance.choice(list(DATA))
+def _damaged_data(chance: random.Random, task: str) -> tuple[str, list[str]]:
+    """Damage a file of data; return the source, and the settings that it needs."""
     name = chance.choice(DATA[task])
     path = Path(task, name)
     mutate_file(chance.choice(files_below(path)), chance)
     source = f"hub:{path}@train" if name == "saved" else str(path).replace("labels-idx1", "images-idx3")
-    given = [f"--data.path={source}", *_OPTIONS.get(name, [])]
-    if task == "text" and chance.random() < 0.2:
-        return ["predict", "--ckpt_path=text.ckpt", *given, "--output=out.jsonl"]
+    return source, _OPTIONS.get(name, [])
+
+
+def _data(chance: random.Random) -> list[str]:
+    task = chance.choice(["text", "text", *DATA])
+    source, options = _damaged_data(chance, task)
     split = chance.choice(["path", "path", "path", "validation_path", "test_path"])
-    return [_train_or_check(chance), f"--config={task}.yaml", f"--data.{split}={source}", *given[1:], STORE]
+    return [_train_or_check(chance), f"--config={task}.yaml", f"--data.{split}={source}", *options, STORE]
+
+
+def _predicted(chance: random.Random) -> list[str]:
+    source, options = _damaged_data(chance, "text")
+    return ["predict", "--ckpt_path=text.ckpt", f"--data.path={source}", *options, "--output=out.jsonl"]
 
 
 def _checkpoint(chance: random.Random) -> list[str]:
@@ -218,7 +226,8 @@ KINDS: dict[str, Kind] = {
     "configuration": Kind(_configuration, weight=6),
     "settings": Kind(_settings, weight=5),
     "arguments": Kind(_arguments, (*_RUNS, "study"), weight=3),
-    "data": Kind(_data, _RUNS, weight=8),
+    "data": Kind(_data, weight=8),
+    "predicted": Kind(_predicted, _RUNS, weight=2),
     "checkpoint": Kind(_checkpoint, _RUNS, weight=3),
     "export": Kind(_export, _RUNS, weight=2),
     "pretrained": Kind(_pretrained, ("data", "models"), weight=4),

@@ -41,9 +41,12 @@ def _empty(content: bytearray, _: random.Random) -> None:
     content.clear()
 
 
+_INSERTED = (b"\0" * 64, b"\xef\xbb\xbf", b"\xff\xff", b"\n\n", b"\r", b'"', b"[" * 10**5, b"x" * 10**5)
+
+
 def _insert(content: bytearray, chance: random.Random) -> None:
     place = chance.randrange(len(content) + 1)
-    content[place:place] = chance.choice([b"\0" * 64, b"\xef\xbb\xbf", b"\xff\xff", b"\n\n", b"\r", b'"', b"[" * 10**5, b"x" * 10**5])
+    content[place:place] = chance.choice(_INSERTED)
 
 
 def _remove(content: bytearray, chance: random.Random) -> None:
@@ -52,7 +55,7 @@ def _remove(content: bytearray, chance: random.Random) -> None:
 
 
 def _repeat(content: bytearray, _: random.Random) -> None:
-    content += content
+    content.extend(bytes(content))
 
 
 def _recode(content: bytearray, chance: random.Random) -> None:

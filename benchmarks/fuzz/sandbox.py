@@ -55,7 +55,8 @@ class Sandbox:
     """
 
     def __init__(self, folder: Path, prepare: Callable[[], list[str]], limits: Limits | None = None) -> None:
-        self.folder, self._limits = folder, limits or Limits()
+        self.folder = folder = folder.absolute()
+        self._limits = limits or Limits()
         self._deadline = time.monotonic() + self._limits.seconds
         sys.stdout.flush()
         sys.stderr.flush()
@@ -106,6 +107,7 @@ def _run(folder: Path, prepare: Callable[[], list[str]], limits: Limits) -> NoRe
         nothing = os.open(os.devnull, os.O_RDONLY)
         for number, target in ((nothing, 0), (log, 1), (log, 2)):
             os.dup2(number, target)
+        sys.stdout, sys.stderr = (os.fdopen(own, "w", encoding="utf-8", closefd=False) for own in (1, 2))
         words = prepare()
         Path(COMMAND).write_text(json.dumps(words), "utf-8")
         sys.argv = [str(Path(cli.__file__).with_name("__main__.py")), *words]
