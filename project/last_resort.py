@@ -76,8 +76,9 @@ def _line(error: BaseException, frame: FrameType) -> int:
 
 
 def _file(frame: FrameType) -> Path:
-    name = frame.f_code.co_filename
-    return Path() if name.startswith("<") else Path(name).resolve()  # the package is links to its folders
+    """Return the file of a frame; an empty path where there is none, as for `<string>` and for compiled code."""
+    file = Path(frame.f_code.co_filename).resolve()  # the package is links to its folders
+    return file if file.is_file() else Path()
 
 
 def _is_ours(file: Path) -> bool:

@@ -80,7 +80,7 @@ def _change_lines(file: Path, chance: random.Random) -> None:
 def _change_gzip(file: Path, chance: random.Random) -> None:
     inner = file.with_suffix("")
     inner.write_bytes(gzip.decompress(file.read_bytes()))
-    mutate_file(inner, chance)
+    _BY_ENDING[inner.suffix](inner, chance)
     file.write_bytes(gzip.compress(inner.read_bytes()))
     inner.unlink()
 

@@ -99,6 +99,15 @@ def test_what_the_code_of_a_user_raises_names_its_file_and_line(
     assert "bug" not in shown
 
 
+def test_compiled_code_of_a_library_is_not_taken_for_the_code_of_a_user(call: Callable[..., str]) -> None:
+    library: dict[str, Callable[[], object]] = {}
+    exec(compile("def check_status():\n    raise OSError('Invalid column')", "pyarrow/error.pxi", "exec"), library)
+    shown = call(library["check_status"])
+    assert "OSError: Invalid column. It comes from " in shown
+    assert f"{Path(__file__)}:" in shown, "the function that called it"
+    assert "error.pxi" not in shown
+
+
 @pytest.mark.parametrize(
     ("error", "hint"),
     [
