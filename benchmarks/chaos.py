@@ -27,7 +27,7 @@ import lightrail.project.commands.fit
 import lightrail.project.commands.resume
 import lightrail.sweeps.trials.preloaded  # noqa: F401 - also the late imports of commands
 from lightrail.project.basics.durable import UNFINISHED
-from lightrail.project.cli import main as run_command
+from lightrail.project.cli import run as run_command
 
 SETTINGS = [
     *("--config=text_classification", "--model.encoder.width=32", "--model.encoder.ngram_buckets=2048"),

@@ -3,16 +3,19 @@
 import gc
 import importlib
 import importlib.metadata
+import io
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
+from lightrail.project import last_resort
 from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.basics.errors import ConfigError, Refusal, Shown, first_line, full_disk, printable
+from lightrail.project.basics.errors import ConfigError, Refusal, Shown, first_line, for_terminal, full_disk
 from lightrail.project.basics.logs import set_up_logging
 
+TRACEBACK = "--traceback"
 SETTINGS_HELP = """
 settings:
   --config C                a YAML file, or the name of a shipped experiment (lightrail list);
@@ -200,15 +203,32 @@ OF_STORES = ("mlflow.exceptions", "sqlalchemy.exc", "sqlite3", "optuna.exception
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run one command; an exception that nobody foresaw becomes one line, with its traceback in a file.
 
-    Returns: 0 done, 1 on a full disk, 2 refused, 130 interrupted; other exceptions are raised, and Python exits with 1.
+    Returns: 0 done, 1 failed, 2 refused, 130 interrupted.
     """
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        return run(words)
+    except (SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic of a library in Rust is no Exception
+        last_resort.report(error, words, shows_traceback=TRACEBACK in words)
+        return 1
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command, for programs: an exception that nobody foresaw is raised.
+
+    Returns: 0 done, 1 on a full disk, 2 refused, 130 interrupted, or what the command returns.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a surrogate, or a character that the terminal lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status = _dispatch([word for word in arguments if word != TRACEBACK])
         sys.stdout.flush()
     except Refusal as refusal:
-        sys.stderr.write(f"lightrail: error: {printable(str(refusal))}\n")
+        sys.stderr.write(f"lightrail: error: {for_terminal(str(refusal))}{refusal.advice}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("lightrail: interrupted\n")
@@ -218,8 +238,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         if (full := full_disk(error)) is not None:
-            said = f"the disk is full: {printable(full)}. Free space, then resume the run."
-            sys.stderr.write(f"lightrail: error: {said}\n")
+            said = f"the disk is full: {full}. Free space, then resume the run."
+            sys.stderr.write(f"lightrail: error: {for_terminal(said)}\n")
             return 1
         if not type(error).__module__.startswith(OF_STORES):
             raise
@@ -271,8 +291,11 @@ def _imported(name: str) -> ModuleType:
 def _help() -> str:
     lines = [f"  {name:11}{command.summary}" for name, command in COMMANDS.items()]
     usage = "usage: lightrail COMMAND [--config C] [--SECTION.SETTING VALUE ...]"
-    more = "`lightrail COMMAND --help` shows its options. `lightrail --version` prints the version."
-    return "\n".join([usage, "", "commands:", *lines, "", more])
+    more = [
+        "`lightrail COMMAND --help` shows its options. `lightrail --version` prints the version.",
+        "`--traceback`, with any command, shows the traceback of a failure, which is else written to a file.",
+    ]
+    return "\n".join([usage, "", "commands:", *lines, "", *more])
 
 
 def _command_help(command: Command) -> str:

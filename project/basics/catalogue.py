@@ -32,6 +32,9 @@ GROUP = "lightrail.plugins"
 ENVIRONMENT_VARIABLE = "LIGHTRAIL_ALLOW_MODULES"
 """Modules to import beside the plugins, separated by commas."""
 
+IMPORTED: set[str] = set()
+"""Packages of the modules from outside that were imported."""
+
 log = logging.getLogger(__name__)
 
 
@@ -201,8 +204,11 @@ def import_allowed(names: Iterable[str] = ()) -> tuple[str, ...]:
     given = [*names, *os.environ.get(ENVIRONMENT_VARIABLE, "").split(",")]
     modules = dict.fromkeys(name.strip() for name in given if name.strip())
     for name in modules:
+        IMPORTED.add(name.partition(".")[0])
         _import_named(name)
-    return (*modules, *(name for name in _import_plugins() if name not in modules))
+    found = (*modules, *(name for name in _import_plugins() if name not in modules))
+    IMPORTED.update(name.partition(".")[0] for name in found)
+    return found
 
 
 @cache

@@ -2,10 +2,22 @@
 
 import errno
 import re
+import unicodedata
+
+MOST_CHARACTERS = 1000
+"""Length of a message on the terminal."""
 
 
 class Refusal(Exception):  # noqa: N818 - not every refusal is an error of ours
-    """Unusable input. The command line prints the message alone, without a traceback, and exits with status 2."""
+    """Unusable input. The command line prints the message alone, without a traceback, and exits with status 2.
+
+    Args:
+        advice: follows the message on the terminal, at any length: commands to paste, which may not be cut.
+    """
+
+    def __init__(self, message: object = "", *, advice: str = "") -> None:
+        super().__init__(message)
+        self.advice = advice
 
 
 class ConfigError(Refusal):
@@ -37,7 +49,7 @@ def shown(value: object, most: int = 80) -> str:
         text = (ascii(value) if isinstance(value, bytes) else repr(value))[: 10 * most]
     except (ValueError, RecursionError):  # an integer of more than 4,300 digits; deep nesting
         text = f"<{type(value).__name__}>"
-    text = " ".join(_printable(text).split())
+    text = " ".join(printable(text).split())
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
@@ -51,27 +63,39 @@ def full_disk(error: BaseException | None) -> str | None:
     return None
 
 
-CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Characters that change a terminal or the order of its letters, or that no stream can write."""
-
-
-def printable(text: str) -> str:
-    """Return a text of several lines, parts of which a stranger may have written, so that a terminal can show it.
-
-    >>> printable("a\\tname\\n\\x1b[31m")
-    'a\\tname\\n\\\\x1b[31m'
-    """
-    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else "\\x" + f"{ord(char):02x}" for char in text)
-
-
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, at most 200 characters; its class name when it has none."""
     try:
         text = without_password(str(error).strip()[:2000])
     except (ValueError, RecursionError):  # such as a message that holds an integer of more than 4,300 digits
         text = ""
-    return _printable(text.splitlines()[0][:200]) if text else type(error).__name__
+    return printable(text.splitlines()[0][:200]) if text else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Return a text of several lines, parts of which a stranger may have written, so that a terminal can show it.
+
+    Characters that control a terminal, change the order of letters, or cannot be written are escaped.
+
+    >>> printable("a\\tname\\n\\x1b[31m")
+    'a\\tname\\n\\\\x1b[31m'
+    """
+    return "".join(char if _is_harmless(char) else _escaped(char) for char in text)
+
+
+def for_terminal(text: str, most: int = MOST_CHARACTERS) -> str:
+    """Return a text that a terminal can show, see `printable`, cut to `most` characters."""
+    return cut(printable(cut(text, 2 * most)), most)
+
+
+def cut(text: str, most: int) -> str:
+    """Cut a text in its middle: what was wrong stands at the start of a message, and how to fix it at the end."""
+    return text if len(text) <= most else f"{text[: most * 6 // 10]} [...] {text[len(text) - most * 4 // 10 + 7 :]}"
+
+
+def _is_harmless(char: str) -> bool:
+    return char.isprintable() or char in "\n\t" or unicodedata.category(char) == "Zs"
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")

@@ -7,19 +7,20 @@ import warnings
 from functools import cache
 from typing import TYPE_CHECKING
 
+from lightrail.project.basics.errors import for_terminal
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-from lightrail.project.basics.errors import printable
-
 OWN_PACKAGE = "lightrail"
+MOST_CHARACTERS_OF_RECORD = 100_000
+"""The log of a trial holds tracebacks."""
 
 
 def set_up_logging() -> None:
     """Send log lines to standard error, with `rich` on a terminal; processes other than the first log only warnings."""
     handler = _handler()
     handler.addFilter(_is_wanted)
-    handler.addFilter(_make_printable)
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger(OWN_PACKAGE).setLevel(logging.INFO if _is_first_process() else logging.WARNING)
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # MLflow has a handler of its own
@@ -59,24 +60,25 @@ def _handler() -> logging.Handler:
     if sys.stderr.isatty():
         from rich.logging import RichHandler
 
-        rich_handler = RichHandler(console=terminal(), show_path=False, omit_repeated_times=False, keywords=[])
-        rich_handler.setFormatter(logging.Formatter("%(message)s", "%H:%M:%S"))  # time and level are rich's
-        return rich_handler
+        on_terminal = RichHandler(console=terminal(), show_path=False, omit_repeated_times=False, keywords=[])
+        on_terminal.setFormatter(_Harmless("%(message)s", "%H:%M:%S"))  # time and level are rich's
+        return on_terminal
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Harmless("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     return handler
+
+
+class _Harmless(logging.Formatter):
+    """Formats a record without characters that control a terminal or cannot be written, such as those of a label."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return for_terminal(super().format(record), most=MOST_CHARACTERS_OF_RECORD)
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
     """Whether to show a record: all of lightrail's, and those of libraries from warnings on."""
     # Logger levels are not enough: Lightning sets its own to INFO on import, and logs tips and advertisements there.
     return record.levelno >= logging.WARNING or record.name.split(".")[0] == OWN_PACKAGE
-
-
-def _make_printable(record: logging.LogRecord) -> bool:
-    """Give the record a message that a terminal can show, since parts of it may come from a store; always True."""
-    record.msg, record.args = printable(record.getMessage()), None
-    return True
 
 
 def _is_first_process() -> bool:

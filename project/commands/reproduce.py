@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> int:
     if not is_same and if_different != "continue":
         kinds = ", ".join(found.differences.kinds)
         how = advice(original, found, settings)
-        raise ConfigError(f"run {original.run_id} cannot be repeated exactly ({kinds} changed). {how}")
+        raise ConfigError(f"run {original.run_id} cannot be repeated exactly ({kinds} changed).", advice=f" {how}")
     return _repeat(original, configuration)
 
 

@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lightrail.datamodules.base import DataModule
 from lightrail.lightning_modules.base import TaskModule
+from lightrail.project.basics.errors import first_line
 from lightrail.project.figures.draw import draw
 from lightrail.project.figures.drawing import BLUE, INK, MUTED, ORANGE, page, title
 
@@ -160,8 +161,9 @@ def write_figures(data: DataModule, model: TaskModule, predictions: pa.Table, se
     for figure in model.figures(columns, data.rows("test").row):
         try:
             draw(figure, directory)
-        except Exception:  # of a type or value from a user's task: the run is trained and tested, and stays valid
-            log.exception("the figure %s is left out: it cannot be drawn", figure.name)
+        except Exception as error:  # of a type or value from a user's task: the run is trained and tested, stays valid
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            log.warning("the figure %s is left out: it cannot be drawn (%s)", figure.name, reason)
     lengths = data.lengths(data.rows("train"))
     lengths = lengths if lengths.ndim == 1 else lengths.sum(1)
     if len(np.unique(lengths)) > 1:  # of equal lengths, as of images, a histogram shows nothing

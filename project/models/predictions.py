@@ -100,7 +100,7 @@ NUMBERS = (*COLUMN_TYPES, "num_targets", "num_characters", "num_bytes")
 def read_predictions(path: Path) -> pa.Table:
     """Read `predictions/test.parquet` of a run, sorted by the id of the examples.
 
-    Raises: ConfigError when it is damaged, lacks columns that each task writes, or has more values than fit into memory.
+    Raises: ConfigError when it is damaged, lacks columns that each task writes, or has too many values for the memory.
     """
     regular_file(path, "predictions")
     fix = "Test the run again: lightrail test --ckpt_path runs:/RUN_ID."

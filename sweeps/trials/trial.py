@@ -23,6 +23,7 @@ import torch
 from lightrail.project.basics.errors import first_line
 from lightrail.project.basics.logs import set_up_logging
 from lightrail.project.configuration import Configuration
+from lightrail.project.last_resort import is_out_of_memory
 from lightrail.project.running.fitting import fit
 from lightrail.project.running.resuming import find_interrupted, go_on, has_begun
 from lightrail.project.tracking.lookup import find_run, test_metrics
@@ -142,9 +143,7 @@ def _kind(error: BaseException) -> FailureKind:
         return "pruned"
     if isinstance(error, KeyboardInterrupt | Terminated):
         return "interrupted"
-    # PyTorch raises a plain RuntimeError when a CPU's memory is exhausted
-    is_cpu_memory = any(text in str(error) for text in ("not enough memory", "can't allocate memory"))
-    return "memory" if is_cpu_memory or isinstance(error, MemoryError | torch.OutOfMemoryError) else "error"
+    return "memory" if is_out_of_memory(error) else "error"
 
 
 def _write_to(log_file: str) -> None:

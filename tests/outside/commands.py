@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from lightrail.project.cli import main
+from lightrail.project.cli import run
 
 sys.path.insert(0, ".")
 from test_number_words import TestNumberSpeller
@@ -29,7 +29,7 @@ SWEEP = {
 
 
 def command(*arguments: str) -> None:
-    if status := main([*arguments]):
+    if status := run(arguments):
         sys.exit(f"{arguments}: {status}")
 
 

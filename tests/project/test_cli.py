@@ -106,13 +106,13 @@ def test_the_status_shows_how_a_command_ended(
     assert tuple(capsys.readouterr()) == (out, err)
 
 
-def test_what_is_not_a_refusal_keeps_its_traceback(command: SimpleNamespace) -> None:
+def test_programs_get_what_is_not_a_refusal_as_it_is(command: SimpleNamespace) -> None:
     def run(arguments: list[str]) -> int:
         return arguments[1]  # type: ignore[return-value]
 
     command.run = run
     with pytest.raises(IndexError):
-        cli.main(["fit"])
+        cli.run(["fit"])
 
 
 def test_a_refused_setting_is_one_line_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lightrail.project.basics.catalogue import ROOT
-from lightrail.project.cli import main
+from lightrail.project.cli import run
 from lightrail.sweeps.trials.forked import begin_as_any_process
 from lightrail.sweeps.trials.process import CONTEXT, warm_up
 from tests.support import blank_figures  # noqa: F401 - in each process
@@ -180,7 +180,7 @@ def _run(
 
             sys.modules["__main__"] = command  # Lightning starts further processes as the first was started
             sys.argv = [str(command.__file__), *arguments]
-            status = main()
+            status = run(arguments)
         else:
             sys.argv = ["-c", *arguments]
             exec(compile(program, "<program>", "exec"), {"__name__": "__main__"})

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import torch
 from mlflow import MlflowClient
 
-from lightrail.project.cli import main
+from lightrail.project.cli import run
 from tests.support.tasks.pinyin import TINY, write_sentences
 from tests.support.tasks.text_classification import write_texts
 
@@ -52,7 +52,7 @@ class Outcome:
 
 def lightrail(*arguments: str) -> Outcome:
     with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
-        status = main(arguments)
+        status = run(arguments)
     return Outcome(status, out.getvalue(), err.getvalue())
 
 
