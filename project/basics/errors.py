@@ -36,7 +36,12 @@ def shown(value: object, most: int = 80) -> str:
         text = ascii(value) if isinstance(value, bytes) else repr(value)
     except (ValueError, RecursionError):  # an integer of more than 4,300 digits; deep nesting
         text = f"<{type(value).__name__}>"
-    text = " ".join(_printable(text).split())
+    return plain(text, most)
+
+
+def plain(text: str, most: int = 80) -> str:
+    """Return a text for a message without quotes: printable, on one line, at most `most` characters long."""
+    text = " ".join(_printable(text[: 4 * most]).split())
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
