@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.basics.errors import ConfigError, Refusal, Shown
+from lightrail.project.basics.errors import ConfigError, Diverged, Refusal, Shown
 from lightrail.project.basics.logs import set_up_logging
 
 SETTINGS_HELP = """
@@ -198,7 +198,7 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    Returns: 0 done, 2 refused, 130 interrupted; other exceptions are raised, and Python exits with 1.
+    Returns: 0 done, 1 diverged, 2 refused, 130 interrupted; other exceptions are raised, and Python exits with 1.
     """
     try:
         status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
@@ -206,6 +206,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Refusal as refusal:
         sys.stderr.write(f"lightrail: error: {refusal}\n")
         return 2
+    except Diverged as diverged:
+        sys.stderr.write(f"lightrail: error: {diverged}\n")
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("lightrail: interrupted\n")
         return 130

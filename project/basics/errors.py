@@ -15,6 +15,10 @@ class DataError(Refusal):
     """A data file or row that cannot be used. Names file and line, what was found and how to fix it."""
 
 
+class Diverged(Exception):  # noqa: N818 - its name is in the run's tag
+    """A training whose loss is not finite. The command line prints the message alone, and exits with status 1."""
+
+
 class Shown(Exception):  # noqa: N818 - not an error
     """The arguments request a text (the message) instead of a run. The command line prints it and exits with 0."""
 
@@ -41,7 +45,7 @@ def shown(value: object, most: int = 80) -> str:
 
 def plain(text: str, most: int = 80) -> str:
     """Return a text for a message without quotes: printable, on one line, at most `most` characters long."""
-    text = " ".join(_printable(text[: 4 * most]).split())
+    text = _printable(" ".join(text[: 4 * most].split()))
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

@@ -16,6 +16,7 @@ from lightning.pytorch import Trainer
 
 from lightrail.lightning_modules.arguments import is_from_data
 from lightrail.project.basics.annotations import (
+    NaturalInt,
     PositiveInt,
     TypeHint,
     alternatives,
@@ -30,7 +31,12 @@ from lightrail.project.configuration.yaml_file import Value
 REQUIRED = inspect.Parameter.empty
 _RANGES_OF_TRAINER: dict[str, TypeHint] = {
     "accumulate_grad_batches": PositiveInt,
+    "check_val_every_n_epoch": PositiveInt | None,
     "gradient_clip_val": Annotated[int | float, Ge(0)] | None,
+    "log_every_n_steps": NaturalInt | None,
+    "min_epochs": NaturalInt | None,
+    "min_steps": NaturalInt | None,
+    "num_sanity_val_steps": Annotated[int, Ge(-1)] | None,
 }
 """Ranges of Trainer arguments for which Lightning accepts any number, and then fails or trains wrongly."""
 

@@ -22,7 +22,7 @@ from lightrail.project.configuration import Configuration
 from lightrail.project.running.build import Experiment, build
 from lightrail.project.running.fitting import FinishedRun, attach, train_and_test
 from lightrail.project.tracking.logger import flatten, is_process_zero
-from lightrail.project.tracking.lookup import TRAININGS, run_artifact, run_text, test_metrics
+from lightrail.project.tracking.lookup import TRAININGS, files_below, run_artifact, run_text, test_metrics
 from lightrail.project.tracking.recovery import already_finished, ran_here
 from lightrail.project.tracking.run import TrackedRun, continue_run
 from lightrail.project.tracking.store import open_store, store_uri
@@ -147,9 +147,9 @@ def find_interrupted(client: "MlflowClient", run: "Run") -> Interrupted:
         raise ConfigError(f"run {run_id} {found}: only a training can be resumed. Start a new run.")
     is_fresh = not ran_here(run)
     checkpoint = run_artifact(client, run, f"checkpoints/{LAST}", is_fresh=is_fresh)
-    for item in client.list_artifacts(run_id, "checkpoints"):  # the last one refers to the best by its path
-        if not item.path.endswith(f"/{LAST}"):
-            run_artifact(client, run, item.path, is_fresh=is_fresh)
+    for path in files_below(client, run, "checkpoints"):  # the last one refers to the best by its path
+        if not path.endswith(f"/{LAST}"):
+            run_artifact(client, run, path, is_fresh=is_fresh)
     return Interrupted(
         run=run,
         configuration=configuration_in_force(client, run),
@@ -211,6 +211,8 @@ def go_on(
         if changes:
             run.set_tags(change_tags(changes, before.tags, step))
             _write_changed_configuration(run, configuration)
+        if "lightrail.error" in before.tags:
+            log.info("run %s had ended with %s", run.run_id, before.tags["lightrail.error"])
         log.info("run %s resumes at step %d", run.run_id, step)
         return train_and_test(experiment, run, before.checkpoint)
 

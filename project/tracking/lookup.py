@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +140,15 @@ def run_artifact(client: "MlflowClient", run: "Run", name: str, *, is_fresh: boo
     return path
 
 
+def files_below(client: "MlflowClient", run: "Run", folder: str) -> Iterator[str]:
+    """Yield the paths of the files of a run in a folder and the folders in it."""
+    for item in client.list_artifacts(run.info.run_id, folder):
+        if item.is_dir:
+            yield from files_below(client, run, item.path)
+        else:
+            yield item.path
+
+
 def run_text(client: "MlflowClient", run: "Run", name: str, *, is_fresh: bool = False) -> str | None:
     """Return the content of a text file of a run, None when there is none."""
     path = run_artifact(client, run, name, is_fresh=is_fresh)
@@ -146,7 +156,6 @@ def run_text(client: "MlflowClient", run: "Run", name: str, *, is_fresh: bool = 
 
 
 def _no_checkpoint(client: "MlflowClient", run: "Run", wanted: str) -> str:
-    files = client.list_artifacts(run.info.run_id, "checkpoints")
-    kept = [item.path for item in files if item.path.endswith(".ckpt")]
+    kept = [path for path in files_below(client, run, "checkpoints") if path.endswith(".ckpt")]
     choice = f"It has {', '.join(kept)}: write runs:/{run.info.run_id}/{kept[0]}." if kept else "It has no checkpoints."
     return f"run {run.info.run_id} ({run.info.status}) has no {wanted}. {choice}"
