@@ -180,9 +180,9 @@ def _range_words(constraints: Sequence[object]) -> str:
 
 
 def _plain(annotation: TypeHint) -> str:
-    if annotation in _PLAIN:
-        return _PLAIN[annotation]
     origin, arguments = origin_of(annotation), get_args(annotation)
+    if origin is Callable or annotation in _PLAIN:
+        return _PLAIN.get(annotation, "a function, which a configuration cannot name")
     if isinstance(origin, type) and issubclass(origin, Mapping):
         is_stated = len(arguments) == 2 and arguments[1] is not Any
         return f"a mapping (each {in_plain_words(arguments[1])})" if is_stated else "a mapping"

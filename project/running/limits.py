@@ -40,7 +40,7 @@ def check_callbacks(trainer: pl.Trainer, model: TaskModule) -> None:
         monitor = getattr(callback, "monitor", None)
         if monitor is not None and monitor not in known:
             raise ConfigError(f"{name} has no metric {shown(monitor)}.{did_you_mean(str(monitor), known)}")
-        if isinstance(callback, Timer) and (callback.time_remaining() or 1.0) <= 0:
+        if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
             raise ConfigError("trainer.max_time, or the duration of a Timer, is not above 0. Give a longer time.")
         if isinstance(callback, ModelCheckpoint):
             reserved = (LAST,) if callback is best_checkpoint(callbacks) else (BEST, LAST)

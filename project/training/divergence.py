@@ -21,7 +21,7 @@ SMALLEST_LOSS_SCALE = 2.0**-8
 NUM_SHOWN = 5
 ADVICE = (
     "Lower model.optim.lr, set trainer.gradient_clip_val, or look at the examples; then fit again, or resume from the "
-    "last checkpoint, which is finite. To train on, set tracking.non_finite_loss=continue."
+    "last finite checkpoint. To train on, set tracking.non_finite_loss=continue."
 )
 
 
@@ -81,7 +81,8 @@ class StopWhenNotFinite(Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.is_on and self._validation_total and trainer.state.fn == "fit" and not trainer.sanity_checking:
             value = float(trainer.callback_metrics["val/loss"])
-            self._stop(trainer, f"val/loss is {value} at step {trainer.global_step}. {ADVICE}")
+            norm = _gradient_norm(pl_module)
+            self._stop(trainer, f"val/loss is {value} at step {trainer.global_step}; {norm}. {ADVICE}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._judge(trainer, pl_module)
