@@ -235,6 +235,12 @@ class DataModule(pl.LightningDataModule, ABC):
         return self._facts
 
     @final
+    def place(self, split: Split, row: int) -> str:
+        """Return `FILE:LINE` of an example of a split, or its number where it is made of several lines."""
+        rows, files = cast(Any, self.dataset(split)), self._about["files"]
+        return f"{files[rows.cell('file', row)]}:{rows.cell('line', row)}" if hasattr(rows, "cell") else str(row)
+
+    @final
     def prepare_data(self) -> None:
         """Encode into the cache unless that is done. Lightning calls this before it starts further processes."""
         is_predicting = self.trainer is not None and self.trainer.predicting
@@ -284,13 +290,13 @@ class DataModule(pl.LightningDataModule, ABC):
             facts = SplitFacts(name, sources[name], ReadingNotes(**self._about["notes"][name]))
             self.examine(rows, self._about["files"], facts)
             splits.append(facts)
-        max_length = self.max_length if self.is_cut else None
-        return report_on(splits, max_length, self.length_unit, self.remedies)
+        return report_on(splits, self.max_length if self.is_cut else None, self.length_unit, self.remedies)
 
     @final
     def train_dataloader(self) -> BatchLoader:
         """Make the loader of shuffled training batches, at the position of a loaded checkpoint."""
         self._train_loader = self._loader("train", is_shuffled=True)
+        self._train_loader.sampler.is_repeated = bool(self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
         if self._position:
             self._train_loader.load_state_dict(self._position)
         return self._train_loader

@@ -12,7 +12,7 @@ from types import ModuleType
 
 from lightrail.project import last_resort
 from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.basics.errors import ConfigError, Refusal, Shown, first_line, for_terminal, full_disk
+from lightrail.project.basics.errors import ConfigError, Diverged, Refusal, Shown, first_line, for_terminal, full_disk
 from lightrail.project.basics.logs import set_up_logging
 
 TRACEBACK = "--traceback"
@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(arguments: Sequence[str]) -> int:
     """Run one command, for programs: an exception that nobody foresaw is raised.
 
-    Returns: 0 done, 1 on a full disk, 2 refused, 130 interrupted, or what the command returns.
+    Returns: 0 done, 1 diverged or on a full disk, 2 refused, 130 interrupted, or what the command returns.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a surrogate, or a character that the terminal lacks
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -230,6 +230,9 @@ def run(arguments: Sequence[str]) -> int:
     except Refusal as refusal:
         sys.stderr.write(f"lightrail: error: {for_terminal(str(refusal))}{refusal.advice}\n")
         return 2
+    except Diverged as diverged:
+        sys.stderr.write(f"lightrail: error: {for_terminal(str(diverged))}\n")
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("lightrail: interrupted\n")
         return 130

@@ -205,6 +205,8 @@ class BucketSampler(Sampler[Share]):
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self.first_batch = 0
+        self.is_repeated = False
+        """Whether every epoch has the batches of the first, in its order, to overfit on some of them."""
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, on which the order depends."""
@@ -218,10 +220,14 @@ class BucketSampler(Sampler[Share]):
         if not self.is_shuffled:
             examples, bounds = self._divided(np.arange(len(self.buckets)))
             return GlobalBatches(examples, bounds, np.arange(len(bounds) - 1))
-        generator = np.random.default_rng([self.seed, self.epoch])
-        examples, bounds = self._divided(generator.permutation(self._drawn(self.epoch)))
+        generator = np.random.default_rng([self.seed, self._order()])
+        examples, bounds = self._divided(generator.permutation(self._drawn(self._order())))
         order = np.resize(generator.permutation(len(bounds) - 1), len(self))  # truncates, or repeats from the start
         return GlobalBatches(examples, bounds, order)
+
+    def _order(self) -> int:
+        """Return the epoch whose order and random choices this one has."""
+        return self.epoch if self.is_shuffled and not self.is_repeated else 0
 
     def _drawn(self, epoch: int) -> np.ndarray:
         return np.arange(len(self.buckets)) if self.draw is None else self.draw(epoch)
@@ -239,7 +245,7 @@ class BucketSampler(Sampler[Share]):
     def __iter__(self) -> Iterator[Share]:
         for batch in self.global_batches()[self.first_batch :]:
             own = batch[self.rank :: self.world_size].tolist()
-            seed = (self.seed, self.epoch if self.is_shuffled else 0)
+            seed = (self.seed, self._order())
             yield Share(own, seed, is_filler=False) if own else Share([int(batch[0])], seed, is_filler=True)
 
 

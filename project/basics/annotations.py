@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_orig
 
 from annotated_types import Ge, GroupedMetadata, Gt, Interval, Le, Lt, MaxLen, MinLen, MultipleOf
 
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, plain, shown
 
 TypeHint: TypeAlias = Any
 """An annotation: a class, a union, `list[int]`, Any, ..."""
@@ -71,8 +71,10 @@ def check_range(value: object, annotation: TypeHint, name: str) -> None:
 
 def refusal(value: object, annotation: TypeHint, name: str) -> ConfigError:
     """Build the error for a value that an annotation does not allow."""
-    found = json.dumps(value, ensure_ascii=False, default=str)
-    found = found if len(found) <= 60 else f"{found[:60]}..."
+    try:
+        found = plain(json.dumps(value[:99] if isinstance(value, str) else value, ensure_ascii=False, default=str), 63)
+    except (ValueError, RecursionError):  # an integer of more than 4,300 digits; deep nesting
+        found = shown(value)
     return ConfigError(f"{name}: expected {in_plain_words(annotation)}, found {found}.")
 
 
@@ -178,11 +180,12 @@ def _range_words(constraints: Sequence[object]) -> str:
 
 
 def _plain(annotation: TypeHint) -> str:
-    if annotation in _PLAIN:
-        return _PLAIN[annotation]
     origin, arguments = origin_of(annotation), get_args(annotation)
+    if origin is Callable or annotation in _PLAIN:
+        return _PLAIN.get(annotation, "a function, which a configuration cannot name")
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return f"a mapping (each {in_plain_words(arguments[1])})" if has_range(annotation) else "a mapping"
+        is_stated = len(arguments) == 2 and arguments[1] is not Any
+        return f"a mapping (each {in_plain_words(arguments[1])})" if is_stated else "a mapping"
     if origin is tuple and arguments and arguments[-1] is not Ellipsis:
         return f"a list of {len(arguments)} values"
     if isinstance(origin, type) and issubclass(origin, Sequence | set | frozenset):

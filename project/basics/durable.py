@@ -1,6 +1,7 @@
 """Atomic file writes: whole or not at all, even when the process is killed or the machine loses power."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +37,18 @@ def write_whole(target: Path, text: str, *, is_synced: bool = True) -> None:
     """Replace the content of a file by a text in UTF-8; see `replacing`."""
     with replacing(target, is_synced=is_synced) as stream:
         stream.write(text.encode())
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, or a copy of it where the file system cannot; whole or not at all."""
+    unfinished = target.with_name(target.name + UNFINISHED)
+    unfinished.unlink(missing_ok=True)
+    try:
+        unfinished.hardlink_to(source)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, unfinished)
+        sync(unfinished)
+    put_in_place(unfinished, target)
 
 
 def put_in_place(written: Path, target: Path, *, is_synced: bool = True) -> None:

@@ -28,6 +28,10 @@ class DataError(Refusal):
     """A data file or row that cannot be used. Names file and line, what was found and how to fix it."""
 
 
+class Diverged(Exception):  # noqa: N818 - its name is in the run's tag
+    """A training whose loss is not finite. The command line prints the message alone, and exits with status 1."""
+
+
 class Shown(Exception):  # noqa: N818 - not an error
     """The arguments request a text (the message) instead of a run. The command line prints it and exits with 0."""
 
@@ -49,7 +53,12 @@ def shown(value: object, most: int = 80) -> str:
         text = (ascii(value) if isinstance(value, bytes) else repr(value))[: 10 * most]
     except (ValueError, RecursionError):  # an integer of more than 4,300 digits; deep nesting
         text = f"<{type(value).__name__}>"
-    text = " ".join(printable(text).split())
+    return plain(text, most)
+
+
+def plain(text: str, most: int = 80) -> str:
+    """Return a text for a message without quotes: printable, on one line, at most `most` characters long."""
+    text = printable(" ".join(text[: 4 * most].split()))
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

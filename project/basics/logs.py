@@ -28,6 +28,8 @@ def set_up_logging() -> None:
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec", category=FutureWarning)
     # A resumed run writes to its earlier folder.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    # Our loaders repeat the batches of one epoch themselves.
+    warnings.filterwarnings("ignore", message="You requested to overfit but enabled")
     # Warns of layers made in configure_model, where our tasks make none; and of a test without a training to resume.
     warnings.filterwarnings("ignore", message="You're using the WeightAveraging callback")
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used to create")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
     from optuna.trial import FrozenTrial, TrialState
-    from torch import nn
+    from torch import Tensor, nn
     from torch.nn.modules.batchnorm import _NormBase
     from transformers import PretrainedConfig
 
@@ -32,6 +32,12 @@ def is_validation_due(trainer: "pl.Trainer") -> bool:
     fetcher = trainer.fit_loop._data_fetcher
     assert fetcher is not None, "training has begun"
     return bool(trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher))
+
+
+def loss_scale(trainer: "pl.Trainer") -> "Tensor | None":
+    """Return the factor of the loss in float16 training, without waiting; None in other formats (torch 2.13)."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return None if scaler is None else scaler._scale
 
 
 def set_default_root(trainer: "pl.Trainer", folder: Path) -> None:

@@ -2,13 +2,15 @@
 
 import dataclasses
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lightrail.project.basics.annotations import alternatives, check_range, fits, in_plain_words, item_type
+from lightrail.project.basics.annotations import TypeHint, alternatives, check_range, fits, in_plain_words, item_type
 from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, shown
+from lightrail.project.basics.reading import quoted_path, reading
 from lightrail.project.configuration.classes import AllowedClasses, import_path
 from lightrail.project.configuration.parameters import (
     REQUIRED,
@@ -23,7 +25,7 @@ from lightrail.project.configuration.parameters import (
     read,
 )
 from lightrail.project.configuration.sources import SPEC_KEYS, Draft, Text, as_spec
-from lightrail.project.configuration.yaml_file import SettingPath, Value, read_text
+from lightrail.project.configuration.yaml_file import SettingPath, Value, read_text, shown_path
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ class Checker:
         if parameter.name in given:
             found = self._value(given[parameter.name], parameter, path)
             check_range(found, parameter.annotation, self.at(path))
+            self._refuse_unusable(found, path)
             return found
         if parameter.default is not REQUIRED:
             return self._default(parameter, path)
@@ -100,9 +103,10 @@ class Checker:
         if takes_file and isinstance(name, str) and name.endswith((".yaml", ".yml")):
             over = {key: item for key, item in value.items() if key != "class_path"} if isinstance(value, dict) else {}
             return self.draft.open_file(name, over, path)
-        if isinstance(value, Text) and has_structure(parameter.annotation):
-            content = read_text(value)
-            if content is None and type(None) in members:
+        if isinstance(value, Text) and (str not in members or has_structure(parameter.annotation)):
+            with reading(self.at(path), "Give a value that YAML can hold."):
+                content = read_text(value)
+            if content is None and type(None) in members and not (str in members and value != "null"):
                 return None
             return content if isinstance(content, dict | list) or Any in members else value
         return {} if value is None and any(map(is_fixed, members)) and type(None) not in members else value
@@ -114,7 +118,7 @@ class Checker:
         if any(map(is_open, members)) and (SPEC_KEYS & value.keys() or not any(fits({}, m) for m in members)):
             return self._spec(as_spec(value), parameter, path)
         if "class_path" in value:
-            raise ConfigError(f"{self.at(path)} takes plain values, not a class (found {value['class_path']!r}).")
+            raise ConfigError(f"{self.at(path)} takes plain values, not a class (found {shown(value['class_path'])}).")
         if not has_structure(parameter.annotation) or not any(fits(value, member) for member in members):
             return self._leaf(value, parameter, path)
         inner = item_type(parameter.annotation, dict)
@@ -123,8 +127,9 @@ class Checker:
     def _text(self, value: str, parameter: Parameter, path: SettingPath) -> Value:
         members = alternatives(parameter.annotation)
         is_text = any(fits(value, member) for member in members)
-        if any(map(is_callable, members)) and ("." in value or not is_text):
-            raise ConfigError(f"{self.at(path)}: {value!r}: a configuration cannot name a function.")
+        self._refuse_unwritable(value, path)
+        if any(map(is_callable, members)) and ("." in value if is_text else not self._reads(value, parameter)):
+            raise ConfigError(f"{self.at(path)}: {shown(value)}: a configuration cannot name a function.")
         if bases := tuple(base for base in map(class_of_type, members) if base):
             return import_path(self.allowed.find(value, bases, self.at(path)))
         open_members = tuple(filter(is_open, members))
@@ -146,7 +151,7 @@ class Checker:
         found = self.allowed.find(name, bases, self.at((*path, "class_path")))
         inner = (*path, "init_args")
         if not isinstance(given, dict):
-            raise ConfigError(f"{self.at(inner)}: expected arguments as `name: value`, found {given!r}.")
+            raise ConfigError(f"{self.at(inner)}: expected arguments as `name: value`, found {shown(given)}.")
         arguments = self.arguments(given, self._parameters(found, parameter.default, inner), inner)
         return {"class_path": import_path(found), "init_args": arguments}
 
@@ -178,13 +183,67 @@ class Checker:
         return REQUIRED
 
     def _leaf(self, value: Value, parameter: Parameter, path: SettingPath) -> Value:
-        members = alternatives(parameter.annotation)
+        annotation, members = parameter.annotation, alternatives(parameter.annotation)
         if any(map(is_fixed, members)) and not any(fits(value, member) for member in members):
-            raise ConfigError(f"{self.at(path)}: expected settings as `name: value`, found {value!r}.")
-        plain = str(value) if isinstance(value, Text) else value
-        return read(plain, parameter.annotation, self.at(path))[1]
+            raise ConfigError(f"{self.at(path)}: expected settings as `name: value`, found {shown(value)}.")
+        if isinstance(value, Text) and str in members:
+            return self._text_or_other(str(value), annotation, path)
+        plain_value = self._as_written(str(value) if isinstance(value, Text) else value, annotation, path)
+        return read(plain_value, annotation, self.at(path))[1]
+
+    def _text_or_other(self, text: str, annotation: TypeHint, path: SettingPath) -> Value:
+        """Return a text of the command line as what it is: the text itself unless another type of the union reads it.
+
+        YAML takes `#42` for a comment, and `~` for null; here only `null` is null.
+        """
+        members = alternatives(annotation)
+        if text == "null" and type(None) in members:
+            return None
+        if set(members) <= {str, type(None)} or (content := read_text(text)) is None:
+            return text
+        is_structure = isinstance(content, dict | list) and any(fits(content, member) for member in members)
+        return read(content if is_structure else text, annotation, self.at(path))[1]
+
+    def _as_written(self, value: Value, annotation: TypeHint, path: SettingPath) -> Value:
+        """Return numbers, true and false of a file as the texts that are written there, where only texts are expected.
+
+        The version 1.10 is then not 1.1, and a column may be called `yes`.
+        """
+        if isinstance(value, dict):
+            inner = item_type(annotation, dict)
+            return {key: self._as_written(item, inner, (*path, key)) for key, item in value.items()}
+        members, origin = alternatives(annotation), self.draft.origin(path)
+        is_number = isinstance(value, bool | int | float)
+        if is_number and origin and origin.written and str in members and not any(fits(value, own) for own in members):
+            return origin.written
+        return value
+
+    def _reads(self, value: Value, parameter: Parameter) -> bool:
+        """Whether a text is a value of one of the types that are no function."""
+        try:
+            read(str(value), parameter.annotation)
+        except ConfigError:
+            return False
+        return True
+
+    def _refuse_unusable(self, value: Value, path: SettingPath) -> None:
+        """Refuse values that no setting can use, and that libraries fail on much later. Raises: ConfigError."""
+        if isinstance(value, dict | list):
+            for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+                self._refuse_unusable(item, (*path, str(key)))
+        elif isinstance(value, str):
+            self._refuse_unwritable(value, path)
+        elif isinstance(value, int) and abs(value) >= 2**63:
+            raise ConfigError(f"{self.at(path)}: {shown(value)} has more than 64 bits. Give a smaller number.")
+        elif isinstance(value, float) and (math.isnan(value) or (math.isinf(value) and path[0] in ("model", "data"))):
+            raise ConfigError(f"{self.at(path)}: expected a finite number, found {value}. Give a number.")
+
+    def _refuse_unwritable(self, text: str, path: SettingPath) -> None:
+        """Refuse a text that no file or database can hold. Raises: ConfigError."""
+        if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text):
+            raise ConfigError(f"{self.at(path)}: {shown(text)} is not valid Unicode text, or holds a null character.")
 
     def at(self, path: SettingPath) -> str:
         """Return a setting's dotted name, behind the file and line that gave it, if any."""
-        origin, dotted = self.draft.origin(path), ".".join(path)
-        return f"{origin.file}:{origin.line}: {dotted}" if origin else dotted
+        origin, dotted = self.draft.origin(path), shown_path(path)
+        return f"{quoted_path(origin.file)}:{origin.line}: {dotted}" if origin else dotted

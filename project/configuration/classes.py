@@ -16,7 +16,7 @@ from lightrail.project.basics.catalogue import (
     import_allowed,
 )
 from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, first_line, shown
 from lightrail.project.basics.renamed import current_path
 
 OWN_FOLDERS = ("lightning_modules", "datamodules", "sweeps")
@@ -49,6 +49,8 @@ class AllowedClasses:
         Raises:
             ConfigError: there is no such class, it is not allowed, or it has another base.
         """
+        if len(name) > 200 or not name.isprintable():
+            raise ConfigError(f"{setting}: there is no class {shown(name)}. Give the name of a class.")
         name = self._today(name)
         found = self._by_path(name, bases, setting) if "." in name else self._by_name(name, bases, setting)
         if not issubclass(found, bases):
@@ -138,7 +140,7 @@ def _attribute(path: str, setting: str) -> object:
             return None
         raise ConfigError(f"{setting}: {path} needs {error.name}, which is not installed.") from error
     except ImportError as error:
-        raise ConfigError(f"{setting}: {module} cannot be imported: {error}.") from error
+        raise ConfigError(f"{setting}: {module} cannot be imported: {first_line(error)}.") from error
 
 
 @functools.cache

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias, get_origin
 
 from annotated_types import Interval
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from lightrail.project.basics.annotations import TypeHint, alternatives, item_type
-from lightrail.project.basics.errors import ConfigError, Shown
+from lightrail.project.basics.errors import ConfigError, Shown, plain
 from lightrail.project.configuration.checking import Checker
 from lightrail.project.configuration.classes import AllowedClasses, import_class
 from lightrail.project.configuration.describing import describe
@@ -132,8 +131,10 @@ class Configuration:
         """
         try:
             arguments = build(Trainer, self.values["trainer"])
-        except (MisconfigurationException, ValueError, ImportError) as error:
-            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+        except ConfigError:
+            raise
+        except Exception as error:  # of the constructors of callbacks, strategies and plugins
+            raise ConfigError(f"trainer: {plain(str(error), 500)}") from error
         for name in ("callbacks", "plugins"):
             given = arguments[name] or []
             arguments[name] = given if isinstance(given, list) else [given]

@@ -5,7 +5,6 @@ import functools
 import inspect
 import json
 import sys
-from argparse import ArgumentError
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +16,7 @@ from lightning.pytorch import Trainer
 
 from lightrail.lightning_modules.arguments import is_from_data
 from lightrail.project.basics.annotations import (
+    NaturalInt,
     PositiveInt,
     TypeHint,
     alternatives,
@@ -31,7 +31,12 @@ from lightrail.project.configuration.yaml_file import Value
 REQUIRED = inspect.Parameter.empty
 _RANGES_OF_TRAINER: dict[str, TypeHint] = {
     "accumulate_grad_batches": PositiveInt,
+    "check_val_every_n_epoch": PositiveInt | None,
     "gradient_clip_val": Annotated[int | float, Ge(0)] | None,
+    "log_every_n_steps": NaturalInt | None,
+    "min_epochs": NaturalInt | None,
+    "min_steps": NaturalInt | None,
+    "num_sanity_val_steps": Annotated[int, Ge(-1)] | None,
 }
 """Ranges of Trainer arguments for which Lightning accepts any number, and then fails or trains wrongly."""
 
@@ -156,8 +161,15 @@ def read(value: Value, annotation: TypeHint, setting: str = "") -> tuple[Any, Va
     Raises:
         ConfigError: the value is not of this type; with a description of the type.
     """
-    if annotation is Any:
+    # A function cannot be named, and jsonargparse (4.53) would give its own refusal of a text as that text. Where a
+    # union has text or a duration beside mappings, it writes a mapping as text.
+    members = tuple(member for member in alternatives(annotation) if not is_callable(member))
+    if isinstance(value, dict | list):
+        members = tuple(member for member in members if fits(value, member)) or members
+    if Any in members:
         return value, value
+    if len(members) < len(alternatives(annotation)):
+        annotation = Union[members or (type(None),)]  # noqa: UP007
     plain = without_ranges(annotation)  # with which jsonargparse would use pydantic, which has other rules
     parser = _parser(plain, repr(plain))
     if parser is None:
@@ -165,7 +177,7 @@ def read(value: Value, annotation: TypeHint, setting: str = "") -> tuple[Any, Va
     try:
         # jsonargparse changes lists in place, and accepts null for any type
         parsed = parser.parse_object({"value": _copied(value, annotation)}, defaults=False)
-    except (ArgumentError, TypeError) as error:
+    except (Exception, RecursionError) as error:  # of jsonargparse, and of the types it calls
         raise refusal(value, annotation, setting) from error
     # As JSON, which quotes texts: jsonargparse's YAML writes the text "1e-3" like the number.
     written = parser.dump(parsed, format="json", skip_unset=False, skip_validation=True)

@@ -1,14 +1,24 @@
 """Merges configuration files and command-line arguments into one nested dictionary, with the origin of each setting."""
 
 import copy
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lightrail.project.basics.catalogue import experiment_files
 from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.basics.errors import ConfigError
-from lightrail.project.configuration.yaml_file import Origin, SettingPath, Value, read_file, read_text
+from lightrail.project.basics.errors import ConfigError, plain, shown
+from lightrail.project.basics.reading import quoted_path, regular_file
+from lightrail.project.configuration.yaml_file import (
+    DEEPEST,
+    Origin,
+    SettingPath,
+    Value,
+    read_file,
+    read_text,
+    shown_path,
+)
 
 FLAGS = ("--print_config", "--help_all")
 """Options without a value."""
@@ -30,12 +40,12 @@ def options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
     remaining = iter(arguments)
     for argument in remaining:
         if not argument.startswith("--") or argument == "--":
-            raise ConfigError(f"Unexpected argument {argument!r}. Settings are given as --name value.")
+            raise ConfigError(f"Unexpected argument {shown(argument)}. Settings are given as --name value.")
         name, equals, value = argument.partition("=")
         if name not in FLAGS and not equals:
             value = next(remaining, "--")
             if value.startswith("--"):
-                raise ConfigError(f"{name} needs a value: {name} VALUE.")
+                raise ConfigError(f"{plain(name)} needs a value: {plain(name)} VALUE.")
         yield name, value
 
 
@@ -46,12 +56,14 @@ def find_config(name: str) -> Path:
         ConfigError: there is neither; suggests the most similar shipped experiment.
     """
     file, shipped = Path(name), experiment_files()
-    if file.is_file():
+    if os.path.isfile(name):  # not Path.is_file, which raises for a name that is too long
         return file
     if name in shipped:
         return shipped[name]
+    if os.path.exists(name):
+        return regular_file(file, "--config")
     hint = did_you_mean(file.stem, shipped)
-    raise ConfigError(f"--config {name}: no such file, and no shipped experiment has this name.{hint}")
+    raise ConfigError(f"--config {plain(name)}: no such file, and no shipped experiment has this name.{hint}")
 
 
 @dataclass
@@ -65,14 +77,19 @@ class Draft:
     values: dict[str, Value] = field(default_factory=dict)
     inherited: set[SettingPath] = field(default_factory=set)
     _origins: dict[SettingPath, Origin] = field(default_factory=dict)
+    _blank: set[SettingPath] = field(default_factory=set)
+    """Names of the file being added that nothing is written after, not even null."""
     _num_opened: int = 0
 
     def add_file(self, file: Path) -> None:
         """Merge the settings of a YAML file over those so far. Raises: ConfigError when it cannot be read."""
-        values, origins = read_file(file)
+        values, found = read_file(file)
+        origins = {_written((*path[0].split("."), *path[1:])): origin for path, origin in found.items()}
+        self._blank = {path for path, origin in origins.items() if origin.written == ""}
         for key, value in values.items():
             self._merge(self.values, nest(key, value), ())
-        self._origins.update({_written((*path[0].split("."), *path[1:])): origin for path, origin in origins.items()})
+        self._blank = set()
+        self._origins.update(origins)
 
     def add_values(self, values: Mapping[str, Value]) -> None:
         """Merge nested settings over those so far."""
@@ -86,11 +103,11 @@ class Draft:
         """
         by = self._origins.get(_written(path))
         file = (by.file.parent if by else Path()) / name
-        if not file.is_file():
-            raise ConfigError(f"{'.'.join(path)}: there is no file {file}.")
+        if not os.path.exists(file):
+            raise ConfigError(f"{shown_path(path)}: there is no file {quoted_path(file)}.")
         self._num_opened += 1
         if self._num_opened > 100:
-            raise ConfigError(f"{file} is opened more than 100 times. Does it include itself?")
+            raise ConfigError(f"{quoted_path(file)} is opened more than 100 times. Does it include itself?")
         inner = Draft()
         inner.add_file(file)
         self._origins = {(*_written(path), *key): origin for key, origin in inner._origins.items()} | self._origins
@@ -99,7 +116,9 @@ class Draft:
 
     def origin(self, path: SettingPath) -> Origin | None:
         """Return the file and line that gave a setting; None for the command line and for defaults."""
-        return self._origins.get(_written(path))
+        written = _written(path)
+        by_name = self._origins.get(written[:-1]) if path[-1:] == ("class_path",) else None  # a class by name alone
+        return self._origins.get(written, by_name)
 
     def _merge(self, base: dict[str, Value], new: Mapping[str, Value], path: SettingPath) -> None:
         for key, value in new.items():
@@ -110,6 +129,8 @@ class Draft:
 
     def _merged(self, old: Value, new: Value, path: SettingPath) -> Value:
         """Return the value at `path` with `new` merged over `old`."""
+        if new is None and isinstance(old, dict | list) and (path[-1] == "init_args" or _written(path) in self._blank):
+            return old  # a section in which every line is commented out
         if isinstance(old, list) and old and isinstance(new, dict) and "class_path" not in new:
             old[-1] = self._merged(old[-1], new, (*path, str(len(old) - 1)))  # --trainer.callbacks.patience 3
             return old
@@ -142,7 +163,9 @@ class Draft:
 
 
 def nest(dotted: str, value: Value) -> dict[str, Value]:
-    """Nest a value under a dotted name: `{"a": {"b": value}}` for "a.b"."""
+    """Nest a value under a dotted name: `{"a": {"b": value}}` for "a.b". Raises: ConfigError for too many dots."""
+    if dotted.count(".") > DEEPEST:
+        raise ConfigError(f"{plain(dotted)}: nested more than {DEEPEST} deep. Give the name of a setting.")
     for key in reversed(dotted.split(".")):
         value = {key: value}
     return dict(value)

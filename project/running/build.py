@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
 from lightrail.datamodules.base import DataModule, Split
 from lightrail.lightning_modules.arguments import from_plain
@@ -16,13 +15,14 @@ from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import fill, read_checkpoint, stored_configuration
 from lightrail.lightning_modules.networks.token_network import TokenNetwork
 from lightrail.lightning_modules.optimization import parameter_groups
-from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, plain
 from lightrail.project.basics.hardware import fastest_precision, set_threads, usable_accelerator
 from lightrail.project.basics.logs import take_over_lightning
 from lightrail.project.configuration import Configuration
 from lightrail.project.models.predictions import PredictionTable
+from lightrail.project.running.limits import check_callbacks, check_limits
 from lightrail.project.training.checkpoints import DurableCheckpointIO, StepSeeds, checkpoint_callbacks, seed_all
+from lightrail.project.training.divergence import StopWhenNotFinite
 from lightrail.project.training.progress import TrainingProgress
 from lightrail.project.training.samples import sampled_text
 from lightrail.project.training.stopping import leave_at_exit
@@ -80,6 +80,7 @@ def build(configuration: Configuration, stage: Stage, checkpoint: Path | None = 
         model = _restored(configuration, stored, str(checkpoint))
     if not isinstance(model, TaskModule):
         raise ConfigError(f"model: {type(model).__name__} is not derived from TaskModule of lightrail.")
+    check_limits(trainer, data, stage)
     _check_texts(data, model, stage)
     if stage == "fit":
         _check_training(model, trainer)
@@ -139,12 +140,7 @@ def _check_training(model: TaskModule, trainer: pl.Trainer) -> None:
     model.optim.check_end(math.inf if is_endless else trainer.max_steps)
     model.optim.check_validation(trainer.limit_val_batches)
     parameter_groups(model, model.optim)
-    known = model.validation_metrics()
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        monitor = getattr(callback, "monitor", None)
-        if monitor is not None and monitor not in known:
-            name = type(callback).__name__
-            raise ConfigError(f"trainer.callbacks: {name} has no metric {monitor!r}.{did_you_mean(monitor, known)}")
+    check_callbacks(trainer, model)
 
 
 def _restored(configuration: Configuration, checkpoint: dict[str, Any], name: str) -> TaskModule:
@@ -169,7 +165,9 @@ def _trainer(configuration: Configuration) -> tuple[pl.Trainer, PredictionTable]
     predictions = PredictionTable()
     given = arguments["callbacks"]
     shows_progress = arguments["enable_progress_bar"] is not False
-    own = [StepSeeds(configuration.seed), Throughput(), SystemMetrics(), predictions]
+    own: list[pl.Callback] = [StepSeeds(configuration.seed), Throughput(), SystemMetrics(), predictions]
+    if configuration.tracking().non_finite_loss == "stop":
+        own.append(StopWhenNotFinite())
     if shows_progress and not any(isinstance(callback, ProgressBar) for callback in given):
         own.append(TrainingProgress())
     accelerator = usable_accelerator(str(arguments["accelerator"]))
@@ -181,7 +179,7 @@ def _trainer(configuration: Configuration) -> tuple[pl.Trainer, PredictionTable]
         "use_distributed_sampler": False,  # our batches are split among the processes already
         "num_sanity_val_steps": arguments["num_sanity_val_steps"] or 0,
         # Ours are added once the model is built; Lightning would add one that keeps the last under another name.
-        "enable_checkpointing": any(isinstance(callback, ModelCheckpoint) for callback in given),
+        "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in given),
         "enable_model_summary": bool(arguments["enable_model_summary"]),
         "enable_progress_bar": shows_progress,
         "logger": False,  # set when the run has been started
@@ -189,8 +187,8 @@ def _trainer(configuration: Configuration) -> tuple[pl.Trainer, PredictionTable]
     _check_numbers(arguments)
     try:
         trainer = pl.Trainer(**arguments)
-    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
-        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+    except Exception as error:
+        raise ConfigError(f"trainer: {plain(str(error), 500)}") from error
     return trainer, predictions
 
 

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import move_data_to_device
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.optimization import build_optimizer
 from lightrail.project.running.build import Experiment
+from lightrail.project.running.limits import num_batches
 
 NUM_TIMED = 5
 
@@ -70,7 +71,7 @@ def rehearse(experiment: Experiment) -> Rehearsal:
         precision=str(trainer.precision),
         longest=(len(batches[largest]), int(lengths[largest])),
         peak_bytes=_peak_bytes(device),
-        batches_per_epoch=_batches_per_epoch(trainer, len(loader)),
+        batches_per_epoch=num_batches(trainer, len(loader)),
         num_steps=_num_steps(trainer, len(loader)),
         seconds_per_step=seconds,
     )
@@ -98,13 +99,8 @@ class _Step:
             torch.cuda.synchronize(self.device)
 
 
-def _batches_per_epoch(trainer: pl.Trainer, num_batches: int) -> int:
-    limit = trainer.limit_train_batches
-    return min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
-
-
-def _num_steps(trainer: pl.Trainer, num_batches: int) -> float:
-    per_epoch = math.ceil(_batches_per_epoch(trainer, num_batches) / trainer.accumulate_grad_batches)
+def _num_steps(trainer: pl.Trainer, available: int) -> float:
+    per_epoch = math.ceil(num_batches(trainer, available) / trainer.accumulate_grad_batches)
     by_epochs = per_epoch * trainer.max_epochs if trainer.max_epochs not in (None, -1) else math.inf
     return min(by_epochs, trainer.max_steps if trainer.max_steps != -1 else math.inf)
 

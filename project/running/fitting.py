@@ -22,7 +22,7 @@ from lightrail.project.models.predictions import PREDICTION, write_predictions
 from lightrail.project.running.build import Experiment, build
 from lightrail.project.tracking.logger import is_process_zero
 from lightrail.project.tracking.run import TrackedRun, start_run
-from lightrail.project.training.checkpoints import best_checkpoint, place_checkpoints, store_buffers
+from lightrail.project.training.checkpoints import BEST, best_checkpoint, keep_best, place_checkpoints, store_buffers
 from lightrail.project.training.samples import place_samples
 from lightrail.project.training.stopping import slurm_job
 
@@ -153,8 +153,12 @@ def _train_and_test(experiment: Experiment, run: TrackedRun, checkpoint: Path | 
     _forget_averaging(experiment)
     if experiment.model.can_be_calibrated():
         calibrate(experiment, best)
-        if best is not None:
-            run.upload_soon(f"checkpoints/{Path(best).name}")
+    if best is not None:
+        folder = run.directory / "checkpoints"
+        keep_best(experiment.trainer.callbacks, folder)  # type: ignore[attr-defined]
+        for path in {folder / BEST, Path(best)}:
+            if path.is_relative_to(folder):
+                run.upload_soon(f"checkpoints/{path.relative_to(folder)}")
     return evaluate(experiment, run, checkpoint=best)
 
 

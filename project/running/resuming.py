@@ -23,7 +23,7 @@ from lightrail.project.tracking.database import where_files_were
 from lightrail.project.tracking.logger import flatten, is_process_zero
 from lightrail.project.tracking.lookup import (
     TRAININGS,
-    list_files,
+    files_below,
     run_artifact,
     run_text,
     stored_configuration,
@@ -31,7 +31,7 @@ from lightrail.project.tracking.lookup import (
 )
 from lightrail.project.tracking.recovery import already_finished, ran_here
 from lightrail.project.tracking.run import TrackedRun, continue_run
-from lightrail.project.tracking.store import answering, open_store, store_uri
+from lightrail.project.tracking.store import open_store, store_uri
 from lightrail.project.training.checkpoints import LAST, LastCheckpoint
 from lightrail.project.training.stopping import slurm_job
 
@@ -153,11 +153,9 @@ def find_interrupted(client: "MlflowClient", run: "Run") -> Interrupted:
         raise ConfigError(f"run {run_id} {found}: only a training can be resumed. Start a new run.")
     is_fresh = not ran_here(run)
     checkpoint = run_artifact(client, run, f"checkpoints/{LAST}", is_fresh=is_fresh)
-    with answering(client.tracking_uri):
-        kept = list_files(client, run, "checkpoints")
-    for item in kept:  # the last one refers to the best by its path
-        if not item.path.endswith(f"/{LAST}"):
-            run_artifact(client, run, item.path, is_fresh=is_fresh)
+    for path in files_below(client, run, "checkpoints"):  # the last one refers to the best by its path
+        if not path.endswith(f"/{LAST}"):
+            run_artifact(client, run, path, is_fresh=is_fresh)
     return Interrupted(
         run=run,
         configuration=configuration_in_force(client, run),
@@ -218,6 +216,8 @@ def go_on(
         if changes:
             run.set_tags(change_tags(changes, before.tags, step))
             _write_changed_configuration(run, configuration)
+        if "lightrail.error" in before.tags:
+            log.info("run %s had ended with %s", run.run_id, before.tags["lightrail.error"])
         log.info("run %s resumes at step %d", run.run_id, step)
         return train_and_test(experiment, run, before.checkpoint)
 

@@ -42,6 +42,8 @@ LARGE = ("checkpoints/", "predictions/")
 MAX_POINTS, POINTS_PER_PAGE = 10_000_000, 25_000
 """Maximum number of points of one metric, and of one answer about them."""
 MAX_HISTORY_SECONDS = 600.0
+MAX_LEVELS, MAX_FOLDERS = 3, 100
+"""Limits of the folders in which a run's checkpoints are looked for: names of files may hold slashes."""
 
 
 def run_checkpoint(uri_or_path: str, tracking: TrackingConfig) -> Path:
@@ -259,6 +261,20 @@ def list_files(client: "MlflowClient", run: "Run", folder: str) -> "list[FileInf
     ]
 
 
+def files_below(client: "MlflowClient", run: "Run", folder: str) -> list[str]:
+    """Return the paths of a run's files in a folder and in the folders below it, three levels deep at most.
+
+    Raises: ConfigError when the store cannot be read.
+    """
+    found, folders = [], [folder]
+    with answering(client.tracking_uri):
+        for _ in range(MAX_LEVELS):
+            listed = [item for own in folders[:MAX_FOLDERS] for item in _artifacts(client, run).list_artifacts(own)]
+            found += [item.path for item in listed if not item.is_dir]
+            folders = [item.path for item in listed if item.is_dir]
+    return found
+
+
 def _artifacts(client: "MlflowClient", run: "Run") -> "ArtifactRepository":
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
@@ -294,8 +310,7 @@ def run_text(client: "MlflowClient", run: "Run", name: str, *, is_fresh: bool = 
 
 
 def _no_checkpoint(client: "MlflowClient", run: "Run", wanted: str) -> str:
-    with answering(client.tracking_uri):
-        kept = [item.path for item in list_files(client, run, "checkpoints") if item.path.endswith(".ckpt")]
+    kept = [path for path in files_below(client, run, "checkpoints") if path.endswith(".ckpt")]
     choice = f"It has {', '.join(kept)}: write runs:/{run.info.run_id}/{kept[0]}." if kept else "It has no checkpoints."
     return (
         f"run {run.info.run_id} ({run.info.status}) has no {wanted}. {choice}{where_files_were(run.info.artifact_uri)}"

@@ -5,7 +5,7 @@ Imports neither torch nor MLflow, so that `--help` stays fast.
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Interval
 
@@ -53,5 +53,8 @@ class TrackingConfig:
     """Name shown for the run. Left out: MLflow generates one."""
     tags: dict[str, str] = field(default_factory=dict)
     """Tags of your own. Names that begin with `lightrail.` or `mlflow.` are reserved."""
+    non_finite_loss: Literal["stop", "continue"] = "stop"
+    """At a loss that is NaN or infinite, in training or in validation. stop: end the run as FAILED at that step, with
+    the examples and the gradient norm in the message, and the last finite checkpoint kept. continue: train on."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     samples: SamplesConfig = SamplesConfig()

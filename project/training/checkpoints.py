@@ -19,8 +19,9 @@ from typing_extensions import override
 
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import read_checkpoint
-from lightrail.project.basics.durable import replacing
+from lightrail.project.basics.durable import link_or_copy, replacing
 from lightrail.project.basics.private_names import is_accumulating, is_epoch_over, is_validation_due
+from lightrail.project.tracking.logger import is_process_zero
 from lightrail.project.tracking.settings import CheckpointConfig
 from lightrail.project.tracking.signals import exception_for
 from lightrail.project.training.stopping import StopRequest, queue_again
@@ -196,9 +197,9 @@ def checkpoint_callbacks(
 
 
 def best_checkpoint(callbacks: list[Callback]) -> ModelCheckpoint | None:
-    """Return the callback that keeps the best checkpoint: the first ModelCheckpoint with a `monitor`."""
+    """Return the callback that keeps the best checkpoint: the first ModelCheckpoint with a `monitor` that keeps any."""
     for callback in callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.monitor:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.save_top_k != 0:
             return callback
     return None
 
@@ -216,11 +217,20 @@ def place_checkpoints(
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(folder)
+            callback.save_last = None  # it would write `last.ckpt` where resuming skips or repeats something
         if isinstance(callback, LastCheckpoint):
             callback.path = folder / LAST
-            callback.after_saving = _NewFiles(folder, upload_soon) if upload_soon else None
+            callback.after_saving = _NewFiles(folder, callbacks, upload_soon) if upload_soon else None
     if isinstance(trainer.strategy.checkpoint_io, DurableCheckpointIO):
         trainer.strategy.checkpoint_io.run = {"id": run_id, "folder": str(folder)}
+
+
+def keep_best(callbacks: list[Callback], folder: Path) -> None:
+    """Have `best.ckpt` also where a ModelCheckpoint of the configuration keeps the best under another name."""
+    callback = best_checkpoint(callbacks)
+    best, own = Path(callback.best_model_path if callback else ""), folder / BEST
+    if is_process_zero() and best.is_file() and not (own.is_file() and own.samefile(best)):
+        link_or_copy(best, own)
 
 
 def store_buffers(model: TaskModule, path: Path) -> None:
@@ -239,12 +249,14 @@ def _write_whole(checkpoint: dict[str, Any], target: Path) -> None:
 class _NewFiles:
     """Reports the checkpoints written since the last call, `last.ckpt` last."""
 
-    def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
-        self.folder, self.report = folder, report
+    def __init__(self, folder: Path, callbacks: list[Callback], report: Callable[[str], None]) -> None:
+        self.folder, self.callbacks, self.report = folder, callbacks, report
         self.times: dict[str, int] = {}
 
     def __call__(self) -> None:
-        times = {file.name: file.stat().st_mtime_ns for file in self.folder.glob("*.ckpt")}
+        keep_best(self.callbacks, self.folder)
+        files = self.folder.rglob("*.ckpt")  # a metric's name in a file's name, `val/loss`, makes a folder
+        times = {str(file.relative_to(self.folder)): file.stat().st_mtime_ns for file in files}
         for name in sorted(times, key=lambda name: name == LAST):
             if times[name] != self.times.get(name):
                 self.report(f"{self.folder.name}/{name}")

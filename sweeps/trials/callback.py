@@ -14,6 +14,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightrail.project.tracking.logger import MlflowLogger
 from lightrail.project.tracking.run import GivenUp
 from lightrail.project.tracking.signals import Terminated
+from lightrail.project.training.divergence import StopWhenNotFinite
 from lightrail.sweeps.trials.messages import Failed, Report, Started
 
 GIVEN_UP_AT = "lightrail.pruned_step"
@@ -44,7 +45,10 @@ class TrialReporter(Callback):
         """Set when another process of the trial was ended from outside: any exception here is a consequence."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Send the id of the MLflow run to the driver."""
+        """Send the id of the MLflow run to the driver, and leave it to this callback to judge losses."""
+        for own in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(own, StopWhenNotFinite):
+                own.is_on = False
         if self.connection is not None:
             assert isinstance(trainer.logger, MlflowLogger)
             self.connection.send(Started(trainer.logger.run_id))

@@ -72,6 +72,7 @@ def test_the_values_hold_every_default() -> None:
         "experiment": "lightrail",
         "run_name": None,
         "tags": {},
+        "non_finite_loss": "stop",
         "checkpoint": {"every_minutes": 10.0, "every_steps": None},
         "samples": {
             "prompts": [""],

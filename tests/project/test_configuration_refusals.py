@@ -17,7 +17,9 @@ def refusal(*arguments: str) -> str:
     with pytest.raises(ConfigError) as refused:
         parse(arguments)
     message = str(refused.value)
-    assert "\n" not in message
+    assert message.isprintable()
+    assert len(message) <= 1000
+    assert not re.search(r"([a-z])\1{200}", message)
     assert not re.search("Union|subtypes|Namespace|<class|jsonargparse", message)
     return message
 
@@ -68,7 +70,7 @@ def test_an_unknown_setting_is_named_with_the_nearest(argument: str, message: st
         ("model.dropout", "x", 'model.init_args.dropout: expected a number, found "x".'),
         ("model.layers", "[1, x]", "model.init_args.layers: expected a list (each a whole number), found"),
         ("model.networks", "3", 'model.init_args.networks: expected a list (each a NetworkConfig) or null, found "3".'),
-        ("tracking.tags", "[1]", 'tracking.tags: expected a mapping, found "[1]".'),
+        ("tracking.tags", "[1]", "tracking.tags: expected a mapping (each text), found [1]."),
         ("model.step", "x", "model.init_args.step: expected settings as `name: value`, found 'x'."),
         ("model.step.schedule.kind", "cosin", "kind: expected one of cosine, linear, found"),
         ("trainer.precision", "bf16-mixd", "transformer-engine, transformer-engine-float16, 16-true"),
@@ -135,8 +137,30 @@ def test_an_unknown_class_is_named_with_the_nearest(name: str, value: str, messa
         ("trainer: [1\nx: 2", ":2: not valid YAML: "),
         ("trainer: {}\ntrainer: {}", ":2: trainer is given twice, first in line 1."),
         ("- 1", ": expected settings as `name: value`, found a list."),
-        ("model: !!python/name:os.system", ":1: not valid YAML: could not determine a constructor"),
-        ("a: &a\n  b: *a", ": an anchor in this YAML contains itself."),
+        ("model: !!python/name:os.system", ":1: model: a value of the type 'tag:yaml.org,2002:python/name:os"),
+        ("a: &a\n  b: *a", ":1: a.b.b.b.b.b"),
+        ("a: &a\n  <<: *a", ": nested too deep, or an anchor contains itself."),
+        ("trainer: {a: " + "{b: " * 99 + "1" + "}" * 100, ":1: trainer.a.b.b.b.b"),
+        ("a: " + "{a: " * 3000 + "1" + "}" * 3000, ": nested too deep"),
+        ("a0: &a0 [1, 1]" + "".join(f"\na{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40)), ":3: a14."),
+        (
+            "a0: &a0 {x: 1}\nb0: &b0 {y: 1}"
+            + "".join(f"\n{c}{n}: &{c}{n} {{<<: [*a{n - 1}, *b{n - 1}]}}" for n in range(1, 40) for c in "ab"),
+            ":29: a14: more than 100,000 values",
+        ),
+        ("trainer: {max_epochs: " + "9" * 5000 + "}", ":1: trainer.max_epochs: Exceeds the limit (4300 digits)"),
+        ("trainer: {max_epochs: " + "9" * 30 + "}", ":1: trainer.max_epochs: 999999999999999999999999999999 has more"),
+        ('tracking: {run_name: "\\ud800"}', ":1: tracking.run_name: '\\ud800' is not valid Unicode text"),
+        ('tracking: {run_name: "\\0"}', ":1: tracking.run_name: '\\x00' is not valid Unicode text"),
+        ("model: {dropout: .nan}", ":1: model.init_args.dropout: expected a finite number, found nan."),
+        ("model: {dropout: -.inf}", ":1: model.init_args.dropout: expected a finite number, found -inf."),
+        ("? [a]\n: 1", ":1: a name is a list or a mapping."),
+        ("trainer: !!set {a}", ":1: trainer: a value of the type 'tag:yaml.org,2002:set'."),
+        ("trainer: !<" + "a" * 500 + "> 1", ":1: trainer: a value of the type 'aaa"),
+        ("trainer: {" + "k" * 900 + ": 1}", ":1: trainer.kkk"),
+        ("trainer: {max_epochs: " + "x" * 900 + "}", ":1: trainer.max_epochs: expected a whole number"),
+        ("trainer: {callbacks: " + "x" * 900 + "}", ":1: trainer.callbacks.class_path: there is no class 'xxx"),
+        ('trainer: {callbacks: "a\\e[31m"}', ":1: trainer.callbacks"),
     ],
 )
 def test_a_fault_in_a_file_is_named_with_its_line(text: str, message: str, tmp_path: Path) -> None:
@@ -161,7 +185,7 @@ def test_a_setting_of_the_command_line_is_not_blamed_on_a_file(tmp_path: Path) -
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\x00")
-    assert refusal("--config", str(binary)).endswith("binary.yaml is not a configuration: it is not UTF-8 text.")
+    assert refusal("--config", str(binary)).startswith(f"{binary} is not a configuration: it is not UTF-8 text.")
     assert "--config none.yaml: no such file" in refusal("--config", "none.yaml")
     assert refusal("--config", "text_clasification").endswith("Did you mean text_classification?")
 

@@ -46,6 +46,15 @@ class Going(Callback):
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: not enough memory")
 
 
+class SpoiltStep(Callback):
+    """Has the loss of the third optimizer step be NaN, by an embedding that is, before its first micro-batch."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == 2:
+            with torch.no_grad():
+                next(pl_module.parameters()).fill_(math.nan)
+
+
 class Together(Callback):
     """Lets a training go on once so many trainings have begun.
 

@@ -1,0 +1,105 @@
+"""Settings of the trainer that do not fit the data, and callbacks that cannot work: refused before there is a run."""
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.configuration import parse
+from lightrail.project.running.build import Experiment, Stage, build
+from tests.support.running import QUIET
+from tests.support.tasks.text_classification import write_texts
+
+SMALL = ["width=16", "depth=1", "num_heads=2", "ngram_orders=[]"]
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Settings of a task whose training split has 4 batches, and whose other splits have 3 and 6."""
+    data = write_texts(tmp_path_factory.mktemp("texts"))
+    network = [f"--model.encoder.{size}" for size in SMALL]
+    return [*data, *network, *QUIET, "--data.batch.max_tokens=null", "--data.batch.size=2", "--trainer.max_epochs=2"]
+
+
+def built(task: list[str], *settings: str, stage: Stage = "fit") -> Experiment:
+    return build(parse([*task, "--trainer.val_check_interval=1.0", *settings]), stage)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("val_check_interval=100", "val_check_interval is 100, and an epoch has"),
+        ("val_check_interval=0", "val_check_interval is 0. For no validation"),
+        ("val_check_interval=0.0", "val_check_interval is 0. For no validation"),
+        ("limit_train_batches=0.01", "limit_train_batches is 0.01, less than one of the"),
+        ("limit_val_batches=0.01", "limit_val_batches is 0.01, less than one of the"),
+        ("limit_test_batches=0.01", "limit_test_batches is 0.01, less than one of the"),
+        ("overfit_batches=0.01", "overfit_batches is 0.01, less than one of the"),
+        ("accumulate_grad_batches=100", "accumulate_grad_batches is 100, and an epoch has"),
+        ("check_val_every_n_epoch=3", "check_val_every_n_epoch is 3, more than trainer.max_epochs"),
+        ("check_val_every_n_epoch=0", "expected a whole number of at least 1 or null, found 0"),
+        ("check_val_every_n_epoch=-1", "expected a whole number of at least 1 or null, found -1"),
+        ("num_sanity_val_steps=-2", "expected a whole number of at least -1 or null, found -2"),
+        ("log_every_n_steps=-1", "expected a whole number of at least 0 or null, found -1"),
+        ("max_time=00:00:00:00", "max_time, or the duration of a Timer, is not above 0"),
+        ("max_time={}", "max_time, or the duration of a Timer, is not above 0"),
+        ("max_time={hours: -1}", "max_time, or the duration of a Timer, is not above 0"),
+        ("max_time={hors: 1}", "trainer: 'hors' is an invalid keyword"),
+        ("callbacks=[LearningRateFinder]", "LearningRateFinder cannot be used here: .*lightrail sweep"),
+        ("callbacks=[BatchSizeFinder]", "BatchSizeFinder cannot be used here: .* data.batch.size"),
+        ("callbacks=[BackboneFinetuning]", "BackboneFinetuning cannot be used here: .* model.optim.freeze"),
+        ("callbacks=[BaseFinetuning]", "BaseFinetuning cannot be used here"),
+        ("callbacks=[ThroughputMonitor]", "batch_size_fn is required: a function, which a configuration cannot name"),
+        ("callbacks=[Timer, Timer]", "trainer: Found more than one stateful callback"),
+        ("callbacks=[{class_path: ModelCheckpoint, init_args: {filename: last}}]", "cannot write last.ckpt"),
+        ("callbacks=[{class_path: ModelCheckpoint, init_args: {filename: best}}]", "cannot write best.ckpt"),
+    ],
+)
+def test_what_lightning_would_find_in_training_is_refused_before(task: list[str], setting: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        built(task, f"--trainer.{setting}")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["limit_train_batches=0"],
+        ["limit_val_batches=0", "val_check_interval=100"],
+        ["val_check_interval=100", "check_val_every_n_epoch=null"],
+        ["max_steps=0"],
+        ["max_epochs=0"],
+        ["overfit_batches=1000"],
+        ["fast_dev_run=true"],
+        ["limit_train_batches=0.5", "limit_val_batches=1.0"],
+    ],
+)
+def test_what_has_a_meaning_is_left_as_it_is(task: list[str], settings: list[str]) -> None:
+    built(task, *(f"--trainer.{setting}" for setting in settings))
+
+
+def test_a_share_of_another_split_matters_only_where_it_is_used(task: list[str]) -> None:
+    built(task, "--trainer.limit_train_batches=0.01", stage="test")
+
+
+class Ids(pl.Callback):
+    """Notes the examples of each batch."""
+
+    def __init__(self) -> None:
+        self.of_epoch: dict[int, list[list[int]]] = {}
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: object, at: int) -> None:
+        assert isinstance(batch, dict)
+        self.of_epoch.setdefault(trainer.current_epoch, []).append(batch["id"])
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit", "ignore:The `srun`")
+@pytest.mark.parametrize("more", [[], ["--data.batch.size=null", "--data.batch.max_tokens=32"]])
+def test_overfitting_repeats_the_same_batches_in_each_epoch(task: list[str], more: list[str], tmp_path: Path) -> None:
+    ids = Ids()
+    experiment = built(task, "--trainer.overfit_batches=2", "--trainer.max_epochs=3", *more)
+    experiment.trainer.callbacks = [ids]  # type: ignore[attr-defined]
+    experiment.trainer.fit(experiment.model, datamodule=experiment.data)
+    assert list(ids.of_epoch) == [0, 1, 2]
+    assert ids.of_epoch[0] == ids.of_epoch[1] == ids.of_epoch[2]
+    assert len(ids.of_epoch[0]) == 2
