@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
+from typing import NamedTuple
 
 from lightrail.project import last_resort
 from lightrail.project.basics.did_you_mean import did_you_mean
@@ -227,12 +228,6 @@ def run(arguments: Sequence[str]) -> int:
     try:
         status = _dispatch([word for word in arguments if word != TRACEBACK])
         sys.stdout.flush()
-    except Refusal as refusal:
-        sys.stderr.write(f"lightrail: error: {for_terminal(str(refusal))}{refusal.advice}\n")
-        return 2
-    except Diverged as diverged:
-        sys.stderr.write(f"lightrail: error: {for_terminal(str(diverged))}\n")
-        return 1
     except KeyboardInterrupt:
         sys.stderr.write("lightrail: interrupted\n")
         return 130
@@ -240,17 +235,32 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if (full := full_disk(error)) is not None:
-            said = f"the disk is full: {full}. Free space, then resume the run."
-            sys.stderr.write(f"lightrail: error: {for_terminal(said)}\n")
-            return 1
-        if not type(error).__module__.startswith(OF_STORES):
+        found = _foreseen(error)
+        if found is None:
             raise
-        what = "the database of the runs or of the study cannot be used"
-        fix = "Restore a copy of it, or choose another tracking.uri or storage."
-        sys.stderr.write(f"lightrail: error: {what}: {first_line(error).rstrip('.')}. {fix}\n")
-        return 2
+        sys.stderr.write(f"lightrail: error: {found.message}\n")
+        return found.status
     return status
+
+
+class _Foreseen(NamedTuple):
+    status: int
+    message: str
+
+
+def _foreseen(error: Exception) -> _Foreseen | None:
+    """Return what to tell of an exception, and the status to exit with; None of one that is a mistake of a program."""
+    if isinstance(error, Refusal):
+        return _Foreseen(2, for_terminal(str(error)) + error.advice)
+    if isinstance(error, Diverged):
+        return _Foreseen(1, for_terminal(str(error)))
+    if (full := full_disk(error)) is not None:
+        return _Foreseen(1, for_terminal(f"the disk is full: {full}. Free space, then resume the run."))
+    if type(error).__module__.startswith(OF_STORES):
+        fix = "Restore a copy of it, or choose another tracking.uri or storage."
+        reason = first_line(error).rstrip(".")
+        return _Foreseen(2, f"the database of the runs or of the study cannot be used: {reason}. {fix}")
+    return None
 
 
 def _dispatch(arguments: list[str]) -> int:
