@@ -95,6 +95,10 @@ def is_close(found: Any, expected: Any) -> bool:
     return bool(found == expected)
 
 
+SPELT_ANEW = ("pinyin",)
+"""Encoded anew on purpose: given syllables with tones, which were unknown tokens, are read without them since."""
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_a_stored_run_is_predicted_with_and_tested_as_it_was(name: str, golden: Golden) -> None:
     run, caches = golden.runs[name], golden.caches()
@@ -106,7 +110,7 @@ def test_a_stored_run_is_predicted_with_and_tested_as_it_was(name: str, golden: 
     expected = {metric: value for metric, value in run.metrics.items() if metric.startswith("test/")}
     assert {metric: again.metrics.get(metric) for metric in expected} == near(expected)
     check_same_answers(again.predictions, run.predictions)
-    assert golden.caches() == caches, "the data was encoded anew"
+    assert name in SPELT_ANEW or golden.caches() == caches, "the data was encoded anew"
 
 
 def test_a_stored_run_that_was_stopped_is_finished_as_it_would_have_been(golden: Golden) -> None:
@@ -170,12 +174,21 @@ def test_a_stored_configuration_finds_its_cache_and_would_make_the_same(
 ) -> None:
     configuration, caches = str(golden.runs[name].directory / "config.yaml"), golden.caches()
     succeed("check", "--config", configuration)
-    assert golden.caches() == caches
+    assert name in SPELT_ANEW or golden.caches() == caches
     monkeypatch.setenv("LIGHTRAIL_CACHE", str(golden.folder / "anew"))
     succeed("check", "--config", configuration)
     (anew,) = (file.parent for file in golden.folder.glob("anew/*/meta.json"))
-    files = [str(file.relative_to(anew)) for file in anew.rglob("*") if file.is_file()]
-    assert filecmp.cmpfiles(anew, golden.folder / "cache" / anew.name, files, shallow=False)[0] == files
+    assert (anew.name in caches) == (name not in SPELT_ANEW)
+    (stored,) = (folder for own in caches if _about(folder := golden.folder / "cache" / own) == _about(anew))
+    files = [str(file.relative_to(anew)) for file in anew.rglob("*") if file.is_file() and file.name != "about.json"]
+    assert filecmp.cmpfiles(anew, stored, files, shallow=False)[0] == files
+
+
+def _about(cache: Path) -> dict[str, Any]:
+    """What a cache says of itself, without counters that were added since and are 0."""
+    about: dict[str, Any] = json.loads((cache / "about.json").read_text("utf-8"))
+    about["notes"] = {split: {key: own for key, own in notes.items() if own} for split, notes in about["notes"].items()}
+    return about
 
 
 def test_a_stored_study_goes_on(golden: Golden) -> None:
