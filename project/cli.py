@@ -64,7 +64,8 @@ RUN is an id, a prefix of one, or the name of a run; the first is the baseline o
 options:
   --output FILE             .md, .html (one file with a figure) or .json; left out: to standard output
   --format F                markdown (default), html or json, where the file name has none of these endings
-  --metric NAME ...         only these metrics; left out: all that the runs share
+  --metric NAME ...         only these metrics, all of them tested; left out: all that the runs share, of which
+                            the one that they were selected by is tested
   --resamples N             bootstrap resamples (default 2000); random swaps are at least 10,000
   --num_examples N          examples on which the runs differ most (default 10)
   --allow_modules M,...     import these modules first, for a metric of your own

@@ -82,7 +82,8 @@ def compare(
 
     Args:
         uri: the complete address of their store.
-        metrics: names of the metrics, with or without `test/`; empty for all that the runs share.
+        metrics: names of the metrics, with or without `test/`, all of which are tested; empty for all that the runs
+            share, of which the one that they were selected by is tested.
         num_resamples: bootstrap resamples; random swaps are at least 10,000.
         num_examples: number of examples to show.
 
@@ -95,12 +96,15 @@ def compare(
     shared, notes = _shared_scores(entries)
     scores = _chosen(shared, metrics)
     num_swaps = max(LEAST_SWAPS, num_resamples)
-    measured = measure([[run.columns for run in entry.runs] for entry in entries], scores, num_resamples, num_swaps)
+    main_metric = next(iter(scores))
+    tested = scores if metrics else [main_metric]
+    sides = [[run.columns for run in entry.runs] for entry in entries]
+    measured = measure(sides, scores, num_resamples, num_swaps, tested=tested)
     has_server = uri.startswith(("http://", "https://"))
     return Comparison(
         entries=entries,
         num_rows=entries[0].runs[0].table.num_rows,
-        main_metric=next(iter(scores)),
+        main_metric=main_metric,
         higher_is_better={name: score.higher_is_better for name, score in scores.items()},
         measured=measured,
         examples=most_different(entries, num_examples),
@@ -179,13 +183,17 @@ def _single_runs(entries: Sequence[Entry]) -> list[str]:
 
 
 def _method(measured: Measured, num_resamples: int, num_swaps: int) -> str:
-    used = {difference.test for difference in measured.differences}
+    used = [difference.test for difference in measured.differences if difference.test]
     tests = ", ".join(text.format(swaps=num_swaps) for test, text in TESTS.items() if test in used)
+    correction = "a difference is shown where p"
+    if len(used) > 1:
+        correction = f"with Holm's correction for {len(used)} comparisons, {correction}"
+    others = len(used) < len(measured.differences)
+    untested = " Other metrics are not tested: name those that matter with --metric." if others else ""
     seeds = ", and from the spread between seeds where there are several" if "Student" in used else ""
     return (
         f"Intervals hold {100 * CONFIDENCE:.0f} %, from {num_resamples:,} paired bootstrap resamples of the "
-        f"examples{seeds}. P values are from {tests}; with Holm's correction for {len(measured.differences)} "
-        f"comparisons, a difference is shown where p is below {SIGNIFICANCE}."
+        f"examples{seeds}. P values are from {tests}; {correction} is below {SIGNIFICANCE}.{untested}"
     )
 
 

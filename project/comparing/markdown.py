@@ -57,9 +57,8 @@ def _differences(comparison: Comparison) -> Iterator[str]:
             literal(comparison.label(own.side)),
             number(own.value, is_signed=True),
             shown_interval(own.low, own.high, is_signed=True),
-            probability(own.p),
-            probability(own.corrected_p),
-            verdict(own),
+            *([probability(own.p), probability(own.corrected_p)] if own.test else ["", ""]),
+            verdict(own) if own.test else "",
         ]
         for own in comparison.measured.differences
     ]
@@ -146,7 +145,7 @@ def probability(p: float) -> str:
 
 def verdict(difference: Difference) -> str:
     """Format the verdict of a significance test with its direction: better or worse."""
-    if math.isnan(difference.p):
+    if difference.test and math.isnan(difference.p):
         return "undefined"
     if not difference.is_shown:
         return difference.verdict

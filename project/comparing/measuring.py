@@ -53,7 +53,8 @@ class Difference:
     value: float
     low: float
     high: float
-    test: Test
+    test: Test | None
+    """None for a metric that was not tested: its p values are NaN."""
     p: float
     corrected_p: float
     higher_is_better: bool
@@ -64,8 +65,10 @@ class Difference:
         return self.corrected_p < SIGNIFICANCE
 
     @property
-    def verdict(self) -> Literal["different", "no difference shown"]:
+    def verdict(self) -> Literal["different", "no difference shown", "not tested"]:
         """The result of the test, in words."""
+        if self.test is None:
+            return "not tested"
         return "different" if self.is_shown else "no difference shown"
 
     @property
@@ -90,14 +93,20 @@ def measure(
     num_resamples: int = NUM_RESAMPLES,
     num_swaps: int = LEAST_SWAPS,
     seed: int = SEED,
+    tested: Collection[str] | None = None,
 ) -> Measured:
-    """Compare all sides with the first one, by every score.
+    """Compare all sides with the first one, by every score, and test the differences of some.
+
+    Each further test costs the others significance: p values are corrected for the number of tests.
 
     A single run's intervals are percentiles of the bootstrap, paired for differences. Where a side has several runs,
     the variance of their mean is that over examples (bootstrap) plus that over seeds (s^2 / K), and intervals and
     p values are Student's. The effect of a seed on single examples is counted twice: the error is on the safe side.
 
     A metric that is no function of sums over examples, such as an area under a curve, has neither intervals nor tests.
+
+    Args:
+        tested: names of the scores whose differences are tested; None for all.
     """
     sums = {name: score for name, score in scores.items() if isinstance(score, Score)}
     with np.errstate(invalid="ignore"):  # a NaN loss makes its metric undefined, and no other
@@ -106,7 +115,7 @@ def measure(
         estimates = {metric.name: [_estimate(metric, place) for place in places] for metric in metrics}
         for name in scores.keys() - sums.keys():
             estimates[name] = [_plain_estimate(scores[name], side) for side in sides]
-        differences = _differences(metrics, places, num_swaps, seed)
+        differences = _differences(metrics, places, sums if tested is None else tested, num_swaps, seed)
     return Measured({name: estimates[name] for name in scores}, differences)
 
 
@@ -147,15 +156,17 @@ def _metrics(sides: Sequence[Side], scores: Mapping[str, Score], num_resamples: 
     ]
 
 
-def _differences(metrics: Sequence[_Metric], places: Sequence[slice], num_swaps: int, seed: int) -> list[Difference]:
-    """Compute the differences, metric by metric, with p values corrected for their number."""
+def _differences(
+    metrics: Sequence[_Metric], places: Sequence[slice], tested: Collection[str], num_swaps: int, seed: int
+) -> list[Difference]:
+    """Compute the differences, metric by metric, with p values of those tested, corrected for their number."""
     found = []
     for side in range(1, len(places)):
         pair = places[0], places[side]
-        p_values = _p_values(metrics, *pair, num_swaps, seed)
-        found += [
-            _difference(metric, side, *pair, test, p) for metric, (test, p) in zip(metrics, p_values, strict=True)
-        ]
+        own = [metric for metric in metrics if metric.name in tested]
+        p_values = dict(zip([metric.name for metric in own], _p_values(own, *pair, num_swaps, seed), strict=True))
+        untested: tuple[None, float] = None, float("nan")
+        found += [_difference(metric, side, *pair, *p_values.get(metric.name, untested)) for metric in metrics]
     order = [metric.name for metric in metrics]
     found.sort(key=lambda difference: order.index(difference.metric))
     corrected = holm([difference.p for difference in found])
@@ -181,7 +192,7 @@ def _plain_estimate(score: StoredScore, side: Side) -> Estimate:
     return Estimate(float(values.mean()), np.nan, np.nan, deviation)
 
 
-def _difference(metric: _Metric, side: int, first: slice, own: slice, test: Test, p: float | None) -> Difference:
+def _difference(metric: _Metric, side: int, first: slice, own: slice, test: Test | None, p: float | None) -> Difference:
     """Compute the difference to the first side, with `p` as given or, for None, from Student's t."""
     value = metric.mean(own) - metric.mean(first)
     resampled = metric.resampled[:, own].mean(1) - metric.resampled[:, first].mean(1)

@@ -129,9 +129,8 @@ def _differences(comparison: Comparison) -> str:
             escape(comparison.label(own.side)),
             number(own.value, is_signed=True),
             shown_interval(own.low, own.high, is_signed=True),
-            escape(probability(own.p)),
-            escape(probability(own.corrected_p)),
-            f'<span class="verdict {_kind(own)}">{escape(verdict(own))}</span>',
+            *([escape(probability(own.p)), escape(probability(own.corrected_p))] if own.test else ["", ""]),
+            f'<span class="verdict {_kind(own)}">{escape(verdict(own))}</span>' if own.test else "",
         ]
         for own in comparison.measured.differences
     ]
@@ -276,7 +275,7 @@ def _draw_difference(axes: Axes, row: int, own: Difference, palette: Palette) ->
             [own.value], [row], "o", markersize=7.5, color=color, markerfacecolor=marker, markeredgewidth=1.8, zorder=4
         )
     axes.annotate(
-        f"{number(own.value, is_signed=True)}   p {probability(own.corrected_p)}",
+        f"{number(own.value, is_signed=True)}{f'   p {probability(own.corrected_p)}' if own.test else ''}",
         (1, row),
         (8, 0),
         xycoords=("axes fraction", "data"),

@@ -146,7 +146,7 @@ def test_a_group_represents_its_finished_runs(made_up: MadeUp) -> None:
     killed = made_up.run("group", predictions(BAD), parent=group, status="KILLED")
     made_up.run("group", predictions(BAD), parent=group, kind="test")
     made_up.run("single", predictions(BAD))
-    found = made_up.compared("single", "group")
+    found = made_up.compared("single", "group", "--metric", "accuracy", "loss")
     entry = found["entries"][1]
     assert (entry["run_id"], sorted(entry["runs"])) == (group, sorted(runs))
     assert entry["metrics"]["accuracy"]["value"] == pytest.approx((0.95 + 0.95 + 1) / 3)
@@ -232,6 +232,8 @@ def test_metrics_are_chosen_and_corrected_for_alone(made_up: MadeUp) -> None:
         (difference,) = made_up.compared(one, other, "--metric", named)["differences"]
         assert difference["metric"] == "loss"
         assert difference["corrected_p"] == difference["p"]
+    verdicts = {own["metric"]: own["verdict"] for own in made_up.compared(one, other)["differences"]}
+    assert verdicts == {"accuracy": "different", "loss": "not tested"}
     both = made_up.compared(one, other, "--metric", "loss", "accuracy")
     assert both["main_metric"] == "loss"
     assert both["differences"][0]["p"] == difference["p"], "whatever else is compared"

@@ -81,15 +81,28 @@ def test_markdown_holds_values_and_differences(comparison: Comparison) -> None:
         zip(["metric", "run", "difference", "interval", "p", "corrected", "verdict"], differences[0], strict=True)
     )
     assert (accuracy["difference"], accuracy["p"], accuracy["run"]) == (f"{-8 / 12:+.4f}", "0.008", "other")
-    assert accuracy["corrected"] == "0.016"
+    assert accuracy["corrected"] == accuracy["p"], "the only test"
     assert accuracy["verdict"] == "different: worse"
+    assert [row[4:] for row in differences[1:]] == [["", "", ""]] * 2, "no verdict on what nobody asked for"
+    assert all(row[3].startswith("[") for row in differences)
+    assert "Other metrics are not tested: name those that matter with --metric." in text
+
+
+def test_metrics_that_are_named_are_all_tested_and_corrected_for() -> None:
+    sides = [entry("a", "one", GOOD), entry("b", "other", BAD)]
+    text = as_markdown(compare(sides, SQLITE, ["accuracy", "loss"]))
+    assert [row[-1] for row in rows_of(text, "Differences")] == ["different: worse"] * 2
+    assert rows_of(text, "Differences")[0][5] == "0.016"
+    assert "with Holm's correction for 2 comparisons" in text
+    assert "not tested" not in text
 
 
 def test_the_verdict_knows_that_a_lower_loss_is_better() -> None:
     worse, better = entry("a", "one", BAD), entry("b", "other", GOOD)
-    rows = rows_of(as_markdown(compare([worse, better], SQLITE)), "Differences")
+    names = ["accuracy", "loss", "f1_macro"]
+    rows = rows_of(as_markdown(compare([worse, better], SQLITE, names)), "Differences")
     assert [row[-1] for row in rows] == ["different: better"] * 3
-    equal = rows_of(as_markdown(compare([worse, entry("b", "other", BAD)], SQLITE)), "Differences")
+    equal = rows_of(as_markdown(compare([worse, entry("b", "other", BAD)], SQLITE, names)), "Differences")
     assert [row[-1] for row in equal] == ["no difference shown"] * 3
 
 
@@ -197,7 +210,7 @@ def test_html_has_the_content_of_markdown(comparison: Comparison) -> None:
     text = Tags(as_html(comparison)).text
     for own in comparison.measured.differences:
         assert number(own.value, is_signed=True) in text
-        assert probability(own.corrected_p) in text
+        assert not own.test or probability(own.corrected_p) in text
     assert comparison.method in text
     assert "different: worse" in text
     assert "text 10" in text
@@ -244,7 +257,7 @@ def test_json_holds_every_number_in_full(comparison: Comparison) -> None:
 
 def test_undefined_values_are_named_and_are_null_in_json() -> None:
     spoiled = Entry("b" * 32, "other", "7", {}, [scored_run("b", BAD, [math.nan] * 12)], is_group=False)
-    found = compare([entry("a", "one", GOOD), spoiled], SQLITE)
+    found = compare([entry("a", "one", GOOD), spoiled], SQLITE, ["accuracy", "loss", "f1_macro"])
     rows = rows_of(as_markdown(found), "Differences")
     assert [row[-1] for row in rows] == ["different: worse", "undefined", "different: worse"]
     plain = json.loads(as_json(found))

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def answers(number: int, seed: int, rate: float = 0.1) -> Columns:
     }
 
 
-def only_difference(sides: list[list[Columns]], scores: dict[str, Score], **settings: int) -> Difference:
+def only_difference(sides: list[list[Columns]], scores: dict[str, Score], **settings: Any) -> Difference:
     (difference,) = measure(sides, scores, **settings).differences
     return difference
 
