@@ -113,6 +113,7 @@ def compare(
             *(note for entry in entries for note in entry.notes),
             *left_out,
             *notes,
+            *(f"{name}: the same number as {other}, left out." for name, other in measured.repeated.items()),
             *_untested(scores),
             *_single_runs(entries),
         ],

@@ -84,7 +84,10 @@ class Measured:
     estimates: Mapping[str, Sequence[Estimate]]
     """Estimates by metric, one per side."""
     differences: Sequence[Difference]
-    """Differences by tested metric, one per side except the first."""
+    """Differences by metric, one per side except the first."""
+    repeated: Mapping[str, str]
+    """Metrics that give the number of an earlier one on every resample, such as micro F1 and accuracy of examples with
+    one label each; they have neither estimates nor differences."""
 
 
 def measure(
@@ -106,17 +109,20 @@ def measure(
     A metric that is no function of sums over examples, such as an area under a curve, has neither intervals nor tests.
 
     Args:
-        tested: names of the scores whose differences are tested; None for all.
+        tested: names of the scores whose differences are tested; None for all. Of others, those that repeat the number
+            of an earlier one are left out.
     """
     sums = {name: score for name, score in scores.items() if isinstance(score, Score)}
     with np.errstate(invalid="ignore"):  # a NaN loss makes its metric undefined, and no other
         metrics = _metrics(sides, sums, num_resamples, seed)
+        repeated = {} if tested is None else _repeated(metrics, tested)
+        metrics = [metric for metric in metrics if metric.name not in repeated]
         places = _places(sides)
         estimates = {metric.name: [_estimate(metric, place) for place in places] for metric in metrics}
         for name in scores.keys() - sums.keys():
             estimates[name] = [_plain_estimate(scores[name], side) for side in sides]
         differences = _differences(metrics, places, sums if tested is None else tested, num_swaps, seed)
-    return Measured({name: estimates[name] for name in scores}, differences)
+    return Measured({name: estimates[name] for name in scores if name in estimates}, differences, repeated)
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,17 @@ def _metrics(sides: Sequence[Side], scores: Mapping[str, Score], num_resamples: 
         _Metric(name, score, own, score.value(own.sum(0)), values)
         for (name, score), own, values in zip(scores.items(), statistics, resampled, strict=True)
     ]
+
+
+def _repeated(metrics: Sequence[_Metric], tested: Collection[str]) -> dict[str, str]:
+    """Return the untested metrics that repeat another one, by its name."""
+    found: dict[str, str] = {}
+    for place, metric in enumerate(metrics):
+        for earlier in metrics[:place] if metric.name not in tested else ():
+            is_same = np.allclose(metric.resampled, earlier.resampled, rtol=0, atol=1e-12, equal_nan=True)
+            if is_same and np.nanstd(metric.resampled) > 0:  # all of them may be 1 where every example is right
+                found.setdefault(metric.name, earlier.name)
+    return found
 
 
 def _differences(

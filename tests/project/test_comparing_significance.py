@@ -227,3 +227,16 @@ def test_a_model_made_worse_is_found_out(num_seeds: int) -> None:
     found = alarms(world, num_comparisons=50, num_resamples=200, num_swaps=1_000)
     assert found.any_metric > 0.6
     assert found.by_metric["accuracy"] > 0.8
+
+
+def test_a_metric_that_repeats_another_is_named_once() -> None:
+    sides = [[answers(50, 1)], [answers(50, 2, 0.5)]]
+    scores = {**RATE, "error": RATE["rate"], **LOSS}
+    measured = measure(sides, scores, 100, tested=["rate"])
+
+    assert measured.repeated == {"error": "rate"}
+    assert [own.metric for own in measured.differences] == ["rate", "loss"]
+    assert measure(sides, scores, 100, tested=["rate", "error"]).repeated == {}
+    assert measure([[answers(50, 1, 0.0)], [answers(50, 2, 0.0)]], scores, 100, tested=["rate"]).repeated == {}, (
+        "all of them are 0"
+    )
