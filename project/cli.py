@@ -138,7 +138,7 @@ class Command:
 COMMANDS = {
     "list": Command(
         "list experiments, tasks, networks and data; or the last runs",
-        "lightrail list [runs [--tracking.uri URI]]",
+        "lightrail list [runs [--number N] [--tracking.uri URI]]",
     ),
     "check": Command(
         "check data and configuration, without training",

@@ -1,6 +1,7 @@
 """`lightrail list`: shipped experiments and classes, read from the source without importing it; and the last runs."""
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lightrail.project.basics import catalogue
 from lightrail.project.basics.catalogue import Entry
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, plain
 from lightrail.project.basics.option_parser import OptionParser
 from lightrail.project.basics.tables import aligned
 from lightrail.project.tracking.settings import TrackingConfig
@@ -17,16 +18,27 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 NUM_RUNS = 20
-MOST_CHARACTERS = 300
-"""Maximum width of a column."""
-COLUMNS = ("run", "status", "started", "type", "name", "result")
+NUM_READ = 1000
+"""Runs that are read at once; those below a sweep, or a group of seeds, share its line."""
+COLUMNS = ("run", "status", "started", "name", "result")
+MOST_CHARACTERS = 20
+MOST_CHARACTERS_OF_RESULT = 25
+"""Maximum width of a name and of a result, with which a line fits into 80 columns."""
+SHORT_ID = 8
+"""Length of the beginning of an id that is shown: every command takes one that is unique."""
+METRIC_TAG = "lightrail.metric"
+"""Tag of a run: the metric by which its best checkpoint is selected, without `val/`."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Print the shipped experiments and classes, or with `runs` the last runs. Raises: ConfigError."""
     if arguments[:1] == ["runs"]:
-        options = OptionParser("list runs").read(arguments[1:])
-        sys.stdout.write(runs_listing(TrackingConfig(uri=options.uri)))
+        parser = OptionParser("list runs")
+        parser.add_argument("--number", type=int, default=NUM_RUNS)
+        options = parser.read(arguments[1:])
+        if options.number < 1:
+            raise ConfigError(f"--number {options.number}: expected a number of runs above 0.")
+        sys.stdout.write(runs_listing(TrackingConfig(uri=options.uri), options.number))
         return 0
     if arguments:
         raise ConfigError(f"`lightrail list` takes no arguments, or `runs`; found {' '.join(arguments)!r}.")
@@ -34,26 +46,45 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def runs_listing(tracking: TrackingConfig) -> str:
-    """Format the last runs of the store, newest first. Runs whose process has died are closed before."""
+def runs_listing(tracking: TrackingConfig, number: int = NUM_RUNS) -> str:
+    """Format the last runs of the store, newest first, one line each. Runs whose process has died are closed before.
+
+    A line fits into 80 columns. The runs of a sweep, or of several seeds, are counted in the line of their parent.
+    """
     from lightrail.project.tracking.lookup import last_runs
     from lightrail.project.tracking.recovery import close_dead_runs
     from lightrail.project.tracking.store import open_store, store_uri
 
     client = open_store(store_uri(tracking), create=False)
     close_dead_runs(client)
-    return "\n".join([*aligned([COLUMNS, *map(_row, last_runs(client, NUM_RUNS))]), ""])
+    found = last_runs(client, max(NUM_READ, number))
+    ids = {run.info.run_id for run in found}
+    parents = [run.data.tags.get("mlflow.parentRunId") for run in found]
+    num_children = Counter(parents)
+    shown = [run for run, parent in zip(found, parents, strict=True) if parent not in ids][:number]
+    return "\n".join([*aligned([COLUMNS, *(_row(run, num_children[run.info.run_id]) for run in shown)]), ""])
 
 
-def _row(found: "Run") -> tuple[str, ...]:
-    tags, began = found.data.tags, "-"
+def _row(found: "Run", num_children: int) -> tuple[str, ...]:
+    began = "-"
     with suppress(ValueError, OverflowError, OSError):  # a time that no calendar has
-        began = f"{datetime.fromtimestamp(found.info.start_time / 1000):%Y-%m-%d %H:%M}"
-    what = " ".join(tags[name] for name in ("lightrail.kind", "lightrail.task") if name in tags)
-    tested = {name: value for name, value in sorted(found.data.metrics.items()) if name.startswith("test/")}
-    result = " ".join(f"{name.removeprefix('test/')}={value:.4f}" for name, value in tested.items())
-    cells = (found.info.run_id, found.info.status, began, what, found.info.run_name or "", result)
-    return tuple(cell if len(cell) <= MOST_CHARACTERS else f"{cell[: MOST_CHARACTERS - 3]}..." for cell in cells)
+        began = f"{datetime.fromtimestamp(found.info.start_time / 1000):%m-%d %H:%M}"
+    below = "" if not num_children else "1 run" if num_children == 1 else f"{num_children} runs"
+    result = ", ".join(filter(None, (below, _result(found))))
+    name = plain(found.info.run_name or "", MOST_CHARACTERS)
+    return found.info.run_id[:SHORT_ID], found.info.status, began, name, plain(result, MOST_CHARACTERS_OF_RESULT)
+
+
+def _result(found: "Run") -> str:
+    """Return the metric that a run was selected by, of its test, or of a sweep's best trial; "" before there is one."""
+    metrics, selected = found.data.metrics, found.data.tags.get(METRIC_TAG, "")
+    prefixes = ("test/", "best/")
+    named = [f"{prefix}{selected}" for prefix in prefixes]
+    others = sorted(name for name in metrics if name.startswith(prefixes) and not name.endswith(("/loss", "_sd")))
+    for name in (*named, *others, "test/loss", "best/loss"):
+        if name in metrics:
+            return f"{name.partition('/')[2]} {metrics[name]:.4f}"
+    return ""
 
 
 def listing() -> str:

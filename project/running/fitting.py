@@ -180,6 +180,7 @@ def begin(experiment: Experiment, kind: str, tags: Mapping[str, str] = MappingPr
     own = {
         "lightrail.kind": kind,
         "lightrail.task": type(experiment.model).__name__,
+        "lightrail.metric": experiment.model.monitor.removeprefix("val/"),
         "lightrail.seed": str(experiment.configuration.seed),
         "lightrail.data_digest": digests["train"],
         "lightrail.test_digest": digests["test"],

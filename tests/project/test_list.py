@@ -115,10 +115,32 @@ def test_the_last_runs_are_listed_and_one_whose_process_is_gone_is_closed(store:
     with finished.status():
         finished.logger.log_metrics({"test/f1": 0.25}, step=0)
     head, *rows = lightrail("list", "runs", f"--tracking.uri={store}").out.splitlines()
-    assert head.split() == ["run", "status", "started", "type", "name", "result"]
+    assert head.split() == ["run", "status", "started", "name", "result"]
     shown = {tuple(row.split()[1:2] + row.split()[4:]) for row in rows}
-    assert shown == {("FAILED", "fit", "gone"), ("FINISHED", "Tagger", "done", "f1=0.2500")}
-    assert finished.run_id in {row.split()[0] for row in rows}
+    assert shown == {("FAILED", "gone"), ("FINISHED", "done", "f1", "0.2500")}
+    assert finished.run_id[:8] in {row.split()[0] for row in rows}
+
+
+def test_a_line_has_the_metric_of_selection_and_counts_the_runs_below_it(store: str) -> None:
+    tracking = TrackingConfig(uri=store, run_name="a name of many more characters than fit")
+    parent = start_run(tracking, {}, {"lightrail.kind": "sweep"})
+    with parent.status():
+        parent.logger.log_metrics({"best/accuracy": 0.75, "trials/complete": 2.0}, step=0)
+        for number in range(2):
+            child = start_run(
+                TrackingConfig(uri=store, run_name=f"trial {number}"), {}, {"mlflow.parentRunId": parent.run_id}
+            )
+            with child.status():
+                pass
+    alone = start_run(TrackingConfig(uri=store, run_name="alone"), {}, {"lightrail.metric": "f1"})
+    with alone.status():
+        alone.logger.log_metrics({"test/accuracy": 0.5, "test/f1": 0.25, "test/loss": 1.0}, step=0)
+
+    _, first, second = lightrail("list", "runs", f"--tracking.uri={store}").out.splitlines()
+    assert first.endswith("  alone                 f1 0.2500")
+    assert second.endswith("  a name of many mo...  2 runs, accuracy 0.7500")
+    assert max(len(first), len(second)) <= 80
+    assert len(lightrail("list", "runs", "--number=1", f"--tracking.uri={store}").out.splitlines()) == 2
 
 
 @pytest.mark.parametrize(
