@@ -13,6 +13,7 @@ from lightrail.project.running.resuming import find_interrupted, go_on, requeued
 from lightrail.project.running.seeds import FinishedSeeds, fit_seeds, go_on_with_seeds
 from lightrail.project.tracking.logger import is_process_zero
 from lightrail.project.tracking.lookup import test_metrics
+from lightrail.project.tracking.store import store_uri
 
 
 def run(arguments: list[str]) -> int:
@@ -48,7 +49,9 @@ def _resumed_after_requeue(configuration: Configuration, kind: str) -> str | Non
 
 def check(arguments: list[str]) -> int:
     """Print the report on the data and the measurements of a dry run. Raises: ConfigError, DataError."""
-    experiment = build(parse(arguments), "fit")
+    configuration = parse(arguments)
+    store_uri(configuration.tracking())  # refuses what is no store
+    experiment = build(configuration, "fit")
     print(experiment.data.report().render())
     print(rehearse(experiment).render())
     return 0
