@@ -1,5 +1,6 @@
 """The command line. A command is imported when it is called, so that `--help` and `list` respond at once."""
 
+import errno
 import gc
 import importlib
 import importlib.metadata
@@ -13,7 +14,16 @@ from typing import NamedTuple
 
 from lightrail.project import last_resort
 from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.basics.errors import ConfigError, Diverged, Refusal, Shown, first_line, for_terminal, full_disk
+from lightrail.project.basics.errors import (
+    ConfigError,
+    Diverged,
+    Refusal,
+    Shown,
+    first_line,
+    for_terminal,
+    full_disk,
+    shown,
+)
 from lightrail.project.basics.logs import set_up_logging
 
 TRACEBACK = "--traceback"
@@ -255,6 +265,10 @@ def _foreseen(error: Exception) -> _Foreseen | None:
         return _Foreseen(2, for_terminal(str(error)) + error.advice)
     if isinstance(error, Diverged):
         return _Foreseen(1, for_terminal(str(error)))
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # found wherever a path is first looked at
+        return _Foreseen(
+            2, f"{shown(error.filename)} is too long for a file name. Check the path, or the name of a run."
+        )
     if (full := full_disk(error)) is not None:
         return _Foreseen(1, for_terminal(f"the disk is full: {full}. Free space, then resume the run."))
     if type(error).__module__.startswith(OF_STORES):

@@ -11,7 +11,7 @@ import optuna
 from optuna.storages import RDBStorage
 
 from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.basics.errors import ConfigError, Refusal, without_password
+from lightrail.project.basics.errors import ConfigError, Refusal, shown, without_password
 from lightrail.project.basics.reading import reading
 from lightrail.project.configuration import Configuration
 from lightrail.project.tracking.database import sqlite_address, sqlite_file
@@ -222,4 +222,6 @@ def build_corners(corners: list[tuple[str, dict[str, Any]]], metrics: list[str])
 
 
 def _named(corner: Settings) -> str:
-    return ", ".join(f"{name}={value}" for name, value in corner.items())
+    return ", ".join(
+        f"{name}={value if isinstance(value, int | float) else shown(value)}" for name, value in corner.items()
+    )

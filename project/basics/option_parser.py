@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, plain, shown
 
 
 class OptionParser(argparse.ArgumentParser):
@@ -23,9 +23,9 @@ class OptionParser(argparse.ArgumentParser):
         """Parse options and positional arguments in any order. Raises: ConfigError naming the unknown option."""
         options, unknown = self.parse_known_intermixed_args(arguments)
         for name in (word.partition("=")[0] for word in unknown if word.startswith("-")):
-            raise ConfigError(f"{self.prog}: no option {name}.{did_you_mean(name, self._option_string_actions)}")
+            raise ConfigError(f"{self.prog}: no option {plain(name)}.{did_you_mean(name, self._option_string_actions)}")
         if unknown:
-            self.error(f"unexpected argument {unknown[0]!r}")
+            self.error(f"unexpected argument {shown(unknown[0])}")
         return options
 
     def error(self, message: str) -> NoReturn:

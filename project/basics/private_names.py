@@ -34,6 +34,12 @@ def is_validation_due(trainer: "pl.Trainer") -> bool:
     return bool(trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher))
 
 
+def validation_seconds(trainer: "pl.Trainer") -> float | None:
+    """Return the seconds between validations; None when they are counted in batches (Lightning 2.6)."""
+    seconds: float | None = trainer._val_check_time_interval  # type: ignore[attr-defined]
+    return seconds
+
+
 def loss_scale(trainer: "pl.Trainer") -> "Tensor | None":
     """Return the factor of the loss in float16 training, without waiting; None in other formats (torch 2.13)."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from lightrail.project.basics.catalogue import import_allowed
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.basics.option_parser import OptionParser
 from lightrail.project.tracking.settings import TrackingConfig
 from lightrail.project.tracking.store import check_folder, open_store, store_uri
@@ -28,7 +28,9 @@ def run(arguments: list[str]) -> int:
     try:
         Path(options.output).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"--output {options.output}: {error.strerror}. Name a file that may be written.") from error
+        raise ConfigError(
+            f"--output {shown(options.output)}: {error.strerror}. Name a file that may be written."
+        ) from error
     sys.stdout.write(f"{len(options.runs)} runs compared in {options.output}\n")
     return 0
 
@@ -49,7 +51,7 @@ def _format(options: argparse.Namespace) -> str:
     """Return the format given by `--format`, else by the output file's ending, else Markdown."""
     ending = Path(options.output).suffix.lower() if options.output else ".md"
     if options.format is None and ending not in FORMATS:
-        raise ConfigError(f"--output {options.output}: unknown format. End the name in {', '.join(FORMATS)}.")
+        raise ConfigError(f"--output {shown(options.output)}: unknown format. End the name in {', '.join(FORMATS)}.")
     return str(options.format or FORMATS[ending])
 
 

@@ -3,7 +3,7 @@
 `lightrail check`: reports on the data, and measures time and memory of a fit in a dry run.
 """
 
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.configuration import Configuration, parse
 from lightrail.project.configuration.sources import take_option
 from lightrail.project.running.build import build
@@ -13,20 +13,21 @@ from lightrail.project.running.resuming import find_interrupted, go_on, requeued
 from lightrail.project.running.seeds import FinishedSeeds, fit_seeds, go_on_with_seeds
 from lightrail.project.tracking.logger import is_process_zero
 from lightrail.project.tracking.lookup import test_metrics
+from lightrail.project.tracking.store import store_uri
 
 
 def run(arguments: list[str]) -> int:
     """Train and test, or resume the run of a requeued SLURM job. Raises: ConfigError, DataError before a run exists."""
     seeds, rest = take_option(arguments, "--seeds")
     if seeds is not None and not seeds.isdecimal():
-        raise ConfigError(f"--seeds {seeds}: give the number of seeds, such as --seeds 5.")
+        raise ConfigError(f"--seeds {shown(seeds)}: give the number of seeds, such as --seeds 5.")
     configuration = parse(rest)
-    shown = _resumed_after_requeue(configuration, "fit" if seeds is None else "seeds")
-    if shown is None:
+    line = _resumed_after_requeue(configuration, "fit" if seeds is None else "seeds")
+    if line is None:
         finished = fit(configuration) if seeds is None else fit_seeds(configuration, int(seeds))
-        shown = finished.last_line
+        line = finished.last_line
     if is_process_zero():
-        print(shown)
+        print(line)
     return 0
 
 
@@ -48,7 +49,9 @@ def _resumed_after_requeue(configuration: Configuration, kind: str) -> str | Non
 
 def check(arguments: list[str]) -> int:
     """Print the report on the data and the measurements of a dry run. Raises: ConfigError, DataError."""
-    experiment = build(parse(arguments), "fit")
+    configuration = parse(arguments)
+    store_uri(configuration.tracking())  # refuses what is no store
+    experiment = build(configuration, "fit")
     print(experiment.data.report().render())
     print(rehearse(experiment).render())
     return 0

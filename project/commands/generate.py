@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightrail.project.basics.annotations import PositiveInt, check_range
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, first_line, shown
 from lightrail.project.basics.option_parser import OptionParser
 
 if TYPE_CHECKING:
@@ -84,7 +84,9 @@ def _prompts(options: argparse.Namespace) -> Iterator[str]:
         try:
             yield from Path(options.prompts).expanduser().read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"--prompts {options.prompts}: {error}. Give UTF-8 text, one prompt per line.") from error
+            raise ConfigError(
+                f"--prompts {shown(str(options.prompts))}: {first_line(error)}. Give UTF-8 text, one prompt per line."
+            ) from error
     elif not options.prompt:
         yield _standard_input()
 

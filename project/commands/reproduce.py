@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightrail.project.basics.errors import ConfigError, printable
+from lightrail.project.basics.errors import ConfigError, printable, shown
 from lightrail.project.configuration import Configuration
 from lightrail.project.configuration.sources import options, take_option
 from lightrail.project.models.predictions import read_predictions
@@ -30,10 +30,10 @@ def run(arguments: list[str]) -> int:
         raise ConfigError("which run? Write `lightrail reproduce RUN_ID`.")
     if_different, settings = take_option([word for word in arguments[1:] if word != CHECK_ONLY], "--if_different")
     if if_different not in (None, *CHOICES):
-        raise ConfigError(f"--if_different {if_different}: choose from {', '.join(CHOICES)}.")
+        raise ConfigError(f"--if_different {shown(if_different)}: choose from {', '.join(CHOICES)}.")
     store = store_uri(TrackingConfig(uri=dict(options(settings)).get("--tracking.uri")))
     if not is_process_zero():
-        fit(configuration_of(find_original(arguments[0], store), settings))
+        fit(configuration_of(find_original(arguments[0], store), settings), has_run=True)
         return 0
     close_dead_runs(open_store(store, create=False))
     original = find_original(arguments[0], store)
@@ -52,7 +52,7 @@ def run(arguments: list[str]) -> int:
 def _repeat(original: Original, configuration: Configuration) -> int:
     then = read_predictions(original.predictions)  # before the training
     tags = {"lightrail.reproduces": original.run_id, "lightrail.kind": "reproduction"}
-    finished = fit(configuration, tags=tags)
+    finished = fit(configuration, tags=tags, has_run=True)
     if finished.predictions is None:  # not process zero
         return 0
     outcome = compare(original.client, (original.run_id, finished.run_id), (then, finished.predictions))

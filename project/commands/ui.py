@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lightrail.project.basics.errors import ConfigError, without_password
+from lightrail.project.basics.errors import ConfigError, first_line, shown, without_password
 from lightrail.project.basics.option_parser import OptionParser
 from lightrail.project.tracking.database import sqlite_file
 from lightrail.project.tracking.settings import TrackingConfig
@@ -46,7 +46,9 @@ def _usable_port(port: int) -> int:
         try:
             probe.bind((HOST, port))
         except (OSError, OverflowError) as error:
-            raise ConfigError(f"--port {port} cannot be used ({error}). Choose another, --port 0 for any.") from error
+            raise ConfigError(
+                f"--port {shown(port)} cannot be used ({first_line(error)}). Choose another, --port 0 for any."
+            ) from error
         return int(probe.getsockname()[1])
 
 

@@ -140,6 +140,13 @@ class Configuration:
             arguments[name] = given if isinstance(given, list) else [given]
         return arguments
 
+    def callbacks(self) -> list[tuple[type, dict[str, Value]]]:
+        """Return class and arguments of each of Lightning's callbacks that the configuration names."""
+        given = self.values["trainer"]["callbacks"] or []
+        listed = given if isinstance(given, list) else [given]
+        kinds = [import_class(spec["class_path"]) for spec in listed]
+        return [(kind, build(kind, spec["init_args"])) for kind, spec in zip(kinds, listed, strict=True)]
+
     def tracking(self) -> TrackingConfig:
         """Build the settings of tracking."""
         return TrackingConfig(**build(TrackingConfig, self.values["tracking"]))

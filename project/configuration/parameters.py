@@ -26,7 +26,7 @@ from lightrail.project.basics.annotations import (
     without_ranges,
 )
 from lightrail.project.basics.private_names import signature_parameters
-from lightrail.project.configuration.yaml_file import Value
+from lightrail.project.configuration.yaml_file import Value, read_text
 
 REQUIRED = inspect.Parameter.empty
 _RANGES_OF_TRAINER: dict[str, TypeHint] = {
@@ -167,6 +167,9 @@ def read(value: Value, annotation: TypeHint, setting: str = "") -> tuple[Any, Va
     if isinstance(value, dict | list):
         members = tuple(member for member in members if fits(value, member)) or members
     if Any in members:
+        return value, value
+    # jsonargparse reads every text of a union as YAML, to which `#42` and `~` are null
+    if isinstance(value, str) and str in members and (set(members) <= {str, type(None)} or read_text(value) is None):
         return value, value
     if len(members) < len(alternatives(annotation)):
         annotation = Union[members or (type(None),)]  # noqa: UP007

@@ -164,12 +164,13 @@ class _Reading:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ConfigError(f"{self.name}:{line}: a name is a list or a mapping. {_FIX}")
-            first = lines.setdefault(str(key_node.value), line)
-            if first != line:
+            key = str(key_node.value)
+            if key in lines:
                 dotted = shown_path((*path, key_node.value))
                 raise ConfigError(
-                    f"{self.name}:{line}: {dotted} is given twice, first in line {first}. Keep one of them."
+                    f"{self.name}:{line}: {dotted} is given twice, first in line {lines[key]}. Keep one of them."
                 )
+            lines[key] = line
 
 
 def shown_path(path: SettingPath) -> str:

@@ -161,7 +161,7 @@ def survey(original: Original, settings: Sequence[str]) -> Survey:
         configuration = configuration_of(original, settings)
         changed = setting_changes(original, parse(_allowing(settings), saved=original.values), configuration)
         found.add("configuration", [*changed.given, *changed.resumed], changed.notes)
-        found.add("data", data_changes(original, build(configuration, "fit").data.summaries()))
+        found.add("data", data_changes(original, build(configuration, "fit", has_run=True).data.summaries()))
     except Refusal as error:
         refusal = _placed(original, error)
     except Exception as error:  # such as from code that has changed since

@@ -15,12 +15,13 @@ from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import fill, read_checkpoint, stored_configuration
 from lightrail.lightning_modules.networks.token_network import TokenNetwork
 from lightrail.lightning_modules.optimization import parameter_groups
-from lightrail.project.basics.errors import ConfigError, plain
+from lightrail.project.basics.errors import ConfigError, first_line, plain
 from lightrail.project.basics.hardware import fastest_precision, set_threads, usable_accelerator
 from lightrail.project.basics.logs import take_over_lightning
 from lightrail.project.configuration import Configuration
 from lightrail.project.models.predictions import PredictionTable
-from lightrail.project.running.limits import check_callbacks, check_limits
+from lightrail.project.running.callbacks import check_callbacks
+from lightrail.project.running.limits import check_limits
 from lightrail.project.training.checkpoints import DurableCheckpointIO, StepSeeds, checkpoint_callbacks, seed_all
 from lightrail.project.training.divergence import StopWhenNotFinite
 from lightrail.project.training.progress import TrainingProgress
@@ -50,12 +51,15 @@ class Experiment:
     predictions: PredictionTable
 
 
-def build(configuration: Configuration, stage: Stage, checkpoint: Path | None = None) -> Experiment:
+def build(
+    configuration: Configuration, stage: Stage, checkpoint: Path | None = None, *, has_run: bool = False
+) -> Experiment:
     """Read the data, and build the model for it and the trainer. Nothing is written except the cache of the data.
 
     Args:
         checkpoint: take vocabulary, labels, architecture and weights from this file. Settings that differ from the
             stored configuration take precedence, as long as the weights fit.
+        has_run: a run with these settings exists: what it trained with is not refused as being of no use.
 
     Raises:
         ConfigError, DataError: a setting or the data cannot be used.
@@ -74,16 +78,14 @@ def build(configuration: Configuration, stage: Stage, checkpoint: Path | None = 
         data.adopt(configuration.facts_among(stored[TaskModule.CHECKPOINT_HYPER_PARAMS_KEY]))
     trainer, predictions = _trainer(configuration)
     data.setup(stage)
-    if stored is None:
-        model = configuration.model(configuration.facts_among(data.facts()))
-    else:
-        model = _restored(configuration, stored, str(checkpoint))
+    model = _fresh(configuration, data) if stored is None else _restored(configuration, stored, str(checkpoint))
     if not isinstance(model, TaskModule):
         raise ConfigError(f"model: {type(model).__name__} is not derived from TaskModule of lightrail.")
-    check_limits(trainer, data, stage)
+    check_limits(trainer, data, stage, has_run=has_run)
     _check_texts(data, model, stage)
     if stage == "fit":
         _check_training(model, trainer)
+        check_callbacks(trainer, model, configuration.callbacks())
         trainer.callbacks[:0] = sampled_text(model, configuration.tracking().samples)  # type: ignore[attr-defined]
     if configuration.values["trainer"]["enable_checkpointing"] is not False:
         kept = configuration.tracking().checkpoint
@@ -140,7 +142,18 @@ def _check_training(model: TaskModule, trainer: pl.Trainer) -> None:
     model.optim.check_end(math.inf if is_endless else trainer.max_steps)
     model.optim.check_validation(trainer.limit_val_batches)
     parameter_groups(model, model.optim)
-    check_callbacks(trainer, model)
+
+
+def _fresh(configuration: Configuration, data: DataModule) -> pl.LightningModule:
+    try:
+        return configuration.model(configuration.facts_among(data.facts()))
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        words = ("allocate memory", "out of memory", "overflow")
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in words):
+            raise
+        raise ConfigError(
+            f"model: its weights do not fit into memory: {first_line(error)}. Give smaller sizes."
+        ) from error
 
 
 def _restored(configuration: Configuration, checkpoint: dict[str, Any], name: str) -> TaskModule:
@@ -194,5 +207,9 @@ def _trainer(configuration: Configuration) -> tuple[pl.Trainer, PredictionTable]
 
 def _check_numbers(arguments: dict[str, Any]) -> None:
     """Refuse values that Lightning accepts and then fails on or trains wrongly with. Raises: ConfigError."""
+    if arguments["barebones"]:
+        raise ConfigError(
+            "trainer.barebones is true: Lightning then logs nothing, and a run has no metrics. Remove it."
+        )
     if arguments["max_epochs"] is None and arguments["max_steps"] == -1 and arguments["max_time"] is None:
         raise ConfigError("no training length given. Set trainer.max_steps, trainer.max_epochs or trainer.max_time.")

@@ -117,18 +117,25 @@ def fit(
     *,
     tags: Mapping[str, str] = MappingProxyType({}),
     callbacks: Sequence[Callback] = (),
+    has_run: bool = False,
 ) -> FinishedRun:
     """Train, keep the best and the last checkpoint, test the best, and close the run.
 
     Args:
         tags: further tags of the run; they override the tags that every run has.
         callbacks: called before those of the configuration.
+        has_run: a run with these settings exists: what it trained with is not refused as being of no use.
 
     Raises:
         ConfigError, DataError: raised before the run exists; nothing is left behind.
     """
-    experiment = build(configuration, "fit")
+    experiment = build(configuration, "fit", has_run=has_run)
     experiment.trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
+    return fit_built(experiment, tags)
+
+
+def fit_built(experiment: Experiment, tags: Mapping[str, str]) -> FinishedRun:
+    """Train and test an experiment that was built for it, as a new run with these further tags."""
     run = begin(experiment, kind="fit", tags=tags)
     with run.status():
         return train_and_test(experiment, run, checkpoint=None)

@@ -224,7 +224,7 @@ def go_on(
 
 def _rebuilt(before: Interrupted, configuration: Configuration) -> tuple[Experiment, dict[str, Any]]:
     """Build the experiment of an interrupted run, and read its last checkpoint; {} when there is none."""
-    experiment = build(configuration, "fit", before.checkpoint)
+    experiment = build(configuration, "fit", before.checkpoint, has_run=True)
     _check_data(before, experiment)
     if before.checkpoint is None:
         return experiment, {}

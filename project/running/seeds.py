@@ -11,7 +11,8 @@ from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import Configuration
 from lightrail.project.configuration.configuration import LARGEST_SEED
 from lightrail.project.figures.run_figures import seed_scores
-from lightrail.project.running.fitting import fit, last_line
+from lightrail.project.running.build import build
+from lightrail.project.running.fitting import FinishedRun, fit, fit_built, last_line
 from lightrail.project.running.resuming import find_interrupted, go_on, has_begun
 from lightrail.project.tracking.logger import is_process_zero
 from lightrail.project.tracking.lookup import children_of, test_metrics
@@ -60,10 +61,13 @@ def fit_seeds(configuration: Configuration, number: int) -> FinishedSeeds:
     tags = {"lightrail.kind": "seeds", "lightrail.seeds": " ".join(map(str, seeds))}
     if slurm_job():
         tags["lightrail.slurm_job"] = slurm_job()
+    first = build(configuration.of_seed(seeds[0]), "fit")  # refuses before the parent exists
     parent = start_run(configuration.tracking(), configuration.values, tags)
     log.info("run %s is the parent of the runs with seeds %s", parent.run_id, tags["lightrail.seeds"])
     with parent.status():
-        results = {seed: _begin(parent, configuration, seed) for seed in seeds}
+        results = {seeds[0]: _result(fit_built(first, _below(parent)))}
+        del first  # its memory is needed
+        results |= {seed: _begin(parent, configuration, seed) for seed in seeds[1:]}
         return _conclude(parent, results)
 
 
@@ -85,8 +89,9 @@ def go_on_with_seeds(client: "MlflowClient", run: "Run", configuration: Configur
             elif child.info.status == "FINISHED":
                 results[seed] = SeedResult(child.info.run_id, test_metrics(child))
             else:
-                finished = go_on(find_interrupted(client, child), configuration.of_seed(seed), force=force)
-                results[seed] = SeedResult(finished.run_id, finished.metrics)
+                results[seed] = _result(
+                    go_on(find_interrupted(client, child), configuration.of_seed(seed), force=force)
+                )
         return _conclude(parent, results)
 
 
@@ -101,7 +106,14 @@ def summary(results: Mapping[int, SeedResult]) -> dict[str, float]:
 
 
 def _begin(parent: TrackedRun, configuration: Configuration, seed: int) -> SeedResult:
-    finished = fit(configuration.of_seed(seed), tags={"mlflow.parentRunId": parent.run_id})
+    return _result(fit(configuration.of_seed(seed), tags=_below(parent), has_run=True))
+
+
+def _below(parent: TrackedRun) -> dict[str, str]:
+    return {"mlflow.parentRunId": parent.run_id}
+
+
+def _result(finished: FinishedRun) -> SeedResult:
     return SeedResult(finished.run_id, finished.metrics)
 
 

@@ -86,13 +86,6 @@ def verdict(error: BaseException, number: int = 0) -> tuple[str, str | None, Bas
     return "FAILED", f"{type(error).__name__}: {first_line(error)}", error
 
 
-def check_tags(tags: dict[str, str]) -> None:
-    """Refuse tags with reserved names. Raises: ConfigError."""
-    for name in tags:
-        if name.startswith(("lightrail.", "mlflow.")):
-            raise ConfigError(f"tracking.tags: names like {name!r} are reserved. Choose another prefix.")
-
-
 @contextmanager
 def unseeded() -> Iterator[None]:
     """Reseed Python's random generator from the system within the block, and restore its state afterwards."""
@@ -235,7 +228,6 @@ def start_run(
     """
     if not is_process_zero():
         return _attached_run()
-    check_tags(config.tags)
     uri = store_uri(config)
     client = open_store(uri, create=True)
     with answering(uri):

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from annotated_types import Interval
 
 from lightrail.project.basics.annotations import NaturalInt, NotNegative, PositiveInt, Ranged
+from lightrail.project.basics.errors import ConfigError, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,3 +59,10 @@ class TrackingConfig:
     the examples and the gradient norm in the message, and the last finite checkpoint kept. continue: train on."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     samples: SamplesConfig = SamplesConfig()
+
+    def __post_init__(self) -> None:
+        if not self.experiment:
+            raise ConfigError("tracking.experiment is empty. Give a name, or leave it out.")
+        for name in self.tags:
+            if name.startswith(("lightrail.", "mlflow.")):
+                raise ConfigError(f"tracking.tags: names like {shown(name)} are reserved. Choose another prefix.")

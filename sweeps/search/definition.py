@@ -11,13 +11,13 @@ from annotated_types import Ge
 from lightrail.project.basics.annotations import NaturalInt, NotNegative, PositiveInt, Ranged
 from lightrail.project.basics.catalogue import sweep_files
 from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.basics.errors import ConfigError, without_password
+from lightrail.project.basics.errors import ConfigError, plain, shown, without_password
 from lightrail.project.configuration import Configuration, parse
 from lightrail.project.configuration.checking import Checker
 from lightrail.project.configuration.classes import AllowedClasses
 from lightrail.project.configuration.configuration import Seed, build
 from lightrail.project.configuration.parameters import parameters_of
-from lightrail.project.configuration.sources import Draft, Text, nest, options
+from lightrail.project.configuration.sources import FLAGS, Draft, Text, nest, options
 from lightrail.project.configuration.yaml_file import SettingPath, read_text, write_text
 from lightrail.sweeps.search.space import Settings, Space, read_space
 
@@ -134,7 +134,7 @@ class Sweep:
 
         Raises: ConfigError when a setting is unknown, or its value is invalid.
         """
-        own = [f"--{name}={_written(value)}" for name, value in settings.items()]
+        own = [_argument(name, value) for name, value in settings.items()]
         return parse(
             [
                 *self.base,
@@ -192,7 +192,7 @@ def load(arguments: Sequence[str]) -> Sweep:
     _check(config)
     bases = [config.base] if isinstance(config.base, str) else config.base
     base = [*(f"--config={_beside(name, files[-1])}" for name in bases), *_allowing(modules)]
-    base += [f"--{name}={_written(value)}" for name, value in _dotted(config.overrides)]
+    base += [_argument(name, value) for name, value in _dotted(config.overrides)]
     sweep = Sweep(config, config.study or files[-1].stem, read_space(config.space), base, tuple(modules))
     _check_names(config, sweep.space)
     return sweep
@@ -206,6 +206,7 @@ _OPEN: dict[str, tuple[type, ...]] = {
     "enqueue": (list,),
 }
 """Settings whose content is checked by the code that uses them, with their types."""
+_IN_WORDS: dict[type, str] = {dict: "settings as `name: value`", str: "the name of a class", list: "a list"}
 
 
 def _read(draft: Draft, checker: Checker) -> SweepConfig:
@@ -214,8 +215,8 @@ def _read(draft: Draft, checker: Checker) -> SweepConfig:
     opened = {name: _plain(value, draft, (name,)) for name, value in draft.values.items() if name in _OPEN}
     for name, value in opened.items():
         if not isinstance(value, _OPEN[name]):
-            types = " or ".join(own.__name__ for own in _OPEN[name])
-            raise ConfigError(f"{checker.at((name,))}: expected {types}, found {value!r}.")
+            types = " or ".join(_IN_WORDS[own] for own in _OPEN[name])
+            raise ConfigError(f"{checker.at((name,))}: expected {types}, found {shown(value)}.")
     values = checker.arguments(given, {name: own for name, own in parameters.items() if name not in opened}, ())
     return SweepConfig(**build(SweepConfig, values), **opened)
 
@@ -244,7 +245,9 @@ def _find(name: str) -> Path:
     if name in shipped:
         return shipped[name]
     hint = did_you_mean(Path(name).stem, shipped)
-    raise ConfigError(f"--config {name}: no such file, and no shipped definition of a sweep has this name.{hint}")
+    raise ConfigError(
+        f"--config {plain(name)}: no such file, and no shipped definition of a sweep has this name.{hint}"
+    )
 
 
 def _beside(name: str, file: Path) -> str:
@@ -255,6 +258,12 @@ def _beside(name: str, file: Path) -> str:
 
 def _allowing(modules: list[str]) -> list[str]:
     return [f"--allow_modules={','.join(modules)}"] if modules else []
+
+
+def _argument(name: str, value: Any) -> str:
+    if f"--{name}" in (*FLAGS, "--config", "--allow_modules"):
+        raise ConfigError(f"{name}: it is an option of the command line, and no setting of a trial. Remove it.")
+    return f"--{name}={_written(value)}"
 
 
 def _written(value: Any) -> str:
@@ -277,7 +286,7 @@ def _check(config: SweepConfig) -> None:
         )
     for metric in config.metrics:
         if not metric.startswith("val/"):
-            raise ConfigError(f"metric: {metric}: only validation metrics can be optimized. Give one of val/.")
+            raise ConfigError(f"metric: {shown(metric)}: only validation metrics can be optimized. Give one of val/.")
     if config.confirm.top and len(config.metrics) > 1:
         raise ConfigError(
             f"confirm.top is {config.confirm.top}, but a Pareto front of {len(config.metrics)} metrics has no winner. "
@@ -286,8 +295,12 @@ def _check(config: SweepConfig) -> None:
 
 
 def _check_names(config: SweepConfig, space: Space) -> None:
+    if len({corner.get("tracking.uri") for corner in space.corners()}) > 1:
+        raise ConfigError("space: tracking.uri cannot be searched: all runs of a sweep are in one store. Remove it.")
     known = space.labels()
     for number, point in enumerate(config.enqueue):
+        if not isinstance(point, dict):
+            raise ConfigError(f"enqueue.{number}: expected settings as `name: value`, found {shown(point)}.")
         for name in point:
             if name not in known:
                 raise ConfigError(f"enqueue.{number}: {name} is not in the space.{did_you_mean(name, known)}")

@@ -74,8 +74,11 @@ class Number(Distribution):
 
     def corners(self, name: str) -> Iterator[Settings]:
         yield {name: self.low}
-        if self.high != self.low:
-            yield {name: self.high}
+        highest = (
+            self.high if self.step is None else self.low + self.step * int((self.high - self.low) / self.step + 1e-9)
+        )
+        if highest != self.low:
+            yield {name: highest}
 
     def parameter(self, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
@@ -211,7 +214,11 @@ def _distribution(value: Any, where: str) -> Distribution:
     known = {key for keys in _KINDS.values() for key in keys}
     unknown = [key for key in value if key not in (_KINDS[kind] if kind else known)]
     if kind is None or unknown:
-        wrong = f"unknown key {unknown[0]!r}.{did_you_mean(unknown[0], known)}" if unknown else "no values."
+        wrong = "no values."
+        if unknown:
+            is_mixed = unknown[0] in known
+            wrong = f"unknown key {shown(unknown[0])}.{did_you_mean(str(unknown[0]), known)}"
+            wrong = f"{unknown[0]} does not go with {kind}." if is_mixed else wrong
         raise ConfigError(f"{where}: {wrong} Describe it as {EXAMPLE}, or by choices, branches or a constant.")
     if kind == "choices":
         return _choice(value["choices"], where)

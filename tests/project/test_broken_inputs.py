@@ -178,6 +178,20 @@ def test_a_setting_that_cannot_be_used_is_refused(tmp_path: Path, texts: list[st
     assert message in refusal(tmp_path, "fit", *texts, setting)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("tags={mlflow.note: mine}", "tracking.tags: names like 'mlflow.note' are reserved."),
+        ("experiment=", "tracking.experiment is empty. Give a name"),
+        ("uri=runs.db", "tracking.uri 'runs.db' is not an MLflow store."),
+    ],
+)
+def test_the_check_refuses_what_no_run_can_be_recorded_with(texts: list[str], setting: str, message: str) -> None:
+    outcome = lightrail("check", *texts, f"--tracking.{setting}")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert message in outcome.err
+
+
 @pytest.mark.parametrize("command", ["fit", "check"])
 @pytest.mark.parametrize(
     ("precision", "message"),

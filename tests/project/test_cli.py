@@ -1,5 +1,6 @@
 """The command line: what it answers, with which status, and that it answers without the heavy libraries."""
 
+import errno
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -87,6 +88,12 @@ def test_a_command_gets_its_arguments_and_gives_the_status(command: SimpleNamesp
     [
         (Shown("as asked"), 0, "as asked\n", ""),
         (DataError("a.csv:3: no label"), 2, "", "lightrail: error: a.csv:3: no label\n"),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "name"),
+            2,
+            "",
+            "lightrail: error: 'name' is too long for a file name. Check the path, or the name of a run.\n",
+        ),
         (KeyboardInterrupt(), 130, "", "lightrail: interrupted\n"),
     ],
 )

@@ -135,6 +135,7 @@ def test_an_unknown_class_is_named_with_the_nearest(name: str, value: str, messa
         ("trainer:\n  max_steps:", ":2: trainer.max_steps: expected a whole number, found null."),
         ("trainer:\n- 1", ":1: trainer: expected settings as `name: value`, found [1]."),
         ("trainer: [1\nx: 2", ":2: not valid YAML: "),
+        ("trainer: {max_steps: 3, max_steps: 4}", ":1: trainer.max_steps is given twice, first in line 1."),
         ("trainer: {}\ntrainer: {}", ":2: trainer is given twice, first in line 1."),
         ("- 1", ": expected settings as `name: value`, found a list."),
         ("model: !!python/name:os.system", ":1: model: a value of the type 'tag:yaml.org,2002:python/name:os"),

@@ -9,6 +9,7 @@ from torch.nn.utils import prune
 
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import parse
+from lightrail.project.configuration.yaml_file import write_text
 
 CHOSEN = ("--allow_modules", "tests.support.components", "--model", "Tagger", "--data", "Lines")
 
@@ -51,6 +52,14 @@ ODD = [
 def test_a_text_of_the_command_line_is_itself(text: str) -> None:
     found = values(f"--tracking.run_name={text}", f"--tracking.tags.a={text}")
     assert (found["tracking"]["run_name"], found["tracking"]["tags"]) == (text, {"a": text})
+
+
+@pytest.mark.parametrize("text", [*ODD, "null", ""])
+def test_a_text_in_quotes_in_a_file_is_itself_and_reaches_the_run(text: str, tmp_path: Path) -> None:
+    (tmp_path / "0.yaml").write_text(write_text({"tracking": {"run_name": text}}))
+    first = parse([*CHOSEN, "--config", str(tmp_path / "0.yaml")])
+    again = parse(CHOSEN[:2], saved=first.values)
+    assert [one.tracking().run_name for one in (first, again)] == [text, text]
 
 
 def test_null_is_the_one_text_that_means_nothing() -> None:

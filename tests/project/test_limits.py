@@ -32,6 +32,9 @@ def built(task: list[str], *settings: str, stage: Stage = "fit") -> Experiment:
         ("val_check_interval=100", "val_check_interval is 100, and an epoch has"),
         ("val_check_interval=0", "val_check_interval is 0. For no validation"),
         ("val_check_interval=0.0", "val_check_interval is 0. For no validation"),
+        ("val_check_interval=00:00:00:00", "val_check_interval is 0 seconds. For no validation"),
+        ("val_check_interval={minutes: -1}", "val_check_interval is -60 seconds. For no validation"),
+        ("barebones=true", "barebones is true: Lightning then logs nothing"),
         ("limit_train_batches=0.01", "limit_train_batches is 0.01, less than one of the"),
         ("limit_val_batches=0.01", "limit_val_batches is 0.01, less than one of the"),
         ("limit_test_batches=0.01", "limit_test_batches is 0.01, less than one of the"),
@@ -61,12 +64,84 @@ def test_what_lightning_would_find_in_training_is_refused_before(task: list[str]
         built(task, f"--trainer.{setting}")
 
 
+FIVE_EPOCHS = "--trainer.max_epochs=5"
+
+
+@pytest.mark.parametrize(
+    ("callback", "arguments", "settings", "message"),
+    [
+        ("EarlyStopping", "monitor: val/loss", ["limit_val_batches=0"], "monitor is val/loss, and trainer.limit_val"),
+        (
+            "EarlyStopping",
+            "monitor: val/loss, check_on_train_epoch_end: true",
+            ["check_val_every_n_epoch=2"],
+            "check_on_train_epoch_end is true, and trainer.check_val_every_n_epoch is 2: the first epoch ends without",
+        ),
+        ("StochasticWeightAveraging", "swa_lrs: [0.1]", [], "swa_lrs has 1 rates, and the optimizer has 2 groups"),
+        ("StochasticWeightAveraging", "swa_lrs: 0.1, annealing_epochs: -1", [], "annealing_epochs is -1"),
+        ("StochasticWeightAveraging", "swa_lrs: 0.1, device: nope", [], "device is 'nope', which cannot be used"),
+        ("StochasticWeightAveraging", "swa_lrs: 0.1", ["max_epochs=-1", "max_steps=9"], "swa_epoch_start is 0.8 of"),
+        ("WeightAveraging", "device: 'xla:9'", [], "device is .*, which cannot be used"),
+        ("GradientAccumulationScheduler", "scheduling: {0: 2}", ["accumulate_grad_batches=2"], "scheduling is given"),
+        ("ModelCheckpoint", "dirpath: /dev/null/x", [], "dirpath is '/dev/null/x', and /dev/null is no folder"),
+        ("OnExceptionCheckpoint", "dirpath: /dev/null", [], "dirpath is '/dev/null'"),
+        ("ModelCheckpoint", "filename: '{'", [], "filename is '{', which cannot be filled in: Single"),
+        (
+            "ModelCheckpoint",
+            "filename: '{val/loss:d}'",
+            [],
+            "filename is .*, which cannot be filled in: Unknown format",
+        ),
+        ("ModelCheckpoint", f"filename: {'x' * 240}", [], "filename is longer than"),
+        ("ModelPruning", "pruning_fn: l1_unstructured, amount: 2.0", [], "amount is 2.0. Give a share"),
+        ("ModelPruning", "pruning_fn: l1_unstructured, amount: -1", [], "amount is -1. Give a share"),
+        ("ModelPruning", "pruning_fn: l1_unstructured, amount: 1000000000", [], "amount is 1000000000. Give a share"),
+        ("ModelSummary", "max_depth: -5", [], "max_depth is -5"),
+        ("RichModelSummary", "max_depth: -5", [], "max_depth is -5"),
+        ("RichProgressBar", "console_kwargs: {x: 1}", ["enable_progress_bar=true"], "console_kwargs is {'x': 1}: "),
+    ],
+)
+def test_a_callback_whose_arguments_fail_in_training_is_refused_before(
+    task: list[str], callback: str, arguments: str, settings: list[str], message: str
+) -> None:
+    named = f"--trainer.callbacks=[{{class_path: {callback}, init_args: {{{arguments}}}}}]"
+    with pytest.raises(ConfigError, match=f"trainer.callbacks: {callback}.{message}"):
+        built(task, FIVE_EPOCHS, *(f"--trainer.{setting}" for setting in settings), named)
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        "class_path: EarlyStopping, init_args: {monitor: val/loss, strict: false}",
+        "class_path: StochasticWeightAveraging, init_args: {swa_lrs: [0.1, 0.2], device: null}",
+        "class_path: EMAWeightAveraging",
+        "class_path: ModelCheckpoint, init_args: {filename: '{epoch}-{val/loss:.2f}-{step:03d}-{unknown}'}",
+        "class_path: ModelPruning, init_args: {pruning_fn: l1_unstructured, amount: 10}",
+        "class_path: RichModelSummary, init_args: {max_depth: -1}",
+    ],
+)
+def test_a_callback_that_can_work_is_left_as_it_is(task: list[str], callback: str) -> None:
+    built(task, "--trainer.limit_val_batches=0", f"--trainer.callbacks=[{{{callback}}}]")
+
+
+def test_a_network_larger_than_the_memory_is_refused(task: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"model: its weights do not fit into memory: .*allocate memory"):
+        built(task, "--model.encoder.width=1000000000000000")
+
+
+@pytest.mark.parametrize("setting", ["accumulate_grad_batches=100", "check_val_every_n_epoch=3"])
+def test_what_is_only_of_no_use_is_allowed_where_a_run_was_trained_with_it(task: list[str], setting: str) -> None:
+    build(parse([*task, "--trainer.val_check_interval=1.0", f"--trainer.{setting}"]), "fit", has_run=True)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
         ["limit_train_batches=0"],
         ["limit_val_batches=0", "val_check_interval=100"],
         ["val_check_interval=100", "check_val_every_n_epoch=null"],
+        ["val_check_interval=00:00:00:01"],
+        ["val_check_interval={seconds: 1}", "check_val_every_n_epoch=null"],
         ["max_steps=0"],
         ["max_epochs=0"],
         ["overfit_batches=1000"],

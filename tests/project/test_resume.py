@@ -189,6 +189,20 @@ def test_an_early_stop_is_not_forgotten_but_may_be_changed(arguments: list[str],
     assert [step for step, _ in run.history("val/loss")] == [1, 2]
 
 
+def test_overfitting_and_more_accumulation_than_batches_as_older_versions_had_are_resumed(
+    arguments: list[str], store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = ["--trainer.overfit_batches=2", "--trainer.accumulate_grad_batches=3", "--trainer.val_check_interval=2"]
+    with monkeypatch.context() as patch:
+        patch.setattr("lightrail.project.running.build.check_limits", lambda *_, **__: None)
+        whole = lightrail("fit", *arguments, *old, "--trainer.callbacks=null")
+        assert main(["fit", *arguments, *old]) == 130
+    assert lightrail("fit", *arguments, *old).status == 2
+    run = next(run for run in runs_in(store) if run.status == "KILLED")
+    assert resume(run).metrics == whole.metrics
+    assert same_weights(run, RecordedRun(store, whole.run_id))
+
+
 def test_a_full_disk_fails_the_run_and_leaves_the_checkpoint_before(
     fitted_classifier: Fitted, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,13 @@ def test_the_parent_has_mean_and_deviation_of_its_runs(
     assert (parent.directory / "figures" / "seeds.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_what_cannot_be_built_is_refused_before_the_parent_exists(arguments: list[str], store: str) -> None:
+    outcome = lightrail("fit", *arguments, "--seeds=2", "--trainer.limit_val_batches=0.0001")
+    assert outcome.status == 2
+    assert "limit_val_batches is 0.0001" in outcome.err
+    assert not runs_in(store)
+
+
 def test_an_interrupted_group_is_resumed(arguments: list[str], store: str, tmp_path: Path) -> None:
     whole = lightrail("fit", *arguments, "--seeds=3", "--tracking.experiment=whole")
     marker = tmp_path / "markers"

@@ -31,6 +31,14 @@ def test_a_misspelt_key_of_a_distribution_names_its_neighbour() -> None:
 
 
 @pytest.mark.parametrize(
+    ("low", "high", "step", "last"), [(16, 50, 16, 48), (0.1, 0.5, 0.3, 0.4), (0.1, 0.4, 0.1, 0.4), (1, 4, 9, 1)]
+)
+def test_the_last_corner_is_the_last_value_that_can_be_drawn(low: float, high: float, step: float, last: float) -> None:
+    corners = read_space({"x": {"low": low, "high": high, "step": step}}).corners()
+    assert max(corner["x"] for corner in corners) == pytest.approx(last)
+
+
+@pytest.mark.parametrize(
     "choices",
     [[1, 1.0], [0, False, 0.5], [True, 1], [1, 1.0, "1.0", True], ["1.0", 1, 1.0], [[1], [1.0], "[1]"], [None, "None"]],
     ids=str,
@@ -52,6 +60,7 @@ def test_each_of_the_choices_that_are_equal_in_python_is_drawn_stored_and_found_
     [
         ({"x": {"choices": [1, 2, 1]}}, r"space\.x\.choices: .* names a value twice"),
         ({"x": {"branches": {1: {"y": 1}, "1": {"y": 2}}}}, r"space\.x\.branches: .* names a branch twice"),
+        ({"x": {"choices": [1], "low": 1}}, r"space\.x: low does not go with choices\."),
         ({1: {"choices": [1]}}, r"space: expected names of settings, found 1"),
         ({"x": {"low": 0, "high": float("nan")}}, r"space\.x\.high: expected a finite number, found nan"),
         ({"x": {"low": 0, "high": 10**400}}, r"space\.x\.high: expected a finite number, found 1000"),
