@@ -31,6 +31,7 @@ from lightrail.datamodules.division import ExampleStore
 from lightrail.datamodules.reading import Columns, Empty, FileFormat, Quoting, ReadingNotes, Row, read_rows
 from lightrail.datamodules.reading.sources import source_digest
 from lightrail.project.basics.annotations import Ranged, ShareBelowOne
+from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.reading import reading
 
 log = logging.getLogger(__name__)
@@ -347,6 +348,8 @@ class DataModule(pl.LightningDataModule, ABC):
         return columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
 
     def _encode_once(self, stage: str) -> Path:
+        if not self.path.strip():
+            raise ConfigError("data.path is blank. Name a file, a folder or a data set.")
         if stage == "predict":  # texts to predict are read once: they are not cached
             with reading("the temporary folder for texts to predict", "Set TMPDIR to a writable folder."):
                 temporary = Path(tempfile.mkdtemp(prefix="lightrail-"))

@@ -15,10 +15,11 @@ from lightrail.datamodules.batches.sampling import SourceDraw
 from lightrail.datamodules.cache import CacheWriter, TokenisedSplit
 from lightrail.datamodules.cache.building import About, empty_split
 from lightrail.datamodules.checking import SplitFacts
-from lightrail.datamodules.corpus.building import CorpusBuilder, CorpusPlan
+from lightrail.datamodules.corpus.building import CorpusBuilder, CorpusPlan, Joined
 from lightrail.datamodules.corpus.encoding import Division, encode_document
 from lightrail.datamodules.corpus.files import SourceConfig, sources_digest
 from lightrail.datamodules.corpus.shards import CorpusReading, DocumentKind
+from lightrail.datamodules.division import FEW_INPUTS, all_repeat, few_inputs
 from lightrail.datamodules.reading import Row
 from lightrail.datamodules.reading.rows import list_for_text
 from lightrail.datamodules.tokens.learning import characters_tokenizer, load_language_tokenizer, needs_texts
@@ -134,7 +135,7 @@ class CausalLMData(DataModule):
             joined = builder.encode(self._numbering_of(facts))
             for name, count in joined.counts.items():
                 if not count:
-                    raise DataError(empty_split(name, self.path, sources[name], joined.counts) + self._smaller())
+                    raise DataError(self._why_empty(name, sources[name], joined, builder))
         if joined.num_repeats:
             log.info("dropped %d documents that repeat another one", joined.num_repeats)
         log.info("encoded %s", ", ".join(f"{count} {name} documents" for name, count in joined.counts.items()))
@@ -224,6 +225,17 @@ class CausalLMData(DataModule):
         counts = builder.count_characters()
         tokenizer = characters_tokenizer(counts, max_vocabulary=self.max_vocabulary, min_count=self.min_count)
         return {"tokenizer": tokenizer.facts()}
+
+    def _why_empty(self, name: str, own: str | None, joined: Joined, builder: CorpusBuilder) -> str:
+        inputs = builder.inputs(FEW_INPUTS)
+        if not inputs:
+            return f"{self.path}: all texts are empty or white space. Name another source."
+        has_own = own and name != "train"
+        num_rows = sum(joined.counts.values()) + joined.num_repeats
+        is_shared = name == "train" and joined.num_repeats and (self.validation_path or self.test_path)
+        reason = "" if has_own or is_shared or self.document == "file" else few_inputs(inputs, num_rows)
+        reason = all_repeat(joined.num_repeats) if is_shared else reason
+        return empty_split(name, self.path, own, joined.counts, reason) + self._smaller()
 
     def _smaller(self) -> str:
         return "" if self.document == "line" else f" Or make documents smaller than a {self.document}: data.document."

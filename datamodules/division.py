@@ -17,8 +17,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FEW_INPUTS = 20
+FEW_INPUTS = 20
 """Number of distinct inputs up to which a split is most likely empty because of them."""
+
+
+def all_repeat(num_dropped: int) -> str:
+    """Explain a training split that is empty because its examples are those of another split's source."""
+    return (
+        f"{num_dropped} examples repeat others, such as those of the validation or test source, which "
+        f"data.split.drop_repeats=true drops from train. Name other sources, or set it to false."
+    )
+
+
+def few_inputs(inputs: Mapping[int, str], num_rows: int) -> str:
+    """Explain an empty split by the inputs of all rows, by digest, if few are distinct; "" otherwise."""
+    if not inputs or not len(inputs) <= FEW_INPUTS < num_rows:
+        return ""
+    same, *others = inputs.values()
+    found = f"have only {len(others) + 1} distinct inputs, such as" if others else "all have the same input,"
+    return f"The rows {found} {shown(same, 60)}, and equal inputs are in one split: name a column that varies."
 
 
 class ExampleStore:
@@ -41,7 +58,7 @@ class ExampleStore:
     def add(self, source: str, example: Row, labels: Sequence[str], notes: ReadingNotes) -> None:
         """Add an example of a split's source, with its labels as they are spelt; omit it if repeats are dropped."""
         text = example.values["text"]
-        if len(self._inputs) <= _FEW_INPUTS:
+        if len(self._inputs) <= FEW_INPUTS:
             self._inputs.setdefault(text_digest(text), text[:100])
         if source != "predict" and self.split.drop_repeats and not self._repeats.is_new(text):
             return
@@ -70,8 +87,8 @@ class ExampleStore:
         A label that occurs in few rows may get no training example by chance, and could not be learned.
         """
         unseen = {number: sorted(set(own) - self._train_labels) for number, own in self._unseen.items()}
-        self._moved = {number for number, own in unseen.items() if own}
-        if not self._moved:
+        self._moved = {number for number, own in unseen.items() if own and self.counts["train"]}
+        if not self._moved:  # nor without any training example: the fractions are wrong, not the labels
             return
         names = sorted({label for own in unseen.values() for label in own})
         for number, (name, _, line, _) in enumerate(self._entries(is_original=True)):
@@ -102,20 +119,24 @@ class ExampleStore:
             raise DataError(f"{path}: no examples in {num_rows} rows, {no_examples}. Name another source.")
         for name, count in self.counts.items():
             if not count:
-                reason = "" if self.sources[name] and name != "train" else self._reason()
+                reason = "" if self.sources[name] and name != "train" else self._reason(name)
                 raise DataError(empty_split(name, path, self.sources[name], self.counts, reason))
 
-    def _reason(self) -> str:
+    def _reason(self, name: str) -> str:
+        if (
+            name == "train"
+            and self._repeats.num_dropped
+            and any(self.sources[other] for other in ("validation", "test"))
+        ):
+            return all_repeat(self._repeats.num_dropped)
+        if few := few_inputs(self._inputs, sum(self.counts.values()) + self._repeats.num_dropped):
+            return few
         if self._moved:
             return (
                 f"{len(self._moved)} rows stay in train, since no other training row has their label. If each row has "
                 f"a label of its own, name the column of the labels."
             )
-        if not len(self._inputs) <= _FEW_INPUTS < sum(self.counts.values()) + self._repeats.num_dropped:
-            return ""
-        same, *others = self._inputs.values()
-        found = f"have only {len(others) + 1} distinct inputs, such as" if others else "all have the same input,"
-        return f"The rows {found} {shown(same, 60)}, and equal inputs are in one split: name a column that varies."
+        return ""
 
     def read(self, split: str) -> Iterator[Row]:
         """Yield the examples of one split in the order in which they were added."""

@@ -15,6 +15,7 @@ from lightrail.datamodules.reading import Columns, FileFormat, ReadingNotes, Row
 from lightrail.datamodules.reading.files import STANDARD_INPUT
 from lightrail.datamodules.reading.hub import PREFIX
 from lightrail.datamodules.reading.label_names import plain_label
+from lightrail.datamodules.reading.rows import check_size
 from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX, column_names, format_of, source_digest
 from lightrail.datamodules.spans.aligning import UnitEncoder, UnitNumbers, load_unit_encoder
 from lightrail.datamodules.spans.entity_batches import collate_entities
@@ -258,7 +259,7 @@ class EntityData(DataModule):
             named = format_of(source)
         except DataError:  # train, test and dev are common endings of files of tagged lines
             return "conll"
-        return "conll" if named == "txt" else named
+        return "conll" if named in ("txt", "tsv") else named  # a table in text cannot hold lists
 
     def _columns(self, source: str, split: Split) -> Mapping[str, str]:
         """Columns by setting."""
@@ -273,8 +274,9 @@ class EntityData(DataModule):
 
     def _check_tokens(self, row: Row, where: str) -> None:
         tokens, tags = row.values["tokens"], row.values.get("tags")
-        if not isinstance(tokens, list) or not all(tokens):
+        if not isinstance(tokens, list) or not tokens or not all(tokens):
             raise DataError(f"{where}: tokens are {shown(tokens, 60)}. Give a list of tokens, none of them empty.")
+        check_size(row, "tokens")
         if tags is not None and len(tags) != len(tokens):
             raise DataError(f"{where}: {len(tags)} tags for {len(tokens)} tokens. Give one tag for each token.")
 

@@ -149,6 +149,9 @@ class InstructionData(DataModule):
         }
 
     def arrange(self, rows: TokenisedSplit, split: Split) -> MeasuredRows:
+        if not rows.lengths("input_ids").any() and rows.values("num_tokens").max() <= self.max_length:
+            template = "data.chat_template" if self.template is None else "data.template"
+            raise DataError(f"no {split} dialogue has a token of a response. Correct {template}, or the responses.")
         if not rows.lengths("input_ids").any():
             raise DataError(
                 f"all {len(rows)} {split} dialogues are longer than data.blocks.length={self.blocks.length}, and no "

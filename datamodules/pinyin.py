@@ -24,6 +24,7 @@ _SYLLABLE = re.compile(
     r"(?P<letters>(?:[zcs]h|[bpmfdtnlgkhjqxrzcsyw])?[aeiouv]{1,3}(?:ng?|r)?|hm|hng|m|ng?|ê)(?P<tone>[0-5])?"
 )
 _TONE_MARK = re.compile("[\u0300\u0301\u0304\u0306\u030c]")
+_AFTER_TONE = re.compile("(?<=[0-5])(?=[a-zê])")
 _APOSTROPHE = re.compile("(?<=.)['\u2018\u2019\u02bc\uff07](?=.)")
 NOT_A_TARGET, NOT_A_CANDIDATE = -1, -2
 
@@ -187,20 +188,22 @@ def read_aloud(text: str) -> list[str]:
 
 
 def normalised(tokens: str) -> list[str]:
-    """Split typed tokens at spaces and apostrophes, in lower case; syllables as `read_aloud` writes them, with v for ü.
+    """Split typed tokens at spaces, apostrophes and tone numbers, in lower case; syllables as `read_aloud` writes them.
 
-    Tone marks, tone numbers, full-width letters and the other spellings of ü (u:, u with a combining diaeresis, lue and
-    nue for lüe and nüe, jü for ju) are those of syllables alone: any other token is only put into lower case.
+    V stands for ü. Tone marks, tone numbers, full-width letters and the other spellings of ü (u:, u with a combining
+    diaeresis, lue and nue for lüe and nüe, jü for ju) are those of syllables alone: any other token is only put into
+    lower case.
 
-    >>> normalised("Nü er  LU: xi'an wǒ3")
-    ['nv', 'er', 'lv', 'xi', 'an', 'wo']
+    >>> normalised("Nü er  LU: xi'an wǒ3 hao3ma5")
+    ['nv', 'er', 'lv', 'xi', 'an', 'wo', 'hao', 'ma']
     """
     return [syllable for token in tokens.lower().split() for syllable in _syllables(token)]
 
 
 @lru_cache(maxsize=2**16)
 def _syllables(token: str) -> Sequence[str]:
-    parts = [_SYLLABLE.fullmatch(_toneless(part)) for part in _APOSTROPHE.split(token)]
+    plain = [_AFTER_TONE.sub(" ", _toneless(part)) for part in _APOSTROPHE.split(token)]
+    parts = [_SYLLABLE.fullmatch(syllable) for part in plain for syllable in part.split(" ")]
     return [_with_v(part["letters"]) for part in parts if part] if all(parts) else [token]
 
 
@@ -222,7 +225,7 @@ def _given_syllables(row: Row, text: str) -> list[str]:
         raise DataError(
             f"{row.file}:{row.line}: {len(syllables)} syllables for {len(text)} characters "
             f"({shown(' '.join(syllables))} / {shown(text)}). Give one token for each character, punctuation included, "
-            "or drop the line."
+            f"{'with spaces between them, ' * (len(syllables) < len(text))}or drop the line."
         )
     return syllables
 

@@ -3,6 +3,7 @@
 Shapes: B examples, N windows, T positions of the longest window, L labels.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, final
@@ -27,6 +28,8 @@ from lightrail.project.basics.errors import ConfigError, DataError, shown
 
 _BETWEEN = " ||| "
 """Separator of the texts of a pair where people read them."""
+_LIST_AS_TEXT = re.compile(r"""\s*\[\s*(['"]).*\1\s*\]\s*""", re.DOTALL)
+"""A list of texts as JSON or Python write it."""
 
 
 @final
@@ -133,7 +136,8 @@ class TextClassificationData(DataModule):
         if len(labels) < (1 if self.has_many_labels else 2):
             raise DataError(
                 f"{self.path}: the training split has {'one label only' if labels else 'no label'} "
-                f"({first_names(list(labels))}). Give rows of at least two, or name another data.label_column."
+                f"({first_names(list(labels)) or 'all are empty'}). Give rows of at least two, or name another "
+                f"data.label_column."
             )
         vocabulary = tokenizer.vocabulary(tokens, self.max_vocabulary, self.min_count)
         is_separated = tokenizer.needs_vocabulary and self.pair_column
@@ -247,6 +251,11 @@ class TextClassificationData(DataModule):
         where = f"{row.file}:{row.line}"
         cell = text_value(label, where, self.label_column) or []
         cells = cell.split(self.label_separator) if isinstance(cell, str) else cell
+        if isinstance(cell, str) and _LIST_AS_TEXT.fullmatch(cell):
+            raise DataError(
+                f"{where}: label {shown(cell)} is a list that was written as text. Write labels separated by "
+                f"{shown(self.label_separator)}, or lists in JSON Lines or Parquet."
+            )
         labels = sorted({plain_label(name) for name in cells} - {""})
         for name in labels:
             if "|" in name:  # the separator of labels in stored predictions

@@ -24,6 +24,7 @@ def pack(lengths: Numbers, capacity: int, generator: np.random.Generator) -> NDA
     Source: H. Ding et al. (2024), "Fewer truncations improve language modeling", section 3.2; placing by histogram is
     from M. Krell et al. (2021), "Efficient sequence packing without cross-contamination".
     """
+    capacity = min(capacity, int(lengths.sum(dtype=np.int64)))  # its memory grows with the capacity
     blocks = np.empty(len(lengths), np.int32)
     is_full = lengths == capacity
     opened = _OpenBlocks(capacity, num_blocks=int(is_full.sum()))

@@ -161,6 +161,8 @@ def empty_split(name: str, path: str, own: str | None, counts: Mapping[str, int]
         return f"{path}: {lacking} ({found}). {reason}"
     if name == "train":
         return f"{path}: no examples to train on ({found}). Give more rows, or smaller validation and test fractions."
+    if own and name == "test":
+        return f"{own}: no test examples ({found}): it holds nothing but white space. Give a source with texts."
     if own:
         return (
             f"{own}: no {name} examples ({found}): it contains none, or all repeat those of the test split. "
@@ -193,7 +195,7 @@ def split_of(text: str, seed: int, validation_fraction: float, test_fraction: fl
             f"data.split.validation_fraction={validation_fraction} and data.split.test_fraction={test_fraction}: "
             f"each must be at least 0 and their sum below 1, so that rows are left to train on."
         )
-    salt = seed.to_bytes(16, "little", signed=True)
+    salt = (seed % 2**128).to_bytes(16, "little")
     position = int.from_bytes(_digest(text, salt), "little") / 2**64  # even over [0, 1)
     if position < test_fraction:
         return "test"

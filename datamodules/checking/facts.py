@@ -42,6 +42,7 @@ class SplitFacts:
         """Number of rows that are read in several windows, and of the windows of all rows."""
         self.num_left_out = 0
         self._files: dict[str, int] = {}
+        self._names: list[str] = []
         self._file_of_row = array("L")
         self._lines = array("Q")
         self._digests = array("Q")
@@ -67,7 +68,10 @@ class SplitFacts:
             labels: labels to count: the label of a text, or the types of its entities.
             num_windows: number of windows that cover the text.
         """
-        self._file_of_row.append(self._files.setdefault(file, len(self._files)))
+        number = self._files.setdefault(file, len(self._files))
+        if number == len(self._names):
+            self._names.append(file)
+        self._file_of_row.append(number)
         self._lines.append(line)
         self._digests.append(text_digest(text))
         self._targets.append(text_digest(target))
@@ -95,7 +99,7 @@ class SplitFacts:
             num_left_out: number of rows of the split that are omitted, to save memory.
         """
         assert not len(self), "files are numbered in order of appearance"
-        self._files = {file: number for number, file in enumerate(files)}
+        self._names = list(files)  # a file that two sources name is there twice
         self._file_of_row.frombytes(file_of_row.astype(self._file_of_row.typecode).tobytes())
         self._lines.frombytes(lines.astype(np.uint64).tobytes())
         self._digests.frombytes(digests.tobytes())
@@ -124,7 +128,7 @@ class SplitFacts:
 
     def place(self, row: int) -> str:
         """Return `file:line` of row `row`."""
-        return f"{list(self._files)[self._file_of_row[row]]}:{self._lines[row]}"
+        return f"{self._names[self._file_of_row[row]]}:{self._lines[row]}"
 
 
 def _numbers(values: "array[int]", dtype: type[Any]) -> NDArray[Any]:

@@ -19,7 +19,7 @@ from lightrail.datamodules.checking.facts import (
 )
 from lightrail.datamodules.reading.label_names import alike_labels
 from lightrail.project.basics.did_you_mean import first_names
-from lightrail.project.basics.errors import shown
+from lightrail.project.basics.errors import plain, shown
 from lightrail.project.basics.tables import aligned
 
 _FEW_ROWS_OF_A_LABEL = 8
@@ -200,7 +200,7 @@ def _labels(splits: Sequence[SplitFacts], remedy: str) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"{len(alike)} label{'s are' if len(alike) > 1 else ' is'} spelt in several ways ({pairs}), which count as "
-            f"different labels and differ in case, width or white space alone: unify them.",
+            f"different labels and differ in case, width, white space or decimals alone: unify them.",
         )
     ratio = imbalance(counts)
     if ratio >= 3:
@@ -297,8 +297,7 @@ class DataReport:
         labels = list(dict.fromkeys(label for split in self.splits for label, _ in split.label_counts.most_common()))
         table = [["label", *(split.name for split in self.splits)]]
         table += [
-            [textwrap.shorten(label, 40, placeholder="..."), *(_share(split, [label]) for split in self.splits)]
-            for label in labels[:_MAX_LABELS]
+            [plain(label, 40), *(_share(split, [label]) for split in self.splits)] for label in labels[:_MAX_LABELS]
         ]
         if rest := labels[_MAX_LABELS:]:
             table.append([f"{len(rest)} more", *(_share(split, rest) for split in self.splits)])

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightrail.datamodules.cache import CacheWriter, TokenisedSplit
+from lightrail.datamodules.cache.building import text_digest
 from lightrail.datamodules.cache.splits import split_names, writing_to
 from lightrail.datamodules.corpus.encoding import NOTES, Division, ShardJob, count_shard, encode_shard, run_jobs
 from lightrail.datamodules.corpus.files import source_files
@@ -195,6 +196,16 @@ class CorpusBuilder:
                     for start in range(0, len(text), _CHARACTERS_PER_TEXT):
                         piece = text[start : start + _CHARACTERS_PER_TEXT]
                         yield Row({"text": piece}, job.shard.file, document.line)
+
+    def inputs(self, most: int) -> dict[int, str]:
+        """Return the beginnings of the first distinct documents of the training sources, by digest: `most` and one."""
+        found: dict[int, str] = {}
+        for job in (planned.job for planned in self._planned if planned.split == "train"):
+            for document in read_documents(job.shard, job.reading, ReadingNotes()):
+                found.setdefault(text_digest(document.key), document.text[:100])
+                if len(found) > most:
+                    return found
+        return found
 
     def encode(self, tokenizer: LanguageTokenizer) -> Joined:
         """Encode the shards that are not encoded yet, and write all of them into the cache."""

@@ -4,6 +4,9 @@ import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Interval
 
 from lightrail.datamodules.cache import digest_of
 from lightrail.datamodules.reading import FileFormat
@@ -11,7 +14,7 @@ from lightrail.datamodules.reading.files import STANDARD_INPUT, existing_file
 from lightrail.datamodules.reading.hub import PREFIX
 from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX, FORMATS, format_of, source_digest
 from lightrail.datamodules.reading.split_folders import refuse_splits
-from lightrail.project.basics.annotations import Positive, Ranged
+from lightrail.project.basics.annotations import Ranged
 from lightrail.project.basics.errors import DataError
 
 
@@ -21,9 +24,9 @@ class SourceConfig(Ranged):
 
     path: str
     """A file, a folder, a pattern such as books/*.txt, embedded:NAME or hub:OWNER/NAME@SPLIT."""
-    weight: Positive = 1.0
-    """Number of times that an epoch takes the texts of this source, above 0: 0.5 takes half of them, others in the next
-    epoch; 2 takes all of them twice."""
+    weight: Annotated[float, Interval(gt=0, le=1000)] = 1.0
+    """Number of times that an epoch takes the texts of this source, above 0, at most 1,000: 0.5 takes half of them,
+    others in the next epoch; 2 takes all of them twice."""
 
 
 def is_file(source: str) -> bool:
@@ -39,7 +42,7 @@ def source_files(source: str) -> list[str]:
     if not is_file(source):
         return [source]
     path = Path(source).expanduser()
-    if path.is_dir():
+    if path.is_dir() and source.strip():  # a blank name is that of the working folder
         inside = sorted(entry for entry in path.rglob("*") if entry.is_file() and not entry.name.startswith("."))
         found = [str(entry) for entry in inside if _suffix(entry) in FORMATS]
         _refuse_splits(path, [entry.relative_to(path) for entry in inside if _suffix(entry) in FORMATS])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lightrail.datamodules.reading.rows import Columns, Row
 from lightrail.project.basics.errors import DataError, shown
-from lightrail.project.basics.reading import from_hub
+from lightrail.project.basics.reading import from_hub, reading
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,7 +25,7 @@ def read_hub(source: str, columns: Columns) -> Iterator[Row]:
     dataset = dataset.select_columns(columns.names)
     features = dataset.features
     number = 0
-    for batch in dataset.iter(batch_size=_ROWS_PER_BATCH):
+    for batch in _batches(source, dataset):
         for values in zip(*(batch[name] for name in columns.names), strict=True):
             number += 1
             where = f"{source}:{number}"
@@ -34,6 +34,14 @@ def read_hub(source: str, columns: Columns) -> Iterator[Row]:
                 for name, value in zip(columns.names, values, strict=True)
             }
             yield Row(columns.values(record, where), source, number)
+
+
+def _batches(source: str, dataset: "Dataset") -> Iterator[dict[str, list[object]]]:
+    """Yield the columns of successive rows. Values are read from the disk, where they may be damaged, only now."""
+    with reading(f"{source}: damaged Arrow data", "Save or download the data set again.", refusal=DataError):
+        for batch in dataset.with_format("arrow").iter(batch_size=_ROWS_PER_BATCH):
+            batch.validate(full=True)
+            yield dataset.features.decode_batch(batch.to_pydict())
 
 
 def load_hub(source: str) -> "Dataset":
@@ -68,6 +76,8 @@ def _saved_split(source: str, folder: Path, split: str) -> "Dataset":
     state = json.loads((folder / "state.json").read_text("utf-8"))
     if not listing.exists() and split not in ("train", state["_split"]):
         raise DataError(f"{source}: this folder holds one split, {state['_split'] or 'train'}. Write @train.")
+    if not state["_data_files"]:
+        raise DataError(f"{source} holds no rows. Give a split with at least one.")
     return concatenate_datasets([Dataset.from_file(str(folder / file["filename"])) for file in state["_data_files"]])
 
 
@@ -82,5 +92,10 @@ def _label_names(value: object, feature: object, where: str) -> object:
         return value
     if value < 0:
         raise DataError(f"{where}: label {value}, which marks unlabelled rows. Choose a split that has labels.")
-    name: str = feature.int2str(value)
+    if value >= len(feature.names):
+        raise DataError(
+            f"{where}: label {value} has no name: the data set names 0 to {len(feature.names) - 1}. Correct its "
+            f"features, or the label."
+        )
+    name: str = feature.names[value]
     return name

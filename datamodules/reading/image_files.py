@@ -45,7 +45,7 @@ def image_files(folder: str, *, has_labels: bool) -> list[Path]:
     root = Path(folder).expanduser()
     if root.is_file():
         return [root]
-    files = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = sorted(path for path in root.rglob("*") if path.is_file() and not _is_hidden(path.relative_to(root)))
     found = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not found:
         listing = ", ".join(sorted(path.name for path in root.iterdir())[:5]) or "nothing"
@@ -63,6 +63,11 @@ def image_files(folder: str, *, has_labels: bool) -> list[Path]:
     return found
 
 
+def _is_hidden(path: Path) -> bool:
+    """Whether a file or one of its folders is hidden, such as .ipynb_checkpoints, or made by an archiver."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
 def _check_label_folders(folder: str, root: Path, files: list[Path]) -> None:
     """Refuse folders of splits, and one folder around those of labels, instead of a folder for each label."""
     names = {path.relative_to(root).parts[0] for path in files}
@@ -70,6 +75,22 @@ def _check_label_folders(folder: str, root: Path, files: list[Path]) -> None:
     refuse_splits(folder, nested)
     if all(name.lower() in SPLIT_NAMES for name in names):
         refuse_splits(folder, names)
+    inside: dict[str, set[str]] = {}
+    for own in (path.relative_to(root).parts for path in files):
+        inside.setdefault(own[0], set()).update(own[1:-1][:1])
+    for name, own_names in inside.items():
+        found = {SPLIT_NAMES.get(own_name.lower()) for own_name in own_names} - {None}
+        if "train" in found and len(found) > 1:
+            raise DataError(
+                f"{root / name} holds a folder for each split, which must not be mixed. Move them above the labels "
+                f"(train/{shown(name)[1:-1]}), and name them as data.path, data.validation_path and data.test_path."
+            )
+        is_split = nested == names and name.lower() in SPLIT_NAMES
+        if is_split and any(own_names & inside[other] for other in names - {name}):
+            raise DataError(
+                f"{folder} holds folders with the same sub-folders, one of them {shown(name)}: they are splits, not "
+                f"labels. Name one as data.path, and others as data.validation_path and data.test_path."
+            )
     if nested == names and len(names) == 1:
         raise DataError(f"{folder} holds one folder, which holds folders. Name {root / names.pop()}, if it has labels.")
     unprintable = next((name for name in names if not name.isprintable()), None)

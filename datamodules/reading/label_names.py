@@ -1,5 +1,6 @@
 """Names of labels: which spellings are one label, and the id of each."""
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -21,17 +22,24 @@ def plain_label(label: str) -> str:
 
 
 def alike_labels(labels: Iterable[str]) -> list[list[str]]:
-    """Group the labels that differ only in case, width, white space or invisible characters.
+    """Group the labels that differ only in case, width, white space or invisible characters, or are one number.
 
-    >>> alike_labels(["Good", "bad", "good", "go od"])
-    [['Good', 'go od', 'good']]
+    >>> alike_labels(["Good", "bad", "good", "go od", "1", "1.0"])
+    [['1', '1.0'], ['Good', 'go od', 'good']]
     """
     groups: dict[str, list[str]] = {}
     for label in sorted(labels):
-        folded = unicodedata.normalize("NFKC", label).casefold()
-        key = "".join(char for char in folded if not char.isspace() and unicodedata.category(char) != "Cf")
-        groups.setdefault(key, []).append(label)
+        groups.setdefault(_folded(label), []).append(label)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def _folded(label: str) -> str:
+    folded = unicodedata.normalize("NFKC", label).casefold()
+    folded = "".join(char for char in folded if not char.isspace() and unicodedata.category(char) != "Cf")
+    return folded.rstrip("0").removesuffix(".") if _WHOLE_FLOAT.fullmatch(folded) else folded
+
+
+_WHOLE_FLOAT = re.compile(r"-?\d+\.0+", re.ASCII)
 
 
 class LabelNumbers:
@@ -47,8 +55,10 @@ class LabelNumbers:
         """Return the id of a label. Raises: DataError naming file and line (`where`) when it is not a label."""
         number = self._numbers.get(label, self._numbers.get(plain_label(label)))
         if number is None:
+            near = next((known for known in self.labels if _folded(known) == _folded(label)), None)
             raise DataError(
                 f"{where}: label {shown(label)} is none of the {len(self.labels)} of the training split "
-                f"({first_names(self.labels)}). Fix the label, or add {rows} with it to the training data."
+                f"({first_names(self.labels)}){'' if near is None else f', which writes it {shown(near)}'}. "
+                f"Fix the label, or add {rows} with it to the training data."
             )
         return number

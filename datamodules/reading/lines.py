@@ -66,9 +66,12 @@ def _has_only_carriage_returns(source: str, stream: IO[bytes]) -> bool:
 
 def _no_text(where: str, line: str, encoding: str) -> DataError:
     raw = line.encode(encoding, "surrogatepass")
-    likely = _wide_encoding(raw)
-    advice = f"It reads as {likely}: {_setting(likely, raw)}" if likely else "Name a text file."
+    likely = _wide_encoding(raw) if 4 * raw.count(0) >= len(raw) else ""  # else it is a stray one
+    advice = f"It reads as {likely}: {_setting(likely, raw)}" if likely else _REMOVE_NUL
     return DataError(f"{where}: NUL byte at character {line.index(chr(0)) + 1}: this is not {encoding} text. {advice}")
+
+
+_REMOVE_NUL = "Name a text file, or remove the byte (tr -d '\\000' < FILE > NEW)."
 
 
 def _setting(likely: str, raw: bytes) -> str:

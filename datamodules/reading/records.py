@@ -85,7 +85,7 @@ def read_json_lines(file: str, lines: Iterable[str], columns: Columns, first_lin
 
 def _json_object(where: str, line: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = json.loads(line.removeprefix("\ufeff"))  # the mark of a file that was appended to another
     except (ValueError, RecursionError) as error:  # no JSON; a number of 5,000 digits; deep nesting
         raise DataError(
             f"{where}: invalid JSON: {_reason(error)}. {_JSON_ADVICE[line.lstrip()[:1] == '[']}."
@@ -206,6 +206,8 @@ def _items(file: str, lines: Iterator[str]) -> Iterator[tuple[int, Any]]:
             place, is_begun = _next(text, place + 1), True
         while place < len(text):
             if text[place] == "]":
+                if any(rest.strip(_BETWEEN) for rest in itertools.chain([text[place + 1 :]], lines)):
+                    raise DataError(f"{file}:{number}: text follows the array. Write all rows into one array.")
                 return
             try:
                 item, end = decoder.raw_decode(text, place)

@@ -1,7 +1,6 @@
 """Records of a data set, their requested columns, and the notes of their reader."""
 
 import math
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -99,9 +98,13 @@ class Columns:
         assert not isinstance(columns, str), "a sequence of names, not one name"
         settings = columns if isinstance(columns, Mapping) else {}
         self.names = list(columns.values()) if isinstance(columns, Mapping) else list(columns)
+        for place, (setting, name) in enumerate(settings.items()):
+            if name in self.names[:place]:
+                other = [*settings][self.names.index(name)]
+                raise ConfigError(f"data.{other} and data.{setting} both name {shown(name)}. Give each its own column.")
         self._settings = {column: f"data.{setting}" for setting, column in settings.items()}
         self.structured, self.texts = frozenset(structured), [name for name in self.names if name in texts]
-        self._optional, self._lacking = frozenset(optional), set(optional)
+        self.optional, self._lacking = frozenset(optional), set(optional)
 
     def values(self, record: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return the requested columns of a record of typed values, as texts unless they are structured.
@@ -125,22 +128,19 @@ class Columns:
         is_record = isinstance(found, Mapping)
         found = list(found)
         for name in self.names:
-            if name not in found and not (is_record and name in self._optional):
+            if name not in found and not (is_record and name in self.optional):
                 raise DataError(f"{where}: no column {name!r}. {self._advice(name, found, hint, instead)}")
             if found.count(name) > 1:
                 raise DataError(f"{where}: {found.count(name)} columns are named {name!r}. Rename all but one.")
 
     def check_texts(self, row: Row) -> None:
-        """Check that each column of texts holds one text. Raises: DataError when it is a list, or far too long."""
+        """Check that each column of texts holds one text, none far too long. Raises: DataError when one does not."""
         for name in self.texts:
             value = row.values[name]
             if isinstance(value, list):
                 raise list_for_text(row, name, self._settings.get(name))
-            if value is not None and len(value) > MOST_CHARACTERS:
-                raise DataError(
-                    f"{row.file}:{row.line}: column {name!r} holds a text of {len(value):,} characters; at most "
-                    f"{MOST_CHARACTERS:,} can be read. Divide it into several rows."
-                )
+        for name in row.values if self.texts else ():
+            check_size(row, name)
 
     def check_found(self, source: str) -> None:
         """Check, at the end of a source, that a record had each optional column. Raises: DataError."""
@@ -149,7 +149,7 @@ class Columns:
             raise DataError(f"{source}: no row has the column {name!r}. Correct {setting}, or omit it.")
 
     def _advice(self, name: str, found: list[str], hint: str, instead: str) -> str:
-        listing = ", ".join(repr(textwrap.shorten(column, 40, placeholder="...")) for column in found[:20]) or "none"
+        listing = ", ".join(shown(column, 40) for column in found[:20]) or "none"
         if instead:
             return f"Columns found: {listing}. {instead}"
         near = nearest(name, found)
@@ -172,6 +172,31 @@ def _other_task(found: Sequence[str]) -> str:
         )
     chats = [name for name in ("messages", "conversations", "conversation") if name in found]
     return f"These are chats: InstructionData reads them with data.messages_column={chats[0]}." if chats else ""
+
+
+def check_size(row: Row, column: str) -> None:
+    """Check that the texts of a cell, which may be a list, have at most `MOST_CHARACTERS`. Raises: DataError."""
+    value = row.values[column]
+    size = _num_characters(value)
+    if size > MOST_CHARACTERS:
+        what = "a text" if isinstance(value, str) else "values"
+        raise DataError(
+            f"{row.file}:{row.line}: column {shown(column)} holds {what} of {size:,} characters; at most "
+            f"{MOST_CHARACTERS:,} can be read. Divide it into several rows."
+        )
+
+
+def _num_characters(value: object) -> int:
+    """Count the characters of all texts in a value, and one for each item."""
+    size = 0
+    left = [value]
+    while left:
+        value = left.pop()
+        size += len(value) if isinstance(value, str | list | dict) else 0
+        left += (
+            [*value.keys(), *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+        )
+    return size
 
 
 def is_missing(value: object) -> bool:
@@ -201,6 +226,11 @@ def text_value(value: object, where: str, column: str) -> str | list[str] | None
         return str(value)
     if isinstance(value, list) and not any(isinstance(item, list | dict) or is_missing(item) for item in value):
         return [str(text_value(item, where, column)) for item in value]
+    if isinstance(value, Mapping) and "0" in value:
+        raise DataError(
+            f"{where}: column {shown(column)} holds an object with a key for each row. Write one object for each row "
+            f"(pandas: to_json(orient='records', lines=True))."
+        )
     found = f"{type(value).__name__} {shown(value)}"
     raise DataError(f"{where}: column {column!r} holds {found}, expected a text, a number or a list of texts. Fix it.")
 
@@ -208,6 +238,8 @@ def text_value(value: object, where: str, column: str) -> str | list[str] | None
 def list_for_text(row: Row, column: str, setting: str | None) -> DataError:
     """Return the error of a row that has a list in a column of texts, which a setting names."""
     other = f", or set {setting} to another column" if setting else ""
+    if len(row.values) > 1 and len({len(own) if isinstance(own, list) else 0 for own in row.values.values()}) == 1:
+        other += ". If each list is a whole column, write one object for each row instead"
     return DataError(
         f"{row.file}:{row.line}: column {column!r} holds a list of {len(row.values[column])}, expected one text. "
         f"Join them{other}."

@@ -29,8 +29,8 @@ from lightrail.datamodules.reading.rows import (
     TaggedLines,
     empty_cell,
 )
-from lightrail.project.basics.did_you_mean import nearest
-from lightrail.project.basics.errors import DataError
+from lightrail.project.basics.did_you_mean import first_names, nearest
+from lightrail.project.basics.errors import DataError, first_line, shown
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ def format_of(source: str) -> FileFormat:
         return FORMATS[suffix]
     near = nearest(suffix, FORMATS)
     raise DataError(
-        f"{source}: {f'the ending {suffix!r} is no known format' if suffix else 'the name has no ending'}"
+        f"{source}: {f'the ending {shown(suffix)} is no known format' if suffix else 'the name has no ending'}"
         f"{f' (did you mean {near[0]}?)' if near else ''}. Rename the file to one of {', '.join(FORMATS)}, "
         f"or set data.reading.file_format (txt, csv, tsv, jsonl, parquet, conll, or labelled for lines of LABEL TEXT)."
     )
@@ -172,8 +172,10 @@ def _checked(rows: Iterable[Row], source: str, options: ReadingOptions, notes: R
 
 def _blank_column(row: Row, options: ReadingOptions) -> str | None:
     for name, value in row.values.items():
-        if name in options.columns.structured:
-            continue  # an empty list is a valid value
+        if name in options.columns.structured:  # an empty list is a valid value
+            if value is None and options.empty == "skip" and name not in options.columns.optional:
+                return name
+            continue
         is_blank = not value or (isinstance(value, str) and value.isspace())
         if value is None or (is_blank and options.empty != "keep"):
             return name
@@ -189,6 +191,8 @@ def source_digest(source: str, file_format: FileFormat = "auto") -> str:
         return digest_of([source, [file_digest(embedded_file(path)) for path in embedded_set(source).files]])
     if source.startswith(hub.PREFIX):
         return digest_of([source, [file_digest(file["filename"]) for file in hub.load_hub(source).cache_files]])
+    if source == STANDARD_INPUT:
+        raise DataError("standard input is read once, for texts to predict. Name a file, to read it for training.")
     path = existing_file(source)
     return digest_of([file_digest(path), format_of(source) if file_format == "auto" else file_format])
 
@@ -239,12 +243,18 @@ def read_table(
     # the rows up to the next quote (454 of 9,600 in one well-known corpus).
     is_quoted = options.quoting == "standard" or (options.quoting == "auto" and delimiter == ",")
     records = _quoted_records(file, lines, delimiter, notes) if is_quoted else _plain_records(lines, delimiter)
-    header = [name.strip() for name in options.column_names or next(records, (1, []))[1]]
+    named = (fields for _, fields in records if any(map(str.strip, fields)))  # lines before the header may be blank
+    header = [name.strip() for name in options.column_names or next(named, [])]
     if not header:
         return
     options.columns.require(file, header, **_header_advice(header, options.column_names))
     positions = [(name, header.index(name)) for name in options.columns.names]
     for line, fields in records:
+        if len(header) > 1 and [name.strip("\ufeff \t") for name in fields] == header:
+            raise DataError(
+                f"{file}:{line}: this row is the names of the columns, as of files that were joined. Drop the line"
+                + (", or omit data.reading.column_names, since the file has them." if options.column_names else ".")
+            )
         if len(fields) == len(header):
             yield Row({name: fields[position] for name, position in positions}, file, line)
         elif any(fields):  # a blank line is no record
@@ -270,9 +280,15 @@ def _quoted_records(
             yield start, fields or [""]
             start = reader.line_num + 1
     except csv.Error as error:
+        if "new-line" in str(error):
+            raise DataError(
+                f"{file}:{start}: a carriage return (CR) inside a field without quotes. Convert the line ends of the "
+                f"file (dos2unix, mac2unix), or quote the field."
+            ) from error
         raise DataError(
-            f"{file}:{start}: the quotes of this record do not match ({error}). Close them, double a quote inside "
-            f'a quoted field (""), or, if quotes are ordinary characters here, set data.reading.quoting=none.'
+            f"{file}:{start}: the quotes of this record do not match ({first_line(error)}). Close them, double a "
+            f'quote inside a quoted field (""), or, if quotes are ordinary characters here, set '
+            f"data.reading.quoting=none."
         ) from error
 
 
@@ -281,19 +297,23 @@ def _header_advice(header: list[str], column_names: Sequence[str]) -> dict[str, 
         return {"hint": " (The columns were named by data.reading.column_names.)"}
     if header[0].lower().startswith("sep="):
         return {"instead": "The first line is a mark of Excel: remove it, and save the table with commas."}
-    for delimiter, advice in ((";", "save it with commas"), ("\t", "name it .tsv"), (",", "name it .csv")):
+    for delimiter, advice in (
+        (";", "save it with commas"),
+        ("|", "save it with commas"),
+        ("\t", "name it .tsv"),
+        (",", "name it .csv"),
+    ):
         if len(header) == 1 and delimiter in header[0]:
-            return {"instead": f"The first line looks separated by {delimiter!r}: {advice}."}
+            return {"instead": f"The first line looks separated by {shown(delimiter)}: {advice}."}
     return {
         "hint": " The first line must name the columns; for a file without such a line set data.reading.column_names."
     }
 
 
 def _ragged(where: str, fields: list[str], header: list[str], advice: str) -> DataError:
-    shown = " | ".join(fields)[:60]
     return DataError(
         f"{where}: {len(fields)} field{'s' * (len(fields) != 1)} found, {len(header)} expected "
-        f"({', '.join(header)}): {shown!r}. {advice}."
+        f"({first_names(header)}): {shown(' | '.join(fields[:60]), 60)}. {advice}."
     )
 
 

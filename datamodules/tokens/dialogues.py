@@ -133,7 +133,9 @@ def _prompt(messages: list[dict[str, str]], render: Render, where: str) -> str:
 
 
 def _rendered(messages: list[dict[str, str]], render: Render, where: str, *, add_generation_prompt: bool) -> str:
-    with reading(f"{where}: the chat template refuses this chat", "Fix or drop it.", refusal=DataError):
+    with reading(
+        f"{where}: the chat template refuses this chat", "Fix or drop it, or correct the template.", refusal=DataError
+    ):
         return render(messages, add_generation_prompt=add_generation_prompt)
 
 

@@ -43,6 +43,26 @@ def test_labels_that_sound_like_splits_are_labels(tmp_path: Path) -> None:
     assert len(image_files(pictures(tmp_path / "b", "cat/1", "cat/2", "dog/1"), has_labels=True)) == 3
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (("cat/train", "cat/test", "dog/train", "dog/test"), "cat holds a folder for each split"),
+        (("cat/Training/1", "cat/val", "dog"), "cat holds a folder for each split"),
+        (("train/cat", "train/dog", "holdout/cat"), "they are splits, not labels"),
+    ],
+)
+def test_splits_inside_labels_or_of_other_names_are_refused(
+    tmp_path: Path, labels: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        image_files(pictures(tmp_path, *labels), has_labels=True)
+
+
+def test_hidden_folders_are_no_labels(tmp_path: Path) -> None:
+    source = pictures(tmp_path, "cat", "dog", ".ipynb_checkpoints", "__MACOSX/cat", "cat/.thumbnails")
+    assert len(image_files(source, has_labels=True)) == 2
+
+
 @pytest.mark.parametrize("labels", [("train", "test"), ("train/cat", "test/cat", "notes/cat")])
 def test_splits_without_labels_or_beside_other_folders_are_refused(tmp_path: Path, labels: tuple[str, ...]) -> None:
     with pytest.raises(DataError, match="an entry for each split"):
