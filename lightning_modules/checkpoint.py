@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 from torch import nn
 
-from lightrail.lightning_modules.arguments import from_plain
+from lightrail.lightning_modules.arguments import check_own_types, from_plain
 from lightrail.project.basics.errors import ConfigError, first_line, shown
 from lightrail.project.basics.reading import reading, regular_file
 from lightrail.project.basics.renamed import with_current_paths
@@ -73,6 +73,7 @@ def rebuild(task: Callable[..., Module], checkpoint: Mapping[str, Any], name: st
     try:
         with reading(f"{name} cannot be rebuilt", "It may be damaged, or of another version: name another file."):
             arguments = from_plain(checkpoint[PLAIN_PARTS[-1]])
+            check_own_types(arguments, task)
             _check_sizes(task, arguments, checkpoint)
             built = task(**arguments)
             fill(built, checkpoint["state_dict"])
