@@ -3,7 +3,6 @@
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, TypeVar
 
 import lightning.pytorch as pl
@@ -34,7 +33,7 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
         _check_packing(Path(path))
         try:
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-        except UnpicklingError as error:  # its message advises to run the code
+        except Exception as error:  # messages that advise to run the code, or tell a byte's number
             raise ValueError("it is damaged, or holds objects that could run code, which is never done") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("task"), str):
         raise ConfigError(f"{path} is not a checkpoint of a lightrail task. Name one that `lightrail fit` wrote.")

@@ -88,7 +88,9 @@ def first_line(error: BaseException) -> str:
         return type(error).__name__
     first, *others = text.splitlines()
     line = f"{first} {others[0].strip()}" if others and first.endswith(":") else first
-    return printable(f"there is no {line}" if type(error) is KeyError else line)[:200]
+    return printable(f"there is no {line}" if isinstance(error, KeyError) and isinstance(error.args[0], str) else line)[
+        :200
+    ]
 
 
 def printable(text: str) -> str:

@@ -125,8 +125,10 @@ def weights_are_a_list(file: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut_short, r"own\.ckpt is not a checkpoint that can be read: "),
-        (empty, r"own\.ckpt is not a checkpoint that can be read: "),
+        (cut_short, r"own\.ckpt is not a checkpoint that can be read: it is damaged"),
+        (empty, r"own\.ckpt is not a checkpoint that can be read: it is damaged"),
+        (lambda file: file.write_text("hello"), r"own\.ckpt is not a checkpoint that can be read: it is damaged"),
+        (lambda file: (file.unlink(), file.mkdir()), r"own\.ckpt is a folder; a file is needed\."),
         (archive_of_zeros, r"can be read: it would unpack to 1,000,000 bytes\. Name one"),
         (pickle_with_code, r"can be read: it is damaged, or holds objects that could run code, which is never done\."),
         (of_plain_lightning, r"own\.ckpt is not a checkpoint of a lightrail task\."),
@@ -134,7 +136,7 @@ def weights_are_a_list(file: Path) -> None:
         (pipe, r"own\.ckpt is a pipe; a file is needed\."),
     ],
 )
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
     torch.save(checkpoint(), tmp_path / "own.ckpt")
     damage(tmp_path / "own.ckpt")
     with pytest.raises(ConfigError, match=message) as refused:
