@@ -5,10 +5,11 @@ A checkpoint stores plain values alone, so that loading it runs no code.
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
+from lightrail.project.basics.annotations import check_types
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.renamed import current_path
 
@@ -53,14 +54,27 @@ def from_plain(value: Any, base: type = object) -> Any:
     Args:
         base: class that each of them must be derived from.
 
-    Raises: ConfigError for any other class path.
+    Raises: ConfigError for any other class path, or an argument of another type.
     """
     if isinstance(value, Mapping):
         items = {key: from_plain(item, base) for key, item in value.items()}
-        return _dataclass(items["class_path"], base)(**items["init_args"]) if set(items) == DESCRIPTION else items
+        if set(items) != DESCRIPTION:
+            return items
+        found = _dataclass(items["class_path"], base)
+        check_own_types(items["init_args"], found)
+        return found(**items["init_args"])
     if isinstance(value, list):
         return [from_plain(item, base) for item in value]
     return value
+
+
+def check_own_types(arguments: Mapping[str, Any], built: Callable[..., Any]) -> None:
+    """Check stored arguments of a class of lightrail, whose annotations hold; those of others may be looser.
+
+    Raises: ConfigError naming class and argument.
+    """
+    if built.__module__.startswith("lightrail."):
+        check_types(arguments, built)
 
 
 def _dataclass(class_path: str, base: type) -> Any:

@@ -3,14 +3,13 @@
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
 from torch import nn
 
-from lightrail.lightning_modules.arguments import from_plain
+from lightrail.lightning_modules.arguments import check_own_types, from_plain
 from lightrail.project.basics.errors import ConfigError, first_line, shown
 from lightrail.project.basics.reading import reading, regular_file
 from lightrail.project.basics.renamed import with_current_paths
@@ -34,7 +33,7 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
         _check_packing(Path(path))
         try:
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-        except UnpicklingError as error:  # its message advises to run the code
+        except Exception as error:  # messages that advise to run the code, or tell a byte's number
             raise ValueError("it is damaged, or holds objects that could run code, which is never done") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("task"), str):
         raise ConfigError(f"{path} is not a checkpoint of a lightrail task. Name one that `lightrail fit` wrote.")
@@ -73,6 +72,7 @@ def rebuild(task: Callable[..., Module], checkpoint: Mapping[str, Any], name: st
     try:
         with reading(f"{name} cannot be rebuilt", "It may be damaged, or of another version: name another file."):
             arguments = from_plain(checkpoint[PLAIN_PARTS[-1]])
+            check_own_types(arguments, task)
             _check_sizes(task, arguments, checkpoint)
             built = task(**arguments)
             fill(built, checkpoint["state_dict"])

@@ -7,6 +7,7 @@ from torch import nn
 
 from lightrail.project.basics.annotations import Positive, PositiveInt, Ranged, ShareBelowOne
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.reading import reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,7 +59,8 @@ def add_adapters(model: "PreTrainedModel", config: LoraConfig, *, section: str) 
         use_dora=config.dora,
         fan_in_fan_out=has_transposed,
     )
-    peft.inject_adapter_in_model(settings, model)
+    with reading(f"{section}.lora cannot be added", f"Choose other {section}.lora.target_modules, or leave it out."):
+        peft.inject_adapter_in_model(settings, model)
 
 
 def merge_adapters(model: "PreTrainedModel") -> None:

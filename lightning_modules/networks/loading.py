@@ -5,12 +5,15 @@ Settings are named in messages as those of a `section` of the model, `encoder` o
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from lightrail.project.basics.errors import ConfigError, first_line, shown
 from lightrail.project.basics.reading import from_hub
@@ -29,6 +32,7 @@ _DROPOUTS = (
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
 _FIX = "Name a model of the Hugging Face hub, or a folder with config.json and model.safetensors."
 _MOST_LAYERS = 10_000
+_NUMBER = re.compile(r"\d+")
 _MOST_MEMORIES = 4
 """Multiple of the machine's memory that weights may take; some of it may be on disk."""
 NUM_PROBED = 8
@@ -70,7 +74,7 @@ def from_checkpoint(
     """
     from transformers import AutoConfig  # here: a network from scratch should not wait for it
 
-    where = f"{section}.checkpoint: {shown(checkpoint, 200)} cannot be loaded"
+    what = f"{section}.checkpoint: {shown(checkpoint, 200)}"
     # Code of a checkpoint is never run: without a decision transformers asks for one on standard input.
     arguments = {"revision": revision, "trust_remote_code": False, **more}
     with from_hub(f"{section}.checkpoint", checkpoint, _FIX):
@@ -81,12 +85,7 @@ def from_checkpoint(
         model, found = auto.from_pretrained(
             checkpoint, config=settings, dtype=torch.float32, output_loading_info=True, **arguments
         )
-    num_missing, num_all = len(found["missing_keys"]), len([*model.parameters()])
-    if num_missing > num_all / 2:
-        raise ConfigError(
-            f"{where}: {num_missing} of its {num_all} weights are not in the file, which holds those of another "
-            f"network. {_FIX}"
-        )
+    _check_found(model, found, what)
     tokens = _own_tokens(checkpoint, revision)
     num_tokens = max(tokens.values(), default=-1) + 1 if tokens else 0
     if num_tokens > (num_vectors(model) or num_tokens):
@@ -94,6 +93,30 @@ def from_checkpoint(
         with torch.random.fork_rng(devices=[]):
             model.resize_token_embeddings(num_tokens, mean_resizing=False)
     return model, tokens
+
+
+def _check_found(model: "PreTrainedModel", found: Mapping[str, Any], what: str) -> None:
+    """Refuse a file that lacks most weights, or those of some layers; a head may be new. Raises: ConfigError."""
+    missing = sorted(found["missing_keys"])
+    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    if len(missing) > len(names) / 2:
+        raise ConfigError(
+            f"{what} cannot be loaded: {len(missing)} of its {len(names)} weights are not in the file, which holds "
+            f"those of another network. {_FIX}"
+        )
+    loaded = {_NUMBER.sub("N", name) for name in names.difference(missing)}
+    layers = [name for name in missing if _NUMBER.sub("N", name) in loaded]
+    if layers:
+        raise ConfigError(
+            f"{what} cannot be loaded: {layers[0]} and {len(layers) - 1} further weights are not in the file, whose "
+            f"other layers have theirs. Set the number of layers in config.json to the file's, or name another model."
+        )
+    loaded |= {name.removeprefix(f"{model.base_model_prefix}.") for name in loaded}  # a file without a head
+    unused = [name for name in sorted(found["unexpected_keys"]) if _NUMBER.sub("N", name) in loaded]
+    if unused:
+        log.warning("%s: layers of the file that config.json leaves out are not used, such as %s", what, unused[0])
+    if new := [name for name in missing if "pooler" not in name]:
+        log.warning("%s begins with %d untrained weights, which its file lacks, such as %s", what, len(new), new[0])
 
 
 def num_vectors(model: "PreTrainedModel") -> int | None:
@@ -105,6 +128,26 @@ def num_vectors(model: "PreTrainedModel") -> int | None:
     return found
 
 
+class _Lookups(TorchFunctionMode):
+    """Notes how many positions a table has of which vectors of consecutive numbers are looked up, the first of a row.
+
+    Looks at the function, not at modules: a position table may be a layer with arguments of its own (OPT, RoFormer).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limits: list[int] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is F.embedding:
+            ids, table = args[:2]
+            rows = ids.reshape(-1, ids.shape[-1] if ids.ndim else 1)[:, :NUM_PROBED]  # [N, T]; some networks pad rows
+            steps = torch.arange(NUM_PROBED, device=rows.device)
+            if rows.shape[1] == NUM_PROBED and bool((rows == rows[0, 0] + steps).all()):
+                self.limits.append(len(table) - int(rows[0, 0]))
+        return function(*args, **(kwargs or {}))
+
+
 def position_limit(model: "PreTrainedModel", read: Callable[[Tensor], Any]) -> int | None:
     """Return how many positions the network's tables of vectors by position have; None without such a table.
 
@@ -113,25 +156,10 @@ def position_limit(model: "PreTrainedModel", read: Callable[[Tensor], Any]) -> i
     Args:
         read: runs the network on token ids, [1, T].
     """
-    limits: list[int] = []
-
-    def watch(table: nn.Module, arguments: tuple[Any, ...]) -> None:
-        ids = arguments[0]
-        rows = ids.reshape(-1, ids.shape[-1]) if ids.ndim else ids.reshape(1, 1)  # [N, T]
-        steps = torch.arange(NUM_PROBED, device=rows.device)
-        if rows.shape[1] == NUM_PROBED and bool((rows == rows[0, 0] + steps).all()):
-            limits.append(int(table.num_embeddings) - int(rows[0, 0]))  # type: ignore[arg-type]
-
-    tables = [part for part in model.modules() if isinstance(part, nn.Embedding)]
-    hooks = [table.register_forward_pre_hook(watch) for table in tables]
     token = int(getattr(model.config, "pad_token_id", None) == 0)  # padding has no position in some networks
-    try:
-        with undisturbed(model):
-            read(torch.full((1, NUM_PROBED), token, device=model.device))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return min(limits, default=None)
+    with undisturbed(model), _Lookups() as lookups:
+        read(torch.full((1, NUM_PROBED), token, device=model.device))
+    return min(lookups.limits, default=None)
 
 
 @contextmanager
@@ -170,10 +198,11 @@ def _set_dropout(settings: "Architecture", dropout: float | None, section: str) 
 
 
 def _check_layers(settings: "Architecture") -> None:
-    """Refuse a number of layers that would take hours to build. Raises: ConfigError."""
+    """Refuse a number of layers that is negative, or would take hours to build. Raises: ConfigError."""
     for name, value in vars(settings).items():
-        if isinstance(value, int) and "layer" in name and value > _MOST_LAYERS:
-            raise ConfigError(f"{name} of {settings.model_type} is {shown(value)}. Give at most {_MOST_LAYERS}.")
+        is_number = name.startswith(("n_", "num_"))  # others count from the last layer
+        if isinstance(value, int) and "layer" in name and (value > _MOST_LAYERS or (value < 0 and is_number)):
+            raise ConfigError(f"{name} of {settings.model_type} is {shown(value)}. Give 0 to {_MOST_LAYERS}.")
 
 
 def _own_tokens(checkpoint: str, revision: str | None) -> dict[str, int] | None:

@@ -7,7 +7,7 @@ import json
 import operator
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from inspect import signature
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
@@ -163,6 +163,26 @@ def fits(value: object, annotation: TypeHint) -> bool:
     if isinstance(value, list) and origin in (tuple, set, frozenset):
         return True
     return isinstance(origin, type) and isinstance(value, (int, float) if origin is float else origin)
+
+
+def check_types(arguments: Mapping[str, object], built: Callable[..., object]) -> None:
+    """Check plain arguments of a class, items included, against its annotations; a whole number may be written as 1.0.
+
+    Raises: ConfigError naming class and argument.
+    """
+    for name, item in signature(built).parameters.items():
+        if name in arguments and not _is_of_type(arguments[name], item.annotation):
+            raise refusal(arguments[name], item.annotation, f"{getattr(built, '__name__', built)}.{name}")
+
+
+def _is_of_type(value: object, annotation: TypeHint) -> bool:
+    is_number = isinstance(value, int | float)
+    if isinstance(value, dict | list):
+        items: Iterable[tuple[int, object]] = enumerate(value if isinstance(value, list) else value.values())
+        if not all(_is_of_type(item, item_type(annotation, type(value), number)) for number, item in items):
+            return False
+    members = alternatives(annotation)
+    return any(fits(value, member) or (is_number and member in (int, float, bool)) for member in members)
 
 
 def in_plain_words(annotation: TypeHint) -> str:

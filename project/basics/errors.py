@@ -73,12 +73,24 @@ def full_disk(error: BaseException | None) -> str | None:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, at most 200 characters; its class name when it has none."""
+    """Return the first line of an error's message, at most 200 characters; its class name when it has none.
+
+    A line that ends with a colon announces the next one, which is added.
+
+    >>> first_line(ValueError("field 'width':\\n    a number is needed")), first_line(KeyError("gelu"))
+    ("field 'width': a number is needed", "there is no 'gelu'")
+    """
     try:
         text = without_password(str(error).strip()[:2000])
     except (ValueError, RecursionError):  # such as a message that holds an integer of more than 4,300 digits
         text = ""
-    return printable(text.splitlines()[0][:200]) if text else type(error).__name__
+    if not text:
+        return type(error).__name__
+    first, *others = text.splitlines()
+    line = f"{first} {others[0].strip()}" if others and first.endswith(":") else first
+    return printable(f"there is no {line}" if isinstance(error, KeyError) and isinstance(error.args[0], str) else line)[
+        :200
+    ]
 
 
 def printable(text: str) -> str:

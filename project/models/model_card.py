@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lightrail.lightning_modules.checkpoint import stored_configuration
 from lightrail.lightning_modules.generation import TransformersTask
 from lightrail.project.basics.tables import literal
 from lightrail.project.models.stored_model import StoredModel
@@ -51,7 +52,7 @@ def _metrics(model: StoredModel) -> Iterator[str]:
 
 
 def _origin(model: StoredModel) -> Iterator[str]:
-    configuration = model.checkpoint["configuration"]
+    configuration = stored_configuration(model.checkpoint, model.name)
     base = _setting(configuration["model"], "decoder", "encoder")
     if base.get("checkpoint"):
         yield f"- fine-tuned from {_public(base['checkpoint'])}"

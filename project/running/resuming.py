@@ -229,6 +229,12 @@ def _rebuilt(before: Interrupted, configuration: Configuration) -> tuple[Experim
     if before.checkpoint is None:
         return experiment, {}
     stored = read_checkpoint(before.checkpoint)
+    for name in ("optimizer_states", "lr_schedulers", "loops", "loss_window"):
+        if not stored.get(name):
+            raise ConfigError(
+                f"{before.checkpoint} has no {name}, without which a training cannot be resumed. Restore the file, or "
+                f"start a new run."
+            )
     for state in stored["loops"]["fit_loop"]["state_dict"].get("combined_loader", []):
         experiment.data.train_dataloader().load_state_dict(state)  # refuses other batches before the run is changed
     # Not against the configuration of the last resume: that may have ended before its first checkpoint.

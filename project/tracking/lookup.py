@@ -1,5 +1,6 @@
 """Lookup of runs by id, and of their checkpoints, configurations and files."""
 
+import os
 import re
 import shutil
 import tempfile
@@ -55,8 +56,10 @@ def run_checkpoint(uri_or_path: str, tracking: TrackingConfig) -> Path:
     match = re.fullmatch(r"runs:/([^/]+)(?:/(.+))?", uri_or_path)
     if match is None:
         path = Path(uri_or_path)
-        if not path.is_file():
-            raise ConfigError(f"checkpoint {uri_or_path!r}: no such file. A run's best one is written runs:/RUN_ID.")
+        if not os.path.exists(path):  # unlike Path.exists it takes a name that is too long
+            raise ConfigError(
+                f"checkpoint {shown(uri_or_path, 200)}: no such file. A run's best one is written runs:/RUN_ID."
+            )
         return path
     client = open_store(store_uri(tracking), create=False)
     run = find_run(client, match[1])

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, T5Config, T5Model
 from lightrail.lightning_modules.arguments import from_plain, to_plain
 from lightrail.lightning_modules.networks.encoders.pretrained import PretrainedConfig
 from lightrail.project.basics.errors import ConfigError
-from tests.support.pretrained import ARCHITECTURES, IDS, IS_TOKEN, encoded, write_tiny_bert, written
+from tests.support.pretrained import ARCHITECTURES, IDS, IS_TOKEN, ODD_POSITIONS, encoded, write_tiny_bert, written
 
 TELLS_SEGMENTS_APART = {"bert", "albert", "electra"}
 SEGMENTS = torch.tensor([[0, 0, 1, 1, 1], [0, 1, 1, 0, 0]])
@@ -32,7 +32,7 @@ def test_a_network_is_restored_without_its_files(tmp_path: Path, name: str) -> N
     assert dropouts(restored) == {0.25}
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", ARCHITECTURES | ODD_POSITIONS)
 def test_its_states_are_those_of_transformers(tmp_path: Path, name: str) -> None:
     encoder = PretrainedConfig(checkpoint=written(tmp_path, name)).build([]).eval()
     reference = AutoModel.from_pretrained(tmp_path).eval()
@@ -92,10 +92,10 @@ def test_a_folder_without_a_network_is_refused(tmp_path: Path) -> None:
         PretrainedConfig(checkpoint=str(tmp_path)).build([])
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", ARCHITECTURES | ODD_POSITIONS)
 def test_a_text_may_have_as_many_tokens_as_the_network_has_positions(tmp_path: Path, name: str) -> None:
     encoder = PretrainedConfig(checkpoint=written(tmp_path, name, max_position_embeddings=16)).build([]).eval()
-    first = {"roberta": 2, "mpnet": 2}.get(name, 0)  # row of its table for the first position
+    first = {"roberta": 2, "mpnet": 2, "longformer": 2}.get(name, 0)  # row of its table for the first position
     limit = None if name == "modernbert" else 16 - first
     assert encoder.max_length == limit
     ids = torch.full((2, limit or 40), 5)
@@ -187,13 +187,18 @@ def own_code(folder: Path) -> None:
         (lambda folder: (folder / "config.json").write_text("{"), r"config\.json is damaged"),
         (lambda folder: (folder / "config.json").write_text("[]"), r"cannot be loaded: "),
         (lambda folder: (folder / "config.json").unlink(), r"cannot be loaded: "),
-        (changed(hidden_size="wide"), r"hidden_size"),
+        (changed(hidden_size="wide"), r"'hidden_size': TypeError: .* 'wide'"),
         (changed(hidden_size=-4), r"negative dimension"),
         (changed(hidden_size=10**9), r"other sizes than its config\.json states"),
         (changed(vocab_size=10**12), r"other sizes than its config\.json states"),
-        (changed(num_hidden_layers=10**9), r"num_hidden_layers of bert is 1000000000\. Give at most 10000\."),
+        (changed(num_hidden_layers=10**9), r"num_hidden_layers of bert is 1000000000\. Give 0 to 10000\."),
+        (changed(num_hidden_layers=-1), r"num_hidden_layers of bert is -1\. Give 0 to 10000\."),
+        (
+            changed(num_hidden_layers=3),
+            r"layer\.2\.\S+ and 15 further weights are not in the file, whose other layers have",
+        ),
         (changed(num_attention_heads=0), r"cannot be loaded: "),
-        (changed(hidden_act="none such"), r"cannot be loaded: "),
+        (changed(hidden_act="none such"), r"cannot be loaded: there is no 'none such'\."),
         (changed(model_type="none such"), r"does not recognize this architecture"),
     ],
 )

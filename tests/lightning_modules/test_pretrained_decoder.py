@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from lightrail.lightning_modules.arguments import from_plain, to_plain
 from lightrail.lightning_modules.networks.adapters import LoraConfig
@@ -240,11 +240,39 @@ def test_rows_beyond_the_tokenizer_are_scored_as_transformers_does(tmp_path: Pat
         PretrainedDecoderConfig(checkpoint=folder).build(17)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "settings", "limit"),
+    [
+        ("gpt2", {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 12}, 12),
+        ("gpt2", {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 7}, 7),
+        ("roberta", {**SIZES, "is_decoder": True, "max_position_embeddings": 12, "pad_token_id": 1}, 10),
+        ("mpt", {"d_model": 16, "n_layers": 1, "n_heads": 2, "max_seq_len": 12}, 12),
+        ("bloom", {"hidden_size": 16, "n_layer": 1, "n_head": 2}, None),
+    ],
+)
+def test_a_text_may_have_as_many_tokens_as_the_network_has_positions(
+    model_type: str, settings: dict[str, Any], limit: int | None
+) -> None:
+    decoder = ArchitectureConfig(model_type=model_type, settings=settings).build(NUM_TOKENS)
+    assert decoder.max_length == limit
+    decoder(torch.full((1, limit or 40), 5))
+    if limit is not None:
+        with pytest.raises(ConfigError, match=rf"{limit + 1} tokens .* network that reads {limit} "):
+            decoder(torch.full((1, limit + 1), 5))
+
+
 def test_more_tokens_than_the_network_numbers_are_refused(tmp_path: Path) -> None:
     decoder = built(written(tmp_path, "gpt2", n_positions=6))
     assert decoder(*packed()).shape == (2, 12, NUM_TOKENS)
     with pytest.raises(ConfigError, match=r"a text of 12 tokens was given to a network that reads 6"):
         decoder(rows())
+
+
+def test_a_network_that_sees_what_follows_in_any_order_is_refused(tmp_path: Path) -> None:
+    settings = {"d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 16}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("xlnet", vocab_size=30, **settings)).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"\(xlnet\) sees the tokens that it should predict"):
+        PretrainedDecoderConfig(checkpoint=str(tmp_path)).build(NUM_TOKENS)
 
 
 def test_a_network_that_sees_what_follows_is_refused(tmp_path: Path) -> None:
@@ -276,6 +304,22 @@ def test_settings_out_of_range_are_refused(tmp_path: Path, settings: dict[str, A
     checkpoint = written(tmp_path, settings.pop("name", "llama"))
     with pytest.raises(ConfigError, match=message):
         built(checkpoint, **settings)
+
+
+def test_a_head_may_be_new_and_further_layers_unused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = AutoConfig.for_model("llama", vocab_size=NUM_TOKENS, **SIZES, **SPECIAL)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    built(str(tmp_path))
+    assert "begins with 1 untrained weights, which its file lacks, such as lm_head.weight" in caplog.text
+    config.num_hidden_layers = 1
+    config.save_pretrained(tmp_path)
+    built(str(tmp_path))
+    assert "layers of the file that config.json leaves out are not used, such as layers.1." in caplog.text
+
+
+def test_layers_that_take_no_adapter_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"decoder\.lora cannot be added: .*mamba.* decoder\.lora\.target_modules"):
+        built(written(tmp_path, "mamba"), lora=LoraConfig())
 
 
 def test_a_folder_without_a_network_is_refused(tmp_path: Path) -> None:

@@ -44,9 +44,12 @@ OF_BOTH: list[tuple[Changes, str]] = [
     (lambda own: own.update({ARGUMENTS: []}), r"is damaged: its hyper_parameters is \[\]|describes no task"),
     (lambda own: own[ARGUMENTS].pop("labels"), r"cannot be rebuilt: .*labels"),
     (lambda own: own[ARGUMENTS].update(colour=1), r"cannot be rebuilt: .*colour"),
-    (lambda own: own[ARGUMENTS].update(labels=3), r"cannot be rebuilt: "),
+    (lambda own: own[ARGUMENTS].update(labels=3), r": TextClassifier\.labels: expected a list .*, found 3\."),
+    (lambda own: own[ARGUMENTS].update(labels=["a", 3]), r": TextClassifier\.labels: expected a list \(each text\)"),
     (lambda own: own[ARGUMENTS].update(encoder={"class_path": "os.X", "init_args": {}}), r"no settings class"),
-    (width("wide"), r"cannot be rebuilt: "),
+    (width("wide"), r": TransformerConfig\.width: expected a whole number of at least 1, found \"wide\"\."),
+    (width(None), r": TransformerConfig\.width: expected a whole number of at least 1, found null\."),
+    (width([8]), r": TransformerConfig\.width: expected a whole number of at least 1, found \[8\]\."),
     (width(0), r"/?.+: .*width"),
     (width(16), r"cannot be rebuilt: size mismatch for "),
     (width(2 * 10**7), r"cannot be rebuilt: its arguments describe [\d,]+ weights, and it holds [\d,]+\."),
@@ -122,8 +125,10 @@ def weights_are_a_list(file: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut_short, r"own\.ckpt is not a checkpoint that can be read: "),
-        (empty, r"own\.ckpt is not a checkpoint that can be read: "),
+        (cut_short, r"own\.ckpt is not a checkpoint that can be read: it is damaged"),
+        (empty, r"own\.ckpt is not a checkpoint that can be read: it is damaged"),
+        (lambda file: file.write_text("hello"), r"own\.ckpt is not a checkpoint that can be read: it is damaged"),
+        (lambda file: (file.unlink(), file.mkdir()), r"own\.ckpt is a folder; a file is needed\."),
         (archive_of_zeros, r"can be read: it would unpack to 1,000,000 bytes\. Name one"),
         (pickle_with_code, r"can be read: it is damaged, or holds objects that could run code, which is never done\."),
         (of_plain_lightning, r"own\.ckpt is not a checkpoint of a lightrail task\."),
@@ -131,7 +136,7 @@ def weights_are_a_list(file: Path) -> None:
         (pipe, r"own\.ckpt is a pipe; a file is needed\."),
     ],
 )
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
     torch.save(checkpoint(), tmp_path / "own.ckpt")
     damage(tmp_path / "own.ckpt")
     with pytest.raises(ConfigError, match=message) as refused:

@@ -142,6 +142,18 @@ def test_what_cannot_change_is_refused_and_the_run_stays_as_it_was(
     assert (interrupted.tags, interrupted.metrics, interrupted.status) == before
 
 
+def test_a_checkpoint_of_weights_alone_is_refused_and_the_run_stays_as_it_was(interrupted: RecordedRun) -> None:
+    before = (interrupted.tags, interrupted.metrics, interrupted.status)
+    whole = interrupted.checkpoint("last")
+    for name in ("optimizer_states", "lr_schedulers", "loops", "loss_window"):
+        left = {key: value for key, value in whole.items() if key != name}
+        torch.save(left, interrupted.directory / "checkpoints" / "last.ckpt")
+        outcome = resume(interrupted)
+        assert outcome.status == 2
+        assert f"last.ckpt has no {name}, without which a training cannot be resumed." in outcome.err
+    assert (interrupted.tags, interrupted.metrics, interrupted.status) == before
+
+
 def test_other_data_is_refused(interrupted: RecordedRun, tmp_path: Path, fitted_classifier: Fitted) -> None:
     text = (fitted_classifier.folder / "train.jsonl").read_text()
     (tmp_path / "train.jsonl").write_text(text.replace("so good it is", "so good is it"))

@@ -46,6 +46,8 @@ def test_a_path_is_itself_and_needs_no_store(tmp_path: Path) -> None:
     assert run_checkpoint(str(file), nowhere) == file
     with pytest.raises(ConfigError, match=r"missing\.ckpt': no such file"):
         run_checkpoint(str(tmp_path / "missing.ckpt"), nowhere)
+    with pytest.raises(ConfigError, match=r"a{50}.*: no such file"):
+        run_checkpoint("a" * 5000, nowhere)
 
 
 def test_the_configuration_is_the_one_that_the_run_was_started_with(run: TrackedRun, tracking: TrackingConfig) -> None:

@@ -43,6 +43,12 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "modernbert": {**SIZES, **SPECIAL, "pad_token_id": 0},
     "mpnet": SIZES,
 }
+ODD_POSITIONS: dict[str, dict[str, Any]] = {
+    "longformer": {**SIZES, "type_vocab_size": 1, "attention_window": 16},  # pads a text to its window
+    "opt": {**SIZES, "ffn_dim": 8, "word_embed_proj_dim": 8},  # its table of positions is asked for a mask
+    "roformer": SIZES,  # its table of positions is asked for a shape
+    "layoutlm": SIZES,  # calls its pooler unasked
+}
 
 IDS = torch.tensor([[5, 6, 7, 8, 9], [8, 9, 7, 0, 0]])
 IS_TOKEN = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
@@ -51,7 +57,9 @@ IS_TOKEN = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
 def written(folder: Path, name: str, **changes: Any) -> str:
     """A folder with a tiny network of the architecture, as transformers writes it."""
     torch.manual_seed(0)
-    AutoModel.from_config(AutoConfig.for_model(name, **ARCHITECTURES[name], **changes)).save_pretrained(folder)
+    AutoModel.from_config(
+        AutoConfig.for_model(name, **(ARCHITECTURES | ODD_POSITIONS)[name], **changes)
+    ).save_pretrained(folder)
     return str(folder)
 
 

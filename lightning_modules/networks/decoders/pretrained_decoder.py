@@ -14,14 +14,17 @@ from lightrail.lightning_modules.networks.adapters import LoraConfig, add_adapte
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig, TokenCache
 from lightrail.lightning_modules.networks.decoders.probing import PackedArguments, is_causal, takes
 from lightrail.lightning_modules.networks.loading import (
+    NUM_PROBED,
     from_architecture,
     from_checkpoint,
     num_vectors,
+    position_limit,
     switch_checkpointing,
 )
 from lightrail.project.basics.annotations import ShareBelowOne
 from lightrail.project.basics.did_you_mean import nearest
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, shown
+from lightrail.project.basics.reading import reading
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig as Architecture
@@ -72,11 +75,12 @@ class PretrainedDecoderConfig(DecoderConfig):
         model, tokens = from_checkpoint(
             AutoModelForCausalLM, self.checkpoint, self.revision, self.dropout, section="decoder", **more
         )
-        if not is_causal(model):
-            raise ConfigError(
-                f"decoder.checkpoint: {self.checkpoint!r} ({model.config.model_type}) sees the tokens that it should "
-                "predict. Name a causal language model, such as GPT-2 or Llama."
-            )
+        where = f"decoder.checkpoint: {shown(self.checkpoint, 200)} ({model.config.model_type})"
+        fix = "Name a causal language model, such as GPT-2 or Llama."
+        with reading(f"{where} scores no tokens", fix):
+            sees_what_follows = not is_causal(model)
+        if sees_what_follows:
+            raise ConfigError(f"{where} sees the tokens that it should predict. {fix}")
         return model, tokens
 
 
@@ -92,7 +96,6 @@ class ArchitectureConfig(DecoderConfig):
 
     def build(self, num_tokens: int) -> "PretrainedDecoder":
         """Build the network with fresh weights. Raises: ConfigError for settings that it does not accept."""
-        from huggingface_hub.errors import StrictDataclassError
         from transformers import AutoModelForCausalLM
 
         _check_settings(self.model_type, self.settings)
@@ -100,14 +103,10 @@ class ArchitectureConfig(DecoderConfig):
         # never be trained.
         special = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))
         architecture = {"model_type": self.model_type, "vocab_size": num_tokens, **special, **self.settings}
-        try:
+        where = f"decoder.settings: {self.model_type} cannot be built with {shown(self.settings, 300)}"
+        with reading(where, "Change the settings that this names."):
             model = from_architecture(AutoModelForCausalLM, architecture)
             sees_what_follows = not is_causal(model)
-        except (ValueError, TypeError, KeyError, RuntimeError, ArithmeticError, StrictDataclassError) as error:
-            raise ConfigError(
-                f"decoder.settings: {self.model_type} cannot be built with {self.settings}: "
-                f"{' '.join(str(error).split())} Change the settings that this names."
-            ) from error
         if sees_what_follows:
             raise ConfigError(
                 f"decoder.model_type: {self.model_type} with {self.settings} sees the tokens that it should predict. "
@@ -128,7 +127,7 @@ class PretrainedDecoder(Decoder):
     ) -> None:
         super().__init__()
         self.config, self.num_tokens = config, num_tokens
-        self.max_length = getattr(model.config, "max_position_embeddings", None)
+        self.max_length = _most_positions(model)
         self.model = model.train()
         self.not_cached = {"use_cache": False} if takes(model, "use_cache") else {}
         self.packed_arguments: PackedArguments | None = None
@@ -197,6 +196,19 @@ class PretrainedDecoder(Decoder):
             if hook is not None:
                 hook.remove()
         return logits if logits.ndim == 2 else logits[:, -num_new:][keep]  # [N, V]
+
+
+def _most_positions(model: "PreTrainedModel") -> int | None:
+    """Return the most positions that a network states, or its table of positions has; None: no limit."""
+    stated = (getattr(model.config, name, None) for name in _POSITIONS)
+    limits = [limit for limit in stated if isinstance(limit, int) and limit > 0]  # XLNet states -1
+    if min(limits, default=NUM_PROBED) >= NUM_PROBED:  # the first rows of a table may be none of positions (RoBERTa)
+        limits += filter(None, [position_limit(model, lambda ids: model(input_ids=ids))])
+    return min(limits, default=None)
+
+
+_POSITIONS = ("max_position_embeddings", "max_target_positions", "max_seq_len")
+"""Names that architectures give their number of positions: most of them, Whisper, MPT."""
 
 
 def _check_vocabulary(model: "PreTrainedModel", num_tokens: int, checkpoint: str) -> None:

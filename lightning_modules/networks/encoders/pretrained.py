@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.adapters import LoraConfig, add_adapters
 from lightrail.lightning_modules.networks.encoders.encoder import Encoder, EncoderConfig
@@ -65,7 +65,8 @@ class PretrainedEncoder(Encoder):
         self.config = config
         model, self.own_tokens = self._load(config)
         if getattr(model, "pooler", None) is not None:
-            model.pooler = None  # our own pooling replaces it; weights without a gradient would stop DDP
+            # Our own pooling replaces it; weights without a gradient would stop DDP. Some networks call it unasked.
+            model.pooler = nn.Identity()
         self.model = model.train()
         has_segments = "token_type_ids" in inspect.signature(model.forward).parameters
         self.tells_segments_apart = has_segments and (getattr(model.config, "type_vocab_size", None) or 0) > 1
