@@ -95,8 +95,8 @@ class SplitFacts:
             num_left_out: number of rows of the split that are omitted, to save memory.
         """
         assert not len(self), "files are numbered in order of appearance"
-        self._files = {file: number for number, file in enumerate(files)}
-        self._file_of_row.frombytes(file_of_row.astype(self._file_of_row.typecode).tobytes())
+        numbers = [self._files.setdefault(file, len(self._files)) for file in files]  # two splits may name one file
+        self._file_of_row.frombytes(np.array(numbers, self._file_of_row.typecode)[file_of_row].tobytes())
         self._lines.frombytes(lines.astype(np.uint64).tobytes())
         self._digests.frombytes(digests.tobytes())
         self._targets.frombytes(np.full(len(digests), text_digest(""), np.uint64).tobytes())

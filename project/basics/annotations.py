@@ -165,6 +165,21 @@ def fits(value: object, annotation: TypeHint) -> bool:
     return isinstance(origin, type) and isinstance(value, (int, float) if origin is float else origin)
 
 
+def fits_with_items(value: object, annotation: TypeHint) -> bool:
+    """Whether a plain value and its items at any depth are of a type.
+
+    >>> fits_with_items(["a"], list[str]), fits_with_items([1], list[str]), fits_with_items({"a": 1}, dict[str, int])
+    (True, False, True)
+    """
+    if not any(fits(value, member) for member in alternatives(annotation)):
+        return False
+    if isinstance(value, dict):
+        return all(fits_with_items(own, item_type(annotation, dict)) for own in value.values())
+    if isinstance(value, list):
+        return all(fits_with_items(own, item_type(annotation, list, index)) for index, own in enumerate(value))
+    return True
+
+
 def in_plain_words(annotation: TypeHint) -> str:
     """Describe a type: `a whole number of at least 1 or null` for `Annotated[int, Ge(1)] | None`."""
     members = list(_members(annotation))

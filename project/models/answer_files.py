@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ def write_answers(table: pa.Table, output: Path) -> None:
 
     Raises: ConfigError when it cannot be written.
     """
-    target = output.resolve()  # a link stays, and leads to the new file
+    target = Path(os.path.realpath(output))  # a link stays, and leads to the new file
     try:
         with replacing(target) as stream:
             if output.suffix == ".parquet":
