@@ -18,7 +18,7 @@ from lightrail.datamodules.cache.checksums import damage_of, lock_file, write_ch
 from lightrail.datamodules.cache.splits import FORMAT_VERSION, META, CacheWriter, split_names, writing_to
 from lightrail.project.basics.durable import UNFINISHED, put_in_place
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.basics.reading import reading
+from lightrail.project.basics.reading import reading, regular_file
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +103,8 @@ def _build(folder: Path, build: Callable[[CacheWriter], None]) -> None:
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Hold a lock that the kernel releases when this process ends for any reason."""
+    if path.exists():
+        regular_file(path, "cache")  # opening a pipe waits for its reader
     with writing_to(path.parent):
         stream = path.open("a")
     with stream:
