@@ -13,6 +13,7 @@ from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX, FORMATS, form
 from lightrail.datamodules.reading.split_folders import refuse_splits
 from lightrail.project.basics.annotations import Positive, Ranged
 from lightrail.project.basics.errors import DataError
+from lightrail.project.basics.reading import user_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ def source_files(source: str) -> list[str]:
     """
     if not is_file(source):
         return [source]
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_dir():
         inside = sorted(entry for entry in path.rglob("*") if entry.is_file() and not entry.name.startswith("."))
         found = [str(entry) for entry in inside if _suffix(entry) in FORMATS]

@@ -14,6 +14,7 @@ import pyarrow.parquet
 
 from lightrail.project.basics.durable import replacing
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.reading import user_path
 from lightrail.project.tracking.store import check_folder
 
 ENDINGS = (".jsonl", ".csv", ".parquet")
@@ -25,7 +26,7 @@ def check_output(output: Path, source: str) -> None:
         raise ConfigError(f"--output {output}: unknown format. End the name in .jsonl, .csv or .parquet.")
     if output.is_dir():
         raise ConfigError(f"--output {output} is a folder. Name a file in it.")
-    if output.exists() and Path(source).expanduser().exists() and output.samefile(Path(source).expanduser()):
+    if output.exists() and user_path(source).exists() and output.samefile(user_path(source)):
         raise ConfigError(f"--output {output} is data.path, which it would replace. Name another file.")
     check_folder(output.absolute().parent, "--output")
 
