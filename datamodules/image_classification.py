@@ -34,6 +34,7 @@ from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX
 from lightrail.project.basics.annotations import PositiveInt, check_arguments
 from lightrail.project.basics.did_you_mean import first_names
 from lightrail.project.basics.errors import ConfigError, DataError, shown
+from lightrail.project.basics.reading import user_path
 
 _LABELS_SETTING = {"train": "labels_path", "validation": "validation_labels_path", "test": "test_labels_path"}
 
@@ -93,7 +94,7 @@ class ImageClassificationData(DataModule):
         return {"label_names": self.label_names, "size": self.size, "channels": self.channels}
 
     def digest(self, source: str, split: Split) -> str:
-        path = Path(source).expanduser()
+        path = user_path(source)
         if self.labels_paths[split] and (source.startswith(EMBEDDED_PREFIX) or path.is_dir()):
             raise ConfigError(f"data: {source} has labels of its own. Remove {_LABELS_SETTING[split]}.")
         if source.startswith(EMBEDDED_PREFIX):
@@ -182,7 +183,7 @@ class ImageClassificationData(DataModule):
 
     def _read(self, source: str, split: Split) -> Iterator[Row]:
         has_labels = split != "predict"
-        path = Path(source).expanduser()
+        path = user_path(source)
         if source.startswith(EMBEDDED_PREFIX):
             yield from map(_square, read_rows(source, columns=self.columns(split)))
         elif path.is_dir() or (path.suffix.lower() in SUFFIXES and not has_labels):

@@ -7,10 +7,11 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from inspect import get_annotations
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from lightrail.project.basics.annotations import check_types
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.annotations import check_types, fits_with_items, in_plain_words
+from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.basics.renamed import current_path
 
 T = TypeVar("T")
@@ -30,6 +31,13 @@ def is_from_data(annotation: Any) -> bool:
     (True, False)
     """
     return get_origin(annotation) is Annotated and _MARK in get_args(annotation)
+
+
+def check_facts(task: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    """Check those of a task's arguments that came from the data, as a file gives them. Raises: ValueError."""
+    for name, annotation in get_annotations(task.__init__).items():
+        if is_from_data(annotation) and name in arguments and not fits_with_items(arguments[name], annotation):
+            raise ValueError(f"its argument {name} is {shown(arguments[name])}, not {in_plain_words(annotation)}")
 
 
 def to_plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch import nn
 
-from lightrail.lightning_modules.arguments import check_own_types, from_plain
+from lightrail.lightning_modules.arguments import check_facts, check_own_types, from_plain
 from lightrail.project.basics.errors import ConfigError, first_line, shown
 from lightrail.project.basics.reading import reading, regular_file
 from lightrail.project.basics.renamed import with_current_paths
@@ -17,6 +17,7 @@ from lightrail.project.basics.renamed import with_current_paths
 Module = TypeVar("Module", bound=nn.Module)
 PLAIN_PARTS = ("task", "configuration", pl.LightningModule.CHECKPOINT_HYPER_PARAMS_KEY)
 """Entries of a checkpoint that hold class paths."""
+DAMAGED = "It may be damaged, or of another version: name another file."
 _USUAL_SIZE = 100_000
 _TYPES = {"state_dict": dict, "configuration": dict, "run": dict, PLAIN_PARTS[-1]: dict}
 
@@ -70,7 +71,8 @@ def rebuild(task: Callable[..., Module], checkpoint: Mapping[str, Any], name: st
     Raises: ConfigError when an argument or a weight does not fit.
     """
     try:
-        with reading(f"{name} cannot be rebuilt", "It may be damaged, or of another version: name another file."):
+        with reading(f"{name} cannot be rebuilt", DAMAGED):
+            check_facts(task, checkpoint[PLAIN_PARTS[-1]])
             arguments = from_plain(checkpoint[PLAIN_PARTS[-1]])
             check_own_types(arguments, task)
             _check_sizes(task, arguments, checkpoint)

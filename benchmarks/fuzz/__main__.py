@@ -23,6 +23,7 @@ from benchmarks.fuzz.outcomes import judge, running
 from benchmarks.fuzz.sandbox import LOG, Limits, Sandbox
 from benchmarks.fuzz.table import Result, Tally
 from lightrail.project.basics.hardware import usable_cores
+from lightrail.project.configuration.configuration import parse
 
 
 def names(seed: int, kinds: Sequence[str]) -> Iterator[str]:
@@ -53,6 +54,11 @@ class Fuzzer:
         for part in base.PARTS:
             if part in wanted:
                 base.make(part, self.base)
+        for file in sorted(self.base.glob("*.yaml")):
+            if file.stem in base.TASKS:  # what describes the classes of settings is computed once, not in each process
+                parse([f"--config={file}"]).trainer_arguments()
+        gc.collect()
+        gc.freeze()
 
     def run(self, inputs: Iterator[str], workers: int) -> Iterator[Result]:
         """Run inputs, and yield how each ended."""
@@ -112,7 +118,6 @@ def _until(inputs: Iterator[str], arguments: argparse.Namespace) -> Iterator[str
 def main() -> int:
     arguments = _arguments()
     torch.set_num_threads(1)
-    gc.freeze()
     folder = Path(arguments.folder).absolute()
     fuzzer = Fuzzer(folder, Limits(seconds=arguments.timeout))
     kinds = arguments.kinds or list(KINDS)

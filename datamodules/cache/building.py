@@ -18,7 +18,7 @@ from lightrail.datamodules.cache.checksums import damage_of, lock_file, write_ch
 from lightrail.datamodules.cache.splits import FORMAT_VERSION, META, CacheWriter, split_names, writing_to
 from lightrail.project.basics.durable import UNFINISHED, put_in_place
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.basics.reading import reading
+from lightrail.project.basics.reading import reading, regular_file, user_path
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ ABOUT = "about.json"
 
 def cache_folder() -> Path:
     """Return the folder of caches: LIGHTRAIL_CACHE, else ~/.cache/lightrail."""
-    return Path(os.environ.get("LIGHTRAIL_CACHE") or "~/.cache/lightrail").expanduser()
+    return user_path(os.environ.get("LIGHTRAIL_CACHE") or "~/.cache/lightrail")
 
 
 def digest_of(parts: Any) -> str:
@@ -103,6 +103,8 @@ def _build(folder: Path, build: Callable[[CacheWriter], None]) -> None:
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Hold a lock that the kernel releases when this process ends for any reason."""
+    if path.exists():
+        regular_file(path, "cache")  # opening a pipe waits for its reader
     with writing_to(path.parent):
         stream = path.open("a")
     with stream:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lightrail.datamodules.cache.splits import TokenisedSplit, split_names
 from lightrail.project.basics.errors import ConfigError, Refusal
-from lightrail.project.basics.reading import reading
+from lightrail.project.basics.reading import reading, regular_file
 
 _BYTES_ALWAYS_READ = 2**20
 """Larger files are read only if their size or time of change is not that of their writing: they take seconds."""
@@ -51,7 +51,7 @@ def damage_of(folder: Path, check: Callable[[Path], object]) -> str:
 
 
 def _check(path: Path, expected: _Checksum) -> None:
-    status = path.stat()
+    status = regular_file(path, "cache").stat()
     is_trusted = status.st_size > _BYTES_ALWAYS_READ and (status.st_size, status.st_mtime_ns) == expected[:2]
     if not is_trusted and _checksum(path)[::2] != expected[::2]:
         raise ConfigError(f"{path} is not as it was written")

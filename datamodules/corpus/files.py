@@ -16,6 +16,7 @@ from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX, FORMATS, form
 from lightrail.datamodules.reading.split_folders import refuse_splits
 from lightrail.project.basics.annotations import Ranged
 from lightrail.project.basics.errors import DataError
+from lightrail.project.basics.reading import user_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ def source_files(source: str) -> list[str]:
     """
     if not is_file(source):
         return [source]
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_dir() and source.strip():  # a blank name is that of the working folder
         inside = sorted(entry for entry in path.rglob("*") if entry.is_file() and not entry.name.startswith("."))
         found = [str(entry) for entry in inside if _suffix(entry) in FORMATS]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lightrail.datamodules.reading.rows import Columns, Row
 from lightrail.project.basics.errors import DataError, shown
-from lightrail.project.basics.reading import from_hub, reading
+from lightrail.project.basics.reading import from_hub, reading, user_path
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -49,7 +49,7 @@ def load_hub(source: str) -> "Dataset":
     match = _SOURCE.fullmatch(source)
     if match is None:
         raise DataError(f"{source}: write hub:OWNER/NAME@SPLIT or hub:OWNER/NAME:CONFIG@SPLIT, such as hub:imdb@train.")
-    folder = Path(match["name"]).expanduser()
+    folder = user_path(match["name"])
     fix = "Check the name, the configuration and the split."
     from datasets import load_dataset  # before the block: it reads once whether the hub may be asked
 

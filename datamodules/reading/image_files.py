@@ -19,7 +19,7 @@ from lightrail.datamodules.reading.files import open_bytes
 from lightrail.datamodules.reading.rows import Row
 from lightrail.datamodules.reading.split_folders import SPLIT_NAMES, refuse_splits
 from lightrail.project.basics.errors import DataError, shown
-from lightrail.project.basics.reading import reading, regular_file
+from lightrail.project.basics.reading import reading, regular_file, user_path
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def image_files(folder: str, *, has_labels: bool) -> list[Path]:
 
     Raises: DataError when there is none, or one is outside of the sub-folders of labels.
     """
-    root = Path(folder).expanduser()
+    root = user_path(folder)
     if root.is_file():
         return [root]
     files = sorted(path for path in root.rglob("*") if path.is_file() and not _is_hidden(path.relative_to(root)))
@@ -100,7 +100,7 @@ def _check_label_folders(folder: str, root: Path, files: list[Path]) -> None:
 
 def read_image_files(folder: str, form: PictureForm, *, has_labels: bool) -> Iterator[Row]:
     """Yield each image of a folder as `pixels` [H, W, C], with the name of its sub-folder as `label`, or None."""
-    root = Path(folder).expanduser()
+    root = user_path(folder)
     for path in image_files(folder, has_labels=has_labels):
         label = path.relative_to(root).parts[0] if has_labels else None
         yield Row({"pixels": read_image(str(path), form), "label": label}, str(path), 1)
@@ -113,7 +113,7 @@ def read_image(file: str, form: PictureForm) -> NDArray[np.uint8]:
     """
     with (
         reading(f"{file} is not a readable image", "Replace or remove it.", refusal=DataError),
-        Image.open(regular_file(Path(file).expanduser(), "data", refusal=DataError)) as image,
+        Image.open(regular_file(user_path(file), "data", refusal=DataError)) as image,
     ):
         return _pixels(file, ImageOps.exif_transpose(image), form)
 
@@ -161,7 +161,7 @@ def labels_beside(images: str) -> str:
 
     Raises: DataError when it does not exist, or the file of images has another name.
     """
-    path = Path(images).expanduser()
+    path = user_path(images)
     name = path.name.replace("images", "labels").replace("idx3", "idx1")
     if name == path.name:
         raise DataError(
@@ -193,7 +193,7 @@ def _records(source: str, num_dimensions: int) -> Iterator[tuple[list[int], Iter
     with open_bytes(source) as stream, reading(damaged, "Copy or download it again.", refusal=DataError):
         shape = _header(source, stream, num_dimensions)
         # Before memory is reserved. Bytes compressed by gzip are at most 1,032 times as many.
-        if math.prod(shape) > 1032 * Path(source).expanduser().stat().st_size:
+        if math.prod(shape) > 1032 * user_path(source).stat().st_size:
             raise DataError(
                 f"{source}: truncated: its header has {' x '.join(map(str, shape))} values, more than the file can "
                 f"hold. Copy or download it again."

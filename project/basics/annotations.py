@@ -171,15 +171,20 @@ def check_types(arguments: Mapping[str, object], built: Callable[..., object]) -
     Raises: ConfigError naming class and argument.
     """
     for name, item in signature(built).parameters.items():
-        if name in arguments and not _is_of_type(arguments[name], item.annotation):
+        if name in arguments and not fits_with_items(arguments[name], item.annotation):
             raise refusal(arguments[name], item.annotation, f"{getattr(built, '__name__', built)}.{name}")
 
 
-def _is_of_type(value: object, annotation: TypeHint) -> bool:
+def fits_with_items(value: object, annotation: TypeHint) -> bool:
+    """Whether a plain value and its items at any depth are of a type; numbers are interchangeable.
+
+    >>> fits_with_items(["a"], list[str]), fits_with_items([1], list[str]), fits_with_items({"a": 1}, dict[str, int])
+    (True, False, True)
+    """
     is_number = isinstance(value, int | float)
     if isinstance(value, dict | list):
         items: Iterable[tuple[int, object]] = enumerate(value if isinstance(value, list) else value.values())
-        if not all(_is_of_type(item, item_type(annotation, type(value), number)) for number, item in items):
+        if not all(fits_with_items(item, item_type(annotation, type(value), number)) for number, item in items):
             return False
     members = alternatives(annotation)
     return any(fits(value, member) or (is_number and member in (int, float, bool)) for member in members)

@@ -108,6 +108,11 @@ def regular_file(path: Path, what: str, *, most_bytes: int | None = None, refusa
     return path
 
 
+def user_path(path: str | Path) -> Path:
+    """Return a path with `~` replaced by the home folder; one of a user who does not exist stays as it is."""
+    return Path(os.path.expanduser(path))  # Path.expanduser raises RuntimeError for that
+
+
 def quoted_path(path: Path) -> str:
     """Return a path for a message, printable and at most 200 characters long; the end is what tells files apart."""
     text = "".join(char if char.isprintable() else "?" for char in str(path))

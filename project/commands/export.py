@@ -1,9 +1,8 @@
 """`lightrail export`: the best weights of a run as a folder for other programs."""
 
-from pathlib import Path
-
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.option_parser import OptionParser
+from lightrail.project.basics.reading import user_path
 
 FORMATS = ("safetensors", "hf")
 
@@ -22,7 +21,7 @@ def run(arguments: list[str]) -> int:
     from lightrail.project.models.stored_model import stored_model
     from lightrail.project.tracking.settings import TrackingConfig
 
-    target = Path(options.output).expanduser()
+    target = user_path(options.output)
     check_target(target, overwrite=options.overwrite)
     AllowedClasses(options.allow_modules.split(","))
     export(

@@ -6,12 +6,12 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightrail.project.basics.annotations import PositiveInt, check_range
 from lightrail.project.basics.errors import ConfigError, first_line, shown
 from lightrail.project.basics.option_parser import OptionParser
+from lightrail.project.basics.reading import user_path
 
 if TYPE_CHECKING:
     from lightrail.lightning_modules.generation import GenerationConfig
@@ -82,7 +82,7 @@ def _prompts(options: argparse.Namespace) -> Iterator[str]:
     yield from options.prompt
     if options.prompts is not None:
         try:
-            yield from Path(options.prompts).expanduser().read_text(encoding="utf-8-sig").splitlines()
+            yield from user_path(options.prompts).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"--prompts {shown(str(options.prompts))}: {first_line(error)}. Give UTF-8 text, one prompt per line."

@@ -7,6 +7,7 @@ binary format, the number of the record), which links it to other columns of the
 """
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -130,5 +131,5 @@ def _reading_of(saved: dict[str, Any], given: Mapping[str, str]) -> dict[str, An
     return {**saved, "data": {**saved["data"], "init_args": kept}}
 
 
-def _absolute(path: str) -> Path:
-    return Path(path).expanduser().resolve()
+def _absolute(path: str) -> str:
+    return os.path.realpath(os.path.expanduser(path))  # Path.resolve raises on a link to itself

@@ -175,8 +175,9 @@ def as_spec(values: Mapping[str, Value]) -> dict[str, Value]:
     """Move arguments written beside `class_path` into `init_args`, which `--model.dropout` leaves out."""
     spec = {key: value for key, value in values.items() if key in SPEC_KEYS}
     beside = {key: value for key, value in values.items() if key not in SPEC_KEYS}
-    if beside:
-        spec["init_args"] = {**(spec.get("init_args") or {}), **beside}
+    given = spec.get("init_args") or {}
+    if beside and isinstance(given, Mapping):  # anything else is refused where the arguments are read
+        spec["init_args"] = {**given, **beside}
     return spec
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow.parquet
 
 from lightrail.project.basics.durable import replacing
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.reading import user_path
 from lightrail.project.tracking.store import check_folder
 
 ENDINGS = (".jsonl", ".csv", ".parquet")
@@ -24,7 +26,7 @@ def check_output(output: Path, source: str) -> None:
         raise ConfigError(f"--output {output}: unknown format. End the name in .jsonl, .csv or .parquet.")
     if output.is_dir():
         raise ConfigError(f"--output {output} is a folder. Name a file in it.")
-    if output.exists() and Path(source).expanduser().exists() and output.samefile(Path(source).expanduser()):
+    if output.exists() and user_path(source).exists() and output.samefile(user_path(source)):
         raise ConfigError(f"--output {output} is data.path, which it would replace. Name another file.")
     check_folder(output.absolute().parent, "--output")
 
@@ -57,7 +59,7 @@ def write_answers(table: pa.Table, output: Path) -> None:
 
     Raises: ConfigError when it cannot be written.
     """
-    target = output.resolve()  # a link stays, and leads to the new file
+    target = Path(os.path.realpath(output))  # a link stays, and leads to the new file
     try:
         with replacing(target) as stream:
             if output.suffix == ".parquet":

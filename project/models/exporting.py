@@ -81,7 +81,7 @@ def _write_task(model: StoredModel, task: TaskModule, folder: Path) -> None:
 @contextmanager
 def _written_whole(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """Create a folder beside `target` that replaces it when the block succeeds, and is removed otherwise."""
-    place = target.resolve()  # a link stays, and leads to the new model
+    place = Path(os.path.realpath(target))  # a link stays, and leads to the new model
     folder = place.with_name(f".{place.name}{UNFINISHED}-{os.getpid()}")
     shutil.rmtree(folder, ignore_errors=True)
     try:

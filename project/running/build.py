@@ -10,15 +10,17 @@ import numpy as np
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
 from lightrail.datamodules.base import DataModule, Split
-from lightrail.lightning_modules.arguments import from_plain
+from lightrail.lightning_modules.arguments import check_facts, from_plain
 from lightrail.lightning_modules.base import TaskModule
-from lightrail.lightning_modules.checkpoint import fill, read_checkpoint, stored_configuration
+from lightrail.lightning_modules.checkpoint import DAMAGED, fill, read_checkpoint, stored_configuration
 from lightrail.lightning_modules.networks.token_network import TokenNetwork
 from lightrail.lightning_modules.optimization import parameter_groups
 from lightrail.project.basics.errors import ConfigError, first_line, plain
 from lightrail.project.basics.hardware import fastest_precision, set_threads, usable_accelerator
 from lightrail.project.basics.logs import take_over_lightning
+from lightrail.project.basics.reading import reading
 from lightrail.project.configuration import Configuration
+from lightrail.project.configuration.classes import import_class
 from lightrail.project.models.predictions import PredictionTable
 from lightrail.project.running.callbacks import check_callbacks
 from lightrail.project.running.limits import check_limits
@@ -75,7 +77,10 @@ def build(
     stored = read_checkpoint(checkpoint) if checkpoint else None
     if stored is not None:
         _check_task(configuration, stored, str(checkpoint))
-        data.adopt(configuration.facts_among(stored[TaskModule.CHECKPOINT_HYPER_PARAMS_KEY]))
+        with reading(f"{checkpoint} cannot be rebuilt", DAMAGED):
+            arguments = stored[TaskModule.CHECKPOINT_HYPER_PARAMS_KEY]
+            check_facts(import_class(configuration.values["model"]["class_path"]), arguments)
+            data.adopt(configuration.facts_among(arguments))
     trainer, predictions = _trainer(configuration)
     data.setup(stage)
     model = _fresh(configuration, data) if stored is None else _restored(configuration, stored, str(checkpoint))
@@ -159,9 +164,10 @@ def _fresh(configuration: Configuration, data: DataModule) -> pl.LightningModule
 def _restored(configuration: Configuration, checkpoint: dict[str, Any], name: str) -> TaskModule:
     """Build the task of a checkpoint with its weights, under the settings of the configuration."""
     given, before = (values["model"]["init_args"] for values in (configuration.values, checkpoint["configuration"]))
-    arguments = from_plain(checkpoint[TaskModule.CHECKPOINT_HYPER_PARAMS_KEY])
-    unchanged = {key: value for key, value in arguments.items() if given.get(key) == before.get(key)}
-    model = configuration.model(unchanged)
+    with reading(f"{name} cannot be rebuilt", DAMAGED):
+        arguments = from_plain(checkpoint[TaskModule.CHECKPOINT_HYPER_PARAMS_KEY])
+        unchanged = {key: value for key, value in arguments.items() if given.get(key) == before.get(key)}
+        model = configuration.model(unchanged)
     try:
         fill(model, checkpoint["state_dict"])
     except ValueError as error:

@@ -222,8 +222,7 @@ def run_artifact(client: "MlflowClient", run: "Run", name: str, *, is_fresh: boo
         return path
     if folders.is_store:
         return None
-    with answering(client.tracking_uri):
-        listed = next((item for item in list_files(client, run, str(Path(name).parent)) if item.path == name), None)
+    listed = next((item for item in list_files(client, run, str(Path(name).parent)) if item.path == name), None)
     if listed is None:
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -258,10 +257,7 @@ def is_inside(name: object) -> bool:
 
 def list_files(client: "MlflowClient", run: "Run", folder: str) -> "list[FileInfo]":
     """Return the files directly in a folder of a run in a remote or local store, `.` for the run's own."""
-    # MlflowClient would look for MLflow's models too, page by page.
-    return [
-        item for item in _artifacts(client, run).list_artifacts(None if folder == "." else folder) if not item.is_dir
-    ]
+    return [item for item in _listed(client, run, folder) if not item.is_dir]
 
 
 def files_below(client: "MlflowClient", run: "Run", folder: str) -> list[str]:
@@ -270,12 +266,19 @@ def files_below(client: "MlflowClient", run: "Run", folder: str) -> list[str]:
     Raises: ConfigError when the store cannot be read.
     """
     found, folders = [], [folder]
-    with answering(client.tracking_uri):
-        for _ in range(MAX_LEVELS):
-            listed = [item for own in folders[:MAX_FOLDERS] for item in _artifacts(client, run).list_artifacts(own)]
-            found += [item.path for item in listed if not item.is_dir]
-            folders = [item.path for item in listed if item.is_dir]
+    for _ in range(MAX_LEVELS):
+        listed = [item for own in folders[:MAX_FOLDERS] for item in _listed(client, run, own)]
+        found += [item.path for item in listed if not item.is_dir]
+        folders = [item.path for item in listed if item.is_dir]
     return found
+
+
+def _listed(client: "MlflowClient", run: "Run", folder: str) -> "list[FileInfo]":
+    # MlflowClient would look for MLflow's models too, page by page.
+    what = f"run {run.info.run_id}: its files cannot be listed"  # such as a link to nothing among them
+    with reading(what, DAMAGED), answering(client.tracking_uri):
+        found: list[FileInfo] = _artifacts(client, run).list_artifacts(None if folder == "." else folder)
+        return found
 
 
 def _artifacts(client: "MlflowClient", run: "Run") -> "ArtifactRepository":

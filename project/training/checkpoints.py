@@ -21,6 +21,7 @@ from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.project.basics.durable import link_or_copy, replacing
 from lightrail.project.basics.private_names import is_accumulating, is_epoch_over, is_validation_due
+from lightrail.project.basics.reading import reading
 from lightrail.project.tracking.logger import is_process_zero
 from lightrail.project.tracking.settings import CheckpointConfig
 from lightrail.project.tracking.signals import exception_for
@@ -166,7 +167,8 @@ class DurableCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         """Read a checkpoint, with the paths in its callbacks' states moved to the folder of this run."""
         # ModelCheckpoint resets its best score when its folder has changed, and would keep the next one, however bad.
-        checkpoint: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only)
+        with reading(f"{path} is not a checkpoint that can be read", "Restore it from a copy, or start a new run."):
+            checkpoint: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only)
         before, now = checkpoint.get("run", {}).get("folder", ""), self.run.get("folder", "")
         if before and now and before != now and "callbacks" in checkpoint:
             checkpoint["callbacks"] = _moved(checkpoint["callbacks"], before, now)

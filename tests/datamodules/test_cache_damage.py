@@ -22,7 +22,7 @@ def must_not_build(_: CacheWriter) -> None:
 
 
 @pytest.mark.parametrize("file", ["meta.json", "train/label.bin", "train/text.bin", "train/text.offsets", "about.json"])
-@pytest.mark.parametrize("damage", ["flipped", "cut", "removed", "empty"])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "removed", "empty", "a pipe", "a device"])
 def test_a_damaged_cache_is_set_aside_and_made_again(
     tmp_path: Path, file: str, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -32,16 +32,27 @@ def test_a_damaged_cache_is_set_aside_and_made_again(
 
     path = build_once(tmp_path / "cache", build) / file
     whole = path.read_bytes()
-    if damage == "removed":
+    if damage in ("removed", "a pipe", "a device"):
         path.unlink()
-    else:
+    if damage == "a pipe":
+        os.mkfifo(path)
+    elif damage == "a device":
+        path.symlink_to("/dev/zero")
+    elif damage != "removed":
         path.write_bytes({"flipped": bytes([whole[0] ^ 1]) + whole[1:], "cut": whole[:-1], "empty": b""}[damage])
     build_once(tmp_path / "cache", build)
     assert path.read_bytes() == whole
+    is_unfinished = file == "meta.json" and damage in ("removed", "a pipe", "a device")
     assert [record.getMessage()[:28] for record in caplog.records] == (
-        [] if (file, damage) == ("meta.json", "removed") else ["set a damaged cache aside as"]
+        [] if is_unfinished else ["set a damaged cache aside as"]
     )
     build_once(tmp_path / "cache", must_not_build)
+
+
+def test_a_pipe_in_place_of_the_lock_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "cache.lock")
+    with pytest.raises(ConfigError, match=r"cache\.lock is a pipe"):
+        build_once(tmp_path / "cache", add_one)
 
 
 def test_a_large_file_is_read_again_only_when_it_was_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,8 @@ def test_a_check_sees_repeats_within_and_across_splits(tmp_path: Path) -> None:
     assert "5 of 10 (50.0 %) test texts also occur in train" in page
     assert "test.txt:1 =" in " ".join(page.split())
     assert "2 of 32 (6.2 %) train rows repeat an earlier text" in page
+    page = ready(CausalLMData(**files | {"validation_path": files["path"]})).report().render()
+    assert "30 of 32 (93.8 %) validation texts also occur in train" in page or "32 of 32" in page
 
 
 def test_a_check_of_a_large_corpus_looks_at_a_part_of_all_texts(

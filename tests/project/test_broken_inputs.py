@@ -270,6 +270,31 @@ def test_the_checkpoint_of_another_task_is_refused(
     assert "is a checkpoint of TextClassifier, and the configuration asks for PinyinTagger." in found
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("loss", {"smoothing": 0.1}),
+        ("labels", 3),
+        ("label_counts", "many"),
+        ("encoder", None),
+        ("vocabulary", {"a": 1}),
+    ],
+)
+def test_damaged_arguments_in_a_checkpoint_are_refused(
+    key: str, value: object, tmp_path: Path, fitted_classifier: Fitted
+) -> None:
+    checkpoint = torch.load(fitted_classifier.directory / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"][key] = value
+    torch.save(checkpoint, tmp_path / "damaged.ckpt")
+    assert "damaged.ckpt" in refusal(tmp_path, "test", f"--ckpt_path={tmp_path}/damaged.ckpt")
+
+
+def test_a_link_to_itself_is_no_file_to_predict(tmp_path: Path, fitted_classifier: Fitted) -> None:
+    best, loop = fitted_classifier.directory / "checkpoints" / "best.ckpt", tmp_path / "loop.jsonl"
+    loop.symlink_to(loop)
+    assert "loop.jsonl" in refusal(tmp_path, "predict", f"--ckpt_path={best}", f"--data.path={loop}")
+
+
 def test_a_run_that_is_not_in_the_store_is_refused(fitted_classifier: Fitted) -> None:
     outcome = lightrail("test", "--ckpt_path=runs:/abc", f"--tracking.uri={fitted_classifier.store}")
     assert outcome.status == 2

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.project.basics.durable import remove_unfinished
+from lightrail.project.basics.errors import ConfigError
 from lightrail.project.tracking.settings import CheckpointConfig
 from lightrail.project.training.checkpoints import (
     DurableCheckpointIO,
@@ -44,6 +45,9 @@ def test_each_checkpoint_carries_its_configuration(tmp_path: Path) -> None:
     writer().save_checkpoint({"epoch": 2}, path)
     assert stored(path) == {"epoch": 2, "configuration": CONFIGURATION, "run": {}}
     assert writer().load_checkpoint(path, weights_only=True) == stored(path)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ConfigError, match=r"a\.ckpt is not a checkpoint that can be read: .*Restore it"):
+        writer().load_checkpoint(path, weights_only=True)
 
 
 def write_half(content: Any, stream: Any) -> None:

@@ -133,6 +133,7 @@ def test_an_unknown_class_is_named_with_the_nearest(name: str, value: str, messa
         ("model:\n  step:\n    rate: x", ":3: model.init_args.step.rate: expected a number"),
         ("# one\nmodel.init_args.dropuot: 1", ":2: model.init_args.dropuot: no such setting."),
         ("trainer:\n  max_steps:", ":2: trainer.max_steps: expected a whole number, found null."),
+        ("model: {init_args: x, dropout: 0.1}", ":1: model.init_args: expected arguments as `name: value`, found 'x'."),
         ("trainer:\n- 1", ":1: trainer: expected settings as `name: value`, found [1]."),
         ("trainer: [1\nx: 2", ":2: not valid YAML: "),
         ("trainer: {max_steps: 3, max_steps: 4}", ":1: trainer.max_steps is given twice, first in line 1."),

@@ -6,8 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from lightrail.datamodules.corpus.files import source_files
+from lightrail.datamodules.reading.hub import load_hub
 from lightrail.project.basics.errors import ConfigError, DataError, first_line, shown
-from lightrail.project.basics.reading import reading, regular_file
+from lightrail.project.basics.reading import reading, regular_file, user_path
+
+
+def test_the_home_of_nobody_is_a_path_to_nothing() -> None:
+    assert user_path("~/x") == Path.home() / "x"
+    assert user_path("~nobody-here/x") == Path("~nobody-here/x")
+    for read, name in ((source_files, "~nobody-here/x"), (load_hub, "hub:~nobody-here/x@train")):
+        with pytest.raises(DataError, match="~nobody-here/x"):
+            read(name)
 
 
 def nested(depth: int) -> list[object]:

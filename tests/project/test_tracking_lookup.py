@@ -60,6 +60,9 @@ def test_a_run_without_the_checkpoint_lists_its_checkpoints(run: TrackedRun, tra
     add_checkpoint(run, "last.ckpt")
     with pytest.raises(ConfigError, match=rf"write runs:/{run.run_id}/checkpoints/last\.ckpt"):
         run_checkpoint(f"runs:/{run.run_id}", tracking)
+    (run.directory / "checkpoints" / "lost.ckpt").symlink_to("nowhere")
+    with pytest.raises(ConfigError, match=rf"^run {run.run_id}: its files cannot be listed: .*lost\.ckpt.*Restore"):
+        run_checkpoint(f"runs:/{run.run_id}", tracking)
 
 
 def test_an_unknown_run_gets_suggestions(run: TrackedRun, tracking: TrackingConfig) -> None:

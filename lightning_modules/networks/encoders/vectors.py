@@ -18,7 +18,7 @@ from torch import nn
 from lightrail.lightning_modules.networks.encoders.encoder import FIRST_TOKEN
 from lightrail.project.basics.annotations import PositiveInt, Ranged
 from lightrail.project.basics.errors import ConfigError, DataError
-from lightrail.project.basics.reading import reading, regular_file
+from lightrail.project.basics.reading import reading, regular_file, user_path
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class VectorsConfig(Ranged):
             assert self.size is not None, "a checkpoint keeps the size"
             return nn.Embedding(FIRST_TOKEN + len(vocabulary), self.size)
         wanted = {token: number for number, token in enumerate(vocabulary, start=FIRST_TOKEN)}
-        found = _read(Path(self.path).expanduser(), wanted)
+        found = _read(user_path(self.path), wanted)
         if not found:
             raise DataError(
                 f"{self.path}: none of the {len(wanted)} tokens of the training split has a vector there. "
