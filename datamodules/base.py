@@ -18,12 +18,7 @@ from numpy.typing import NDArray
 from lightrail.datamodules.batches.batching import Batch, BatchConfig, BatchLoader, BucketSampler, Draw, MeasuredRows
 from lightrail.datamodules.batches.sampling import LabelDraw, SamplingConfig
 from lightrail.datamodules.cache import CacheWriter, TokenisedSplit, build_once, cache_folder, digest_of
-from lightrail.datamodules.cache.building import (
-    ABOUT,
-    About,
-    is_encoded_with,
-    read_about,
-)
+from lightrail.datamodules.cache.building import ABOUT, About, is_encoded_with, read_about, temporary_folder
 from lightrail.datamodules.cache.building import Facts as Facts
 from lightrail.datamodules.checking import DataReport, Remedies, SplitFacts, report_on
 from lightrail.datamodules.checking.facts import Inspected
@@ -32,7 +27,6 @@ from lightrail.datamodules.reading import Columns, Empty, FileFormat, Quoting, R
 from lightrail.datamodules.reading.sources import source_digest
 from lightrail.project.basics.annotations import Ranged, ShareBelowOne
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.basics.reading import reading
 
 log = logging.getLogger(__name__)
 
@@ -238,8 +232,13 @@ class DataModule(pl.LightningDataModule, ABC):
     @final
     def place(self, split: Split, row: int) -> str:
         """Return `FILE:LINE` of an example of a split, or its number where it is made of several lines."""
-        rows, files = cast(Any, self.dataset(split)), self._about["files"]
-        return f"{files[rows.cell('file', row)]}:{rows.cell('line', row)}" if hasattr(rows, "cell") else str(row)
+        rows, own = cast(Any, self.dataset(split)), {"validation": self.validation_path, "test": self.test_path}
+        if not hasattr(rows, "cell"):
+            return str(row)
+        file = own.get(split) or self.path
+        if not Path(file).is_file():  # where it is one, the cache may name that of whoever built it first
+            file = self._about["files"][rows.cell("file", row)]
+        return f"{file}:{rows.cell('line', row)}"
 
     @final
     def prepare_data(self) -> None:
@@ -351,8 +350,7 @@ class DataModule(pl.LightningDataModule, ABC):
         if not self.path.strip():
             raise ConfigError("data.path is blank. Name a file, a folder or a data set.")
         if stage == "predict":  # texts to predict are read once: they are not cached
-            with reading("the temporary folder for texts to predict", "Set TMPDIR to a writable folder."):
-                temporary = Path(tempfile.mkdtemp(prefix="lightrail-"))
+            temporary = temporary_folder()
             weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
             return build_once(temporary / "predict", lambda writer: self._encode_all({"predict": self.path}, writer))
         sources = {"train": self.path, "validation": self.validation_path, "test": self.test_path}

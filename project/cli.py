@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import ModuleType
 from typing import NamedTuple
@@ -235,7 +236,8 @@ def run(arguments: Sequence[str]) -> int:
     Returns: 0 done, 1 diverged or on a full disk, 2 refused, 130 interrupted, or what the command returns.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a surrogate, or a character that the terminal lacks
-        sys.stdout.reconfigure(errors="backslashreplace")
+        with suppress(OSError):  # of a stream that cannot be flushed here
+            sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = _dispatch([word for word in arguments if word != TRACEBACK])
         sys.stdout.flush()

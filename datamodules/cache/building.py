@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,12 @@ ABOUT = "about.json"
 def cache_folder() -> Path:
     """Return the folder of caches: LIGHTRAIL_CACHE, else ~/.cache/lightrail."""
     return user_path(os.environ.get("LIGHTRAIL_CACHE") or "~/.cache/lightrail")
+
+
+def temporary_folder() -> Path:
+    """Create an empty folder for texts that are read once. Raises: ConfigError where none can be created."""
+    with reading("the temporary folder for texts to predict", "Set TMPDIR to a writable folder."):
+        return Path(tempfile.mkdtemp(prefix="lightrail-"))
 
 
 def digest_of(parts: Any) -> str:

@@ -122,7 +122,7 @@ def _parsed(text: str) -> dict[str, Any]:
     if (total := count(values)) > MAX_YAML_VALUES:  # one that contains itself ends in a RecursionError
         raise ValueError(f"it has {shown(total)} values, at most {MAX_YAML_VALUES:,} make sense")
     if not isinstance(values, dict):
-        raise ValueError("it holds no configuration")  # noqa: TRY004 - of the file, not of an argument
+        return {}
     return values
 
 

@@ -143,7 +143,7 @@ def test_a_pretrained_tokenizer_says_what_a_document_begins_and_ends_with(tmp_pa
 def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no token that ends a text"):
         load_language_tokenizer(sentence_pieces(tmp_path / "without", eos_token=None))
-    with pytest.raises(ConfigError, match="Name characters, bytes, subwords, or a tokenizer"):
+    with pytest.raises(ConfigError, match=r"Name characters, bytes, subwords, or a folder with tokenizer\.json"):
         load_language_tokenizer(str(tmp_path / "nowhere"))
 
 

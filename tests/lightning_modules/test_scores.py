@@ -192,5 +192,5 @@ def test_scores_with_the_same_rows_compute_them_once() -> None:
 
 
 def test_a_kind_of_a_later_version_is_refused() -> None:
-    with pytest.raises(ConfigError, match="metric bleu is computed by CorpusBleu, which cannot be built here"):
+    with pytest.raises(ConfigError, match="metric 'bleu' is computed by 'CorpusBleu', which cannot be built here"):
         scores_from_json(json.dumps({"bleu": {"kind": "CorpusBleu"}}))

@@ -114,7 +114,7 @@ def test_compiled_code_of_a_library_is_not_taken_for_the_code_of_a_user(call: Ca
         (MemoryError(), "MemoryError: no message. There is not enough memory: "),
         (torch.OutOfMemoryError("CUDA out of memory."), "There is not enough memory: "),
         (RuntimeError("DefaultCPUAllocator: not enough memory"), "There is not enough memory: "),
-        (OSError(errno.ENOSPC, "No space left on device"), "check its disk space"),
+        (OSError(errno.EMFILE, "Too many open files"), "check its disk space"),
     ],
 )
 def test_what_the_machine_refuses_is_no_bug(call: Callable[..., str], error: Exception, hint: str) -> None:

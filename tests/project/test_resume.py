@@ -230,8 +230,9 @@ def test_a_full_disk_fails_the_run_and_leaves_the_checkpoint_before(
 
     write = torch.save
     monkeypatch.setattr(torch, "save", save)
-    with pytest.raises(OSError, match="No space left"):
-        lightrail("fit", *fitted_classifier.arguments, f"--tracking.uri={store}", EVERY_STEP)
+    outcome = lightrail("fit", *fitted_classifier.arguments, f"--tracking.uri={store}", EVERY_STEP)
+    said = "lightrail: error: the disk is full: [Errno 28] No space left on device. Free space, then resume the run."
+    assert (outcome.status, outcome.err.splitlines()[-1]) == (1, said)
     monkeypatch.setattr(torch, "save", write)
     (run,) = runs_in(store)
     assert (run.status, run.tags["lightrail.error"]) == ("FAILED", "OSError: [Errno 28] No space left on device")

@@ -12,7 +12,7 @@ from lightrail.project.tracking.run import TrackedRun, start_run
 from lightrail.project.tracking.settings import TrackingConfig
 from tests.support.tracking import FarAway
 
-CONFIGURATION = {"model": {"init_args": {"name": "中文", "lr": 1e-5}}}
+CONFIGURATION = {"model": {"init_args": {"name": "中文", "lr": 1e-5}}, "data": {}, "trainer": {}, "tracking": {}}
 
 
 @pytest.fixture

@@ -274,7 +274,7 @@ def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     blocker.write_text("in the way")
     with pytest.raises(ConfigError, match=r"file: cannot write there .*tracking\.uri"):
         start_run(TrackingConfig(uri=f"sqlite:///{blocker}/mlflow.db"), {}, {})
-    with pytest.raises(ConfigError, match="not a SQLite database"):
+    with pytest.raises(ConfigError, match="file is not a database"):
         start_run(TrackingConfig(uri=f"sqlite:///{blocker}"), {}, {})
     with pytest.raises(ConfigError, match="is not an MLflow store"):
         start_run(TrackingConfig(uri="./mlruns"), {}, {})
