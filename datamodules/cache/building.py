@@ -186,6 +186,13 @@ def empty_split(name: str, path: str, own: str | None, counts: Mapping[str, int]
 Split = Literal["train", "validation", "test"]
 
 
+def split_position(text: str, seed: int) -> float:
+    """Return a number in [0, 1), evenly distributed over texts, by which `split_of` assigns a text: test, train,
+    validation in this order."""
+    salt = (seed % 2**128).to_bytes(16, "little")
+    return int.from_bytes(_digest(text, salt), "little") / 2**64
+
+
 def split_of(text: str, seed: int, validation_fraction: float, test_fraction: float) -> Split:
     """Assign a text to a split by a hash of the text and of the split's seed.
 
@@ -204,8 +211,7 @@ def split_of(text: str, seed: int, validation_fraction: float, test_fraction: fl
             f"data.split.validation_fraction={validation_fraction} and data.split.test_fraction={test_fraction}: "
             f"each must be at least 0 and their sum below 1, so that rows are left to train on."
         )
-    salt = (seed % 2**128).to_bytes(16, "little")
-    position = int.from_bytes(_digest(text, salt), "little") / 2**64  # even over [0, 1)
+    position = split_position(text, seed)
     if position < test_fraction:
         return "test"
     if position >= 1 - validation_fraction:

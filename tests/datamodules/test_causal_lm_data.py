@@ -78,7 +78,7 @@ def test_a_path_beside_sources_is_refused_but_to_predict(tmp_path: Path) -> None
     assert len(predicted(both, facts).rows("predict")) == len(SENTENCES)
     with pytest.raises(ConfigError, match=r"data.path is not set"):
         CausalLMData()
-    with pytest.raises(ConfigError, match=r"SourceConfig\.weight: expected a number above 0, found 0"):
+    with pytest.raises(ConfigError, match=r"SourceConfig\.weight: expected a number above 0 and up to 1000, found 0"):
         CausalLMData(sources=[SourceConfig(path=path, weight=0)])
     with pytest.raises(
         ConfigError, match=r"CausalLMData\.encoding_processes: expected .* of at least 1 or null, found 0"

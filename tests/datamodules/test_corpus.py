@@ -294,7 +294,7 @@ def test_a_folder_and_a_pattern_are_read_in_the_order_of_their_names(tmp_path: P
     ("name", "content", "message"),
     [
         ("empty.txt", b"", r"empty.txt is empty"),
-        ("blank.txt", b"\n \n\n", r"blank.txt: no examples to train on"),
+        ("blank.txt", b"\n \n\n", r"blank.txt: all texts are empty"),
         (
             "bytes.txt",
             b"good line\n" * 150 + b"bad \xe4 line\n",
