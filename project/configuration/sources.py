@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -152,14 +152,19 @@ class Draft:
     def _note_inherited(self, old: dict[str, Value], new: dict[str, Value], path: SettingPath) -> None:
         classes = {str(spec["class_path"]).rpartition(".")[2] for spec in (old, new) if "class_path" in spec}
         if len(classes) == 2:
-            self.inherited.update((*path, "init_args", key) for key in old.get("init_args") or {})
-        self.inherited.difference_update((*path, "init_args", key) for key in new.get("init_args") or {})
+            self.inherited.update((*path, "init_args", key) for key in _names_in(old))
+        self.inherited.difference_update((*path, "init_args", key) for key in _names_in(new))
 
     def _forget(self, path: SettingPath) -> None:
         """Remove origins and inherited settings at and below a replaced value."""
         written = _written(path)
         self._origins = {key: item for key, item in self._origins.items() if key[: len(written)] != written}
         self.inherited = {key for key in self.inherited if key[: len(path)] != path}
+
+
+def _names_in(spec: Mapping[str, Value]) -> Iterable[str]:
+    arguments = spec.get("init_args")
+    return arguments if isinstance(arguments, dict) else ()  # anything else is refused when it is checked
 
 
 def nest(dotted: str, value: Value) -> dict[str, Value]:

@@ -210,3 +210,12 @@ def test_a_callback_that_refuses_its_arguments_is_not_a_traceback() -> None:
     configuration = parse([*CHOSEN, "--trainer.callbacks", callbacks])
     with pytest.raises(ConfigError, match=r"trainer: .*sideways"):
         configuration.trainer_arguments()
+
+
+def test_arguments_that_are_a_list_are_refused_when_another_class_is_given(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("data: {class_path: Lines, init_args: [{path: x}]}\n")
+    found = "data.init_args: expected arguments as `name: value`, found"
+
+    assert found in refusal(*ALLOW, "--model", "Tagger", "--config", str(file), "--data", "PinyinData")
+    assert found in refusal(*ALLOW, "--model", "Tagger", "--config", str(file))
