@@ -35,7 +35,8 @@ def mutate_file(file: Path, chance: random.Random) -> None:
         try:
             change(file, chance)
         except Exception:  # a format, or its library, refuses the value
-            damage_bytes(file, chance)
+            if file.is_file():  # it may have been removed before
+                damage_bytes(file, chance)
     elif kind < 0.85:
         damage_bytes(file, chance)
     else:

@@ -168,11 +168,12 @@ def read(value: Value, annotation: TypeHint, setting: str = "") -> tuple[Any, Va
         members = tuple(member for member in members if fits(value, member)) or members
     if Any in members:
         return value, value
-    # jsonargparse reads every text of a union as YAML, to which `#42` and `~` are null; a deeply nested one from a
-    # checkpoint would end the process in C, which `read_text` refuses before.
     if isinstance(value, str):
-        as_yaml = read_text(value)
-        if str in members and (set(members) <= {str, type(None)} or as_yaml is None):
+        if str in members and set(members) <= {str, type(None)}:
+            return value, value
+        # jsonargparse reads every text of a union as YAML, to which `#42` and `~` are null; a deeply nested one, as of
+        # a damaged checkpoint, would end the process in C, which `read_text` refuses before.
+        if read_text(value) is None and str in members:
             return value, value
     if len(members) < len(alternatives(annotation)):
         annotation = Union[members or (type(None),)]  # noqa: UP007

@@ -44,8 +44,11 @@ OF_BOTH: list[tuple[Changes, str]] = [
     (lambda own: own.update({ARGUMENTS: []}), r"is damaged: its hyper_parameters is \[\]|describes no task"),
     (lambda own: own[ARGUMENTS].pop("labels"), r"cannot be rebuilt: .*labels"),
     (lambda own: own[ARGUMENTS].update(colour=1), r"cannot be rebuilt: .*colour"),
-    (lambda own: own[ARGUMENTS].update(labels=3), r": TextClassifier\.labels: expected a list .*, found 3\."),
-    (lambda own: own[ARGUMENTS].update(labels=["a", 3]), r": TextClassifier\.labels: expected a list \(each text\)"),
+    (lambda own: own[ARGUMENTS].update(labels=3), ": its argument labels is 3, not a list"),
+    (
+        lambda own: own[ARGUMENTS].update(labels=["a", 3]),
+        r": its argument labels is \['a', 3\], not a list \(each text\)",
+    ),
     (lambda own: own[ARGUMENTS].update(encoder={"class_path": "os.X", "init_args": {}}), r"no settings class"),
     (width("wide"), r": TransformerConfig\.width: expected a whole number of at least 1, found \"wide\"\."),
     (width(None), r": TransformerConfig\.width: expected a whole number of at least 1, found null\."),

@@ -244,7 +244,7 @@ def test_metrics_are_chosen_and_corrected_for_alone(made_up: MadeUp) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--output=x.pdf"], "--output x.pdf: unknown format. End the name in .md, .html, .json"),
+        (["--output=x.pdf"], "--output 'x.pdf': unknown format. End the name in .md, .html, .json"),
         (["--format=xml"], "invalid choice: 'xml'"),
         (["--resamples=5"], "--resamples 5: give at least 100"),
         (["--resamples=many"], "invalid int value: 'many'"),

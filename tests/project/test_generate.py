@@ -100,7 +100,7 @@ def test_stop_strings_end_a_text(checkpoint: str) -> None:
         (["--tempreature=1"], "no option --tempreature. Did you mean --temperature?"),
         (["another"], "takes one run or folder, found 2"),
         (["--chat"], "--chat: the tokenizer of this model has no chat template. Leave --chat out."),
-        (["--prompts=nowhere.txt"], "--prompts nowhere.txt: "),
+        (["--prompts=nowhere.txt"], "--prompts 'nowhere.txt': "),
         (["--allow_modules=nowhere"], "--allow_modules nowhere: there is no module nowhere."),
     ],
 )

@@ -274,7 +274,7 @@ def test_a_module_that_is_not_allowed_is_refused_after_what_differs(made: Made) 
 
 
 def test_differences_are_reported_also_when_it_cannot_be_built(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise TypeError("as asked")
 
     monkeypatch.setattr("lightrail.project.reproducing.survey.build", fail)

@@ -121,10 +121,10 @@ def test_a_trial_that_is_trained_to_its_end_is_complete(tiny_sweep: TinySweep) -
         ),
         (
             {"space": {"model.encoder.width": {"choices": ["wide"]}}},
-            r'width: expected a whole number of at least 1, found "wide"\. Found with model\.encoder\.width=wide',
+            r"""width: expected a whole number of at least 1, found "wide"\. Found with model\.encoder\.width='wide'""",
         ),
         ({"metric": "val/accurracy"}, r"metric: PinyinTagger does not log val/accurracy\. Did you mean val/"),
-        ({"metric": "test/loss"}, r"metric: test/loss: only validation metrics can be optimized"),
+        ({"metric": "test/loss"}, r"metric: 'test/loss': only validation metrics can be optimized"),
         ({"sampler": "TPESamler"}, r"sampler.*Did you mean TPESampler\?"),
         ({"pruner": {"class_path": "MedianPruner", "init_args": {"n_warmup": 1}}}, r"pruner\.n_warmup: MedianPruner"),
         ({"n_trials": 0}, r"n_trials: expected a whole number of at least 1, found 0"),
