@@ -1,7 +1,8 @@
 """A complete run: trained, calibrated, tested and stored."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +15,9 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import WeightAveraging
 
 from lightrail.lightning_modules.base import TaskModule
+from lightrail.lightning_modules.checkpoint import DAMAGED
 from lightrail.lightning_modules.generation import TextWriter
+from lightrail.project.basics.errors import ConfigError, plain
 from lightrail.project.basics.private_names import set_default_root
 from lightrail.project.configuration import Configuration
 from lightrail.project.figures.run_figures import write_figures
@@ -39,7 +42,8 @@ def calibrate(experiment: Experiment, checkpoint: str | None) -> None:
     trainer.callbacks.append(calibration)  # type: ignore[attr-defined]
     model.is_calibrating = True
     try:
-        trainer.validate(model, datamodule=experiment.data, ckpt_path=checkpoint, verbose=False, weights_only=True)
+        with _restoring(checkpoint):
+            trainer.validate(model, datamodule=experiment.data, ckpt_path=checkpoint, verbose=False, weights_only=True)
     finally:
         model.is_calibrating = False
         trainer.callbacks.remove(calibration)  # type: ignore[attr-defined]
@@ -152,7 +156,8 @@ def train_and_test(experiment: Experiment, run: TrackedRun, checkpoint: Path | N
 
 
 def _train_and_test(experiment: Experiment, run: TrackedRun, checkpoint: Path | None) -> FinishedRun:
-    experiment.trainer.fit(experiment.model, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=True)
+    with _restoring(checkpoint):
+        experiment.trainer.fit(experiment.model, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=True)
     best = _best(experiment)
     for own in experiment.trainer.callbacks if best is None else ():  # type: ignore[attr-defined]
         if isinstance(own, WeightAveraging):
@@ -216,7 +221,9 @@ def evaluate(experiment: Experiment, run: TrackedRun, checkpoint: str | None) ->
     """Test a checkpoint, or with None the current weights, and store predictions and figures."""
     trainer = experiment.trainer
     _forget_averaging(experiment)
-    trainer.test(experiment.model, datamodule=experiment.data, ckpt_path=checkpoint, verbose=False, weights_only=True)
+    model, data = experiment.model, experiment.data
+    with _restoring(checkpoint):
+        trainer.test(model, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
     table = experiment.predictions.table
     if table is not None:
@@ -225,6 +232,18 @@ def evaluate(experiment: Experiment, run: TrackedRun, checkpoint: str | None) ->
         write_figures(experiment.data, experiment.model, table, run.logger.journal.series(), run.directory)
         run.set_tags({"mlflow.note.content": _description(experiment, run, metrics, table)})
     return FinishedRun(run.run_id, run.directory, metrics, table)
+
+
+@contextmanager
+def _restoring(checkpoint: str | Path | None) -> Iterator[None]:
+    """Name the checkpoint whose weights do not fit the model that Lightning restores in it. Raises: ConfigError."""
+    try:
+        yield
+    except RuntimeError as error:  # of PyTorch, which has no type of its own for it
+        if checkpoint is None or "loading state_dict" not in str(error):
+            raise
+        reason = plain(str(error).partition("\n")[2], 300)
+        raise ConfigError(f"{checkpoint}: its weights do not fit the model: {reason}. {DAMAGED}") from error
 
 
 def _forget_averaging(experiment: Experiment) -> None:

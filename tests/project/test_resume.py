@@ -13,6 +13,8 @@ import torch
 import yaml
 
 from lightrail.project.cli import main
+from lightrail.project.running import fitting
+from lightrail.project.running.build import Experiment
 from tests.support.callbacks import ALLOW, EVERY_STEP
 from tests.support.running import Fitted, Outcome, RecordedRun, lightrail, runs_in, same_weights
 
@@ -269,3 +271,22 @@ def test_the_best_weights_under_averaging_are_those_that_were_validated(argument
     assert validated["val/loss"] == pytest.approx(dict(run.history("val/loss"))[step], abs=1e-6)
     tested = lightrail("test", f"--ckpt_path=runs:/{run.run_id}", f"--tracking.uri={store}", ALLOW)
     assert tested.metrics["test/loss"] == pytest.approx(run.metrics["test/loss"], abs=5.1e-5)
+
+
+def test_weights_that_do_not_fit_are_named_with_their_file(
+    fitted_classifier: Fitted, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(experiment: Experiment) -> str:
+        checkpoint = torch.load(best(experiment) or "", weights_only=True)
+        checkpoint["state_dict"]["encoder.embedding.tokens.weight"] = "much more than a number"
+        torch.save(checkpoint, tmp_path / "bad.ckpt")
+        return str(tmp_path / "bad.ckpt")
+
+    best = fitting._best
+    monkeypatch.setattr(fitting, "_best", damaged)
+    outcome = lightrail("fit", *fitted_classifier.arguments, f"--tracking.uri={store}")
+
+    assert outcome.status == 2
+    assert f"{tmp_path}/bad.ckpt: its weights do not fit the model: While copying the parameter" in outcome.err
+    (run,) = runs_in(store)
+    assert run.status == "FAILED"
