@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lightrail.datamodules.tokens.tokenizing import encode_plain, whole_characters
 from lightrail.datamodules.tokens.units import WRITTEN_WITHOUT_SPACES
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.reading import reading
 
 Ids = NDArray[np.int32]
 Kind = Literal["characters", "bytes", "subwords", "pretrained"]
@@ -62,7 +63,8 @@ class LanguageTokenizer(ABC):
     def from_facts(facts: Mapping[str, Any]) -> "LanguageTokenizer":
         """Rebuild a tokenizer from its `facts`."""
         kinds: dict[str, type[LanguageTokenizer]] = {"characters": _Characters, "bytes": _Bytes, "subwords": _Subwords}
-        return kinds.get(facts["kind"], _Backend)(facts)
+        with reading("the tokenizer in a checkpoint", "The file may be damaged: name another checkpoint."):
+            return kinds.get(facts["kind"], _Backend)(facts)
 
     def facts(self) -> dict[str, Any]:
         """Return everything that rebuilds the tokenizer, as plain values."""

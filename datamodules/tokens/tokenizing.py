@@ -1,15 +1,17 @@
 """Tokenizers of encoders, from text to token ids: characters, words, trained subwords, or of Hugging Face."""
 
 import hashlib
+import json
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
+from pathlib import Path
 from typing import Any
 
 from lightrail.datamodules.tokens.truncating import Frame
 from lightrail.project.basics.errors import ConfigError, shown
-from lightrail.project.basics.reading import from_hub, reading
+from lightrail.project.basics.reading import from_hub, quoted_path, reading, user_path
 
 PAD, UNKNOWN = 0, 1
 FIRST = 2
@@ -145,6 +147,23 @@ class PretrainedTokenizer(Tokenizer):
         return Frame(before, between, after, tuple(segments)) if is_pair else Frame(before, after=between)
 
 
+MOST_TOKENS = 2**24
+"""Limit of the token ids of a pretrained tokenizer; the largest have about 2**18."""
+
+
+def _check_ids(file: Path) -> None:
+    """Refuse a tokenizer.json with absurd ids: its library reserves memory for each, and aborts the process without.
+
+    Raises: ValueError naming the token.
+    """
+    if not file.is_file():
+        return
+    vocabulary = json.loads(file.read_text("utf-8")).get("model", {}).get("vocab")
+    for token, number in vocabulary.items() if isinstance(vocabulary, dict) else ():
+        if not isinstance(number, int) or not 0 <= number < MOST_TOKENS:
+            raise ValueError(f"{quoted_path(file)} gives the token {shown(token)} the id {shown(number)}")
+
+
 def load_pretrained(name: str, others: str) -> Any:
     """Load a tokenizer of the Hugging Face hub, or of a folder, without running code that comes with it.
 
@@ -156,6 +175,7 @@ def load_pretrained(name: str, others: str) -> Any:
     from transformers import AutoTokenizer
 
     with from_hub("data.tokenizer", name, f"Name {others}, or a folder with tokenizer.json."):
+        _check_ids(user_path(name) / "tokenizer.json")
         # Without a decision on code transformers asks for one on standard input.
         tokenizer: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     if not getattr(tokenizer, "is_fast", False):

@@ -147,6 +147,23 @@ def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
         load_language_tokenizer(str(tmp_path / "nowhere"))
 
 
+@pytest.mark.parametrize("damaged", [{"json": ["a"]}, {"json": "{"}, {"kind": []}, {"size": "many"}])
+def test_damaged_facts_are_refused(damaged: dict[str, object]) -> None:
+    facts = own("characters").facts()
+    with pytest.raises(ConfigError, match=r"the tokenizer in a checkpoint: .* name another checkpoint"):
+        LanguageTokenizer.from_facts({**facts, **damaged})
+
+
+@pytest.mark.parametrize("number", [2**31, -1, "1"])
+def test_a_token_with_an_absurd_id_is_refused_before_memory_is_reserved(tmp_path: Path, number: object) -> None:
+    folder = Path(sentence_pieces(tmp_path / "pieces"))
+    content = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    content["model"]["vocab"] = {"a": 0, "b": number}
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"tokenizer.json gives the token 'b' the id"):
+        load_language_tokenizer(str(folder))
+
+
 def test_facts_make_the_tokenizer_again_without_its_folder(tmp_path: Path) -> None:
     template = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
     tokenizers = [*map(own, OWN), load_language_tokenizer(sentence_pieces(tmp_path, chat_template=template))]
