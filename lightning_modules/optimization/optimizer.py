@@ -194,7 +194,8 @@ def shrink(optimizer: Optimizer) -> None:
         if group["l1"]:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    parameter.copy_(F.softshrink(parameter, group["lr"] * group["l1"]))
+                    most = torch.finfo(parameter.dtype).max  # PyTorch refuses more
+                    parameter.copy_(F.softshrink(parameter, min(group["lr"] * group["l1"], most)))
 
 
 def clip_gradients(module: nn.Module, limit: float | None, algorithm: str | None) -> None:

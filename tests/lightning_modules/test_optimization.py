@@ -260,6 +260,13 @@ def test_l1_brings_matrices_nearer_to_zero_and_what_would_cross_it_to_zero() -> 
     assert 0 < num_zeros < 18, "some weights become zero, and not all of them"
 
 
+def test_l1_of_any_size_is_used() -> None:
+    module = torch.nn.Linear(2, 2)
+    module(torch.ones(1, 2)).sum().backward()
+    build_optimizer(module, OptimConfig(lr=0.5, l1=1e308)).step()
+    assert not module.weight.any()
+
+
 def test_l1_leaves_alone_what_an_update_leaves_alone() -> None:
     module = network()
     hidden, head = (module.get_parameter(f"{name}.weight") for name in ("hidden", "head"))
