@@ -85,6 +85,8 @@ def _last_line(text: str) -> str:
 
 def running(folder: Path) -> set[str]:
     """Return the runs that the store of a folder says are RUNNING; none where it cannot be read."""
+    if not (folder / "mlflow.db").is_file():  # a pipe in its place would never be opened
+        return set()
     try:
         with closing(sqlite3.connect(f"file:{folder / 'mlflow.db'}?mode=ro", uri=True)) as database:
             return {str(run) for (run,) in database.execute("SELECT run_uuid FROM runs WHERE status = 'RUNNING'")}
