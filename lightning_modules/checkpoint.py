@@ -41,6 +41,9 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     for name, kind in _TYPES.items():
         if not isinstance(checkpoint.get(name, kind()), kind):
             raise ConfigError(f"{path} is damaged: its {name} is {shown(checkpoint[name])}. Name another checkpoint.")
+    run = checkpoint.get("run", {})
+    if not all(isinstance(own, str) for own in run.values()):
+        raise ConfigError(f"{path} is damaged: its run is {shown(run)}. Name another checkpoint.")
     # Not the weights: a plain copy would lose the versions that PyTorch keeps beside them.
     plain = {name: value for name, value in checkpoint.items() if name in PLAIN_PARTS}
     return {**checkpoint, **with_current_paths(plain)}

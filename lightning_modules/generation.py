@@ -181,6 +181,8 @@ def _choice(config: GenerationConfig, num_samples: int) -> Callable[[Tensor], Te
 
     def choose(scores: Tensor) -> Tensor:
         shares = scores.softmax(-1).cpu()
+        if not shares.isfinite().all():
+            raise ConfigError("the network's scores are not finite: its weights are damaged. Name another checkpoint.")
         drawn = [torch.multinomial(own, 1, generator=each) for own, each in zip(shares, generators, strict=True)]
         return torch.cat(drawn).to(scores.device)
 

@@ -268,3 +268,9 @@ def test_a_setting_out_of_range_is_refused_by_name(settings: dict[str, Any]) -> 
         GenerationConfig(**settings)
     with pytest.raises(ConfigError, match="number of samples is 0"):
         samples(toy(), GenerationConfig(), number=0)
+
+
+def test_scores_that_are_not_finite_are_refused() -> None:
+    decoder = Toy(ToyConfig(), 4, [float("nan")] * 4)
+    with pytest.raises(ConfigError, match="scores are not finite: its weights are damaged"):
+        list(generate(decoder, [1], GenerationConfig(max_tokens=3), num_samples=1, end_id=None))

@@ -60,6 +60,14 @@ OF_BOTH: list[tuple[Changes, str]] = [
 ]
 
 
+def test_a_checkpoint_whose_run_is_no_text_is_refused(tmp_path: Path) -> None:
+    own = checkpoint()
+    own["run"] = {"id": ["a"]}
+    torch.save(own, tmp_path / "own.ckpt")
+    with pytest.raises(ConfigError, match=r"own\.ckpt is damaged: its run is \{'id': \['a'\]\}"):
+        read_checkpoint(tmp_path / "own.ckpt")
+
+
 @pytest.mark.parametrize(("change", "message"), OF_BOTH)
 def test_a_checkpoint_that_does_not_fit_together_is_refused(tmp_path: Path, change: Changes, message: str) -> None:
     own = checkpoint()
