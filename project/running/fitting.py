@@ -1,6 +1,7 @@
 """A complete run: trained, calibrated, tested and stored."""
 
 import logging
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import DAMAGED
 from lightrail.lightning_modules.generation import TextWriter
-from lightrail.project.basics.errors import ConfigError, plain
+from lightrail.project.basics.errors import ConfigError, first_line, plain
 from lightrail.project.basics.private_names import set_default_root
 from lightrail.project.configuration import Configuration
 from lightrail.project.figures.run_figures import write_figures
@@ -236,14 +237,27 @@ def evaluate(experiment: Experiment, run: TrackedRun, checkpoint: str | None) ->
 
 @contextmanager
 def _restoring(checkpoint: str | Path | None) -> Iterator[None]:
-    """Name the checkpoint whose weights do not fit the model that Lightning restores in it. Raises: ConfigError."""
+    """Name the checkpoint that Lightning cannot restore, with weights that do not fit or a damaged state of its loops.
+
+    Raises: ConfigError.
+    """
     try:
         yield
-    except RuntimeError as error:  # of PyTorch, which has no type of its own for it
-        if checkpoint is None or "loading state_dict" not in str(error):
+    except ConfigError:
+        raise
+    except Exception as error:  # a state holds anything, and each part of Lightning and PyTorch raises its own
+        if checkpoint is None or not _is_of_restoring(error):
             raise
-        reason = plain(str(error).partition("\n")[2], 300)
-        raise ConfigError(f"{checkpoint}: its weights do not fit the model: {reason}. {DAMAGED}") from error
+        reason = plain(str(error).partition("\n")[2] or first_line(error), 300)
+        is_of_weights = "loading state_dict" in str(error)
+        what = "weights do not fit the model" if is_of_weights else "training state cannot be restored"
+        raise ConfigError(f"{checkpoint}: its {what}: {reason}. {DAMAGED}") from error
+
+
+def _is_of_restoring(error: BaseException) -> bool:
+    """Whether an error was raised while Lightning restored a checkpoint, and not in the training after it."""
+    frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(code.co_filename.endswith("checkpoint_connector.py") and "restore" in code.co_name for code in frames)
 
 
 def _forget_averaging(experiment: Experiment) -> None:

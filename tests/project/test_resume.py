@@ -12,9 +12,11 @@ import pytest
 import torch
 import yaml
 
+from lightrail.project.basics.errors import ConfigError
 from lightrail.project.cli import main
+from lightrail.project.configuration import parse
 from lightrail.project.running import fitting
-from lightrail.project.running.build import Experiment
+from lightrail.project.running.build import Experiment, build
 from tests.support.callbacks import ALLOW, EVERY_STEP
 from tests.support.running import Fitted, Outcome, RecordedRun, lightrail, runs_in, same_weights
 
@@ -290,3 +292,21 @@ def test_weights_that_do_not_fit_are_named_with_their_file(
     assert f"{tmp_path}/bad.ckpt: its weights do not fit the model: While copying the parameter" in outcome.err
     (run,) = runs_in(store)
     assert run.status == "FAILED"
+
+
+@pytest.mark.parametrize("part", ["loops", "optimizer_states", "lr_schedulers"])
+def test_a_damaged_state_of_training_is_refused_with_its_file(
+    interrupted: RecordedRun, fitted_classifier: Fitted, tmp_path: Path, part: str
+) -> None:
+    checkpoint = interrupted.checkpoint("last")
+    own = checkpoint[part]
+    checkpoint[part] = dict.fromkeys(own, {"state_dict": "text"}) if part == "loops" else ["text"]
+    torch.save(checkpoint, tmp_path / "bad.ckpt")
+    experiment = build(parse([*fitted_classifier.arguments, "--trainer.max_steps=9"]), "fit")
+    with (
+        pytest.raises(ConfigError, match=r"bad\.ckpt: its training state cannot be restored: .+ may be damaged"),
+        fitting._restoring(tmp_path / "bad.ckpt"),
+    ):
+        experiment.trainer.fit(
+            experiment.model, datamodule=experiment.data, ckpt_path=tmp_path / "bad.ckpt", weights_only=True
+        )
