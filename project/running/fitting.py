@@ -82,7 +82,9 @@ class _Calibration(Callback):
             trainer.logger.log_metrics(dict(figures), step=0)
         if trainer.is_global_zero:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
-            log.info("calibrated on %d validation examples: %s", len(rows), shown)
+            is_kept = figures.get("calibration/temperature") == 1.0
+            kept = "; the temperature stays 1: no other lowers the loss, or every prediction is right"
+            log.info("calibrated on %d validation examples: %s%s", len(rows), shown, kept if is_kept else "")
 
     def _all_rows(self, trainer: pl.Trainer) -> list[Any]:
         parts: list[dict[int, Any]] = [self.rows]

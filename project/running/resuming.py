@@ -22,17 +22,19 @@ from lightrail.project.running.fitting import FinishedRun, attach, train_and_tes
 from lightrail.project.tracking.database import where_files_were
 from lightrail.project.tracking.logger import flatten, is_process_zero
 from lightrail.project.tracking.lookup import (
+    LAST_CHECKPOINT,
     TRAININGS,
+    already_finished,
     files_below,
     run_artifact,
     run_text,
     stored_configuration,
     test_metrics,
 )
-from lightrail.project.tracking.recovery import already_finished, ran_here
+from lightrail.project.tracking.recovery import ran_here
 from lightrail.project.tracking.run import TrackedRun, continue_run
 from lightrail.project.tracking.store import open_store, store_uri
-from lightrail.project.training.checkpoints import LAST, LastCheckpoint
+from lightrail.project.training.checkpoints import LastCheckpoint
 from lightrail.project.training.stopping import slurm_job
 
 if TYPE_CHECKING:
@@ -152,9 +154,9 @@ def find_interrupted(client: "MlflowClient", run: "Run") -> Interrupted:
         found = f"has the tag lightrail.kind {kind!r}" if kind else "was not made by lightrail"
         raise ConfigError(f"run {run_id} {found}: only a training can be resumed. Start a new run.")
     is_fresh = not ran_here(run)
-    checkpoint = run_artifact(client, run, f"checkpoints/{LAST}", is_fresh=is_fresh)
+    checkpoint = run_artifact(client, run, LAST_CHECKPOINT, is_fresh=is_fresh)
     for path in files_below(client, run, "checkpoints"):  # the last one refers to the best by its path
-        if not path.endswith(f"/{LAST}"):
+        if path != LAST_CHECKPOINT:
             run_artifact(client, run, path, is_fresh=is_fresh)
     return Interrupted(
         run=run,
