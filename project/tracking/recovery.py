@@ -2,6 +2,7 @@
 
 import json
 import logging
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -162,7 +163,7 @@ def drop_states(client: "MlflowClient", run_id: str, folders: RunFolders) -> Non
         if run.data.tags.get(KEEP_TAG) == "true":
             return
         best, last = (folders.artifacts / name for name in (BEST_CHECKPOINT, LAST_CHECKPOINT))
-        kept = best if best.is_file() else last
+        kept = best if zipfile.is_zipfile(best) else last  # every whole checkpoint is one
         # A second name is that of a checkpoint that a callback of the user's keeps: it stays as it is.
         is_smaller = kept.is_file() and kept.stat().st_nlink == 1 and drop_resume_state(kept)
         if not folders.is_store:
