@@ -75,8 +75,8 @@ def test_a_run_is_resumed_in_a_project_folder_that_was_moved(
     here, output = f"--tracking.uri={run.store}", f"--output={tmp_path}/predictions.jsonl"
     data = f"--data.path={fitted_classifier.folder}/test.jsonl"
     for command in (
-        ["predict", f"--ckpt_path=runs:/{run.run_id}", data, output, here],
-        ["reproduce", run.run_id, "--check_only", here],
+        ["predict", f"--ckpt_path=runs:/{run.run_id}", data, output, here, ALLOW],
+        ["reproduce", run.run_id, "--check_only", here, ALLOW],
         ["clean", "--yes", here],
     ):
         assert lightrail(*command).status == 0
