@@ -129,6 +129,17 @@ options:
   --status                  show the study as a table, without training
   --allow_modules M,...     also allow classes of these modules
 """
+CLEAN_HELP = """
+Prints what each kept byte of the store, its runs and the caches is for, and marks what no command could need: what
+only resuming a finished run needed, files of runs deleted in MLflow, half-written files of dead processes, damaged
+caches, and caches of data that no run in the store has and that nothing has used for 30 days. Without options it
+removes nothing, or asks on a terminal.
+
+options:
+  --yes                     remove what is marked, without asking
+  --dry_run                 only print
+  --tracking.uri URI        MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)
+"""
 OUTPUT_HELP = """\
   --data.path FILE          examples to predict, in the format of the file name; - for standard input, a text per line
   --output FILE             .jsonl, .csv or .parquet; left out: JSON lines to standard output
@@ -206,6 +217,12 @@ COMMANDS = {
         SWEEP_HELP,
     ),
     "sync": Command("send pending data to a store that was unreachable", "lightrail sync [--tracking.uri URI]"),
+    "clean": Command(
+        "show what kept files are for, and remove those that no command needs",
+        "lightrail clean [--yes|--dry_run] [--tracking.uri URI]",
+        CLEAN_HELP,
+        place="sync.clean",
+    ),
     "demo": Command("train a model and its baseline on real text, in five minutes", "lightrail demo [settings]"),
     "ui": Command("serve the MLflow UI for the recorded runs", "lightrail ui [--port N] [--tracking.uri URI]"),
 }

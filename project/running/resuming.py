@@ -18,21 +18,24 @@ from lightrail.project.basics.durable import remove_unfinished, write_whole
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import Configuration
 from lightrail.project.running.build import Experiment, build
-from lightrail.project.running.fitting import FinishedRun, attach, train_and_test
+from lightrail.project.running.fitting import TRAINED_TAG, FinishedRun, attach, evaluate, train_and_test
 from lightrail.project.tracking.database import where_files_were
 from lightrail.project.tracking.logger import flatten, is_process_zero
 from lightrail.project.tracking.lookup import (
+    LAST_CHECKPOINT,
     TRAININGS,
+    already_finished,
     files_below,
     run_artifact,
+    run_checkpoint,
     run_text,
     stored_configuration,
     test_metrics,
 )
-from lightrail.project.tracking.recovery import already_finished, ran_here
+from lightrail.project.tracking.recovery import ran_here
 from lightrail.project.tracking.run import TrackedRun, continue_run
 from lightrail.project.tracking.store import open_store, store_uri
-from lightrail.project.training.checkpoints import LAST, LastCheckpoint
+from lightrail.project.training.checkpoints import LastCheckpoint
 from lightrail.project.training.stopping import slurm_job
 
 if TYPE_CHECKING:
@@ -152,9 +155,9 @@ def find_interrupted(client: "MlflowClient", run: "Run") -> Interrupted:
         found = f"has the tag lightrail.kind {kind!r}" if kind else "was not made by lightrail"
         raise ConfigError(f"run {run_id} {found}: only a training can be resumed. Start a new run.")
     is_fresh = not ran_here(run)
-    checkpoint = run_artifact(client, run, f"checkpoints/{LAST}", is_fresh=is_fresh)
+    checkpoint = run_artifact(client, run, LAST_CHECKPOINT, is_fresh=is_fresh)
     for path in files_below(client, run, "checkpoints"):  # the last one refers to the best by its path
-        if not path.endswith(f"/{LAST}"):
+        if path != LAST_CHECKPOINT:
             run_artifact(client, run, path, is_fresh=is_fresh)
     return Interrupted(
         run=run,
@@ -186,7 +189,12 @@ def configuration_in_force(client: "MlflowClient", run: "Run") -> dict[str, Any]
 
 
 def go_on(
-    before: Interrupted, configuration: Configuration, *, callbacks: Sequence[Callback] = (), force: bool = False
+    before: Interrupted,
+    configuration: Configuration,
+    *,
+    callbacks: Sequence[Callback] = (),
+    force: bool = False,
+    tests: bool = True,
 ) -> FinishedRun:
     """Resume a run: train to the end from the last checkpoint, and test, in the same MLflow run.
 
@@ -194,11 +202,14 @@ def go_on(
         configuration: the run's own; each changed setting is recorded as a tag.
         callbacks: called before those of the configuration.
         force: resume although another machine may still be running it.
+        tests: see `fit`.
 
     Raises:
         ConfigError: the run is finished or still running, its data has changed, or a setting can no longer change.
             The run is then unchanged.
     """
+    if TRAINED_TAG in before.tags and before.checkpoint is None:  # its test was interrupted
+        return evaluate_trained(before.run, configuration, force=force)
     changes = changed_settings(before.configuration, configuration.values)
     refuse_fixed(changes)
     if changes and test_metrics(before.run):
@@ -219,7 +230,20 @@ def go_on(
         if "lightrail.error" in before.tags:
             log.info("run %s had ended with %s", run.run_id, before.tags["lightrail.error"])
         log.info("run %s resumes at step %d", run.run_id, step)
-        return train_and_test(experiment, run, before.checkpoint)
+        return train_and_test(experiment, run, before.checkpoint, tests=tests)
+
+
+def evaluate_trained(run: "Run", configuration: Configuration, *, force: bool = False) -> FinishedRun:
+    """Test the best weights of a run that was trained without a test, in the same MLflow run.
+
+    Raises: ConfigError when it is still running, or its checkpoint is missing.
+    """
+    checkpoint = run_checkpoint(f"runs:/{run.info.run_id}", configuration.tracking())
+    experiment = build(configuration, "test", checkpoint)
+    tracked = continue_run(run.info.run_id, configuration.tracking(), force=force, reopen=True)
+    with tracked.status():
+        attach(experiment, tracked)
+        return evaluate(experiment, tracked, checkpoint=None)
 
 
 def _rebuilt(before: Interrupted, configuration: Configuration) -> tuple[Experiment, dict[str, Any]]:

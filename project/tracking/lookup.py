@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlflow.entities import FileInfo, Metric, Run
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-BEST_CHECKPOINT = "checkpoints/best.ckpt"
+BEST_CHECKPOINT, LAST_CHECKPOINT = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
 PREDICTIONS = "predictions/test.parquet"
 TRAININGS = ("fit", "reproduction")
 """Values of the tag `lightrail.kind` of training runs."""
@@ -281,6 +281,14 @@ def _listed(client: "MlflowClient", run: "Run", folder: str) -> "list[FileInfo]"
         return found
 
 
+def delete_file(client: "MlflowClient", run: "Run", name: str) -> None:
+    """Delete a file of a run in its remote store. Raises: ConfigError, before, for a folder that is no run's own."""
+    if not run.info.artifact_uri.rstrip("/").endswith(f"/{run.info.run_id}/artifacts"):
+        raise ConfigError(f"the store keeps the files of run {run.info.run_id} in a folder that others may share.")
+    with answering(client.tracking_uri):
+        _artifacts(client, run).delete_artifacts(_inside(run, name))
+
+
 def _artifacts(client: "MlflowClient", run: "Run") -> "ArtifactRepository":
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
@@ -320,4 +328,13 @@ def _no_checkpoint(client: "MlflowClient", run: "Run", wanted: str) -> str:
     choice = f"It has {', '.join(kept)}: write runs:/{run.info.run_id}/{kept[0]}." if kept else "It has no checkpoints."
     return (
         f"run {run.info.run_id} ({run.info.status}) has no {wanted}. {choice}{where_files_were(run.info.artifact_uri)}"
+    )
+
+
+def already_finished(client: "MlflowClient", run: "Run") -> str:
+    """Format the message for a finished run that cannot be resumed."""
+    path = run_artifact(client, run, "config.yaml") or "config.yaml"
+    return (
+        f"run {run.info.run_id} is finished: there is nothing to resume. For a longer training start a new run: "
+        f"lightrail fit --config {path} --trainer.max_steps N"
     )

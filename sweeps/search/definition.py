@@ -25,12 +25,17 @@ Direction = Literal["maximize", "minimize"]
 SAMPLER = {"class_path": "optuna.samplers.TPESampler", "init_args": {"multivariate": True, "group": True}}
 
 
+USUAL_TOP = 3
+"""Number of configurations to confirm where `confirm.top` is not given."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConfirmConfig(Ranged):
     """Settings of the trainings with fresh seeds that confirm a winner."""
 
-    top: NaturalInt = 0
-    """Number of best configurations to train again when all trials are done. 0: none, and no winner is named."""
+    top: NaturalInt | None = None
+    """Number of best configurations to train again when all trials are done. 0: none, and no winner is named. null: 3
+    if there is one metric and no `timeout_minutes`, and these trainings are at most half as many as the trials'."""
     seeds: Annotated[int, Ge(2)] = 3
     """Number of fresh seeds of each, the same for all; at least 2."""
 
@@ -105,6 +110,14 @@ class SweepConfig(Ranged):
     """Configurations to try first: values by the names in `space`."""
     warm_start: list[str] = field(default_factory=list)
     """Earlier studies of the storage, or MLflow runs of the same task, from whose results the sampler learns."""
+
+    @property
+    def num_confirmed(self) -> int:
+        """Number of best configurations that are trained again with fresh seeds."""
+        if self.confirm.top is not None:
+            return self.confirm.top
+        is_cheap = 2 * USUAL_TOP * self.confirm.seeds <= self.n_trials * self.seeds
+        return USUAL_TOP if is_cheap and len(self.metrics) == 1 and self.timeout_minutes is None else 0
 
     @property
     def metrics(self) -> list[str]:
@@ -187,6 +200,9 @@ def load(arguments: Sequence[str]) -> Sweep:
             draft.add_values(nest(name.removeprefix("--"), Text(text)))
     if not files:
         raise ConfigError("no sweep given. Give --config FILE, or the name of a shipped definition (lightrail list).")
+    confirm = draft.values.get("confirm")
+    if isinstance(confirm, str | int) and read_text(str(confirm)) in (0, False):  # instead of its settings
+        draft.values["confirm"] = {"top": Text("0")}
     allowed = AllowedClasses(modules)
     config = _read(draft, Checker(draft, allowed))
     _check(config)

@@ -62,6 +62,29 @@ def test_an_interrupted_run_ends_as_if_nothing_had_been(interrupted: RecordedRun
         assert steps == sorted(set(steps)), name
 
 
+def test_a_run_is_resumed_in_a_project_folder_that_was_moved(
+    interrupted: RecordedRun, tmp_path: Path, fitted_classifier: Fitted
+) -> None:
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("mlflow.db", "mlruns"):
+        (tmp_path / name).rename(moved / name)
+    run = RecordedRun(f"sqlite:///{moved}/mlflow.db", interrupted.run_id)
+    outcome = resume(run)
+    assert outcome.status == 0, outcome.err
+    assert run.directory.is_relative_to(moved)
+    assert same_weights(run, fitted_classifier)
+    here, output = f"--tracking.uri={run.store}", f"--output={tmp_path}/predictions.jsonl"
+    data = f"--data.path={fitted_classifier.folder}/test.jsonl"
+    for command in (
+        ["predict", f"--ckpt_path=runs:/{run.run_id}", data, output, here, ALLOW],
+        ["reproduce", run.run_id, "--check_only", here, ALLOW],
+        ["clean", "--yes", here],
+    ):
+        assert lightrail(*command).status == 0
+    assert not (tmp_path / "mlruns").exists()
+
+
 def test_learning_curves_of_a_resumed_run_are_of_the_whole_run(
     interrupted: RecordedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:

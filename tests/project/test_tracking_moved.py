@@ -50,6 +50,17 @@ def test_runs_of_a_renamed_folder_are_found_and_new_ones_are_written_there(befor
     assert not before.exists()
 
 
+def test_a_registered_model_of_a_renamed_folder_is_found(before: Path, tmp_path: Path) -> None:
+    run = made(before)
+    client = open_store(f"sqlite:///{before}/mlflow.db", create=False)
+    client.create_registered_model("m")
+    client.create_model_version("m", f"{run.directory.as_uri()}/checkpoints/best.ckpt", run.run_id)
+    after = before.rename(tmp_path / "after")
+    source = open_store(f"sqlite:///{after}/mlflow.db", create=False).get_model_version("m", "1").source
+    assert Path(source.removeprefix("file://")).read_text() == "before"
+    assert Path(source.removeprefix("file://")).is_relative_to(after)
+
+
 def test_a_copied_folder_and_its_original_have_their_own_artifacts(before: Path, tmp_path: Path) -> None:
     run = made(before)
     copy = shutil.copytree(before, tmp_path / "copy")
