@@ -1,7 +1,7 @@
 """Figures of a task's test, as data. `project/figures` draws them, one function for each type.
 
-A figure named `labels` becomes `figures/labels.png` of the run; pages and tables go to `samples/`. Text may
-hold any characters. Needs no torch.
+A figure named `labels` becomes `figures/labels.png` of the run, or `.svg` with labels such as Chinese ones; pages and
+tables go to `samples/`. Text may hold any characters. Needs no torch.
 """
 
 from abc import ABC
