@@ -124,8 +124,9 @@ class MarkedText(Figure):
     """Texts with stretches marked in them: `samples/NAME.html` to look at and `samples/NAME.txt` for a terminal."""
 
     lines: Sequence[MarkedLine]
-    outcomes: Mapping[str, tuple[str, str, str]]
-    """Outcome to a short text and its colours on a light and on a dark background; the first one is right."""
+    outcomes: Mapping[str, tuple[str, str, str, str]]
+    """Outcome to a short text, a sign that tells it apart without colours, and its colours on a light and on a dark
+    background; the first one is right."""
     counts: Mapping[str, int]
     """Number of stretches of the whole test with each outcome."""
 
