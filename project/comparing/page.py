@@ -30,7 +30,7 @@ from lightrail.project.comparing.markdown import (
     verdict,
 )
 from lightrail.project.comparing.measuring import Difference
-from lightrail.project.figures.drawing import drawable, page
+from lightrail.project.figures.drawing import drawable, page, written
 from lightrail.project.figures.style import STYLE
 
 CHINESE = re.compile(r"[\u3400-\u9fff]")
@@ -103,7 +103,9 @@ def _image(comparison: Comparison, palette: Palette) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "forest.png"
         forest_plot(comparison, palette, path)
-        return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        image = written(path)
+        kind = "png" if image == path else "svg+xml"
+        return f"data:image/{kind};base64,{base64.b64encode(image.read_bytes()).decode()}"
 
 
 def _values(comparison: Comparison) -> str:
