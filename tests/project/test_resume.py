@@ -323,7 +323,7 @@ def test_a_damaged_state_of_training_is_refused_with_its_file(
 ) -> None:
     checkpoint = interrupted.checkpoint("last")
     own = checkpoint[part]
-    checkpoint[part] = dict.fromkeys(own, {"state_dict": "text"}) if part == "loops" else ["text"]
+    checkpoint[part] = {key: {"state_dict": "text"} for key in own} if part == "loops" else ["text"]
     torch.save(checkpoint, tmp_path / "bad.ckpt")
     experiment = build(parse([*fitted_classifier.arguments, "--trainer.max_steps=9"]), "fit")
     with (
