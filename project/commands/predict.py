@@ -24,7 +24,7 @@ from lightrail.project.configuration.sources import options, take_option
 from lightrail.project.models.answer_files import check_output, show_answers, with_named_lists, write_answers
 from lightrail.project.running.build import Experiment, build
 from lightrail.project.running.fitting import test
-from lightrail.project.tracking.lookup import run_checkpoint
+from lightrail.project.tracking.naming import find_checkpoint
 from lightrail.project.tracking.settings import TrackingConfig
 
 log = logging.getLogger(__name__)
@@ -115,8 +115,8 @@ def _parse(
     given = dict(options(rest))
     if "--config" in given:
         configuration = parse(rest)
-        return configuration, run_checkpoint(named, configuration.tracking())
-    path = run_checkpoint(named, TrackingConfig(uri=given.get("--tracking.uri")))
+        return configuration, find_checkpoint(named, configuration.tracking())
+    path = find_checkpoint(named, TrackingConfig(uri=given.get("--tracking.uri")))
     return parse(rest, saved=stored(stored_configuration(read_checkpoint(path), str(path)), given)), path
 
 
