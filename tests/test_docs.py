@@ -232,7 +232,7 @@ def test_settings_and_commands_in_the_text_exist(document: Path, run_id: str) ->
     for command, *arguments in map(shlex.split, INLINE_COMMAND.findall(text)):
         assert command in COMMANDS
         if command in ("fit", "check") and arguments:
-            parse(arguments)
+            parse(written_out(arguments, "--config"))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
