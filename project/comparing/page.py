@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lightrail.project.basics.tables import html_table
 from lightrail.project.comparing.comparison import Comparison
-from lightrail.project.comparing.entries import SHORT_ID, Answer, Example
+from lightrail.project.comparing.entries import Answer, Example
 from lightrail.project.comparing.markdown import (
     about_answer,
     cut,
@@ -32,6 +32,7 @@ from lightrail.project.comparing.markdown import (
 from lightrail.project.comparing.measuring import Difference
 from lightrail.project.figures.drawing import drawable, page, written
 from lightrail.project.figures.style import STYLE
+from lightrail.project.tracking.lookup import SHORT_ID
 
 CHINESE = re.compile(r"[\u3400-\u9fff]")
 ALIKE = 0.6

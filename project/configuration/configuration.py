@@ -1,6 +1,7 @@
 """The configuration of a run: parsed from files and the command line, completed, and built into objects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias, get_origin
 
@@ -8,6 +9,7 @@ from annotated_types import Interval
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from lightrail.project.basics.annotations import TypeHint, alternatives, item_type
+from lightrail.project.basics.did_you_mean import nearest
 from lightrail.project.basics.errors import ConfigError, Shown, plain
 from lightrail.project.configuration.checking import Checker
 from lightrail.project.configuration.classes import AllowedClasses, import_class
@@ -21,10 +23,11 @@ from lightrail.project.configuration.parameters import (
     parameters_of,
     read,
 )
-from lightrail.project.configuration.sources import FLAGS, Draft, Text, find_config, nest, options
+from lightrail.project.configuration.sources import FLAGS, SHORT_NAMES, Draft, Text, find_config, nest, options
 from lightrail.project.configuration.yaml_file import Value, write_text
 from lightrail.project.tracking.settings import TrackingConfig
 
+NUM_SHOWN = 3
 LARGEST_SEED = 2**32 - 1
 Seed: TypeAlias = Annotated[int, Interval(ge=0, le=LARGEST_SEED)]
 SECTIONS = {
@@ -174,12 +177,42 @@ def parse(arguments: Sequence[str], *, saved: Mapping[str, Any] | None = None) -
         elif name not in (*FLAGS, "--allow_modules"):
             draft.add_values(nest(name.removeprefix("--"), Text(text)))
     checker = Checker(draft, AllowedClasses(modules))
+    for name in (name.removeprefix("--") for name, _ in given):
+        if name not in SECTIONS and name in draft.values:
+            _refuse_short(name, checker)
     if ("--help_all", "") in given:
         raise Shown(_full_help(checker))
     configuration = Configuration(checker.arguments(draft.values, SECTIONS, ()))
     if ("--print_config", "") in given:
         raise Shown(configuration.dump().rstrip())
     return configuration
+
+
+def _refuse_short(name: str, checker: Checker) -> None:
+    """Refuse a name without a section by the full names of settings that end so. Raises: ConfigError if there are any.
+
+    Of others the caller raises one that names the sections.
+    """
+    own = {section: [section] for section in SECTIONS}
+    own |= {short: [f"--{short} ({full})"] for short, full in SHORT_NAMES.items()}
+    known: dict[str, list[str]] = {}
+    given = {section: value for section, value in checker.draft.values.items() if section in SECTIONS}
+    with suppress(ConfigError):  # without a class of model or data there are no names of its settings
+        for full in _names(checker.arguments(given, SECTIONS, ()), ""):
+            known.setdefault(full.rpartition(".")[2], []).append(full)
+    known |= own
+    for near in nearest(name, known, least_alike=0.75):
+        raise ConfigError(f"{plain(name)}: no such setting. Did you mean {' or '.join(known[near][:NUM_SHOWN])}?")
+
+
+def _names(values: Mapping[str, Value], prefix: str) -> Iterator[str]:
+    """Yield the dotted names of settings, without the keys that the command line leaves out."""
+    for key, value in values.items():
+        name = prefix.removesuffix(".") if key == "init_args" else f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _names(value, f"{name}.")
+        elif key != "class_path":
+            yield name
 
 
 def _full_help(checker: Checker) -> str:

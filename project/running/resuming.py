@@ -27,11 +27,11 @@ from lightrail.project.tracking.lookup import (
     already_finished,
     files_below,
     run_artifact,
-    run_checkpoint,
     run_text,
     stored_configuration,
     test_metrics,
 )
+from lightrail.project.tracking.naming import find_checkpoint
 from lightrail.project.tracking.recovery import ran_here
 from lightrail.project.tracking.run import TrackedRun, continue_run
 from lightrail.project.tracking.store import open_store, store_uri
@@ -238,7 +238,7 @@ def evaluate_trained(run: "Run", configuration: Configuration, *, force: bool = 
 
     Raises: ConfigError when it is still running, or its checkpoint is missing.
     """
-    checkpoint = run_checkpoint(f"runs:/{run.info.run_id}", configuration.tracking())
+    checkpoint = find_checkpoint(f"runs:/{run.info.run_id}", configuration.tracking())
     experiment = build(configuration, "test", checkpoint)
     tracked = continue_run(run.info.run_id, configuration.tracking(), force=force, reopen=True)
     with tracked.status():

@@ -20,8 +20,18 @@ from lightrail.project.basics.errors import ConfigError, first_line, without_pas
 from lightrail.project.provenance.recording import code_tags, user_tags, write_environment
 from lightrail.project.tracking.journal import Ending
 from lightrail.project.tracking.logger import MlflowLogger, flatten, is_process_zero, log_inputs
-from lightrail.project.tracking.lookup import find_run, page_of
-from lightrail.project.tracking.processes import RunLock, lock_run, process_tag
+from lightrail.project.tracking.lookup import page_of
+from lightrail.project.tracking.naming import find_run
+from lightrail.project.tracking.processes import (
+    ENDING,
+    RunLock,
+    SignalNote,
+    Terminated,
+    exception_for,
+    handling,
+    lock_run,
+    process_tag,
+)
 from lightrail.project.tracking.recovery import (
     KEEP_TAG,
     clear,
@@ -33,7 +43,6 @@ from lightrail.project.tracking.recovery import (
 )
 from lightrail.project.tracking.sender import milliseconds_now
 from lightrail.project.tracking.settings import TrackingConfig
-from lightrail.project.tracking.signals import ENDING, SignalNote, Terminated, exception_for, handling
 from lightrail.project.tracking.store import (
     RunFolders,
     answering,

@@ -17,7 +17,7 @@ from lightrail.project.configuration.checking import Checker
 from lightrail.project.configuration.classes import AllowedClasses
 from lightrail.project.configuration.configuration import Seed, build
 from lightrail.project.configuration.parameters import parameters_of
-from lightrail.project.configuration.sources import FLAGS, Draft, Text, nest, options
+from lightrail.project.configuration.sources import FLAGS, SHORT_NAMES, Draft, Text, nest, options
 from lightrail.project.configuration.yaml_file import SettingPath, read_text, write_text
 from lightrail.sweeps.search.space import Settings, Space, read_space
 
@@ -185,11 +185,12 @@ def load(arguments: Sequence[str]) -> Sweep:
     """Read and check the definition of a sweep.
 
     Args:
-        arguments: `--config FILE_OR_NAME`, and `--NAME VALUE` for each setting that replaces the file's.
+        arguments: `--config FILE_OR_NAME`, or the file or name alone, and `--NAME VALUE` for each setting that replaces
+            the file's.
 
     Raises: ConfigError naming file, line and setting.
     """
-    given = list(options(arguments))
+    given = list(options(arguments, bare="--config", short_names=SHORT_OVERRIDES))
     modules = [module for name, text in given if name == "--allow_modules" for module in text.split(",")]
     draft, files = Draft(), []
     for name, text in given:
@@ -214,6 +215,8 @@ def load(arguments: Sequence[str]) -> Sweep:
     return sweep
 
 
+SHORT_OVERRIDES = {name: f"overrides.{SHORT_NAMES[name]}" for name in ("epochs", "steps", "lr", "batch_size")}
+"""Short names of settings of every trial. A sweep has settings of its own for the others, such as its seed."""
 _OPEN: dict[str, tuple[type, ...]] = {
     "overrides": (dict,),
     "sampler": (str, dict),

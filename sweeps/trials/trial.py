@@ -26,10 +26,11 @@ from lightrail.project.configuration import Configuration
 from lightrail.project.last_resort import is_out_of_memory
 from lightrail.project.running.fitting import TRAINED_TAG, fit
 from lightrail.project.running.resuming import evaluate_trained, find_interrupted, go_on, has_begun
-from lightrail.project.tracking.lookup import find_run, test_metrics
+from lightrail.project.tracking.lookup import test_metrics
+from lightrail.project.tracking.naming import find_run
+from lightrail.project.tracking.processes import Terminated
 from lightrail.project.tracking.recovery import close_dead_runs
 from lightrail.project.tracking.run import GivenUp
-from lightrail.project.tracking.signals import Terminated
 from lightrail.project.tracking.store import open_store, store_uri
 from lightrail.sweeps.trials.callback import GIVEN_UP_AT, NonFinite, TrialReporter
 from lightrail.sweeps.trials.messages import (
