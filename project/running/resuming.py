@@ -199,8 +199,9 @@ def go_on(
         ConfigError: the run is finished or still running, its data has changed, or a setting can no longer change.
             The run is then unchanged.
     """
-    if not configuration.has_length:  # it was chosen when the run started
-        configuration = configuration.of_length(before.configuration["trainer"]["max_epochs"])
+    trainer = before.configuration.get("trainer")
+    if not configuration.has_length and isinstance(trainer, dict) and isinstance(trainer.get("max_epochs"), int):
+        configuration = configuration.of_length(trainer["max_epochs"])  # which was chosen when the run started
     changes = changed_settings(before.configuration, configuration.values)
     refuse_fixed(changes)
     if changes and test_metrics(before.run):
