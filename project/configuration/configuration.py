@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias, get_origin
 
 from annotated_types import Interval
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from lightrail.project.basics.annotations import TypeHint, alternatives, item_type
+from lightrail.project.basics.catalogue import form_for_words
 from lightrail.project.basics.did_you_mean import nearest
 from lightrail.project.basics.errors import ConfigError, Shown, plain
+from lightrail.project.configuration.adapting import is_for_other_data, writing
 from lightrail.project.configuration.checking import Checker
 from lightrail.project.configuration.classes import AllowedClasses, import_class
 from lightrail.project.configuration.describing import describe
@@ -77,6 +80,8 @@ class Configuration:
 
     values: dict[str, Value]
     """Plain nested values of the five sections, defaults included."""
+    chosen: tuple[str, ...] = ()
+    """What was chosen by the data, in words, where no setting decides on it."""
 
     @property
     def seed(self) -> int:
@@ -87,11 +92,23 @@ class Configuration:
         """Copy the configuration with another seed, which is added to the run's name, if any."""
         tracking = self.values["tracking"]
         name = tracking["run_name"] and f"{tracking['run_name']} seed {seed}"
-        return Configuration({**self.values, "seed_everything": seed, "tracking": {**tracking, "run_name": name}})
+        values = {**self.values, "seed_everything": seed, "tracking": {**tracking, "run_name": name}}
+        return replace(self, values=values)
 
     def named(self, name: str) -> "Configuration":
         """Copy the configuration with another name of the run."""
-        return Configuration({**self.values, "tracking": {**self.values["tracking"], "run_name": name}})
+        return replace(self, values={**self.values, "tracking": {**self.values["tracking"], "run_name": name}})
+
+    @property
+    def has_length(self) -> bool:
+        """Whether a setting of the trainer says how long to train; else that is chosen by the data."""
+        trainer = self.values["trainer"]
+        return trainer["max_epochs"] is not None or trainer["max_steps"] != -1 or trainer["max_time"] is not None
+
+    def of_length(self, max_epochs: int | None, *chosen: str) -> "Configuration":
+        """Copy the configuration with a number of epochs, and why it was chosen."""
+        trainer = {**self.values["trainer"], "max_epochs": max_epochs}
+        return Configuration({**self.values, "trainer": trainer}, (*self.chosen, *chosen))
 
     def dump(self) -> str:
         """Return YAML that `--config` reads as the same configuration."""
@@ -169,23 +186,47 @@ def parse(arguments: Sequence[str], *, saved: Mapping[str, Any] | None = None) -
     """
     given = list(options(arguments))
     modules = [module for name, text in given if name == "--allow_modules" for module in text.split(",")]
-    draft = Draft()
-    draft.add_values(saved or {})
-    for name, text in given:
-        if name == "--config":
-            draft.add_file(find_config(text))
-        elif name not in (*FLAGS, "--allow_modules"):
-            draft.add_values(nest(name.removeprefix("--"), Text(text)))
-    checker = Checker(draft, AllowedClasses(modules))
+    allowed = AllowedClasses(modules)
+    files = {text: find_config(text) for name, text in given if name == "--config"}
+    draft = _merged(given, files, saved)
+    chosen = []
+    for text, file in files.items():
+        if not is_for_other_data(file, draft):
+            continue
+        if draft.is_from("trainer.max_epochs", file):  # the length for the experiment's own data
+            draft.add_values(nest("trainer.max_epochs", None))
+        if not draft.is_from("data.tokenizer", file):  # with which the user chooses the form
+            continue
+        if (found := writing(_data_of(Checker(draft, allowed)))).is_of_words:
+            draft = _merged(given, {**files, text: form_for_words(file) or file}, saved)
+            chosen.append(f"settings of {text} for texts of words: {found}")
+    checker = Checker(draft, allowed)
     for name in (name.removeprefix("--") for name, _ in given):
         if name not in SECTIONS and name in draft.values:
             _refuse_short(name, checker)
     if ("--help_all", "") in given:
         raise Shown(_full_help(checker))
-    configuration = Configuration(checker.arguments(draft.values, SECTIONS, ()))
+    configuration = Configuration(checker.arguments(draft.values, SECTIONS, ()), tuple(chosen))
     if ("--print_config", "") in given:
         raise Shown(configuration.dump().rstrip())
     return configuration
+
+
+def _merged(given: Sequence[tuple[str, str]], files: Mapping[str, Path], saved: Mapping[str, Any] | None) -> Draft:
+    """Merge the options of a command over saved settings; `files` are those of each `--config`."""
+    draft = Draft()
+    draft.add_values(saved or {})
+    for name, text in given:
+        if name == "--config":
+            draft.add_file(files[text])
+        elif name not in (*FLAGS, "--allow_modules"):
+            draft.add_values(nest(name.removeprefix("--"), Text(text)))
+    return draft
+
+
+def _data_of(checker: Checker) -> LightningDataModule:
+    values = checker.arguments({"data": checker.draft.values["data"]}, {"data": SECTIONS["data"]}, ())
+    return Configuration(values).data()
 
 
 def _refuse_short(name: str, checker: Checker) -> None:

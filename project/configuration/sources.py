@@ -155,6 +155,11 @@ class Draft:
         by_name = self._origins.get(written[:-1]) if path[-1:] == ("class_path",) else None  # a class by name alone
         return self._origins.get(written, by_name)
 
+    def is_from(self, setting: str, file: Path) -> bool:
+        """Whether a file is what gave a setting, by its dotted name, that no later file or argument replaced."""
+        origin = self.origin(tuple(setting.split(".")))
+        return origin is not None and origin.file == file
+
     def _merge(self, base: dict[str, Value], new: Mapping[str, Value], path: SettingPath) -> None:
         for key, value in new.items():
             if key.endswith("+"):

@@ -213,6 +213,9 @@ def begin(experiment: Experiment, kind: str, tags: Mapping[str, str] = MappingPr
         "lightrail.test_digest": digests["test"],
     }
     configuration = experiment.configuration
+    if configuration.chosen:
+        own["lightrail.chosen"] = "; ".join(configuration.chosen)
+        log.info("chosen by the data: %s", own["lightrail.chosen"])
     if slurm_job():
         own["lightrail.slurm_job"] = slurm_job()
     inputs = experiment.data.summaries()

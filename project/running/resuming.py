@@ -210,6 +210,9 @@ def go_on(
     """
     if TRAINED_TAG in before.tags and before.checkpoint is None:  # its test was interrupted
         return evaluate_trained(before.run, configuration, force=force)
+    trainer = before.configuration.get("trainer")
+    if not configuration.has_length and isinstance(trainer, dict) and isinstance(trainer.get("max_epochs"), int):
+        configuration = configuration.of_length(trainer["max_epochs"])  # which was chosen when the run started
     changes = changed_settings(before.configuration, configuration.values)
     refuse_fixed(changes)
     if changes and test_metrics(before.run):
@@ -288,6 +291,10 @@ def _write_changed_configuration(run: TrackedRun, configuration: Configuration) 
     run.upload_soon(CHANGED_CONFIGURATION)
 
 
+def _differ_in(params: Mapping[str, str], others: Mapping[str, str]) -> set[str]:
+    return {name for name in params.keys() | others.keys() if params.get(name) != others.get(name)}
+
+
 def requeued_run(configuration: Configuration, kind: str) -> "tuple[MlflowClient, Run] | None":
     """Return the run with this configuration that the same SLURM job started before it was requeued.
 
@@ -300,6 +307,7 @@ def requeued_run(configuration: Configuration, kind: str) -> "tuple[MlflowClient
     condition = f"tags.`lightrail.slurm_job` = '{slurm_job()}' AND tags.`lightrail.kind` = '{kind}'"
     params = flatten(configuration.values)
     runs = client.search_runs(experiments, condition, order_by=["attributes.start_time ASC"])
-    same = [run for run in runs if run.data.params == params and has_begun(client, run)]
+    chosen = () if configuration.has_length else ("trainer.max_epochs",)
+    same = [run for run in runs if _differ_in(run.data.params, params) <= {*chosen} and has_begun(client, run)]
     found = next((run for run in same if run.info.status != "FINISHED"), same[-1] if same else None)
     return None if found is None else (client, found)
