@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any, Literal, NamedTuple, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
 from lightrail.datamodules.batches.batching import Batch, BatchConfig
@@ -17,10 +18,11 @@ from lightrail.datamodules.reading.hub import PREFIX
 from lightrail.datamodules.reading.label_names import plain_label
 from lightrail.datamodules.reading.rows import check_size
 from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX, column_names, format_of, source_digest
-from lightrail.datamodules.spans.aligning import UnitEncoder, UnitNumbers, load_unit_encoder
+from lightrail.datamodules.spans.aligning import UnitEncoder, UnitNumbers, in_windows, load_unit_encoder
 from lightrail.datamodules.spans.entity_batches import collate_entities
 from lightrail.datamodules.spans.entity_records import marked_entities, unit_spans
 from lightrail.datamodules.spans.tag_schemes import ROLES, Fault, Scheme, SchemeEvidence, Span, read_tags, split_tag
+from lightrail.datamodules.tokens.spelling import Speller
 from lightrail.datamodules.tokens.tokenizing import vocabulary_of
 from lightrail.datamodules.tokens.units import Offsets, UnitEvidence, Units, cut_text, join_units
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
@@ -67,6 +69,8 @@ class EntityData(DataModule):
         max_vocabulary: maximum number of distinct units, the most frequent ones; without a Hugging Face tokenizer.
         min_count: a unit with a lower count in the training split is unknown; without a Hugging Face tokenizer.
         lower_case: treat A and a as equal; without a Hugging Face tokenizer.
+        characters_per_word: maximum number of characters of a word, from its begin and end, for a network with
+            `encoder.characters`; they keep their case, and unknown words have them too. 0: none, for other networks.
     """
 
     is_cut = False
@@ -92,6 +96,7 @@ class EntityData(DataModule):
         max_vocabulary: PositiveInt = 50_000,
         min_count: NaturalInt = 2,
         lower_case: bool = False,
+        characters_per_word: NaturalInt = 0,
         split: SplitConfig = SplitConfig(),
         reading: ReadingConfig = ReadingConfig(),
         batch: BatchConfig = BatchConfig(),
@@ -106,7 +111,8 @@ class EntityData(DataModule):
         self.text_column, self.entities_column = text_column, entities_column
         self.ends_inclusive, self.has_nested, self.max_length = ends_inclusive, has_nested, max_length
         self.max_vocabulary, self.min_count, self.lower_case = max_vocabulary, min_count, lower_case
-        check_arguments(self)
+        self.characters_per_word, self._speller = characters_per_word, Speller(characters_per_word)
+        self._check_settings()
         self._loaded: UnitEncoder | None = None
         self._sources: dict[str, _Source] = {}
         self._types: dict[str, str] = {}  # of any split, each with a place where it occurs
@@ -128,6 +134,7 @@ class EntityData(DataModule):
             "entities": [self.ends_inclusive, self.has_nested],
             "vocabulary": [self.max_vocabulary, self.min_count, self.lower_case],
             "max_length": self.max_length,
+            **self._speller.settings(),
         }
 
     def digest(self, source: str, split: Split) -> str:
@@ -187,6 +194,7 @@ class EntityData(DataModule):
             entities.update(kind for _, _, kind in self._spans(example))
             if isinstance(encoder, UnitNumbers):
                 seen.update(encoder.names(example.values["text"], _offsets(example)))
+                self._speller.count(_spelled(example))
         if not entities:
             found, setting = ", every tag is O", "data.tagged_lines.tag_column or data.tags_column"
             if not self._tokens_seen.num_tokens:
@@ -203,6 +211,7 @@ class EntityData(DataModule):
             "labels": labels,
             "label_counts": [entities[label] for label in labels],
             "has_nested": self.has_nested,
+            **self._speller.facts(self.max_vocabulary, self.min_count),
         }
 
     def encode(self, example: Row, facts: Facts) -> Mapping[str, Any]:
@@ -216,6 +225,7 @@ class EntityData(DataModule):
             "places": positions.places[:0] if is_plain else positions.places,
             "offsets": np.array(offsets, dtype=np.int32).reshape(-1),
             "text": text,
+            **self._speller.columns([_spelled(example)], facts.get("alphabet"), self._layout_of_words),
         }
         if example.values["tags"] is None and example.values["spans"] is None:
             return row
@@ -241,6 +251,19 @@ class EntityData(DataModule):
             labels=tuple(kind for *_, kind in spans),
             num_windows=len(row["window_lengths"]),
         )
+
+    def _check_settings(self) -> None:
+        check_arguments(self)
+        for name, needed in (("units", "words"), ("tokenizer", "units")):
+            if self.characters_per_word and (found := getattr(self, name)) != needed:
+                raise ConfigError(
+                    f"data.characters_per_word is {self.characters_per_word}, and data.{name} is {shown(found)}: only "
+                    f"words have characters of their own. Set data.{name} to {needed}, or data.characters_per_word to "
+                    "0."
+                )
+
+    def _layout_of_words(self, texts: list[list[int]]) -> NDArray[np.int32]:
+        return in_windows(texts[0], [], self.max_length).input_ids
 
     def _encoder(self) -> UnitEncoder:
         if self._loaded is None:
@@ -349,6 +372,10 @@ class EntityData(DataModule):
                     f"have it."
                 )
         return [number for start, end, kind in spans for number in (start, end, self._type_numbers[kind])]
+
+
+def _spelled(example: Row) -> list[str]:
+    return [example.values["text"][start:end] for start, end in _offsets(example)]
 
 
 def _offsets(example: Row) -> Offsets:

@@ -1,6 +1,6 @@
 """The configuration of a run: parsed from files and the command line, completed, and built into objects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias, get_origin
 
@@ -180,6 +180,30 @@ def parse(arguments: Sequence[str], *, saved: Mapping[str, Any] | None = None) -
     if ("--print_config", "") in given:
         raise Shown(configuration.dump().rstrip())
     return configuration
+
+
+def completed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return stored sections with the defaults of the settings that did not exist when they were stored.
+
+    Args:
+        now: sections of a checked configuration, whose classes the stored ones may name.
+    """
+    draft = Draft()
+    draft.add_values(saved)
+    sections = {name: SECTIONS[name] for name in saved if name in SECTIONS}
+    try:
+        return Checker(draft, AllowedClasses(set(_modules(now)))).arguments(draft.values, sections, ())
+    except ConfigError:  # a stored value that this version refuses: `now` has another
+        return saved
+
+
+def _modules(value: Any) -> Iterator[str]:
+    """Yield the modules of the classes that a value names."""
+    if isinstance(value, Mapping) and isinstance(path := value.get("class_path"), str):
+        yield path.rpartition(".")[0]
+    if isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _modules(item)
 
 
 def _full_help(checker: Checker) -> str:

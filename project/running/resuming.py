@@ -16,7 +16,7 @@ from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.lightning_modules.optimization import apply_settings
 from lightrail.project.basics.durable import remove_unfinished, write_whole
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.configuration import Configuration
+from lightrail.project.configuration import Configuration, completed
 from lightrail.project.running.build import Experiment, build
 from lightrail.project.running.fitting import FinishedRun, attach, train_and_test
 from lightrail.project.tracking.database import where_files_were
@@ -199,7 +199,7 @@ def go_on(
         ConfigError: the run is finished or still running, its data has changed, or a setting can no longer change.
             The run is then unchanged.
     """
-    changes = changed_settings(before.configuration, configuration.values)
+    changes = changed_settings(completed(before.configuration, configuration.values), configuration.values)
     refuse_fixed(changes)
     if changes and test_metrics(before.run):
         raise ConfigError(
