@@ -71,11 +71,11 @@ class CharacterCnn(CharacterNetwork):
 
     def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
         """Read embedded characters, [U, L, C] to [U, W]."""
-        found = self.filters(states.transpose(1, 2)).relu()  # [U, W, L + reach]
+        found = self.filters(states.transpose(1, 2))  # [U, W, L + reach]
         positions = torch.arange(found.shape[2], device=found.device)
         is_beyond = positions >= lengths[:, None] + self.reach  # how many there are depends on the longest word
-        words: Tensor = found.masked_fill(is_beyond[:, None], 0.0).amax(2)
-        return words  # [U, W]; after relu nothing is below 0
+        highest: Tensor = found.masked_fill(is_beyond[:, None], -torch.inf).max(2).values  # its backward beats amax's
+        return highest.relu()  # [U, W]
 
 
 @dataclass(frozen=True, kw_only=True)
