@@ -4,9 +4,10 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Literal, NamedTuple, final
+from typing import Any, Literal, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
 from lightrail.datamodules.batches.batching import Batch, BatchConfig
@@ -14,14 +15,15 @@ from lightrail.datamodules.cache import digest_of
 from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import Columns, FileFormat, ReadingNotes, Row, TaggedLines, read_rows
 from lightrail.datamodules.reading.label_names import plain_label
-from lightrail.datamodules.reading.rows import check_size
 from lightrail.datamodules.reading.sources import source_digest
-from lightrail.datamodules.spans.aligning import UnitEncoder, UnitNumbers, load_unit_encoder
+from lightrail.datamodules.spans.aligning import UnitEncoder, UnitNumbers, in_windows, load_unit_encoder
 from lightrail.datamodules.spans.entity_batches import collate_entities
 from lightrail.datamodules.spans.entity_records import marked_entities, unit_spans
 from lightrail.datamodules.spans.entity_sources import (
     ANSWER,
     COLUMN_SETTINGS,
+    EntitySource,
+    check_tokens,
     described_columns,
     entity_columns,
     entity_format,
@@ -30,6 +32,7 @@ from lightrail.datamodules.spans.entity_sources import (
     tag_of_number,
 )
 from lightrail.datamodules.spans.tag_schemes import ROLES, Fault, Scheme, SchemeEvidence, Span, read_tags, split_tag
+from lightrail.datamodules.tokens.spelling import Speller
 from lightrail.datamodules.tokens.tokenizing import vocabulary_of
 from lightrail.datamodules.tokens.units import Offsets, UnitEvidence, Units, cut_text, join_units
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
@@ -37,24 +40,6 @@ from lightrail.project.basics.did_you_mean import first_names
 from lightrail.project.basics.errors import ConfigError, DataError, shown
 
 log = logging.getLogger(__name__)
-
-
-class _Source(NamedTuple):
-    """A file's notes and layout, while its rows are encoded."""
-
-    notes: ReadingNotes
-    columns: Mapping[str, str]
-    has_token_lines: bool
-    """Whether each token has a line of its own; the line of a sentence is that of its first token."""
-    names: tuple[list[str], str]
-    """Names of tags that are numbers, and the file or setting that has them."""
-    ends: Counter[bool]
-    """Number of entities by whether their surface shows that the end is the last character."""
-
-    def line(self, example: Row, token: int) -> int:
-        """Return the line of a token of an example, or that of the example."""
-        lines = example.values.get("lines")
-        return lines[token] if lines else example.line + token * self.has_token_lines
 
 
 @final
@@ -90,6 +75,8 @@ class EntityData(DataModule):
         max_vocabulary: maximum number of distinct units, the most frequent ones; without a Hugging Face tokenizer.
         min_count: a unit with a lower count in the training split is unknown; without a Hugging Face tokenizer.
         lower_case: treat A and a as equal; without a Hugging Face tokenizer.
+        characters_per_word: maximum number of characters of a word, from its begin and end, for a network with
+            `encoder.characters`; they keep their case, and unknown words have them too. 0: none, for other networks.
     """
 
     is_cut = False
@@ -116,6 +103,7 @@ class EntityData(DataModule):
         max_vocabulary: PositiveInt = 50_000,
         min_count: NaturalInt = 2,
         lower_case: bool = False,
+        characters_per_word: NaturalInt = 0,
         split: SplitConfig = SplitConfig(),
         reading: ReadingConfig = ReadingConfig(),
         batch: BatchConfig = BatchConfig(),
@@ -130,9 +118,10 @@ class EntityData(DataModule):
         self.text_column, self.entities_column = text_column, entities_column
         self.ends_inclusive, self.has_nested, self.max_length = ends_inclusive, has_nested, max_length
         self.max_vocabulary, self.min_count, self.lower_case = max_vocabulary, min_count, lower_case
-        check_arguments(self)
+        self.characters_per_word, self._speller = characters_per_word, Speller(characters_per_word)
+        self._check_settings()
         self._loaded: UnitEncoder | None = None
-        self._sources: dict[str, _Source] = {}
+        self._sources: dict[str, EntitySource] = {}
         self._types: dict[str, str] = {}  # of any split, each with a place where it occurs
         self._evidence, self._tokens_seen = SchemeEvidence(), UnitEvidence()  # of `path`
         self._decided: Scheme | None = None
@@ -152,6 +141,7 @@ class EntityData(DataModule):
             "entities": [self.ends_inclusive, self.has_nested],
             "vocabulary": [self.max_vocabulary, self.min_count, self.lower_case],
             "max_length": self.max_length,
+            **self._speller.settings(),
         }
 
     def digest(self, source: str, split: Split) -> str:
@@ -166,7 +156,7 @@ class EntityData(DataModule):
         columns, reading = self._columns(source, split), self.reading
         file_format = self._file_format(source, split)
         names = self._tag_names(source, columns)
-        about = _Source(notes, columns, has_token_lines=file_format == "conll", names=names, ends=Counter())
+        about = EntitySource(notes, columns, has_token_lines=file_format == "conll", names=names, ends=Counter())
         for row in read_rows(
             source,
             columns=Columns(
@@ -196,7 +186,7 @@ class EntityData(DataModule):
         where = f"{row.file}:{row.line}"
         values: dict[str, Any] = {"tags": None, "spans": None}
         if "tokens" in row.values:
-            self._check_tokens(row, where)
+            check_tokens(row, where)
             values["text"], offsets = join_units(row.values["tokens"], self.units)
             values["tags"] = self._plain_tags(row)
             if split == "train":
@@ -225,6 +215,7 @@ class EntityData(DataModule):
             entities.update(kind for _, _, kind in self._spans(example))
             if isinstance(encoder, UnitNumbers):
                 seen.update(encoder.names(example.values["text"], _offsets(example)))
+                self._speller.count(_spelled(example))
         if not entities:
             found, setting = ", every tag is O", "data.tagged_lines.tag_column or data.tags_column"
             if not self._tokens_seen.num_tokens:
@@ -241,6 +232,7 @@ class EntityData(DataModule):
             "labels": labels,
             "label_counts": [entities[label] for label in labels],
             "has_nested": self.has_nested,
+            **self._speller.facts(self.max_vocabulary, self.min_count),
         }
 
     def encode(self, example: Row, facts: Facts) -> Mapping[str, Any]:
@@ -254,6 +246,7 @@ class EntityData(DataModule):
             "places": positions.places[:0] if is_plain else positions.places,
             "offsets": np.array(offsets, dtype=np.int32).reshape(-1),
             "text": text,
+            **self._speller.columns([_spelled(example)], facts.get("alphabet"), self._layout_of_words),
         }
         if example.values["tags"] is None and example.values["spans"] is None:
             return row
@@ -280,6 +273,19 @@ class EntityData(DataModule):
             num_windows=len(row["window_lengths"]),
         )
 
+    def _check_settings(self) -> None:
+        check_arguments(self)
+        for name, needed in (("units", "words"), ("tokenizer", "units")):
+            if self.characters_per_word and (found := getattr(self, name)) != needed:
+                raise ConfigError(
+                    f"data.characters_per_word is {self.characters_per_word}, and data.{name} is {shown(found)}: only "
+                    f"words have characters of their own. Set data.{name} to {needed}, or data.characters_per_word to "
+                    "0."
+                )
+
+    def _layout_of_words(self, texts: list[list[int]]) -> NDArray[np.int32]:
+        return in_windows(texts[0], [], self.max_length).input_ids
+
     def _encoder(self) -> UnitEncoder:
         if self._loaded is None:
             self._loaded = load_unit_encoder(self.tokenizer, lower_case=self.lower_case)
@@ -299,14 +305,6 @@ class EntityData(DataModule):
         if self.tag_names:
             return self.tag_names, "data.tag_names"
         return stored_names(source, columns["tags_column"]) if "tags_column" in columns else ([], "")
-
-    def _check_tokens(self, row: Row, where: str) -> None:
-        tokens, tags = row.values["tokens"], row.values.get("tags")
-        if not isinstance(tokens, list) or not tokens or not all(tokens):
-            raise DataError(f"{where}: tokens are {shown(tokens, 60)}. Give a list of tokens, none of them empty.")
-        check_size(row, "tokens")
-        if tags is not None and len(tags) != len(tokens):
-            raise DataError(f"{where}: {len(tags)} tags for {len(tokens)} tokens. Give one tag for each token.")
 
     def _plain_tags(self, row: Row) -> list[str] | None:
         """The tags of a sentence in one spelling, with a note if theirs is another."""
@@ -344,7 +342,7 @@ class EntityData(DataModule):
             source.notes.first_illegal_line = source.notes.first_illegal_line or source.line(example, faults[0].token)
         return spans
 
-    def _refusal(self, fault: Fault, example: Row, source: _Source) -> str:
+    def _refusal(self, fault: Fault, example: Row, source: EntitySource) -> str:
         line = source.line(example, fault.token)
         token = "" if source.has_token_lines or "lines" in example.values else f", token {fault.token + 1}"
         evidence = f" (inferred from {self._evidence})" if self.scheme == "auto" else ""
@@ -382,6 +380,10 @@ class EntityData(DataModule):
                     f"have it."
                 )
         return [number for start, end, kind in spans for number in (start, end, self._type_numbers[kind])]
+
+
+def _spelled(example: Row) -> list[str]:
+    return [example.values["text"][start:end] for start, end in _offsets(example)]
 
 
 def _offsets(example: Row) -> Offsets:

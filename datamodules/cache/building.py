@@ -159,7 +159,7 @@ def is_encoded_with(facts: Facts, folder: Path) -> bool:
         return False
     own = read_about(folder)["facts"]
     # compared as JSON, since the order inside a fact matters
-    return all(name in own and json.dumps(own[name]) == json.dumps(fact) for name, fact in facts.items())
+    return all(json.dumps(own.get(name)) == json.dumps(fact) for name, fact in facts.items())
 
 
 def read_about(folder: Path) -> dict[str, Any]:

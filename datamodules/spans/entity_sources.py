@@ -4,13 +4,14 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
-from lightrail.datamodules.reading import FileFormat
+from lightrail.datamodules.reading import FileFormat, ReadingNotes, Row
 from lightrail.datamodules.reading.files import STANDARD_INPUT, existing_file
 from lightrail.datamodules.reading.hub import PREFIX
+from lightrail.datamodules.reading.rows import check_size
 from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX, column_names, format_of, tagged_format
 from lightrail.project.basics.errors import DataError, shown
 from lightrail.project.basics.reading import reading, regular_file
@@ -31,6 +32,24 @@ _ALTERNATIVES = {
 ANSWER = "answer"
 """Column of Prodigy: `accept`, or `reject` and `ignore` for an annotation that does not count."""
 _FORMS = {"jsonl": "JSON", "parquet": "Parquet", "auto": "data set"}
+
+
+class EntitySource(NamedTuple):
+    """A file's notes and layout, while its rows are encoded."""
+
+    notes: ReadingNotes
+    columns: Mapping[str, str]
+    has_token_lines: bool
+    """Whether each token has a line of its own; the line of a sentence is that of its first token."""
+    names: tuple[list[str], str]
+    """Names of tags that are numbers, and the file or setting that has them."""
+    ends: Counter[bool]
+    """Number of entities by whether their surface shows that the end is the last character."""
+
+    def line(self, example: Row, token: int) -> int:
+        """Return the line of a token of an example, or that of the example."""
+        lines = example.values.get("lines")
+        return lines[token] if lines else example.line + token * self.has_token_lines
 
 
 def entity_format(source: str, stated: FileFormat, encoding: str, *, is_predicting: bool) -> FileFormat:
@@ -194,3 +213,13 @@ def _names(features: Any, column: str) -> list[str]:
             return [str(name) for name in names]
         own = next((own[key] for key in ("feature", "sequence", "list", "class_label") if key in own), None)
     return []
+
+
+def check_tokens(row: Row, where: str) -> None:
+    """Check that a row has tokens, and a tag for each where it has tags. Raises: DataError naming the place."""
+    tokens, tags = row.values["tokens"], row.values.get("tags")
+    if not isinstance(tokens, list) or not tokens or not all(tokens):
+        raise DataError(f"{where}: tokens are {shown(tokens, 60)}. Give a list of tokens, none of them empty.")
+    check_size(row, "tokens")
+    if tags is not None and len(tags) != len(tokens):
+        raise DataError(f"{where}: {len(tags)} tags for {len(tokens)} tokens. Give one tag for each token.")

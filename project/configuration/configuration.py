@@ -256,6 +256,30 @@ def _names(values: Mapping[str, Value], prefix: str) -> Iterator[str]:
             yield name
 
 
+def completed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return stored sections with the defaults of the settings that did not exist when they were stored.
+
+    Args:
+        now: sections of a checked configuration, whose classes the stored ones may name.
+    """
+    draft = Draft()
+    draft.add_values(saved)
+    sections = {name: SECTIONS[name] for name in saved if name in SECTIONS}
+    try:
+        return Checker(draft, AllowedClasses(set(_modules(now)))).arguments(draft.values, sections, ())
+    except ConfigError:  # a stored value that this version refuses: `now` has another
+        return saved
+
+
+def _modules(value: Any) -> Iterator[str]:
+    """Yield the modules of the classes that a value names."""
+    if isinstance(value, Mapping) and isinstance(path := value.get("class_path"), str):
+        yield path.rpartition(".")[0]
+    if isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _modules(item)
+
+
 def _full_help(checker: Checker) -> str:
     """Describe every setting; those of model and data only when their classes are chosen."""
     chosen = {name: item for name, item in SECTIONS.items() if name in checker.draft.values or not item.is_required}

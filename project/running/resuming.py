@@ -16,7 +16,7 @@ from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.lightning_modules.optimization import apply_settings
 from lightrail.project.basics.durable import remove_unfinished, write_whole
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.configuration import Configuration
+from lightrail.project.configuration import Configuration, completed
 from lightrail.project.running.build import Experiment, build
 from lightrail.project.running.fitting import TRAINED_TAG, FinishedRun, attach, evaluate, train_and_test
 from lightrail.project.tracking.database import where_files_were
@@ -213,7 +213,7 @@ def go_on(
     trainer = before.configuration.get("trainer")
     if not configuration.has_length and isinstance(trainer, dict) and isinstance(trainer.get("max_epochs"), int):
         configuration = configuration.of_length(trainer["max_epochs"])  # which was chosen when the run started
-    changes = changed_settings(before.configuration, configuration.values)
+    changes = changed_settings(completed(before.configuration, configuration.values), configuration.values)
     refuse_fixed(changes)
     if changes and test_metrics(before.run):
         raise ConfigError(
