@@ -99,7 +99,7 @@ def endless():
 for number, prepare in enumerate([lambda: ["list"], lambda: ["lst"], endless, lambda: 1 / 0]):
     folder = Path(str(number))
     folder.mkdir()
-    ended = Sandbox(folder, prepare, Limits(seconds=0.5 if prepare is endless else 300)).wait()
+    ended = Sandbox(folder, prepare, Limits(waiting=0.5 if prepare is endless else 300)).wait()
     print(ended.status, ended.is_late, ((folder / LOG).read_text().splitlines() or [""])[0][:30])
 """
 

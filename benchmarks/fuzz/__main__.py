@@ -119,7 +119,7 @@ def main() -> int:
     arguments = _arguments()
     torch.set_num_threads(1)
     folder = Path(arguments.folder).absolute()
-    fuzzer = Fuzzer(folder, Limits(seconds=arguments.timeout))
+    fuzzer = Fuzzer(folder, Limits(seconds=arguments.timeout, waiting=10 * arguments.timeout))
     kinds = arguments.kinds or list(KINDS)
     if arguments.case:
         kinds = [arguments.case.partition("-")[0].replace("_", " ")]
@@ -148,7 +148,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--case", help="repeat one input, named as in the lines of failures")
     parser.add_argument("--kinds", nargs="*", choices=list(KINDS))
     parser.add_argument("--workers", type=int, default=usable_cores(), help="inputs at a time")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds that an input may take")
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds of processor time of an input")
     parser.add_argument("--folder", default=f"{tempfile.gettempdir()}/lightrail-fuzz-{os.getuid()}")
     return parser.parse_args()
 

@@ -36,7 +36,7 @@ def make(part: str, folder: Path) -> None:
     for prepare in PARTS[part]:
         with Path(folder / "log.txt").open("w"):
             pass
-        ended = Sandbox(folder, prepare, Limits(seconds=SECONDS_OF_A_COMMAND, memory=2**40)).wait()
+        ended = Sandbox(folder, prepare, Limits(seconds=SECONDS_OF_A_COMMAND, waiting=3000, memory=2**40)).wait()
         if ended.status not in (0, -signal.SIGKILL):
             raise RuntimeError(f"the base was not made: {(folder / 'log.txt').read_text()[-3000:]}")
     (folder / f"{part}.made").touch()
