@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightrail.lightning_modules.checkpoint import drop_resume_state
 from lightrail.project.basics.durable import write_whole
 from lightrail.project.basics.errors import ConfigError, Refusal, first_line, without_password
 from lightrail.project.basics.private_names import tracking_store
@@ -158,6 +157,8 @@ def drop_states(client: "MlflowClient", run_id: str, folders: RunFolders) -> Non
 
     Without a `best.ckpt` the weights of `last.ckpt` stay. A run that `keep_resume_state` was set for keeps all.
     """
+    from lightrail.lightning_modules.checkpoint import drop_resume_state  # here: a list of runs needs no torch
+
     try:
         run = client.get_run(run_id)
         if run.data.tags.get(KEEP_TAG) == "true":
@@ -388,11 +389,7 @@ def _set_running(client: "MlflowClient", run: "Run") -> None:
     run_id, tags = run.info.run_id, run.data.tags
     store = tracking_store(client)  # MlflowClient can set an end time, but not clear it
     store.update_run_info(run_id, RunStatus.RUNNING, NOT_ENDED, None)
-    count = int(tags.get(RESUMED_TAG, 0)) + 1
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in _new_tags(count).items()])
+    resumed = {} if run.info.status == "FINISHED" else {RESUMED_TAG: str(int(tags.get(RESUMED_TAG, 0)) + 1)}
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in {**process_tag(), **resumed}.items()])
     if "lightrail.error" in tags:
         client.delete_tag(run_id, "lightrail.error")
-
-
-def _new_tags(count: int) -> dict[str, str]:
-    return {**process_tag(), RESUMED_TAG: str(count)}

@@ -73,7 +73,7 @@ def test_the_values_hold_every_default() -> None:
         "run_name": None,
         "tags": {},
         "non_finite_loss": "stop",
-        "checkpoint": {"every_minutes": 10.0, "every_steps": None},
+        "checkpoint": {"every_minutes": 10.0, "every_steps": None, "keep_resume_state": False},
         "samples": {
             "prompts": [""],
             "num_samples": 1,

@@ -293,7 +293,8 @@ def test_a_run_that_is_not_known_is_refused_with_the_nearest(made: Made) -> None
     misspelt = made.run.run_id[:-1] + ("0" if made.run.run_id[-1] != "0" else "1")
     outcome = lightrail("reproduce", misspelt, f"--tracking.uri={made.run.store}")
     assert outcome.status == 2
-    assert f"no run '{misspelt}'. Did you mean: {made.run.run_id}" in outcome.err
+    assert f"no run '{misspelt}': no id in {made.run.store}" in outcome.err
+    assert f"Did you mean: {made.run.run_id[:8]} (" in outcome.err
 
 
 @pytest.mark.parametrize(
