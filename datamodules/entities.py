@@ -21,11 +21,11 @@ from lightrail.datamodules.spans.aligning import UnitEncoder, UnitNumbers, load_
 from lightrail.datamodules.spans.entity_batches import collate_entities
 from lightrail.datamodules.spans.entity_records import marked_entities, unit_spans
 from lightrail.datamodules.spans.tag_schemes import ROLES, Fault, Scheme, SchemeEvidence, Span, read_tags, split_tag
-from lightrail.datamodules.tokens.tokenizing import vocabulary_of
-from lightrail.datamodules.tokens.units import Offsets, UnitEvidence, Units, cut_text, join_units
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
 from lightrail.project.basics.did_you_mean import first_names
 from lightrail.project.basics.errors import ConfigError, DataError, shown
+from lightrail.project.basics.tokens.tokenizing import vocabulary_of
+from lightrail.project.basics.tokens.units import Offsets, UnitEvidence, Units, cut_text, join_units
 
 log = logging.getLogger(__name__)
 

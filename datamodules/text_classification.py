@@ -20,11 +20,11 @@ from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import Row
 from lightrail.datamodules.reading.label_names import LabelNumbers, plain_label
 from lightrail.datamodules.reading.rows import text_value
-from lightrail.datamodules.tokens.tokenizing import SEPARATOR, Tokenizer, load_tokenizer
-from lightrail.datamodules.tokens.truncating import Layout, Truncation, lay_out
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
 from lightrail.project.basics.did_you_mean import first_names
 from lightrail.project.basics.errors import ConfigError, DataError, shown
+from lightrail.project.basics.tokens.tokenizing import SEPARATOR, Tokenizer, load_tokenizer
+from lightrail.project.basics.tokens.truncating import Layout, Truncation, lay_out
 
 _BETWEEN = " ||| "
 """Separator of the texts of a pair where people read them."""

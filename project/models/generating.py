@@ -8,8 +8,6 @@ from pathlib import Path
 
 import torch
 
-from lightrail.datamodules.tokens.learning import load_language_tokenizer
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import read_checkpoint, stored_configuration
 from lightrail.lightning_modules.exported import load_exported, restore_task
@@ -18,6 +16,8 @@ from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.basics.hardware import usable_accelerator
 from lightrail.project.basics.logs import silence_transformers
 from lightrail.project.basics.reading import reading
+from lightrail.project.basics.tokens.learning import load_language_tokenizer
+from lightrail.project.basics.tokens.numbering import LanguageTokenizer
 from lightrail.project.models.stored_model import checkpoint_of
 from lightrail.project.tracking.settings import TrackingConfig
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.generation import TransformersTask
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.logs import silence_transformers
+from lightrail.project.basics.tokens.numbering import LanguageTokenizer
 
 NUM_COMPARED = 16
 """Number of positions on which the logits of the exported model are compared."""
