@@ -98,7 +98,9 @@ class TranslationData(DataModule):
 
     def settings(self) -> Mapping[str, Any]:
         names = (self.tokenizer, self.target_tokenizer)
-        digests = [None if name is None or needs_texts(name) else load_language_tokenizer(name).digest for name in names]
+        digests = [
+            None if name is None or needs_texts(name) else load_language_tokenizer(name).digest for name in names
+        ]
         return {
             "columns": [self.source_column, self.target_column],
             "tokenizers": [list(names), digests],
@@ -115,24 +117,28 @@ class TranslationData(DataModule):
     def learn(self, train: Iterator[Row]) -> Facts:
         """Learn the tokenizers: facts of both, and the tokens that each puts around a text."""
         source, target = self._learned_sides(train)
+        target_name = self.target_tokenizer or self.tokenizer
         return {
-            "source_tokenizer": source.facts(),
-            "target_tokenizer": target.facts(),
-            "source_frame": frame_of(source, self.tokenizer, self.source_language),
-            "target_frame": frame_of(
-                target, self.target_tokenizer or self.tokenizer, self.target_language, is_target=True
-            ),
+            "source": {
+                "tokenizer": source.facts(),
+                "frame": frame_of(source, self.tokenizer, self.source_language),
+                "prefix": self.source_prefix,
+            },
+            "target": {
+                "tokenizer": target.facts(),
+                "frame": frame_of(target, target_name, self.target_language, is_target=True),
+            },
         }
 
     def encode(self, example: Row, facts: Facts) -> Mapping[str, Any]:
         """Return token ids of both sides; a target that is cut has no end."""
         source, target = self._tokenizers_of(facts)
         text, expected = example.values["text"], example.values["target"]
-        ids, num_source = self._framed(source.encode(self.source_prefix + text), facts["source_frame"])
+        ids, num_source = self._framed(source.encode(facts["source"]["prefix"] + text), facts["source"]["frame"])
         row = {"input_ids": ids, "num_source": num_source, "text": text}
         if expected is None:
             return {**row, "labels": np.zeros(0, np.int32)}
-        labels, num_target = self._framed(target.encode(expected), facts["target_frame"], has_end=False)
+        labels, num_target = self._framed(target.encode(expected), facts["target"]["frame"], has_end=False)
         return {**row, "labels": labels, "num_target": num_target, "target": expected}
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
@@ -220,6 +226,6 @@ class TranslationData(DataModule):
     def _tokenizers_of(self, facts: Facts) -> tuple[LanguageTokenizer, LanguageTokenizer]:
         if self._tokenizers is None or self._known is not facts:
             self._known = facts
-            sides = (facts["source_tokenizer"], facts["target_tokenizer"])
+            sides = (facts["source"]["tokenizer"], facts["target"]["tokenizer"])
             self._tokenizers = (LanguageTokenizer.from_facts(sides[0]), LanguageTokenizer.from_facts(sides[1]))
         return self._tokenizers

@@ -115,9 +115,13 @@ class CausalLM(TaskModule):
         """Return the same network as a causal language model of transformers."""
         return self.decoder.to_transformers()
 
-    def logits(self, input_ids: Tensor) -> Tensor:
+    def transformers_inputs(self, input_ids: Tensor) -> dict[str, Tensor]:
+        """Return the arguments with which the model of transformers reads token ids, [1, T]."""
+        return {"input_ids": input_ids}
+
+    def logits(self, **inputs: Tensor) -> Tensor:
         """Return the logits of one row of token ids, [1, T] to [1, T, V]."""
-        logits: Tensor = self.decoder(input_ids)
+        logits: Tensor = self.decoder(**inputs)
         return logits
 
     def scores(self) -> Mapping[str, Score]:

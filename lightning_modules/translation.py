@@ -4,12 +4,12 @@ Shapes: B examples, S positions of the source, T positions of the target, N posi
 target.
 """
 
-import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
+import pyarrow as pa
+import torch
 from torch import Tensor
 
 from lightrail.lightning_modules.arguments import FromData
@@ -18,6 +18,7 @@ from lightrail.lightning_modules.metrics.evaluation import ScoreSums
 from lightrail.lightning_modules.metrics.language_scores import Perplexity
 from lightrail.lightning_modules.metrics.scores import Score, ShareEqual, SumRatio, WeightedMean
 from lightrail.lightning_modules.metrics.translation_scores import TranslationMetrics
+from lightrail.lightning_modules.networks.modes import evaluating
 from lightrail.lightning_modules.networks.seq2seq.network import Memory, Seq2SeqConfig, Vocabulary
 from lightrail.lightning_modules.networks.seq2seq.search import DecodingConfig, Hypothesis
 from lightrail.lightning_modules.networks.seq2seq.transformer import TransformerSeq2SeqConfig
@@ -26,8 +27,6 @@ from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.project.basics.annotations import PositiveInt, Ranged, Share, ShareBelowOne, check_range
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.tokens.numbering import LanguageTokenizer
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +61,10 @@ class Translation(TaskModule):
     """Reads a source text and writes a target text: translation, or any other text in, text out.
 
     Args:
-        source_tokenizer, target_tokenizer: facts that rebuild the data's tokenizers; from the data.
-        source_frame, target_frame: tokens around a text of each side; from the data.
+        source: facts that rebuild the tokenizer of the texts that are read, the tokens around them, and their prefix;
+            from the data.
+        target: facts that rebuild the tokenizer of the texts that are written, and the tokens around them; from the
+            data.
         network: the encoder-decoder.
         decoding: how targets are searched in tests and predictions.
         validation_beams: prefixes that are followed at a time in a validation, which is repeated often.
@@ -79,10 +80,8 @@ class Translation(TaskModule):
 
     def __init__(
         self,
-        source_tokenizer: FromData[dict[str, Any]],
-        target_tokenizer: FromData[dict[str, Any]],
-        source_frame: FromData[list[list[int]]],
-        target_frame: FromData[list[list[int]]],
+        source: FromData[dict[str, Any]],
+        target: FromData[dict[str, Any]],
         *,
         network: Seq2SeqConfig = TransformerSeq2SeqConfig(),
         decoding: DecodingConfig = DecodingConfig(),
@@ -97,11 +96,12 @@ class Translation(TaskModule):
         _check(network, decoding, teacher_forcing)
         super().__init__(optim)
         self.save_hyperparameters()
-        self.target_tokenizer = LanguageTokenizer.from_facts(target_tokenizer)
+        self.source_tokenizer = LanguageTokenizer.from_facts(source["tokenizer"])
+        self.target_tokenizer = LanguageTokenizer.from_facts(target["tokenizer"])
         self.network = network.build(
-            _vocabulary(source_tokenizer, source_frame),
-            _vocabulary(target_tokenizer, target_frame),
-            is_shared=source_tokenizer == target_tokenizer,
+            _vocabulary(self.source_tokenizer, source["frame"]),
+            _vocabulary(self.target_tokenizer, target["frame"]),
+            is_shared=source["tokenizer"] == target["tokenizer"],
         )
         self.hparams["network"] = self.network.config  # with what was loaded: no files are needed again
         self.decoding, self.validation_beams, self.metrics = decoding, validation_beams, metrics
@@ -146,9 +146,43 @@ class Translation(TaskModule):
             "perplexity": Perplexity(higher_is_better=False),
         }
 
+    def column_types(self) -> Mapping[str, pa.DataType]:
+        """Return the types of the lists of the best texts and their scores."""
+        return {"predictions": pa.list_(pa.string()), "scores": pa.list_(pa.float64())}
+
     def tokenizer_facts(self) -> Mapping[str, Any]:
         """Return the facts that rebuild the tokenizer of what is written."""
-        return dict(self.hparams["target_tokenizer"])
+        return self.target_tokenizer.facts()
+
+    def to_transformers(self) -> Any:
+        """Return the same network as an encoder-decoder of transformers. Raises: ConfigError for one from scratch."""
+        return self.network.to_transformers()
+
+    def transformers_inputs(self, input_ids: Tensor) -> dict[str, Tensor]:
+        """Return the arguments with which that network reads token ids, [1, T], as source and as target."""
+        return {"input_ids": input_ids, "decoder_input_ids": input_ids}
+
+    def logits(self, **inputs: Tensor) -> Tensor:
+        """Return the logits of a target, [1, T, V]."""
+        memory = self.network.encode(inputs["input_ids"], torch.ones_like(inputs["input_ids"], dtype=torch.bool))
+        return self.network.score(memory, inputs["decoder_input_ids"])
+
+    @torch.no_grad()
+    def respond(
+        self, texts: Sequence[str], *, num_best: int = 1, max_tokens: int | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """Return the best targets of sources, [B] lists of text and score; see `TextResponder.respond`."""
+        before, after = self.hparams["source"]["frame"]
+        prefix: str = self.hparams["source"]["prefix"]
+        ids = [[*before, *self.source_tokenizer.encode(prefix + text).tolist(), *after] for text in texts]
+        device, longest = self.device, max(map(len, ids))
+        is_token = torch.tensor([[place < len(own) for place in range(longest)] for own in ids], device=device)
+        input_ids = torch.tensor([own + [0] * (longest - len(own)) for own in ids], device=device)
+        decoding = replace(self.decoding, num_best=num_best, num_beams=max(num_best, self.decoding.num_beams))
+        decoding = decoding if max_tokens is None else replace(decoding, max_tokens=max_tokens)
+        with evaluating(self.network):
+            found = self.network.search(self.network.encode(input_ids, is_token), decoding)
+        return [[(self._text(one), one.score) for one in own] for own in found]
 
     def _columns(self, outputs: Translated, batch: Batch, decoding: DecodingConfig) -> dict[str, Sequence[Any]]:
         assert outputs.memory is not None, "nothing is searched in training"
@@ -156,13 +190,13 @@ class Translation(TaskModule):
         best = [own[0] for own in found]
         columns: dict[str, Sequence[Any]] = {
             "prediction": [self._text(own) for own in best],
-            "score": [math.exp(own.log_probability / own.num_scored) for own in best],
+            "score": [own.score for own in best],
             "num_cut": [int(own.is_cut) for own in best],
             "num_texts": [1] * len(best),
         }
         if decoding.num_best > 1:
             columns["predictions"] = [[self._text(one) for one in own] for own in found]
-            columns["scores"] = [[math.exp(one.log_probability / one.num_scored) for one in own] for own in found]
+            columns["scores"] = [[one.score for one in own] for own in found]
         if outputs.next_tokens is not None:
             means, counts = outputs.next_tokens.row_means()
             columns |= {"target": batch["target"], "loss": means, "num_targets": counts}
@@ -177,15 +211,17 @@ class Translation(TaskModule):
         return self.teacher_forcing.fraction(self.global_step / max(1, self.trainer.estimated_stepping_batches))
 
 
-def _vocabulary(tokenizer: Mapping[str, Any], frame: list[list[int]]) -> Vocabulary:
-    own = LanguageTokenizer.from_facts(tokenizer)
-    pad = tokenizer["special_tokens"].get("pad_token")
-    never = [] if pad is None else [own.token_ids()[pad]]
+def _vocabulary(tokenizer: LanguageTokenizer, frame: list[list[int]]) -> Vocabulary:
     before, _, *start = frame
-    start_id = start[0][0] if start and start[0] else own.start_id
-    never = [number for number in {*never, start_id} if number != own.end_id and number not in before]
+    start_id = start[0][0] if start and start[0] else tokenizer.start_id
+    pad = tokenizer.facts()["special_tokens"].get("pad_token")
+    never = {start_id, *([] if pad is None else [tokenizer.token_ids()[pad]])} - {tokenizer.end_id, *before}
     return Vocabulary(
-        size=own.size, start_id=start_id, end_id=own.end_id, never=tuple(sorted(never)), before=tuple(before)
+        size=tokenizer.size,
+        start_id=start_id,
+        end_id=tokenizer.end_id,
+        never=tuple(sorted(never)),
+        before=tuple(before),
     )
 
 

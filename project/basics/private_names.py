@@ -115,7 +115,9 @@ def norms_with_statistics() -> "type[_NormBase]":
     return _NormBase
 
 
-def sentence_statistics(metric: "Metric", predictions: "Sequence[str]", references: "Sequence[str]") -> list[list[float]]:
+def sentence_statistics(
+    metric: "Metric", predictions: "Sequence[str]", references: "Sequence[str]"
+) -> list[list[float]]:
     """Return the statistics of each sentence, whose sums give the metric of a text (sacrebleu 2.6)."""
     if not predictions:
         return []

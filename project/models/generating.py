@@ -11,7 +11,7 @@ import torch
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import read_checkpoint, stored_configuration
 from lightrail.lightning_modules.exported import load_exported, restore_task
-from lightrail.lightning_modules.generation import GenerationConfig, TextWriter, generate
+from lightrail.lightning_modules.generation import GenerationConfig, TextResponder, TextWriter, generate
 from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.basics.hardware import usable_accelerator
 from lightrail.project.basics.logs import silence_transformers
@@ -71,6 +71,18 @@ class TextModel:
                 if all(text.has_ended for text in texts):
                     return
         yield [text.end() for text in texts]
+
+
+@dataclass(frozen=True)
+class ResponseModel:
+    """A model that writes a text for each text that it reads, always the same one."""
+
+    task: TextResponder
+
+    def texts(self, prompt: str, *, num_best: int = 1, max_tokens: int | None = None) -> list[str]:
+        """Return the best `num_best` texts, best first; "" in place of those that were not found."""
+        (found,) = self.task.respond([prompt], num_best=num_best, max_tokens=max_tokens)
+        return [text for text, _ in found] + [""] * (num_best - len(found))
 
 
 class GrowingText:
@@ -134,7 +146,7 @@ def _num_begun(text: str, stop: str) -> int:
     return next((number for number in range(longest, 0, -1) if text.endswith(stop[:number])), 0)
 
 
-def load_text_model(named: str, tracking: TrackingConfig) -> TextModel:
+def load_text_model(named: str, tracking: TrackingConfig) -> TextModel | ResponseModel:
     """Load a model that writes text, onto the GPU if there is one.
 
     Args:
@@ -158,12 +170,16 @@ def load_text_model(named: str, tracking: TrackingConfig) -> TextModel:
     path = checkpoint_of(named, tracking)
     checkpoint = read_checkpoint(path)
     model = text_model(restore_task(checkpoint, str(path)).to(device), named)
+    if isinstance(model, ResponseModel):
+        return model
     settings = stored_configuration(checkpoint, str(path))["data"]["init_args"]
     return replace(model, template=settings.get("template"))
 
 
-def text_model(task: TaskModule, name: str) -> TextModel:
+def text_model(task: TaskModule, name: str) -> TextModel | ResponseModel:
     """Return the text model of a task. Raises: ConfigError, containing `name`, when the task writes no text."""
+    if isinstance(task, TextResponder):
+        return ResponseModel(task)
     if not isinstance(task, TextWriter):
         raise ConfigError(
             f"{name} is a {type(task).__name__}, which writes no text. Predictions: lightrail predict --ckpt_path P "

@@ -197,6 +197,9 @@ def begin(experiment: Experiment, kind: str, tags: Mapping[str, str] = MappingPr
         "lightrail.data_digest": digests["train"],
         "lightrail.test_digest": digests["test"],
     }
+    for name, score in experiment.model.scores().items():
+        if signature := score.signature():
+            own[f"lightrail.signature.{name}"] = signature
     configuration = experiment.configuration
     if slurm_job():
         own["lightrail.slurm_job"] = slurm_job()

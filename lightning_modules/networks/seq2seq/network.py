@@ -5,7 +5,6 @@ V tokens of the target.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from lightrail.lightning_modules.networks.token_network import TokenNetwork
 from lightrail.project.basics.annotations import Ranged
+from lightrail.project.basics.errors import ConfigError
 
 if TYPE_CHECKING:
     from lightrail.lightning_modules.networks.seq2seq.search import Allow, DecodingConfig, Hypothesis
@@ -111,12 +111,19 @@ class Seq2Seq(TokenNetwork):
 
         return beam_search(self, memory, config, allow)
 
+    @abstractmethod
     def attention(self, memory: Memory, decoder_ids: Tensor) -> Tensor:
         """Return how much the prediction after each position looks at each source position, [B, T, S]; rows sum to 1.
 
         Averaged over the heads of the last layer, where there are several.
         """
-        raise NotImplementedError
+
+    def to_transformers(self) -> Any:
+        """Return the same network as an encoder-decoder of transformers. Raises: ConfigError where there is none."""
+        raise ConfigError(
+            f"--format hf: transformers has no {type(self).__name__}, which is a network of lightrail. Use --format "
+            "safetensors."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +148,3 @@ class Seq2SeqConfig(Ranged, ABC):
 
         Raises: ConfigError when a setting is out of range or names what cannot be read.
         """
-
-
-def selected(parts: Sequence[Tensor | None], rows: Tensor) -> list[Tensor | None]:
-    """Return the rows of these numbers, [R], of tensors whose first axis is rows."""
-    return [None if part is None else part[rows] for part in parts]

@@ -31,6 +31,8 @@ from lightrail.project.basics.reading import reading
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_STEP = 32
+"""Limits of lengths are rounded up to multiples of this, so that a batch takes few searches."""
 _FIX = "Name an encoder-decoder, such as T5, Marian or mBART."
 
 
@@ -146,22 +148,21 @@ class PretrainedSeq2Seq(Seq2Seq):
         """Search by transformers' own `generate`; with a constraint by `beam_search`."""
         if allow is not None or not len(memory.states):
             return beam_search(self, memory, config, allow)
-        limits, num_beams = config.limits(memory.is_token), config.num_beams
-        with torch.no_grad():
-            found = self.model.generate(
-                **self._source(memory),
-                generation_config=self._generation(config),
-                max_new_tokens=max(limits),
-                logits_processor=[EndAtLimit(limits, num_beams, self.target.end_id)],
-            )
+        limits = [min(config.max_tokens, _STEP * -(-limit // _STEP)) for limit in config.limits(memory.is_token)]
+        found: list[list[Hypothesis]] = [[] for _ in limits]
+        for limit in set(limits):  # a search has one limit for all its sentences
+            numbers = [number for number, own in enumerate(limits) if own == limit]
+            rows = torch.tensor(numbers, device=memory.states.device)
+            for number, own in zip(numbers, self._generate(memory.select(rows), config, limit), strict=True):
+                found[number] = own
+        return found
+
+    @torch.no_grad()
+    def _generate(self, memory: Memory, config: DecodingConfig, limit: int) -> list[list[Hypothesis]]:
+        found = self.model.generate(**self._source(memory), generation_config=self._generation(config, limit))
         totals = self._totals(found, config)
-        rows = [self._hypothesis(ids, total) for ids, total in zip(found.sequences.tolist(), totals, strict=True)]
-        num_best = len(rows) // len(limits)
-        own = [rows[start : start + num_best] for start in range(0, len(rows), num_best)]
-        return [
-            [replace(one, is_cut=len(one.ids) + 1 >= limit) for one in group]
-            for group, limit in zip(own, limits, strict=True)
-        ]
+        own = [self._hypothesis(ids, total) for ids, total in zip(found.sequences.tolist(), totals, strict=True)]
+        return [own[start : start + config.num_best] for start in range(0, len(own), config.num_best)]
 
     def attention(self, memory: Memory, decoder_ids: Tensor) -> Tensor:
         """Return the last layer's attention to the source, mean over its heads, [B, T, S]."""
@@ -185,7 +186,7 @@ class PretrainedSeq2Seq(Seq2Seq):
         states = BaseModelOutput(last_hidden_state=memory.states)
         return {"encoder_outputs": states, "attention_mask": memory.is_token.long()}
 
-    def _generation(self, config: DecodingConfig) -> Any:
+    def _generation(self, config: DecodingConfig, limit: int) -> Any:
         """The checkpoint's own settings, with ours in their place."""
         settings = copy.deepcopy(self.model.generation_config)
         before = self.target.before
@@ -196,11 +197,12 @@ class PretrainedSeq2Seq(Seq2Seq):
             early_stopping=False,
             do_sample=False,
             max_length=None,
+            max_new_tokens=limit,
             decoder_start_token_id=self.target.start_id,
             eos_token_id=self.target.end_id,
             forced_bos_token_id=before[0] if before else settings.forced_bos_token_id,
             suppress_tokens=list(self.target.never) or None,
-            output_scores=config.num_beams == 1,
+            output_scores=True,
             return_dict_in_generate=True,
         )
         return settings
@@ -228,24 +230,6 @@ class PretrainedSeq2Seq(Seq2Seq):
         own = own if is_cut else own[:-1]
         before = list(self.target.before)
         return Hypothesis(own[len(before) :] if before and own[: len(before)] == before else own, total, is_cut)
-
-
-class EndAtLimit:
-    """Ends each sentence at its own limit, whatever it is batched with: a step of transformers' search.
-
-    Args:
-        limits: most tokens of each sentence, its end included, B numbers.
-    """
-
-    def __init__(self, limits: list[int], num_beams: int, end_id: int) -> None:
-        self.limits = [limit for limit in limits for _ in range(num_beams)]
-        self.end_id = end_id
-
-    def __call__(self, tokens: Tensor, scores: Tensor) -> Tensor:
-        """Leave the end alone where the limit is reached, [R, T] and [R, V] to [R, V]."""
-        is_over = torch.tensor([tokens.shape[1] >= limit for limit in self.limits], device=scores.device)
-        is_other = torch.arange(scores.shape[1], device=scores.device) != self.end_id
-        return scores.masked_fill(is_over[:, None] & is_other, -torch.inf)
 
 
 @dataclass

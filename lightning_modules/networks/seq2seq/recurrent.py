@@ -74,7 +74,9 @@ class RecurrentSeq2Seq(Seq2Seq):
         self.encoder = nn.ModuleList(BothDirections(config) for _ in range(config.depth))
         unit = nn.LSTM if config.cell == "lstm" else nn.GRU
         dropout = config.dropout if config.depth > 1 else 0.0
-        self.decoder = unit(width * (1 + config.feeds_attention), width, config.depth, batch_first=True, dropout=dropout)
+        self.decoder = unit(
+            width * (1 + config.feeds_attention), width, config.depth, batch_first=True, dropout=dropout
+        )
         num_states = 2 if config.cell == "lstm" else 1
         self.bridge = nn.Linear(width, config.depth * num_states * width)
         self.attend = AdditiveAttention(width) if config.attention == "additive" else MultiplicativeAttention(width)

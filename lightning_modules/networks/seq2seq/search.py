@@ -63,6 +63,11 @@ class Hypothesis:
         """Number of tokens that `log_probability` is of."""
         return max(1, len(self.ids) + (not self.is_cut))
 
+    @property
+    def score(self) -> float:
+        """Geometric mean of the tokens' probabilities, in [0, 1]."""
+        return math.exp(self.log_probability / self.num_scored)
+
     def value(self, length_penalty: float) -> float:
         """Return what a search with this penalty maximises."""
         return self.log_probability / self.num_scored**length_penalty
