@@ -194,22 +194,25 @@ class TranslationData(DataModule):
 
     def _learned_sides(self, train: Iterator[Row]) -> tuple[LanguageTokenizer, LanguageTokenizer]:
         if self.target_tokenizer is None:
-            both = (example.values[side] for example in train for side in ("text", "target"))
+            both = (text for example in train for text in self._sides(example))
             tokenizer = self._learned(self.tokenizer, both)
             return tokenizer, tokenizer
         # The examples are read once, and memory does not grow with them: targets wait in a file.
         with tempfile.TemporaryFile("w+", encoding="utf-8") as waiting:
 
             def sources() -> Iterator[str]:
-                for example in train:
-                    waiting.write(json.dumps(example.values["target"]) + "\n")
-                    yield example.values["text"]
+                for source, target in map(self._sides, train):
+                    waiting.write(json.dumps(target) + "\n")
+                    yield source
 
             texts = sources()
             source = self._learned(self.tokenizer, texts)
             deque(texts, maxlen=0)  # those that the tokenizer of sources did not have to see
             waiting.seek(0)
             return source, self._learned(self.target_tokenizer, map(json.loads, waiting))
+
+    def _sides(self, example: Row) -> tuple[str, str]:
+        return self.source_prefix + example.values["text"], example.values["target"]
 
     def _learned(self, name: str, texts: Iterable[str]) -> LanguageTokenizer:
         return load_language_tokenizer(name, texts, max_vocabulary=self.max_vocabulary, min_count=self.min_count)

@@ -119,9 +119,8 @@ def sentence_statistics(
     metric: "Metric", predictions: "Sequence[str]", references: "Sequence[str]"
 ) -> list[list[float]]:
     """Return the statistics of each sentence, whose sums give the metric of a text (sacrebleu 2.6)."""
-    if not predictions:
-        return []
-    return metric._extract_corpus_statistics(list(predictions), [list(references)])
+    found: list[list[float]] = metric._extract_corpus_statistics(list(predictions), [list(references)])
+    return found
 
 
 def score_of_sums(metric: "Metric", sums: "Sequence[float]") -> float:

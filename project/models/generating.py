@@ -166,20 +166,23 @@ def load_text_model(named: str, tracking: TrackingConfig) -> TextModel | Respons
         decoder = PretrainedDecoderConfig(checkpoint=str(folder)).build(tokenizer.size)
         return TextModel(partial(generate, decoder.to(device)), tokenizer)
     if folder.is_dir():
-        return text_model(load_exported(folder, device), named)
+        return writing_model(load_exported(folder, device), named)
     path = checkpoint_of(named, tracking)
     checkpoint = read_checkpoint(path)
-    model = text_model(restore_task(checkpoint, str(path)).to(device), named)
+    model = writing_model(restore_task(checkpoint, str(path)).to(device), named)
     if isinstance(model, ResponseModel):
         return model
     settings = stored_configuration(checkpoint, str(path))["data"]["init_args"]
     return replace(model, template=settings.get("template"))
 
 
-def text_model(task: TaskModule, name: str) -> TextModel | ResponseModel:
-    """Return the text model of a task. Raises: ConfigError, containing `name`, when the task writes no text."""
-    if isinstance(task, TextResponder):
-        return ResponseModel(task)
+def writing_model(task: TaskModule, name: str) -> TextModel | ResponseModel:
+    """Return the model of a task that writes text, in whichever way. Raises: ConfigError when it writes none."""
+    return ResponseModel(task) if isinstance(task, TextResponder) else text_model(task, name)
+
+
+def text_model(task: TaskModule, name: str) -> TextModel:
+    """Return the model of a task that continues texts. Raises: ConfigError, containing `name`, when it does not."""
     if not isinstance(task, TextWriter):
         raise ConfigError(
             f"{name} is a {type(task).__name__}, which writes no text. Predictions: lightrail predict --ckpt_path P "

@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.generation import GenerationConfig, TextResponder, TextWriter
 from lightrail.project.basics.durable import write_whole
-from lightrail.project.models.generating import ResponseModel, TextModel, text_model
+from lightrail.project.models.generating import ResponseModel, TextModel, writing_model
 from lightrail.project.tracking.settings import SamplesConfig
 
 GENERATED = "samples/generated.txt"
@@ -58,7 +58,7 @@ class SampledText(Callback):
         is_whole = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
         if self._is_due(trainer) and trainer.is_global_zero and is_whole:
             assert isinstance(pl_module, TaskModule)
-            texts = list(generated_texts(text_model(pl_module, "the model"), self.config))
+            texts = list(generated_texts(writing_model(pl_module, "the model"), self.config))
             earlier = [entry for entry in self._entries if entry.step < trainer.global_step]
             self._entries = [*earlier, _Entry(trainer.global_step, texts)]
 

@@ -72,7 +72,8 @@ def test_with_beams_enough_the_best_of_all_targets_is_found(network: Seq2Seq) ->
     targets = [list(own) for length in range(longest + 1) for own in itertools.product(tokens, repeat=length)]
     for number, own in enumerate(found):
         best = max((log_probability(network, memory.select(torch.tensor([number])), one), one) for one in targets)
-        assert (own[0].ids, own[0].log_probability) == (best[1], pytest.approx(best[0], abs=1e-4))
+        assert own[0].ids == best[1]
+        assert own[0].log_probability == pytest.approx(best[0], abs=1e-4)
 
 
 def log_probability(network: Seq2Seq, memory: Memory, target: list[int]) -> float:

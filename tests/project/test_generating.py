@@ -142,6 +142,7 @@ def test_a_checkpoint_writes_what_the_model_does(tmp_path: Path) -> None:
     model = language_model()
     path = write_checkpoint(model, tmp_path / "best.ckpt")
     loaded = load_text_model(str(path), TrackingConfig())
+    assert isinstance(loaded, TextModel)
     assert greedy(loaded, "春") == greedy(text_model(model, "it"), "春")
 
 

@@ -118,9 +118,9 @@ class RecurrentSeq2Seq(Seq2Seq):
         embedded = self.dropout(self.embedding(decoder_ids))  # [B, T, D]
         cache = self.start_cache(memory)
         if not self.config.feeds_attention and forced_fraction == 1:
-            states, _ = self._run(embedded, cache.state)
-            return self._look(states, cache)
-        states, weights = [], []
+            return self._look(self._run(embedded, cache.state)[0], cache)
+        states: list[Tensor] = []
+        weights: list[Tensor] = []
         is_forced = [True] * decoder_ids.shape[1]
         if forced_fraction < 1:
             is_forced[1:] = (torch.rand(decoder_ids.shape[1] - 1) < forced_fraction).tolist()
@@ -159,7 +159,7 @@ class RecurrentSeq2Seq(Seq2Seq):
         states, half = memory.states, self.config.width // 2
         last = memory.is_token.sum(1).clamp(min=1) - 1  # [B]
         ends = torch.cat([states[torch.arange(len(states)), last, :half], states[:, 0, half:]], dim=-1)  # [B, D]
-        first = torch.tanh(self.bridge(ends)).unflatten(-1, (-1, self.config.depth, self.config.width))
+        first = torch.tanh(self.bridge(ends)).view(len(ends), -1, self.config.depth, self.config.width)
         return tuple(part.contiguous() for part in first.permute(1, 2, 0, 3))  # [L, B, D] each
 
     def _scores(self, states: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ class BothDirections(nn.Module):
 
     def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
         """Read states, [B, S, D] to the same; `lengths`, [B], are without padding."""
-        states = states.to(self.rightward.weight_ih_l0.dtype)
+        states = states.to(next(self.rightward.parameters()).dtype)
         with torch.autocast(states.device.type, enabled=False):
             right = self.rightward(states)[0]  # [B, S, D / 2]
             left = self.leftward(reverse_each(states, lengths))[0]

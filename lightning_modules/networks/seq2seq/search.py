@@ -70,7 +70,7 @@ class Hypothesis:
 
     def value(self, length_penalty: float) -> float:
         """Return what a search with this penalty maximises."""
-        return self.log_probability / self.num_scored**length_penalty
+        return float(self.log_probability / self.num_scored**length_penalty)
 
 
 @torch.no_grad()
@@ -125,7 +125,7 @@ class _Beams:
     def advance(self) -> None:
         """Lengthen every prefix by a token."""
         num_beams, end_id = self.config.num_beams, self.network.target.end_id
-        continued = self.totals[:, :, None] + self._log_probabilities().unflatten(0, (-1, num_beams))  # [B, K, V]
+        continued = self.totals[:, :, None] + self._log_probabilities().view(*self.totals.shape, -1)  # [B, K, V]
         num_tokens = continued.shape[-1]
         # Twice as many as beams: so many that do not end are among them.
         best, places = continued.flatten(1).topk(min(2 * num_beams, num_beams * num_tokens))  # [B, 2K]

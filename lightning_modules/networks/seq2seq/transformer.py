@@ -107,7 +107,8 @@ class TransformerSeq2Seq(Seq2Seq):
     def attention(self, memory: Memory, decoder_ids: Tensor) -> Tensor:
         """Return the last block's attention to the source, mean over its heads, [B, T, S]."""
         weights: list[Tensor] = []
-        last = self.decoder.blocks[-1].source_attention
+        last = self.decoder.blocks[-1].get_submodule("source_attention")
+        assert isinstance(last, SourceAttention)
         hook = last.register_forward_pre_hook(lambda _, given: weights.append(last.weights(*given)))
         try:
             self.score(memory, decoder_ids)
