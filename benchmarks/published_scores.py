@@ -99,6 +99,11 @@ def _weibo(arguments: argparse.Namespace, _: Path) -> dict[str, str | Path]:
     return _splits(*(folder / f"weiboNER_2nd_conll.{split}" for split in ("train", "dev", "test")))
 
 
+def _ncbi_disease(arguments: argparse.Namespace, _: Path) -> dict[str, str | Path]:
+    folder = arguments.data_dir / "ner" / "ncbi_disease"
+    return _splits(*(folder / f"{split}.tsv" for split in ("train", "devel", "test")))
+
+
 def _msra(arguments: argparse.Namespace, folder: Path) -> dict[str, str | Path]:
     """Divide the archive's file as in the shared task; the validation split is taken from the training part."""
     with zipfile.ZipFile(arguments.data_dir / "ner" / "msra" / "dh_msra.zip") as archive:
@@ -186,6 +191,7 @@ BENCHMARKS = {
     "resume": Benchmark(_resume, _entity_f1("char LSTM-CRF 0.9348; Lattice LSTM 0.9446")),
     "weibo": Benchmark(_weibo, _entity_f1("char LSTM-CRF 0.5277; Lattice LSTM 0.5879")),
     "msra": Benchmark(_msra, _entity_f1("char LSTM-CRF 0.8881; Lattice LSTM 0.9318")),
+    "ncbi_disease": Benchmark(_ncbi_disease, _entity_f1("BiLSTM-CRF with vectors of PubMed 0.862 (Xu 2018)")),
     "trec": Benchmark(_trec, _accuracy("CNN from random vectors 0.912 (Kim 2014)")),
     "sst2": Benchmark(_sst2, _accuracy("MiniLM-L6-H384 0.915")),
     "chnsenticorp": Benchmark(_chnsenticorp, _with_and_without_leak),

@@ -4,22 +4,34 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Literal, NamedTuple, final
+from typing import Any, Literal, final
 
 import numpy as np
+from lightrail.datamodules.batches.spelling import Speller
+from numpy.typing import NDArray
 
 from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
 from lightrail.datamodules.batches.batching import Batch, BatchConfig
+from lightrail.datamodules.cache import digest_of
 from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import Columns, FileFormat, ReadingNotes, Row, TaggedLines, read_rows
-from lightrail.datamodules.reading.files import STANDARD_INPUT
-from lightrail.datamodules.reading.hub import PREFIX
 from lightrail.datamodules.reading.label_names import plain_label
-from lightrail.datamodules.reading.rows import check_size
-from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX, column_names, format_of, source_digest
-from lightrail.datamodules.spans.aligning import UnitEncoder, UnitNumbers, load_unit_encoder
+from lightrail.datamodules.reading.sources import source_digest
+from lightrail.datamodules.spans.aligning import UnitEncoder, UnitNumbers, in_windows, load_unit_encoder
 from lightrail.datamodules.spans.entity_batches import collate_entities
 from lightrail.datamodules.spans.entity_records import marked_entities, unit_spans
+from lightrail.datamodules.spans.entity_sources import (
+    ANSWER,
+    COLUMN_SETTINGS,
+    EntitySource,
+    check_tokens,
+    described_columns,
+    entity_columns,
+    entity_format,
+    is_number,
+    stored_names,
+    tag_of_number,
+)
 from lightrail.datamodules.spans.tag_schemes import ROLES, Fault, Scheme, SchemeEvidence, Span, read_tags, split_tag
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
 from lightrail.project.basics.did_you_mean import first_names
@@ -30,22 +42,14 @@ from lightrail.project.basics.tokens.units import Offsets, UnitEvidence, Units, 
 log = logging.getLogger(__name__)
 
 
-class _Source(NamedTuple):
-    """A file's notes and layout, while its rows are encoded."""
-
-    notes: ReadingNotes
-    has_token_lines: bool
-    """Whether each token has a line of its own; the line of a sentence is that of its first token."""
-
-
 @final
 class EntityData(DataModule):
     """Sentences of tagged tokens, or texts with entities given by character; to predict, any texts.
 
-    Tagged tokens come from CoNLL-like lines (the format of every text file but .jsonl, .csv and .tsv, unless to
-    predict) or from the columns of tokens and tags of another source; texts with entities from .jsonl, .parquet or the
-    hub: `{"text": ..., "entities": [{"start": 0, "end": 2, "type": "PER"}]}`, `[[0, 2, "PER"]]`, or CLUENER's
-    `{"PER": {"words": [[0, 2]]}}`. Nothing is cut: a text of more than `max_length` positions is read in overlapping
+    Tagged tokens come from CoNLL-like lines or CoNLL-U, which a file's content shows, or from the columns of tokens and
+    tags of another source; texts with entities from .jsonl, .parquet or the hub, in the forms of doccano, spaCy and
+    Prodigy, `{"text": ..., "entities": [{"start": 0, "end": 2, "type": "PER"}]}` or `[[0, 2, "PER"]]`, or of CLUENER,
+    `{"PER": {"words": [[0, 1]]}}`. Nothing is cut: a text of more than `max_length` positions is read in overlapping
     windows.
 
     Args:
@@ -59,14 +63,20 @@ class EntityData(DataModule):
             entity, as conlleval does; drop: omit entities whose tags break the scheme, as seqeval's strict mode does.
             Such tags are counted and reported.
         tagged_lines: layout of CoNLL-like lines.
-        tokens_column, tags_column: names of the columns of tagged tokens, except in CoNLL-like lines.
-        text_column, entities_column: names of the columns of texts with entities.
-        ends_inclusive: the end of an entity is its last character, not the one after it.
+        tokens_column, tags_column: names of the columns of tagged tokens, except in CoNLL-like lines. Where `tags` is
+            not there, `ner_tags` is read.
+        tag_names: names of tags that are numbers, from 0 on, where the data set does not name them.
+        text_column, entities_column: names of the columns of texts with entities. Where `entities` is not there,
+            `label`, `labels` or `spans` is read.
+        ends_inclusive: the end of an entity is its last character, not the one after it. Where the text that an entity
+            covers is given too, it decides.
         has_nested: entities may overlap.
         max_length: maximum number of positions of a window, special tokens included.
         max_vocabulary: maximum number of distinct units, the most frequent ones; without a Hugging Face tokenizer.
         min_count: a unit with a lower count in the training split is unknown; without a Hugging Face tokenizer.
         lower_case: treat A and a as equal; without a Hugging Face tokenizer.
+        characters_per_word: maximum number of characters of a word, from its begin and end, for a network with
+            `encoder.characters`; they keep their case, and unknown words have them too. 0: none, for other networks.
     """
 
     is_cut = False
@@ -84,6 +94,7 @@ class EntityData(DataModule):
         tagged_lines: TaggedLines = TaggedLines(),
         tokens_column: str = "tokens",
         tags_column: str = "tags",
+        tag_names: list[str] | None = None,
         text_column: str = "text",
         entities_column: str = "entities",
         ends_inclusive: bool = False,
@@ -92,6 +103,7 @@ class EntityData(DataModule):
         max_vocabulary: PositiveInt = 50_000,
         min_count: NaturalInt = 2,
         lower_case: bool = False,
+        characters_per_word: NaturalInt = 0,
         split: SplitConfig = SplitConfig(),
         reading: ReadingConfig = ReadingConfig(),
         batch: BatchConfig = BatchConfig(),
@@ -102,13 +114,14 @@ class EntityData(DataModule):
         tagged_lines.check()
         self.units, self.tokenizer, self.length_unit = units, tokenizer, units
         self.scheme, self.illegal_tags, self.tagged_lines = scheme, illegal_tags, tagged_lines
-        self.tokens_column, self.tags_column = tokens_column, tags_column
+        self.tokens_column, self.tags_column, self.tag_names = tokens_column, tags_column, tag_names
         self.text_column, self.entities_column = text_column, entities_column
         self.ends_inclusive, self.has_nested, self.max_length = ends_inclusive, has_nested, max_length
         self.max_vocabulary, self.min_count, self.lower_case = max_vocabulary, min_count, lower_case
-        check_arguments(self)
+        self.characters_per_word, self._speller = characters_per_word, Speller(characters_per_word)
+        self._check_settings()
         self._loaded: UnitEncoder | None = None
-        self._sources: dict[str, _Source] = {}
+        self._sources: dict[str, EntitySource] = {}
         self._types: dict[str, str] = {}  # of any split, each with a place where it occurs
         self._evidence, self._tokens_seen = SchemeEvidence(), UnitEvidence()  # of `path`
         self._decided: Scheme | None = None
@@ -123,15 +136,18 @@ class EntityData(DataModule):
         return {
             "units": self.units,
             "tokenizer": [self.tokenizer, self._encoder().digest],
-            "tags": [self.scheme, self.illegal_tags, asdict(self.tagged_lines)],
+            "tags": [self.scheme, self.illegal_tags, asdict(self.tagged_lines), *filter(None, [self.tag_names])],
             "columns": [self.tokens_column, self.tags_column, self.text_column, self.entities_column],
             "entities": [self.ends_inclusive, self.has_nested],
             "vocabulary": [self.max_vocabulary, self.min_count, self.lower_case],
             "max_length": self.max_length,
+            **self._speller.settings(),
         }
 
     def digest(self, source: str, split: Split) -> str:
-        return source_digest(source, self._file_format(source, split))
+        digest = source_digest(source, self._file_format(source, split))
+        names, _ = self._tag_names(source, self._columns(source, split))
+        return digest_of([digest, names]) if names and names != self.tag_names else digest
 
     def read(self, source: str, split: Split, notes: ReadingNotes) -> Iterator[Row]:
         """Yield records with the keys `tokens` and `tags`, or `text` and `entities`, for any names of columns."""
@@ -139,12 +155,15 @@ class EntityData(DataModule):
             self._evidence, self._tokens_seen, self._decided = SchemeEvidence(), UnitEvidence(), None
         columns, reading = self._columns(source, split), self.reading
         file_format = self._file_format(source, split)
+        names = self._tag_names(source, columns)
+        about = EntitySource(notes, columns, has_token_lines=file_format == "conll", names=names, ends=Counter())
         for row in read_rows(
             source,
             columns=Columns(
                 columns,
-                structured=[self.entities_column] if "entities_column" in columns else (),
-                texts=[self.text_column] if "text_column" in columns else (),
+                structured=[columns[own] for own in ("entities_column", "answer_column") if own in columns],
+                texts=[columns["text_column"]] if "text_column" in columns else (),
+                optional=[columns["entities_column"], ANSWER] if ANSWER in columns.values() else (),
             ),
             encoding=reading.encoding,
             file_format=file_format,
@@ -154,18 +173,20 @@ class EntityData(DataModule):
             tagged_lines=self.tagged_lines,
             notes=notes,
         ):
-            self._sources[row.file] = _Source(notes, has_token_lines=file_format == "conll")
+            self._sources.setdefault(row.file, about)
             values = {name.removesuffix("_column"): row.values[column] for name, column in columns.items()}
-            yield Row(values, row.file, row.line)
+            if values.get(ANSWER, "accept") == "accept":
+                yield Row(values, row.file, row.line)
+        notes.form = notes.form or described_columns(file_format, columns, about.ends, self.ends_inclusive)
         if split == "train" and not self._is_adopted:
-            setting = "tagged_lines.token_column" if file_format == "conll" else "tokens_column"
+            setting = "tagged_lines.token_column" if file_format in ("conll", "conllu") else "tokens_column"
             self._tokens_seen.check(source, self.units, f"data.{setting}")
 
     def examples(self, row: Row, split: Split) -> Iterator[Row]:
         where = f"{row.file}:{row.line}"
         values: dict[str, Any] = {"tags": None, "spans": None}
         if "tokens" in row.values:
-            self._check_tokens(row, where)
+            check_tokens(row, where)
             values["text"], offsets = join_units(row.values["tokens"], self.units)
             values["tags"] = self._plain_tags(row)
             if split == "train":
@@ -174,10 +195,17 @@ class EntityData(DataModule):
             values["text"] = row.values["text"]
             offsets = cut_text(values["text"], self.units)
             if "entities" in row.values:
-                marked = marked_entities(row.values["entities"], where, ends_inclusive=self.ends_inclusive)
+                given = row.values["entities"]
+                if ANSWER in row.values and given is None:  # Prodigy omits them where there are none
+                    given = []
+                marked = marked_entities(given, values["text"], where, ends_inclusive=self.ends_inclusive)
+                self._sources[row.file].ends.update(own.is_inclusive for own in marked if own.spelt)
                 values["spans"] = unit_spans(marked, values["text"], offsets, where, has_nested=self.has_nested)
         self._note_types(values, where, split)
-        yield Row({**values, "offsets": [place for unit in offsets for place in unit]}, row.file, row.line)
+        values["offsets"] = [place for unit in offsets for place in unit]
+        if "lines" in row.values:
+            values["lines"] = row.values["lines"]
+        yield Row(values, row.file, row.line)
 
     def learn(self, train: Iterator[Row]) -> Facts:
         entities: Counter[str] = Counter()
@@ -187,6 +215,7 @@ class EntityData(DataModule):
             entities.update(kind for _, _, kind in self._spans(example))
             if isinstance(encoder, UnitNumbers):
                 seen.update(encoder.names(example.values["text"], _offsets(example)))
+                self._speller.count(_spelled(example))
         if not entities:
             found, setting = ", every tag is O", "data.tagged_lines.tag_column or data.tags_column"
             if not self._tokens_seen.num_tokens:
@@ -203,6 +232,7 @@ class EntityData(DataModule):
             "labels": labels,
             "label_counts": [entities[label] for label in labels],
             "has_nested": self.has_nested,
+            **self._speller.facts(self.max_vocabulary, self.min_count),
         }
 
     def encode(self, example: Row, facts: Facts) -> Mapping[str, Any]:
@@ -216,6 +246,7 @@ class EntityData(DataModule):
             "places": positions.places[:0] if is_plain else positions.places,
             "offsets": np.array(offsets, dtype=np.int32).reshape(-1),
             "text": text,
+            **self._speller.columns([_spelled(example)], facts.get("alphabet"), self._layout_of_words),
         }
         if example.values["tags"] is None and example.values["spans"] is None:
             return row
@@ -242,50 +273,48 @@ class EntityData(DataModule):
             num_windows=len(row["window_lengths"]),
         )
 
+    def _check_settings(self) -> None:
+        check_arguments(self)
+        for name, needed in (("units", "words"), ("tokenizer", "units")):
+            if self.characters_per_word and (found := getattr(self, name)) != needed:
+                raise ConfigError(
+                    f"data.characters_per_word is {self.characters_per_word}, and data.{name} is {shown(found)}: only "
+                    f"words have characters of their own. Set data.{name} to {needed}, or data.characters_per_word to "
+                    "0."
+                )
+
+    def _layout_of_words(self, texts: list[list[int]]) -> NDArray[np.int32]:
+        return in_windows(texts[0], [], self.max_length).input_ids
+
     def _encoder(self) -> UnitEncoder:
         if self._loaded is None:
             self._loaded = load_unit_encoder(self.tokenizer, lower_case=self.lower_case)
         return self._loaded
 
     def _file_format(self, source: str, split: Split) -> FileFormat:
-        """The format of a file, tagged lines unless its name states another; `auto` for other sources."""
-        if source.startswith((EMBEDDED_PREFIX, PREFIX)):
-            return "auto"
-        if self.reading.file_format != "auto":
-            return self.reading.file_format
-        if split == "predict" or source == STANDARD_INPUT:
-            return format_of(source)
-        try:
-            named = format_of(source)
-        except DataError:  # train, test and dev are common endings of files of tagged lines
-            return "conll"
-        return "conll" if named in ("txt", "tsv") else named  # a table in text cannot hold lists
+        stated, encoding = self.reading.file_format, self.reading.encoding
+        return entity_format(source, stated, encoding, is_predicting=split == "predict")
 
     def _columns(self, source: str, split: Split) -> Mapping[str, str]:
-        """Columns by setting."""
         file_format = self._file_format(source, split)
-        if file_format == "conll":
-            columns = {"tokens_column": "tokens", "tags_column": "tags"}
-        elif self.tokens_column in column_names(source, file_format, self.reading.encoding):
-            columns = {"tokens_column": self.tokens_column, "tags_column": self.tags_column}
-        else:
-            columns = {"text_column": self.text_column, "entities_column": self.entities_column}
-        return dict(list(columns.items())[:1]) if split == "predict" else columns
+        settings = {name: getattr(self, name) for name in COLUMN_SETTINGS}
+        return entity_columns(source, file_format, settings, self.reading.encoding, is_predicting=split == "predict")
 
-    def _check_tokens(self, row: Row, where: str) -> None:
-        tokens, tags = row.values["tokens"], row.values.get("tags")
-        if not isinstance(tokens, list) or not tokens or not all(tokens):
-            raise DataError(f"{where}: tokens are {shown(tokens, 60)}. Give a list of tokens, none of them empty.")
-        check_size(row, "tokens")
-        if tags is not None and len(tags) != len(tokens):
-            raise DataError(f"{where}: {len(tags)} tags for {len(tokens)} tokens. Give one tag for each token.")
+    def _tag_names(self, source: str, columns: Mapping[str, str]) -> tuple[list[str], str]:
+        """Names of tags that are numbers, and the file or setting that has them."""
+        if self.tag_names:
+            return self.tag_names, "data.tag_names"
+        return stored_names(source, columns["tags_column"]) if "tags_column" in columns else ([], "")
 
     def _plain_tags(self, row: Row) -> list[str] | None:
         """The tags of a sentence in one spelling, with a note if theirs is another."""
         given = row.values.get("tags")
+        source = self._sources[row.file]
+        if given and all(map(is_number, given)):
+            given = [tag_of_number(number, *source.names, f"{row.file}:{row.line}") for number in given]
         tags = None if given is None else [*map(plain_label, given)]
         if tags != given:
-            notes = self._sources[row.file].notes
+            notes = source.notes
             notes.num_respelt_labels += 1
             notes.first_respelt_line = notes.first_respelt_line or row.line
         return tags
@@ -310,13 +339,12 @@ class EntityData(DataModule):
                 raise DataError(self._refusal(fault, example, source))
         if is_counted and faults:
             source.notes.num_illegal_tags += len(faults)
-            line = example.line + faults[0].token * source.has_token_lines
-            source.notes.first_illegal_line = source.notes.first_illegal_line or line
+            source.notes.first_illegal_line = source.notes.first_illegal_line or source.line(example, faults[0].token)
         return spans
 
-    def _refusal(self, fault: Fault, example: Row, source: _Source) -> str:
-        line = example.line + fault.token * source.has_token_lines
-        token = "" if source.has_token_lines else f", token {fault.token + 1}"
+    def _refusal(self, fault: Fault, example: Row, source: EntitySource) -> str:
+        line = source.line(example, fault.token)
+        token = "" if source.has_token_lines or "lines" in example.values else f", token {fault.token + 1}"
         evidence = f" (inferred from {self._evidence})" if self.scheme == "auto" else ""
         accept = ", or set data.illegal_tags to repair or drop," * fault.can_repair
         return (
@@ -334,6 +362,9 @@ class EntityData(DataModule):
                 )
             log.info("tags are read as %s: %s", decided, self._evidence)
             self._decided = decided
+            for source in self._sources.values():
+                if "tags_column" in source.columns:
+                    source.notes.form += f"; scheme {decided}"
         return self._decided
 
     def _numbered(self, spans: list[Span], example: Row, labels: list[str]) -> list[int]:
@@ -349,6 +380,10 @@ class EntityData(DataModule):
                     f"have it."
                 )
         return [number for start, end, kind in spans for number in (start, end, self._type_numbers[kind])]
+
+
+def _spelled(example: Row) -> list[str]:
+    return [example.values["text"][start:end] for start, end in _offsets(example)]
 
 
 def _offsets(example: Row) -> Offsets:

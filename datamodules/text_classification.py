@@ -10,6 +10,8 @@ from typing import Any, final
 
 import numpy as np
 import torch
+from lightrail.datamodules.batches.spelling import NO_WORD, Speller, collate_words
+from numpy.typing import NDArray
 
 from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
 from lightrail.datamodules.batches.batching import Batch, BatchConfig, pad
@@ -23,8 +25,8 @@ from lightrail.datamodules.reading.rows import text_value
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
 from lightrail.project.basics.did_you_mean import first_names
 from lightrail.project.basics.errors import ConfigError, DataError, shown
-from lightrail.project.basics.tokens.tokenizing import SEPARATOR, Tokenizer, load_tokenizer
-from lightrail.project.basics.tokens.truncating import Layout, Truncation, lay_out
+from lightrail.project.basics.tokens.tokenizing import SEPARATOR, PatternTokenizer, Tokenizer, load_tokenizer
+from lightrail.project.basics.tokens.truncating import Frame, Layout, Truncation, lay_out
 
 _BETWEEN = " ||| "
 """Separator of the texts of a pair where people read them."""
@@ -52,6 +54,8 @@ class TextClassificationData(DataModule):
         max_vocabulary: maximum number of distinct tokens, the most frequent ones; without a Hugging Face tokenizer.
         min_count: a token with a lower count in the training split is unknown; without a Hugging Face tokenizer.
         lower_case: treat A and a as equal; without a Hugging Face tokenizer.
+        characters_per_word: maximum number of characters of a word, from its begin and end, for a network with
+            `encoder.characters`; they keep their case, and unknown words have them too. 0: none, for other networks.
         sampling: settings for sampling training examples by label; for one label each.
     """
 
@@ -72,6 +76,7 @@ class TextClassificationData(DataModule):
         max_vocabulary: PositiveInt = 50_000,
         min_count: NaturalInt = 2,
         lower_case: bool = True,
+        characters_per_word: NaturalInt = 0,
         sampling: SamplingConfig = SamplingConfig(),
         split: SplitConfig = SplitConfig(),
         reading: ReadingConfig = ReadingConfig(),
@@ -84,7 +89,7 @@ class TextClassificationData(DataModule):
         self.has_many_labels, self.label_separator = has_many_labels, label_separator
         self.tokenizer, self.max_length, self.truncation = tokenizer, max_length, truncation
         self.max_vocabulary, self.min_count, self.lower_case = max_vocabulary, min_count, lower_case
-        self.sampling = sampling
+        self.characters_per_word, self.sampling = characters_per_word, sampling
         self.is_cut = truncation != "windows"
         self.structured = (label_column,) if has_many_labels else ()
         self.texts = [text_column, *([pair_column] if pair_column else [])]
@@ -94,6 +99,7 @@ class TextClassificationData(DataModule):
             imbalance=f"model.loss.class_weights=balanced{drawing} or model.loss.focal_gamma=2",
         )
         self._loaded: Tokenizer | None = None
+        self._speller = Speller(characters_per_word)
         self._label_numbers = LabelNumbers()
         self._check_settings()
 
@@ -110,6 +116,7 @@ class TextClassificationData(DataModule):
             "tokenizer": [self.tokenizer, self._tokenizer().digest],
             "vocabulary": [self.max_vocabulary, self.min_count, self.lower_case],
             "max_length": [self.max_length, self.truncation],
+            **self._speller.settings(),
         }
 
     def examples(self, row: Row, split: Split) -> Iterator[Row]:
@@ -133,6 +140,7 @@ class TextClassificationData(DataModule):
             if tokenizer.needs_vocabulary:
                 for text in _texts(example):
                     tokens.update(tokenizer.split(text))
+                    self._speller.count(self._spelled(text))
         if len(labels) < (1 if self.has_many_labels else 2):
             raise DataError(
                 f"{self.path}: the training split has {'one label only' if labels else 'no label'} "
@@ -146,11 +154,16 @@ class TextClassificationData(DataModule):
             "labels": sorted(labels),
             "label_counts": [labels[label] for label in sorted(labels)],
             "has_many_labels": self.has_many_labels,
+            **self._speller.facts(self.max_vocabulary, self.min_count),
         }
 
     def encode(self, example: Row, facts: Facts) -> Mapping[str, Any]:
-        layout = self._layout(_texts(example), facts["vocabulary"])
+        texts, tokenizer = _texts(example), self._tokenizer()
+        ids = [tokenizer.numbers(text, facts["vocabulary"]) for text in texts]
+        layout = self._layout(ids, tokenizer.frame(is_pair=len(texts) == 2), tokenizer.unknown_id)
         row = {"input_ids": layout.input_ids, "num_tokens": layout.num_tokens, "text": example.values["text"]}
+        spelled = [self._spelled(text) for text in texts]
+        row |= self._speller.columns(spelled, facts.get("alphabet"), self._layout_of_words)
         if self.pair_column and self._tokenizer().has_segments:
             row["segment_ids"] = layout.segment_ids
         if example.values["label"] is None:
@@ -165,17 +178,19 @@ class TextClassificationData(DataModule):
         """Pad the windows of texts into a batch.
 
         `input_ids`, `attention_mask` and, for some tokenizers, `segment_ids` are [N, T]; `text_of_window`, absent if
-        N == B, is [N]; `labels`, absent to predict, [B] or, with many labels, [B, L] of 0 and 1; `text` a list of B.
+        N == B, is [N]; `labels`, absent to predict, [B] or, with many labels, [B, L] of 0 and 1; `text` a list of B;
+        words and characters as by `collate_words`.
         """
         windows = [self._windows(row["input_ids"]) for row in rows]
         lengths = torch.tensor([len(window) for own in windows for window in own])
-        batch = {
+        batch: Batch = {
             "id": [row["id"] for row in rows],
             "input_ids": pad([window for own in windows for window in own], self._tokenizer().pad_id),
             "attention_mask": torch.arange(int(lengths.max())) < lengths[:, None],
             "text": [row["text"] for row in rows],
             "num_tokens": int(lengths.sum()),
             "num_targets": len(rows),
+            **collate_words(rows, lambda _, word_ids: self._windows(word_ids)),
         }
         if len(lengths) > len(rows):
             counts = torch.tensor([len(own) for own in windows])
@@ -218,6 +233,12 @@ class TextClassificationData(DataModule):
                 f"data.sampling.method={self.sampling.method} balances labels that exclude each other, and with "
                 f"data.has_many_labels they do not. Set it to none, and model.loss.class_weights=balanced."
             )
+        if self.characters_per_word and self.tokenizer != "words":
+            raise ConfigError(
+                f"data.characters_per_word is {self.characters_per_word}, and data.tokenizer is "
+                f"{shown(self.tokenizer)}: only words have characters of their own. Set data.tokenizer to words, or "
+                f"data.characters_per_word to 0."
+            )
         if self.pair_column and self.truncation == "windows":
             raise ConfigError("data.truncation=windows reads one text, not a pair. Set head, tail or head_tail.")
         if self.has_many_labels and not self.label_separator:
@@ -228,13 +249,17 @@ class TextClassificationData(DataModule):
             self._loaded = load_tokenizer(self.tokenizer, lower_case=self.lower_case)
         return self._loaded
 
-    def _layout(self, texts: Sequence[str], vocabulary: list[str]) -> Layout:
+    def _layout(self, texts: list[list[int]], frame: Frame, unknown_id: int) -> Layout:
+        if not frame.size(len(texts)) and not any(texts):
+            texts[0] = [unknown_id]  # an encoder needs at least one token
+        return lay_out(texts, frame, self.max_length, self.truncation)
+
+    def _layout_of_words(self, texts: list[list[int]]) -> NDArray[np.int32]:
+        return self._layout(texts, Frame(between=(NO_WORD,)), NO_WORD).input_ids
+
+    def _spelled(self, text: str) -> list[str]:
         tokenizer = self._tokenizer()
-        numbers = [tokenizer.numbers(text, vocabulary) for text in texts]
-        frame = tokenizer.frame(is_pair=len(texts) == 2)
-        if not frame.size(len(texts)) and not any(numbers):
-            numbers[0] = [tokenizer.unknown_id]  # an encoder needs at least one token
-        return lay_out(numbers, frame, self.max_length, self.truncation)
+        return tokenizer.spelled(text) if self.characters_per_word and isinstance(tokenizer, PatternTokenizer) else []
 
     def _windows(self, input_ids: np.ndarray) -> Sequence[np.ndarray]:
         is_long = len(input_ids) > self.max_length

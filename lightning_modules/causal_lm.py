@@ -14,12 +14,12 @@ from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
 from lightrail.lightning_modules.figures.figure import Curve, Figure
 from lightrail.lightning_modules.generation import GenerationConfig, generate
+from lightrail.lightning_modules.heads.next_tokens import NO_TARGET, NextTokens
 from lightrail.lightning_modules.metrics.language import LossByPosition
 from lightrail.lightning_modules.metrics.language_scores import BitsPerUnit, Perplexity
 from lightrail.lightning_modules.metrics.scores import Columns, Score, SumRatio, WeightedMean
 from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig
 from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
-from lightrail.lightning_modules.next_tokens import NO_TARGET, NextTokens
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.project.basics.annotations import ShareBelowOne, check_range
 

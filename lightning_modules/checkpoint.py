@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lightrail.lightning_modules.arguments import check_facts, check_own_types, from_plain
+from lightrail.project.basics.durable import replacing
 from lightrail.project.basics.errors import ConfigError, first_line, shown
 from lightrail.project.basics.reading import reading, regular_file
 from lightrail.project.basics.renamed import with_current_paths
@@ -17,6 +18,8 @@ from lightrail.project.basics.renamed import with_current_paths
 Module = TypeVar("Module", bound=nn.Module)
 PLAIN_PARTS = ("task", "configuration", pl.LightningModule.CHECKPOINT_HYPER_PARAMS_KEY)
 """Entries of a checkpoint that hold class paths."""
+RESUME_STATE = ("optimizer_states", "lr_schedulers", "callbacks", "current_model_state", "averaging_state")
+"""Entries of a checkpoint that only a resumed training reads; the last two are those of averaged weights."""
 DAMAGED = "It may be damaged, or of another version: name another file."
 _USUAL_SIZE = 100_000
 _TYPES = {"state_dict": dict, "configuration": dict, "run": dict, PLAIN_PARTS[-1]: dict}
@@ -47,6 +50,23 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     # Not the weights: a plain copy would lose the versions that PyTorch keeps beside them.
     plain = {name: value for name, value in checkpoint.items() if name in PLAIN_PARTS}
     return {**checkpoint, **with_current_paths(plain)}
+
+
+def drop_resume_state(path: Path) -> bool:
+    """Rewrite a checkpoint without what only a resumed training reads, whole or not at all; it loads as before.
+
+    Returns: whether there was any. Raises: ConfigError when the file cannot be read.
+    """
+    regular_file(path, "checkpoint")
+    with reading(f"{path} is not a checkpoint that can be read", "Restore it from a copy."):
+        _check_packing(path)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # only the kept part is read
+        kept = {name: value for name, value in checkpoint.items() if name not in RESUME_STATE}
+    if len(kept) == len(checkpoint):
+        return False
+    with replacing(path) as stream:
+        torch.save(kept, stream)
+    return True
 
 
 def stored_configuration(checkpoint: Mapping[str, Any], name: str) -> dict[str, Any]:

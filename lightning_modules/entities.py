@@ -17,7 +17,7 @@ from lightrail.lightning_modules.metrics.entity_scores import Entity, entity_sco
 from lightrail.lightning_modules.metrics.evaluation import ScoreSums
 from lightrail.lightning_modules.metrics.scores import Columns, Score, WeightedMean
 from lightrail.lightning_modules.networks.encoders.embedding import TokenDropout
-from lightrail.lightning_modules.networks.encoders.encoder import EncoderConfig
+from lightrail.lightning_modules.networks.encoders.encoder import EncoderConfig, Spelling
 from lightrail.lightning_modules.networks.encoders.recurrent import LstmConfig
 from lightrail.lightning_modules.networks.tagging.entity_head import EntityHeadConfig
 from lightrail.lightning_modules.networks.tagging.tag_head import CrfConfig
@@ -34,10 +34,11 @@ class EntityTagger(TaskModule):
         vocabulary: the tokens of a network from scratch, empty with a pretrained tokenizer; from the data.
         labels: names of the types; from the data.
         has_nested: whether entities may lie inside each other; from the data.
+        alphabet: the characters of words, where the data gives them; from the data.
         encoder: the network that reads the sentence.
         head: finds entities in the words' vectors: CrfConfig, SoftmaxConfig, or SpanConfig where they are nested.
         dropout: fraction of these vectors zeroed in training, in [0, 1).
-        token_dropout: fraction of a text's tokens hidden in training, in [0, 1).
+        token_dropout: fraction of a text's tokens hidden in training, in [0, 1); their characters are not.
     """
 
     monitor = "val/f1"
@@ -47,6 +48,7 @@ class EntityTagger(TaskModule):
         vocabulary: FromData[list[str]],
         labels: FromData[list[str]],
         has_nested: FromData[bool],
+        alphabet: FromData[list[str] | None] = None,
         *,
         encoder: EncoderConfig = LstmConfig(),
         head: EntityHeadConfig = CrfConfig(),
@@ -57,7 +59,7 @@ class EntityTagger(TaskModule):
         super().__init__(optim)
         self.save_hyperparameters()
         self.labels = labels
-        self.encoder = encoder.build(vocabulary)
+        self.encoder = encoder.build(vocabulary, alphabet)
         self.hparams["encoder"] = self.encoder.config
         self.token_dropout = TokenDropout(token_dropout, has_unknown=bool(vocabulary))
         self.dropout = nn.Dropout(dropout)
@@ -66,7 +68,7 @@ class EntityTagger(TaskModule):
     def forward(self, batch: Batch) -> Tensor:
         """Score words for the head, [B, W, ...]; windows of a long sentence are joined by their words' places."""
         input_ids, is_token = self.token_dropout(batch["input_ids"], batch["attention_mask"])
-        states = self.encoder(input_ids, is_token)  # [N, T, D]
+        states = self.encoder(input_ids, is_token, spelling=Spelling.of(batch))  # [N, T, D]
         if "word_places" in batch:
             states = states.flatten(0, 1)[batch["word_places"]]  # [B, W, D]
         scores: Tensor = self.head(self.dropout(states))

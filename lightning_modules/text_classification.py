@@ -13,7 +13,7 @@ from lightrail.lightning_modules.base import Batch, TaskModule
 from lightrail.lightning_modules.heads.label_head import LabelHead
 from lightrail.lightning_modules.heads.label_loss import LabelLossConfig
 from lightrail.lightning_modules.networks.encoders.embedding import TokenDropout
-from lightrail.lightning_modules.networks.encoders.encoder import EncoderConfig
+from lightrail.lightning_modules.networks.encoders.encoder import EncoderConfig, Spelling
 from lightrail.lightning_modules.networks.encoders.pooling import PoolingName, build_pooling
 from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
 from lightrail.lightning_modules.optimization import OptimConfig
@@ -29,10 +29,11 @@ class TextClassifier(TaskModule):
         labels: names of the labels; from the data.
         label_counts: how often the training split has each; from the data.
         has_many_labels: whether a text may have several labels, or none; from the data.
+        alphabet: the characters of words, where the data gives them; from the data.
         encoder: the network that reads the text.
         pooling: how a text's vector is made of its positions': `mean`, `first`, `max` or `attention`.
         dropout: fraction of that vector zeroed in training, in [0, 1).
-        token_dropout: fraction of a text's tokens hidden in training, in [0, 1).
+        token_dropout: fraction of a text's tokens hidden in training, in [0, 1); their characters are not.
         loss: options of the training loss.
     """
 
@@ -45,6 +46,7 @@ class TextClassifier(TaskModule):
         labels: FromData[list[str]],
         label_counts: FromData[list[int]],
         has_many_labels: FromData[bool] = False,
+        alphabet: FromData[list[str] | None] = None,
         *,
         encoder: EncoderConfig = TransformerConfig(),
         pooling: PoolingName = "mean",
@@ -53,7 +55,7 @@ class TextClassifier(TaskModule):
         loss: LabelLossConfig = LabelLossConfig(),
         optim: OptimConfig = OptimConfig(),
     ) -> None:
-        network = encoder.build(vocabulary)
+        network = encoder.build(vocabulary, alphabet)
         head = LabelHead(network.width, labels, label_counts, has_many=has_many_labels, dropout=dropout, loss=loss)
         super().__init__(optim)
         self.save_hyperparameters()
@@ -69,7 +71,7 @@ class TextClassifier(TaskModule):
 
     def _vectors(self, batch: Batch) -> Tensor:
         input_ids, is_token = self.token_dropout(batch["input_ids"], batch["attention_mask"])
-        states = self.encoder(input_ids, is_token, batch.get("segment_ids"))  # [N, T, D]
+        states = self.encoder(input_ids, is_token, batch.get("segment_ids"), Spelling.of(batch))  # [N, T, D]
         vectors: Tensor = self.pooling(states, is_token)  # [N, D]
         if "text_of_window" not in batch:
             return vectors  # [B, D]

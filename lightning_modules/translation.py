@@ -14,15 +14,16 @@ from torch import Tensor
 
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
+from lightrail.lightning_modules.heads.next_tokens import NO_TARGET, NextTokens
 from lightrail.lightning_modules.metrics.evaluation import ScoreSums
 from lightrail.lightning_modules.metrics.language_scores import Perplexity
 from lightrail.lightning_modules.metrics.scores import Score, ShareEqual, SumRatio, WeightedMean
-from lightrail.lightning_modules.metrics.translation_scores import TranslationMetrics
+from lightrail.lightning_modules.metrics.translation_scores import TranslationMetricsConfig
 from lightrail.lightning_modules.networks.modes import evaluating
+from lightrail.lightning_modules.networks.seq2seq.decoding import DecodingConfig, Hypothesis
 from lightrail.lightning_modules.networks.seq2seq.network import Memory, Seq2SeqConfig, Vocabulary
-from lightrail.lightning_modules.networks.seq2seq.search import DecodingConfig, Hypothesis
+from lightrail.lightning_modules.networks.seq2seq.search import search
 from lightrail.lightning_modules.networks.seq2seq.transformer import TransformerSeq2SeqConfig
-from lightrail.lightning_modules.next_tokens import NO_TARGET, NextTokens
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.project.basics.annotations import PositiveInt, Ranged, Share, ShareBelowOne, check_range
 from lightrail.project.basics.errors import ConfigError
@@ -30,7 +31,7 @@ from lightrail.project.basics.tokens.numbering import LanguageTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherForcing(Ranged):
+class TeacherForcingConfig(Ranged):
     """How often training reads the given token of a target, and not the one that the network found likeliest.
 
     Source: S. Bengio et al. (2015), "Scheduled Sampling for Sequence Prediction with Recurrent Neural Networks".
@@ -86,9 +87,9 @@ class Translation(TaskModule):
         network: Seq2SeqConfig = TransformerSeq2SeqConfig(),
         decoding: DecodingConfig = DecodingConfig(),
         validation_beams: PositiveInt = 1,
-        metrics: TranslationMetrics = TranslationMetrics(),
+        metrics: TranslationMetricsConfig = TranslationMetricsConfig(),
         label_smoothing: ShareBelowOne = 0.1,
-        teacher_forcing: TeacherForcing = TeacherForcing(),
+        teacher_forcing: TeacherForcingConfig = TeacherForcingConfig(),
         optim: OptimConfig = OptimConfig(lr=1e-3, schedule="cosine"),
     ) -> None:
         check_range(label_smoothing, ShareBelowOne, "model.label_smoothing")
@@ -181,12 +182,12 @@ class Translation(TaskModule):
         decoding = replace(self.decoding, num_best=num_best, num_beams=max(num_best, self.decoding.num_beams))
         decoding = decoding if max_tokens is None else replace(decoding, max_tokens=max_tokens)
         with evaluating(self.network):
-            found = self.network.search(self.network.encode(input_ids, is_token), decoding)
+            found = search(self.network, self.network.encode(input_ids, is_token), decoding)
         return [[(self._text(one), one.score) for one in own] for own in found]
 
     def _columns(self, outputs: Translated, batch: Batch, decoding: DecodingConfig) -> dict[str, Sequence[Any]]:
         assert outputs.memory is not None, "nothing is searched in training"
-        found = self.network.search(outputs.memory, decoding)
+        found = search(self.network, outputs.memory, decoding)
         best = [own[0] for own in found]
         columns: dict[str, Sequence[Any]] = {
             "prediction": [self._text(own) for own in best],
@@ -206,7 +207,7 @@ class Translation(TaskModule):
         return self.target_tokenizer.decode(found.ids)
 
     def _forced_fraction(self) -> float:
-        if self.teacher_forcing == TeacherForcing():
+        if self.teacher_forcing == TeacherForcingConfig():
             return 1.0
         return self.teacher_forcing.fraction(self.global_step / max(1, self.trainer.estimated_stepping_batches))
 
@@ -225,12 +226,12 @@ def _vocabulary(tokenizer: LanguageTokenizer, frame: list[list[int]]) -> Vocabul
     )
 
 
-def _check(network: Seq2SeqConfig, decoding: DecodingConfig, teacher_forcing: TeacherForcing) -> None:
+def _check(network: Seq2SeqConfig, decoding: DecodingConfig, teacher_forcing: TeacherForcingConfig) -> None:
     if decoding.num_best > decoding.num_beams:
         raise ConfigError(
             f"model.decoding.num_best is {decoding.num_best}, and num_beams {decoding.num_beams}. Give at most as many."
         )
-    if teacher_forcing != TeacherForcing() and not network.reads_token_by_token:
+    if teacher_forcing != TeacherForcingConfig() and not network.reads_token_by_token:
         raise ConfigError(
             f"model.teacher_forcing: {type(network).__name__} reads all tokens of a target at once, so that it cannot "
             "read its own in training. Leave it out, or choose RecurrentSeq2SeqConfig."

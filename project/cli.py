@@ -31,12 +31,16 @@ TRACEBACK = "--traceback"
 SETTINGS_HELP = """
 settings:
   --config C                a YAML file, or the name of a shipped experiment (lightrail list);
-                            may be repeated, later files are merged over earlier ones
+                            may be repeated, later files are merged over earlier ones;
+                            fit and check take C without --config too: lightrail fit digits
   --model.NAME V            a setting of the task, --model.encoder.NAME V of its network
   --data.NAME V             a setting of the data
   --trainer.NAME V          an argument of Lightning's Trainer, such as --trainer.max_epochs 3
   --tracking.NAME V         where and how the run is recorded: uri, experiment, run_name, tags, checkpoint
   --seed_everything N       seed of the run; the data split has its own
+  --epochs N, --steps N     short for --trainer.max_epochs, --trainer.max_steps; so are --lr (--model.optim.lr),
+                            --batch_size (--data.batch.size), --seed, --device cpu|gpu (--trainer.accelerator),
+                            --devices, --precision, --name (--tracking.run_name), --experiment
   --allow_modules M,...     also allow classes of these modules (LIGHTRAIL_ALLOW_MODULES)
   --print_config            print the complete configuration as YAML, and stop
   --help_all                print every setting with its type, value and meaning, and stop
@@ -44,23 +48,26 @@ settings:
 `lightrail COMMAND --config NAME --help_all` shows the settings of that experiment's task and data;
 `lightrail COMMAND --config NAME --print_config > my.yaml` makes a file of your own to change.
 """
-CHECKPOINT_HELP = """
+RUN_HELP = """
+A run is named by its id, the beginning of it (4 characters or more), its name, runs:/RUN_ID, a registered model
+(models:/NAME/VERSION, models:/NAME@ALIAS), its folder, or a checkpoint of it.
+"""
+CHECKPOINT_HELP = f"""{RUN_HELP}
 options:
-  --ckpt_path P             a checkpoint file, or runs:/RUN_ID for the best one of a run; then --config may be left out
+  MODEL, --ckpt_path MODEL  a run, whose best checkpoint is used, or a checkpoint; then --config may be left out
 """
 SEEDS_HELP = """
 options:
   --seeds N                 train and test with N consecutive seeds from the configuration's on, under one parent run
                             that records mean and standard deviation
 """
-RESUME_HELP = """
-RUN_ID is the run's id, a prefix of it, or a checkpoint of the run. Settings given here apply from the resumed step on,
-and are recorded as tags of the run.
+RESUME_HELP = f"""{RUN_HELP}
+Settings given here apply from the resumed step on, and are recorded as tags of the run.
 
 options:
   --force                   resume although another machine may still be running it
 """
-REPRODUCE_HELP = """
+REPRODUCE_HELP = f"""{RUN_HELP}
 Reports first what has changed since the run: code, packages, data, configuration, hardware. Then repeats the run as a
 new run, and compares every metric and every prediction. Exit status: 0 equal, 1 not equal.
 
@@ -68,8 +75,8 @@ options:
   --if_different V          refuse (the default) or continue, when something has changed
   --check_only              only report the changes: exit status 0 when there are none, else 1
 """
-COMPARE_HELP = """
-RUN is an id, a prefix of one, or the name of a run; the first is the baseline of the others. The runs of
+COMPARE_HELP = f"""{RUN_HELP}
+The first run is the baseline of the others. The runs of
 `fit --seeds` count as one, named by their parent.
 
 options:
@@ -82,9 +89,9 @@ options:
   --allow_modules M,...     import these modules first, for a metric of your own
   --tracking.uri URI        MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)
 """
-GENERATE_HELP = """
-MODEL is a run's id or a prefix of it, runs:/RUN_ID, a checkpoint file, or a folder that `lightrail export` or
-transformers wrote. The continuation of the prompt is written to standard output while it is generated.
+GENERATE_HELP = f"""{RUN_HELP}
+MODEL is a run, a checkpoint, or a folder that `lightrail export` or transformers wrote. The continuation of the
+prompt is written to standard output while it is generated.
 
 options:
   --prompt TEXT             may be repeated; left out: all of standard input is one prompt
@@ -101,8 +108,8 @@ options:
   --allow_modules M,...     import these modules first, for a task or network of your own
   --tracking.uri URI        MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)
 """
-EXPORT_HELP = """
-RUN is a run's id or a prefix of it, whose best weights are exported, or a checkpoint file.
+EXPORT_HELP = f"""{RUN_HELP}
+The best weights of the run are exported, or those of the checkpoint that is named.
 
 options:
   --output DIR              folder to write; it must be new or empty
@@ -118,6 +125,7 @@ process, and all are MLflow runs under one parent. The same command resumes a sw
 and in any way, and joins it when given on another machine.
 
 options:
+  --epochs, --steps, --lr, --batch_size    of every trial; short for --overrides.trainer.max_epochs, ...
   --n_trials N              the sweep ends with N finished trials, those of earlier starts included
   --resources.workers N     trials at a time; left out: one per GPU, or one on a CPU
   --resources.devices N     GPUs (on a CPU: processes) per trial
@@ -128,6 +136,17 @@ options:
   --timeout_minutes M       start no trial later than this
   --status                  show the study as a table, without training
   --allow_modules M,...     also allow classes of these modules
+"""
+CLEAN_HELP = """
+Prints what each kept byte of the store, its runs and the caches is for, and marks what no command could need: what
+only resuming a finished run needed, files of runs deleted in MLflow, half-written files of dead processes, damaged
+caches, and caches of data that no run in the store has and that nothing has used for 30 days. Without options it
+removes nothing, or asks on a terminal.
+
+options:
+  --yes                     remove what is marked, without asking
+  --dry_run                 only print
+  --tracking.uri URI        MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)
 """
 OUTPUT_HELP = """\
   --data.path FILE          examples to predict, in the format of the file name; - for standard input, a text per line
@@ -153,19 +172,19 @@ COMMANDS = {
     ),
     "check": Command(
         "check data and configuration, without training",
-        "lightrail check --config C [settings]",
+        "lightrail check C [settings]",
         SETTINGS_HELP,
         place="fit.check",
     ),
     "fit": Command(
         "train, test the best checkpoint, close the run",
-        "lightrail fit --config C [--seeds N] [settings]",
+        "lightrail fit C [--seeds N] [settings]",
         SEEDS_HELP + SETTINGS_HELP,
     ),
-    "resume": Command("resume an interrupted run", "lightrail resume RUN_ID [settings]", RESUME_HELP + SETTINGS_HELP),
+    "resume": Command("resume an interrupted run", "lightrail resume RUN [settings]", RESUME_HELP + SETTINGS_HELP),
     "reproduce": Command(
         "repeat a finished run and compare the two",
-        "lightrail reproduce RUN_ID [--if_different refuse|continue] [--check_only] [settings]",
+        "lightrail reproduce RUN [--if_different refuse|continue] [--check_only] [settings]",
         REPRODUCE_HELP + SETTINGS_HELP,
     ),
     "compare": Command(
@@ -175,19 +194,19 @@ COMMANDS = {
     ),
     "validate": Command(
         "score a checkpoint on the validation data",
-        "lightrail validate --ckpt_path P [--config C] [settings]",
+        "lightrail validate MODEL [--config C] [settings]",
         CHECKPOINT_HELP + SETTINGS_HELP,
         place="predict.validate",
     ),
     "test": Command(
         "score a checkpoint on the test data",
-        "lightrail test --ckpt_path P [--config C] [settings]",
+        "lightrail test MODEL [--config C] [settings]",
         CHECKPOINT_HELP + SETTINGS_HELP,
         place="predict.test_checkpoint",
     ),
     "predict": Command(
         "write a checkpoint's predictions",
-        "lightrail predict --ckpt_path P [--config C] [--data.path FILE|-] [--output FILE] [settings]",
+        "lightrail predict MODEL [--config C] [--data.path FILE|-] [--output FILE] [settings]",
         CHECKPOINT_HELP + OUTPUT_HELP + SETTINGS_HELP,
     ),
     "generate": Command(
@@ -202,10 +221,16 @@ COMMANDS = {
     ),
     "sweep": Command(
         "train configurations from a search space, and find the best",
-        "lightrail sweep --config FILE [--n_trials N] [settings of the sweep]",
+        "lightrail sweep FILE [--n_trials N] [settings of the sweep]",
         SWEEP_HELP,
     ),
     "sync": Command("send pending data to a store that was unreachable", "lightrail sync [--tracking.uri URI]"),
+    "clean": Command(
+        "show what kept files are for, and remove those that no command needs",
+        "lightrail clean [--yes|--dry_run] [--tracking.uri URI]",
+        CLEAN_HELP,
+        place="sync.clean",
+    ),
     "demo": Command("train a model and its baseline on real text, in five minutes", "lightrail demo [settings]"),
     "ui": Command("serve the MLflow UI for the recorded runs", "lightrail ui [--port N] [--tracking.uri URI]"),
 }

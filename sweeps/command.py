@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 from typing import Any
 
 import optuna
@@ -17,16 +18,17 @@ from lightrail.project.configuration import Configuration
 from lightrail.project.tracking.database import sqlite_address, sqlite_file
 from lightrail.project.tracking.run import TrackedRun, continue_run, start_run
 from lightrail.sweeps.launching import launch
-from lightrail.sweeps.report.concluding import conclude
+from lightrail.sweeps.report.concluding import chosen, conclude
 from lightrail.sweeps.report.description import status_table
-from lightrail.sweeps.search.confirming import confirm
+from lightrail.sweeps.search.confirming import Train, announcement, confirm, confirmation_of
 from lightrail.sweeps.search.definition import Sweep, load
 from lightrail.sweeps.search.driver import Driver, shares, try_out, usable_gpus
 from lightrail.sweeps.search.locks import StudyLock, become_owner, has_lost_its_owner, heartbeat
-from lightrail.sweeps.search.outcomes import Progress
+from lightrail.sweeps.search.outcomes import Progress, configuration_of, outcomes_of
 from lightrail.sweeps.search.space import Settings
 from lightrail.sweeps.search.study import RUN, finished, open_storage, open_study
 from lightrail.sweeps.search.warm_start import enqueue, warm_start
+from lightrail.sweeps.search.worker import Interrupted, TrialFailed
 from lightrail.sweeps.trials.process import call_forked, warm_up
 
 log = logging.getLogger(__name__)
@@ -91,14 +93,31 @@ def _train(study: optuna.Study, driver: Driver, run_id: str, parent: TrackedRun 
         done = len(finished(study))
         n_trials = sweep.config.n_trials
         return f"sweep {run_id} is still running: {done} of {n_trials} trials; its owner will write the report"
+    if said := announcement(sweep):
+        log.info("%s", said)
     with parent.status(), heartbeat(study, sweep.config.heartbeat_seconds):
         driver.run()
         with driver.stopping_on_signals():
             trainers = [worker.train_again for worker in driver.workers]
             confirm(study, sweep, trainers, driver.is_stopping)
+            _test_best(study, sweep, trainers[0], driver.is_stopping)
         last_line = conclude(study, sweep, parent)
         study.set_user_attr(CONCLUDED, len(finished(study)))
         return last_line
+
+
+def _test_best(study: optuna.Study, sweep: Sweep, train: Train, is_stopping: Event) -> None:
+    """Test the best trial, or those of the Pareto front: trials themselves are only validated."""
+    for outcome in chosen(outcomes_of(study, sweep), sweep, confirmation_of(study, sweep)):
+        for seed, run_id in outcome.runs.items():
+            configuration = configuration_of(outcome, sweep, int(seed))
+            name = f"trial {outcome.number} test seed {seed}"
+            try:
+                train(configuration, name=name, tags={}, run_id=run_id, began=lambda _: None)
+            except (TrialFailed, Interrupted) as error:
+                if is_stopping.is_set():
+                    raise
+                log.warning("%s: %s", name, error)
 
 
 def show_status(arguments: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ import pytest
 from lightrail.project.basics.catalogue import ROOT, experiment_files
 from lightrail.project.cli import COMMANDS, main
 from lightrail.project.configuration import parse
-from lightrail.project.configuration.sources import take_option
+from lightrail.project.configuration.sources import take_option, written_out
 from lightrail.sweeps.search.definition import load
 from tests.support.callbacks import ALLOW
 from tests.support.guides import EVERY_SPLIT_HAS_ROWS, FILES, OF_THE_CHECKPOINT, QUIET, SMALL_DATA, class_name
@@ -152,7 +152,8 @@ def run_lightrail(arguments: list[str]) -> Outcome:
     if command in AS_THEY_STAND or ANSWERS_AT_ONCE & set(rest):
         return lightrail(*arguments)
     if command in ("fit", "check"):
-        return run_apart(command, *tiny(rest)) if "ddp" in rest else lightrail(command, *tiny(rest))
+        words = tiny(written_out(rest, "--config"))
+        return run_apart(command, *words) if "--trainer.strategy=ddp" in words else lightrail(command, *words)
     if command in ("validate", "test", "predict", "sweep"):
         return lightrail(command, *(tiny_sweep(rest) if command == "sweep" else [*rest, *QUIET]))
     if command == "resume":
@@ -231,7 +232,7 @@ def test_settings_and_commands_in_the_text_exist(document: Path, run_id: str) ->
     for command, *arguments in map(shlex.split, INLINE_COMMAND.findall(text)):
         assert command in COMMANDS
         if command in ("fit", "check") and arguments:
-            parse(arguments)
+            parse(written_out(arguments, "--config"))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)

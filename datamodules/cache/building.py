@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
@@ -61,6 +61,8 @@ def build_once(
         check: reads what `build` wrote besides rows; if it raises, the cache is damaged, set aside and built again.
     """
     if is_finished(folder) and not damage_of(folder, check):
+        with suppress(OSError):  # a cache that only others may write
+            os.utime(lock_file(folder))  # the time of its last use, for `lightrail clean`
         return folder
     with writing_to(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +123,13 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def locked_now(folder: Path) -> Iterator[bool]:
+    """Hold the lock of the cache `folder`, if no process that builds it has it; tell whether it is held."""
+    with lock_file(folder).open("a") as stream:
+        yield _try_lock(stream)
+
+
 def _try_lock(stream: IO[str]) -> bool:
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -150,7 +159,7 @@ def is_encoded_with(facts: Facts, folder: Path) -> bool:
         return False
     own = read_about(folder)["facts"]
     # compared as JSON, since the order inside a fact matters
-    return all(name in own and json.dumps(own[name]) == json.dumps(fact) for name, fact in facts.items())
+    return all(json.dumps(own.get(name)) == json.dumps(fact) for name, fact in facts.items())
 
 
 def read_about(folder: Path) -> dict[str, Any]:

@@ -184,7 +184,7 @@ def _labels(splits: Sequence[SplitFacts], remedy: str) -> Iterator[Finding]:
     counts = train.label_counts
     if not counts:
         return
-    if len(counts) == 1:
+    if len(counts) == 1 and not train.num_unlabelled:
         yield Finding(
             "warning", f"Every {train.name} row has the label {shown(next(iter(counts)))}: nothing can be learned."
         )
@@ -269,6 +269,7 @@ class DataReport:
         lines = [*aligned(table, right=range(1, len(table[0]) - 1)), ""]
         if any(split.label_counts for split in self.splits):
             lines += [*aligned(self._label_table(), right=range(1, len(self.splits) + 1)), ""]
+        lines += self._forms()
         num_left = len(self.findings)
         for finding in self.findings:
             wrapped = _wrapped(finding)
@@ -279,6 +280,14 @@ class DataReport:
         if num_left:
             lines.append(f"... and {num_left} more findings")
         return "\n".join(lines if self.findings else [*lines, "no findings"])
+
+    def _forms(self) -> list[str]:
+        """How the files were recognised, one line for those read alike."""
+        forms: dict[str, list[str]] = {}
+        for split in self.splits:
+            forms.setdefault(split.notes.form, []).append(split.name)
+        said = [f"{', '.join(names)}: {form}" for form, names in forms.items() if form]
+        return [*said, ""] if said else []
 
     def _split_table(self) -> list[list[str]]:
         header = ["split", "rows", "distinct", f"{self.unit}: median", "95 %", "99 %", "longest"]

@@ -15,7 +15,7 @@ MOST_CHARACTERS = 2**24
 
 Quoting = Literal["auto", "standard", "none"]
 Empty = Literal["refuse", "skip", "keep"]
-FileFormat = Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet", "conll", "labelled"]
+FileFormat = Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet", "conll", "conllu", "labelled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +24,11 @@ class TaggedLines:
 
     separator: str = "auto"
     """Separator of the columns: tab, space (one or more), or any text. auto: a tab if a line has one, else spaces."""
-    token_column: int = 0
-    """Column of the token, counted from 0, or from the end with -1."""
-    tag_column: int = -1
-    """Column of the tag, counted from 0, or from the end with -1."""
+    token_column: int | str = 0
+    """Column of the token, counted from 0, or from the end with -1; of CoNLL-U its name, FORM in place of 0."""
+    tag_column: int | str = -1
+    """Column of the tag, counted from 0, or from the end with -1. Of CoNLL-U its name, or a key of MISC; -1 is a column
+    or a key named NER, NE or Entity, if there is one."""
     strip_position_digits: bool = False
     """Remove the final digit of each token, the position of the character in its word, as in `科0 技1`."""
 
@@ -72,6 +73,8 @@ class ReadingNotes:
     num_moved_to_train: int = 0
     """Number of examples that stay in train, because no other training example has their label."""
     first_moved_line: int | None = None
+    form: str = ""
+    """How the file was recognised and read, where several forms are possible."""
 
 
 class Columns:

@@ -1,22 +1,24 @@
 """Reading of rows from any source, digests of sources, and temporary storage of rows."""
 
 import csv
+import itertools
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lightrail.datamodules.cache import digest_of, file_digest
 from lightrail.datamodules.reading import hub
 from lightrail.datamodules.reading.embedded import embedded_file, embedded_set
-from lightrail.datamodules.reading.files import STANDARD_INPUT, existing_file, refuse_web_page
+from lightrail.datamodules.reading.files import PARQUET_MAGIC, STANDARD_INPUT, existing_file, refuse_web_page
 from lightrail.datamodules.reading.lines import read_lines
 from lightrail.datamodules.reading.parallel import parallel_files, read_parallel
 from lightrail.datamodules.reading.records import (
+    array_items,
     read_json,
     read_labelled,
     read_parquet,
-    read_tagged_tokens,
     read_text,
 )
 from lightrail.datamodules.reading.rows import (
@@ -30,6 +32,7 @@ from lightrail.datamodules.reading.rows import (
     TaggedLines,
     empty_cell,
 )
+from lightrail.datamodules.reading.tagged_lines import is_conllu, read_conllu, read_tagged_tokens
 from lightrail.project.basics.did_you_mean import first_names, nearest
 from lightrail.project.basics.errors import DataError, first_line, shown
 
@@ -48,6 +51,9 @@ FORMATS: dict[str, FileFormat] = {
     ".conll": "conll",
     ".bmes": "conll",
     ".bio": "conll",
+    ".iob2": "conll",
+    ".conllu": "conllu",
+    ".conllup": "conllu",
 }
 
 
@@ -67,7 +73,7 @@ def read_rows(
     """Yield the rows of a source one by one, without keeping them in memory.
 
     Args:
-        source: a file (.txt, .csv, .tsv, .jsonl, .parquet, .conll/.bmes/.bio; .gz added to any text format), `-` for
+        source: a file (.txt, .csv, .tsv, .jsonl, .parquet, .conll, .bmes, .bio, .conllu; text may be .gz), `-` for
             standard input with one text per line, the common beginning of parallel files that end in the columns'
             names, `embedded:NAME`, or `hub:OWNER/NAME[:CONFIG]@SPLIT`.
         columns: the requested columns, or columns by setting: the error of a missing one then names its setting. Or
@@ -120,8 +126,9 @@ def _open_text(source: str, file_format: FileFormat, options: ReadingOptions, no
     match file_format:
         case "jsonl":
             return read_json(source, lines, options.columns)
-        case "conll":
-            return read_tagged_tokens(source, lines, options.columns, options.tagged_lines)
+        case "conll" | "conllu":
+            read = read_conllu if file_format == "conllu" else read_tagged_tokens
+            return read(source, lines, options.columns, options.tagged_lines, notes)
         case "labelled":
             return read_labelled(source, lines, options.columns)
         case "csv":
@@ -143,8 +150,24 @@ def format_of(source: str) -> FileFormat:
     raise DataError(
         f"{source}: {f'the ending {shown(suffix)} is no known format' if suffix else 'the name has no ending'}"
         f"{f' (did you mean {near[0]}?)' if near else ''}. Rename the file to one of {', '.join(FORMATS)}, "
-        f"or set data.reading.file_format (txt, csv, tsv, jsonl, parquet, conll, or labelled for lines of LABEL TEXT)."
+        f"or set data.reading.file_format (txt, csv, tsv, jsonl, parquet, conll, conllu, or labelled for lines of "
+        f"LABEL TEXT)."
     )
+
+
+def tagged_format(source: str, encoding: str) -> FileFormat:
+    """Return the format of a file of entities by its first lines: Parquet, JSON, CoNLL-U, or lines of tagged tokens."""
+    with existing_file(source).open("rb") as stream:
+        if stream.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC:
+            return "parquet"
+    start = list(itertools.islice(read_lines(source, encoding), _LINES_OF_START))
+    if _JSON_START.match(" ".join(itertools.islice(filter(None, map(str.strip, start)), 3))):
+        return "jsonl"
+    return "conllu" if is_conllu(start) else "conll"
+
+
+_LINES_OF_START = 100
+_JSON_START = re.compile(r'\{ ?"(?:[^"\\]|\\.)*" ?:|\[ ?\{ ?"')
 
 
 def _checked(rows: Iterable[Row], source: str, options: ReadingOptions, notes: ReadingNotes) -> Iterator[Row]:
@@ -230,11 +253,12 @@ def _of_parquet(source: str) -> list[str]:
         return []
 
 
-def _of_first_record(lines: Iterable[str]) -> list[str]:
+def _of_first_record(lines: Iterator[str]) -> list[str]:
     first = next((line for line in lines if line.strip()), "")
     try:
-        record = json.loads(first or "{}")
-    except (ValueError, RecursionError):
+        is_array = first.lstrip().startswith("[")
+        record = next(array_items("", itertools.chain([first], lines)))[1] if is_array else json.loads(first or "{}")
+    except (ValueError, RecursionError, DataError, StopIteration):
         return []  # reading its rows raises the error
     return list(record) if isinstance(record, dict) else []
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightrail.datamodules.batches.spelling import collate_words
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -41,9 +42,10 @@ def collate_entities(rows: Sequence[Mapping[str, Any]], pad_id: int, *, has_nest
     Returns: `input_ids` and `attention_mask` [N, T]; `text_of_window` [N] if a text has several windows; `word_mask`
         [B, W]; `word_places` [B, W], the index of each unit in the states flattened to [N T, D], unless units and
         positions are the same; `spans` [S, 4] of text, first unit, end and type; `tags` [B, W] unless entities may
-        be nested; the lists `id`, `text` and `offsets`, the first character and end of each unit.
+        be nested; the lists `id`, `text` and `offsets`, the first character and end of each unit; words and
+        characters as by `collate_words`.
     """
-    windows = [window for row in rows for window in np.split(row["input_ids"], row["window_lengths"].cumsum()[:-1])]
+    windows = [window for row in rows for window in _windows(row, row["input_ids"])]
     input_ids = pad(windows, pad_id)  # [N, T]
     lengths = torch.tensor([len(window) for window in windows])
     num_units = torch.tensor([len(row["offsets"]) // 2 for row in rows])
@@ -56,12 +58,18 @@ def collate_entities(rows: Sequence[Mapping[str, Any]], pad_id: int, *, has_nest
         "offsets": [UnitOffsets(row["offsets"]) for row in rows],
         "num_tokens": int(lengths.sum()),
         "num_targets": int(num_units.sum()),
+        **collate_words(rows, _windows),
     }
     if len(windows) > len(rows):
         batch["text_of_window"] = torch.arange(len(rows)).repeat_interleave(_num_windows(rows))
     if any(len(row["places"]) for row in rows):
         batch["word_places"] = _places(rows, input_ids.shape[1])
     return {**batch, **_targets(rows, has_nested=has_nested)} if "spans" in rows[0] else batch
+
+
+def _windows(row: Mapping[str, Any], values: NDArray[np.integer[Any]]) -> list[NDArray[np.integer[Any]]]:
+    """Divide the values of a row's positions by windows."""
+    return np.split(values, row["window_lengths"].cumsum()[:-1])
 
 
 def _num_windows(rows: Sequence[Mapping[str, Any]]) -> Tensor:

@@ -11,14 +11,14 @@ from lightrail.lightning_modules.metrics.entity_scores import counts_by_type, f1
 from lightrail.lightning_modules.metrics.scores import Columns
 
 OUTCOMES = {
-    "correct": ("right", "#d9f2e0", "#17402a"),
-    "boundary": ("wrong boundary", "#dbe8fd", "#1b3a6b"),
-    "type": ("wrong type", "#ecdffa", "#452a66"),
-    "boundary_and_type": ("wrong boundary and type", "#fbd9ee", "#5e2148"),
-    "missing": ("missing", "#fbd9d3", "#5c2320"),
-    "spurious": ("spurious", "#fde6bf", "#5a3d0c"),
+    "correct": ("right", "✓", "#d9f2e0", "#17402a"),
+    "boundary": ("wrong boundary", "↔", "#dbe8fd", "#1b3a6b"),
+    "type": ("wrong type", "≠", "#ecdffa", "#452a66"),
+    "boundary_and_type": ("wrong boundary and type", "↔≠", "#fbd9ee", "#5e2148"),
+    "missing": ("missing", "−", "#fbd9d3", "#5c2320"),
+    "spurious": ("spurious", "+", "#fde6bf", "#5a3d0c"),
 }
-"""Outcomes of an entity: a short text, and the colours on a light and on a dark background."""
+"""Outcomes of an entity: a short text, a sign, and the colours on a light and on a dark background."""
 NUM_SHOWN = 100
 """Sentences with mistakes."""
 

@@ -1,7 +1,7 @@
 """Figures of a task's test, as data. `project/figures` draws them, one function for each type.
 
-A figure named `labels` becomes `figures/labels.png` of the run; pages and tables go to `samples/`. Text may
-hold any characters. Needs no torch.
+A figure named `labels` becomes `figures/labels.png` of the run, or `.svg` with labels such as Chinese ones; pages and
+tables go to `samples/`. Text may hold any characters. Needs no torch.
 """
 
 from abc import ABC
@@ -124,8 +124,9 @@ class MarkedText(Figure):
     """Texts with stretches marked in them: `samples/NAME.html` to look at and `samples/NAME.txt` for a terminal."""
 
     lines: Sequence[MarkedLine]
-    outcomes: Mapping[str, tuple[str, str, str]]
-    """Outcome to a short text and its colours on a light and on a dark background; the first one is right."""
+    outcomes: Mapping[str, tuple[str, str, str, str]]
+    """Outcome to a short text, a sign that tells it apart without colours, and its colours on a light and on a dark
+    background; the first one is right."""
     counts: Mapping[str, int]
     """Number of stretches of the whole test with each outcome."""
 

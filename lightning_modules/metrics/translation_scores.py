@@ -114,7 +114,7 @@ def _ter() -> "Metric":
 
 
 @dataclass(frozen=True, kw_only=True)
-class TranslationMetrics(Ranged):
+class TranslationMetricsConfig(Ranged):
     """Which metrics are computed of the texts, and how they treat them."""
 
     lower_case: bool = False

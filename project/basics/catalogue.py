@@ -61,6 +61,12 @@ def experiment_files(root: Path = ROOT) -> dict[str, Path]:
     return {file.stem: file for file in sorted((root / "project" / "experiments").glob("*.yaml"))}
 
 
+def form_for_words(experiment: Path) -> Path | None:
+    """Return the file that stands for a shipped experiment on texts of words; None when it has no such form."""
+    file = experiment.parent / "words" / experiment.name
+    return file if file.is_file() else None
+
+
 def sweep_files(root: Path = ROOT) -> dict[str, Path]:
     """Return the files of the shipped sweeps by name."""
     return {file.stem: file for file in sorted((root / "sweeps" / "definitions").glob("*.yaml"))}

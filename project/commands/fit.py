@@ -5,12 +5,14 @@
 
 from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.configuration import Configuration, parse
-from lightrail.project.configuration.sources import take_option
+from lightrail.project.configuration.adapting import advice as tokenizer_advice
+from lightrail.project.configuration.sources import take_option, written_out
 from lightrail.project.running.build import build
 from lightrail.project.running.dry_run import rehearse
 from lightrail.project.running.fitting import FinishedRun, fit, last_line
 from lightrail.project.running.resuming import find_interrupted, go_on, requeued_run
 from lightrail.project.running.seeds import FinishedSeeds, fit_seeds, go_on_with_seeds
+from lightrail.project.running.training_length import advice
 from lightrail.project.tracking.logger import is_process_zero
 from lightrail.project.tracking.lookup import test_metrics
 from lightrail.project.tracking.store import store_uri
@@ -18,7 +20,7 @@ from lightrail.project.tracking.store import store_uri
 
 def run(arguments: list[str]) -> int:
     """Train and test, or resume the run of a requeued SLURM job. Raises: ConfigError, DataError before a run exists."""
-    seeds, rest = take_option(arguments, "--seeds")
+    seeds, rest = take_option(written_out(arguments, "--config"), "--seeds")
     if seeds is not None and not seeds.isdecimal():
         raise ConfigError(f"--seeds {shown(seeds)}: give the number of seeds, such as --seeds 5.")
     configuration = parse(rest)
@@ -49,9 +51,15 @@ def _resumed_after_requeue(configuration: Configuration, kind: str) -> str | Non
 
 def check(arguments: list[str]) -> int:
     """Print the report on the data and the measurements of a dry run. Raises: ConfigError, DataError."""
-    configuration = parse(arguments)
+    configuration = parse(written_out(arguments, "--config"))
     store_uri(configuration.tracking())  # refuses what is no store
     experiment = build(configuration, "fit")
     print(experiment.data.report().render())
+    for line in experiment.configuration.chosen:
+        print(f"chosen       {line}")
+    for line in filter(
+        None, (tokenizer_advice(configuration.values, experiment.data), advice(configuration, experiment.data))
+    ):
+        print(f"advice       {line}")
     print(rehearse(experiment).render())
     return 0

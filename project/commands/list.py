@@ -3,8 +3,6 @@
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from lightrail.project.basics import catalogue
@@ -24,8 +22,6 @@ COLUMNS = ("run", "status", "started", "name", "result")
 MOST_CHARACTERS = 20
 MOST_CHARACTERS_OF_RESULT = 25
 """Maximum width of a name and of a result, with which a line fits into 80 columns."""
-SHORT_ID = 8
-"""Length of the beginning of an id that is shown: every command takes one that is unique."""
 METRIC_TAG = "lightrail.metric"
 """Tag of a run: the metric by which its best checkpoint is selected, without `val/`."""
 
@@ -66,13 +62,18 @@ def runs_listing(tracking: TrackingConfig, number: int = NUM_RUNS) -> str:
 
 
 def _row(found: "Run", num_children: int) -> tuple[str, ...]:
-    began = "-"
-    with suppress(ValueError, OverflowError, OSError):  # a time that no calendar has
-        began = f"{datetime.fromtimestamp(found.info.start_time / 1000):%m-%d %H:%M}"
+    from lightrail.project.tracking.lookup import SHORT_ID, started
+
     below = "" if not num_children else "1 run" if num_children == 1 else f"{num_children} runs"
     result = ", ".join(filter(None, (below, _result(found))))
     name = plain(found.info.run_name or "", MOST_CHARACTERS)
-    return found.info.run_id[:SHORT_ID], found.info.status, began, name, plain(result, MOST_CHARACTERS_OF_RESULT)
+    return (
+        found.info.run_id[:SHORT_ID],
+        found.info.status,
+        started(found),
+        name,
+        plain(result, MOST_CHARACTERS_OF_RESULT),
+    )
 
 
 def _result(found: "Run") -> str:

@@ -20,21 +20,23 @@ import pyarrow as pa
 from lightrail.lightning_modules.checkpoint import read_checkpoint, stored_configuration
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import Configuration, parse
-from lightrail.project.configuration.sources import options, take_option
+from lightrail.project.configuration.sources import options, take_option, written_out
 from lightrail.project.models.answer_files import check_output, show_answers, with_named_lists, write_answers
 from lightrail.project.running.build import Experiment, build
 from lightrail.project.running.fitting import test
-from lightrail.project.tracking.lookup import run_checkpoint
+from lightrail.project.tracking.naming import find_checkpoint
 from lightrail.project.tracking.settings import TrackingConfig
 
 log = logging.getLogger(__name__)
 
 STANDARD_INPUT = "-"
+CHECKPOINT = "--ckpt_path"
+"""Option that names a run or a checkpoint; it may be left out before the name."""
 
 
 def run(arguments: list[str]) -> int:
     """Predict, and write the rows to `--output` or standard output. Raises: ConfigError, DataError."""
-    output, rest = take_option(arguments, "--output")
+    output, rest = take_option(written_out(arguments, CHECKPOINT), "--output")
     configuration, checkpoint = parse_to_predict(rest)
     source = configuration.values["data"]["init_args"].get("path")
     if output is not None:
@@ -88,7 +90,7 @@ def test_checkpoint(arguments: list[str]) -> int:
 
 
 def parse_with_checkpoint(arguments: Sequence[str]) -> tuple[Configuration, Path]:
-    """Return the configuration, and the file of `--ckpt_path`: a path, or `runs:/RUN_ID` for the best checkpoint.
+    """Return the configuration, and the checkpoint that a run or a path names, with or without `--ckpt_path`.
 
     Without `--config` the configuration is the one stored in the checkpoint.
 
@@ -109,14 +111,16 @@ def parse_to_predict(arguments: Sequence[str]) -> tuple[Configuration, Path]:
 def _parse(
     arguments: Sequence[str], stored: Callable[[dict[str, Any], Mapping[str, str]], dict[str, Any]]
 ) -> tuple[Configuration, Path]:
-    named, rest = take_option(arguments, "--ckpt_path")
+    named, rest = take_option(written_out(arguments, CHECKPOINT), CHECKPOINT)
+    if sum(name == CHECKPOINT for name, _ in options(arguments, bare=CHECKPOINT)) > 1:
+        raise ConfigError("two models are named. Name one run or checkpoint; a configuration is named by --config.")
     if named is None:
-        raise ConfigError("--ckpt_path is required: a checkpoint file, or runs:/RUN_ID for a run's best one.")
+        raise ConfigError("which model? Name a run, whose best checkpoint is used, or a checkpoint file.")
     given = dict(options(rest))
     if "--config" in given:
         configuration = parse(rest)
-        return configuration, run_checkpoint(named, configuration.tracking())
-    path = run_checkpoint(named, TrackingConfig(uri=given.get("--tracking.uri")))
+        return configuration, find_checkpoint(named, configuration.tracking())
+    path = find_checkpoint(named, TrackingConfig(uri=given.get("--tracking.uri")))
     return parse(rest, saved=stored(stored_configuration(read_checkpoint(path), str(path)), given)), path
 
 

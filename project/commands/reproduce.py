@@ -27,7 +27,7 @@ CHOICES = ("refuse", "continue")
 def run(arguments: list[str]) -> int:
     """Repeat a run and compare. Returns: 0 equal, 1 not equal. Raises: ConfigError, DataError before a run exists."""
     if not arguments or arguments[0].startswith("-"):
-        raise ConfigError("which run? Write `lightrail reproduce RUN_ID`.")
+        raise ConfigError("which run? Write `lightrail reproduce RUN`.")
     if_different, settings = take_option([word for word in arguments[1:] if word != CHECK_ONLY], "--if_different")
     if if_different not in (None, *CHOICES):
         raise ConfigError(f"--if_different {shown(if_different)}: choose from {', '.join(CHOICES)}.")

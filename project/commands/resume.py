@@ -1,8 +1,5 @@
 """`lightrail resume`: resumes an interrupted run, in the same MLflow run."""
 
-from pathlib import Path
-
-from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import parse
 from lightrail.project.configuration.sources import options
@@ -10,7 +7,7 @@ from lightrail.project.running.fitting import FinishedRun
 from lightrail.project.running.resuming import configuration_in_force, find_interrupted, go_on
 from lightrail.project.running.seeds import FinishedSeeds, go_on_with_seeds
 from lightrail.project.tracking.logger import is_process_zero
-from lightrail.project.tracking.lookup import find_run
+from lightrail.project.tracking.naming import find_run
 from lightrail.project.tracking.recovery import close_dead_runs
 from lightrail.project.tracking.settings import TrackingConfig
 from lightrail.project.tracking.store import open_store, store_uri
@@ -21,20 +18,20 @@ OF_THIS_CALL = ("--tracking.", "--allow_modules")
 def run(arguments: list[str]) -> int:
     """Resume a run and print its metrics. Raises: ConfigError, DataError; the run is then unchanged."""
     if not arguments or arguments[0].startswith("-"):
-        raise ConfigError("which run? Write `lightrail resume RUN_ID`, or name a checkpoint of the run.")
+        raise ConfigError("which run? Write `lightrail resume RUN`.")
     settings = [argument for argument in arguments[1:] if argument != "--force"]
-    finished = _resume(_run_id(arguments[0]), settings, force="--force" in arguments)
+    finished = _resume(arguments[0], settings, force="--force" in arguments)
     if is_process_zero():
         print(finished.last_line)
     return 0
 
 
-def _resume(run_id: str, settings: list[str], *, force: bool) -> FinishedRun | FinishedSeeds:
+def _resume(named: str, settings: list[str], *, force: bool) -> FinishedRun | FinishedSeeds:
     tracking = TrackingConfig(uri=dict(options(settings)).get("--tracking.uri"))
     client = open_store(store_uri(tracking), create=False)
     if is_process_zero():
         close_dead_runs(client)
-    run = find_run(client, run_id)
+    run = find_run(client, named)
     if run.data.tags.get("lightrail.kind") != "seeds":
         before = find_interrupted(client, run)
         return go_on(before, parse(settings, saved=before.configuration), force=force)
@@ -42,13 +39,3 @@ def _resume(run_id: str, settings: list[str], *, force: bool) -> FinishedRun | F
         raise ConfigError(f"run {run.info.run_id} holds several seeds, which share their settings: give none here.")
     configuration = parse(settings, saved=configuration_in_force(client, run))
     return go_on_with_seeds(client, run, configuration, force=force)
-
-
-def _run_id(named: str) -> str:
-    """Return the id itself, or the id of the run that a checkpoint file belongs to."""
-    if not Path(named).is_file():
-        return named
-    run_id: str = read_checkpoint(named).get("run", {}).get("id", "")
-    if not run_id:
-        raise ConfigError(f"{named} does not name its run. Name the run by its id.")
-    return run_id

@@ -11,7 +11,6 @@ from lightrail.lightning_modules.metrics.scores import Score, StoredScore
 from lightrail.project.basics.did_you_mean import did_you_mean
 from lightrail.project.basics.errors import ConfigError, without_password
 from lightrail.project.comparing.entries import (
-    SHORT_ID,
     Entry,
     Example,
     check_comparable,
@@ -28,6 +27,7 @@ from lightrail.project.comparing.measuring import (
     Test,
     measure,
 )
+from lightrail.project.tracking.lookup import SHORT_ID
 
 NUM_EXAMPLES = 10
 NOT_OF_THE_EXPERIMENT = "tracking."

@@ -7,7 +7,6 @@ Shapes: N rows, G common texts.
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +23,8 @@ from lightrail.project.basics.errors import ConfigError, first_line
 from lightrail.project.basics.reading import reading
 from lightrail.project.models.predictions import read_predictions, stored_scores
 from lightrail.project.tracking.database import where_files_were
-from lightrail.project.tracking.lookup import PREDICTIONS, children_of, find_run, run_artifact, short_name
+from lightrail.project.tracking.lookup import PREDICTIONS, SHORT_ID, children_of, run_artifact, short_name
+from lightrail.project.tracking.naming import find_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 EXAMPLE_COLUMNS = ("id", "target", "num_characters", "num_bytes")
 """Columns that identify the example of a row, independent of the model."""
-SHORT_ID = 8
 """Number of characters of a shortened run id."""
 
 
@@ -72,36 +71,15 @@ class Entry:
 
 
 def find_entry(client: "MlflowClient", named: str) -> Entry:
-    """Read the run with this id, prefix of an id, or name.
+    """Read the run that a text names, see `find_run`.
 
     Raises:
         ConfigError: there is no such run or several, or it has no predictions that can be compared.
     """
-    run = _find(client, named)
+    run = find_run(client, named)
     is_group = run.data.tags.get("lightrail.kind") == "seeds"
     runs, notes = _seeds(client, run) if is_group else ([_tested(client, run)], _unfinished(run))
     return Entry(run.info.run_id, short_name(run), run.info.experiment_id, dict(run.data.params), runs, is_group, notes)
-
-
-def _find(client: "MlflowClient", named: str) -> "Run":
-    by_name = [] if re.fullmatch("[0-9a-f]{32}", named) else _named(client, named)
-    if not by_name:
-        return find_run(client, named)
-    if len(by_name) > 1:
-        shown = ", ".join(f"{run.info.run_id} ({run.info.status})" for run in by_name)
-        raise ConfigError(f"{len(by_name)} runs are named {named!r}: {shown}. Name the run by its id.")
-    return by_name[0]
-
-
-def _named(client: "MlflowClient", name: str) -> "list[Run]":
-    """Return the runs of this name, without the runs of a group, which have the group's name."""
-    if "'" in name and '"' in name:
-        return []  # MLflow cannot search for such a text
-    quote = '"' if "'" in name else "'"
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    runs = list(client.search_runs(experiments, f"attributes.run_name = {quote}{name}{quote}"))
-    groups = {run.info.run_id for run in runs}
-    return [run for run in runs if run.data.tags.get("mlflow.parentRunId") not in groups]
 
 
 def _seeds(client: "MlflowClient", group: "Run") -> tuple[list[ScoredRun], list[str]]:

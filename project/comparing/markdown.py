@@ -6,8 +6,9 @@ from urllib import parse
 
 from lightrail.project.basics.tables import literal, markdown_table
 from lightrail.project.comparing.comparison import Comparison
-from lightrail.project.comparing.entries import SHORT_ID, Answer, Example
+from lightrail.project.comparing.entries import Answer, Example
 from lightrail.project.comparing.measuring import Difference, Estimate
+from lightrail.project.tracking.lookup import SHORT_ID
 
 MAX_ANSWER_CHARACTERS = 40
 

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lightrail.project.basics.tables import html_table
 from lightrail.project.comparing.comparison import Comparison
-from lightrail.project.comparing.entries import SHORT_ID, Answer, Example
+from lightrail.project.comparing.entries import Answer, Example
 from lightrail.project.comparing.markdown import (
     about_answer,
     cut,
@@ -30,8 +30,9 @@ from lightrail.project.comparing.markdown import (
     verdict,
 )
 from lightrail.project.comparing.measuring import Difference
-from lightrail.project.figures.drawing import drawable, page
+from lightrail.project.figures.drawing import drawable, page, written
 from lightrail.project.figures.style import STYLE
+from lightrail.project.tracking.lookup import SHORT_ID
 
 CHINESE = re.compile(r"[\u3400-\u9fff]")
 ALIKE = 0.6
@@ -103,7 +104,9 @@ def _image(comparison: Comparison, palette: Palette) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "forest.png"
         forest_plot(comparison, palette, path)
-        return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        image = written(path)
+        kind = "png" if image == path else "svg+xml"
+        return f"data:image/{kind};base64,{base64.b64encode(image.read_bytes()).decode()}"
 
 
 def _values(comparison: Comparison) -> str:

@@ -1,3 +1,3 @@
-from lightrail.project.configuration.configuration import Configuration, parse
+from lightrail.project.configuration.configuration import Configuration, completed, parse
 
-__all__ = ["Configuration", "parse"]
+__all__ = ["Configuration", "completed", "parse"]

@@ -1,14 +1,19 @@
 """The configuration of a run: parsed from files and the command line, completed, and built into objects."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias, get_origin
 
 from annotated_types import Interval
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from lightrail.project.basics.annotations import TypeHint, alternatives, item_type
+from lightrail.project.basics.catalogue import form_for_words
+from lightrail.project.basics.did_you_mean import nearest
 from lightrail.project.basics.errors import ConfigError, Shown, plain
+from lightrail.project.configuration.adapting import is_for_other_data, writing
 from lightrail.project.configuration.checking import Checker
 from lightrail.project.configuration.classes import AllowedClasses, import_class
 from lightrail.project.configuration.describing import describe
@@ -21,10 +26,11 @@ from lightrail.project.configuration.parameters import (
     parameters_of,
     read,
 )
-from lightrail.project.configuration.sources import FLAGS, Draft, Text, find_config, nest, options
+from lightrail.project.configuration.sources import FLAGS, SHORT_NAMES, Draft, Text, find_config, nest, options
 from lightrail.project.configuration.yaml_file import Value, write_text
 from lightrail.project.tracking.settings import TrackingConfig
 
+NUM_SHOWN = 3
 LARGEST_SEED = 2**32 - 1
 Seed: TypeAlias = Annotated[int, Interval(ge=0, le=LARGEST_SEED)]
 SECTIONS = {
@@ -74,6 +80,8 @@ class Configuration:
 
     values: dict[str, Value]
     """Plain nested values of the five sections, defaults included."""
+    chosen: tuple[str, ...] = ()
+    """What was chosen by the data, in words, where no setting decides on it."""
 
     @property
     def seed(self) -> int:
@@ -84,11 +92,23 @@ class Configuration:
         """Copy the configuration with another seed, which is added to the run's name, if any."""
         tracking = self.values["tracking"]
         name = tracking["run_name"] and f"{tracking['run_name']} seed {seed}"
-        return Configuration({**self.values, "seed_everything": seed, "tracking": {**tracking, "run_name": name}})
+        values = {**self.values, "seed_everything": seed, "tracking": {**tracking, "run_name": name}}
+        return replace(self, values=values)
 
     def named(self, name: str) -> "Configuration":
         """Copy the configuration with another name of the run."""
-        return Configuration({**self.values, "tracking": {**self.values["tracking"], "run_name": name}})
+        return replace(self, values={**self.values, "tracking": {**self.values["tracking"], "run_name": name}})
+
+    @property
+    def has_length(self) -> bool:
+        """Whether a setting of the trainer says how long to train; else that is chosen by the data."""
+        trainer = self.values["trainer"]
+        return trainer["max_epochs"] is not None or trainer["max_steps"] != -1 or trainer["max_time"] is not None
+
+    def of_length(self, max_epochs: int | None, *chosen: str) -> "Configuration":
+        """Copy the configuration with a number of epochs, and why it was chosen."""
+        trainer = {**self.values["trainer"], "max_epochs": max_epochs}
+        return Configuration({**self.values, "trainer": trainer}, (*self.chosen, *chosen))
 
     def dump(self) -> str:
         """Return YAML that `--config` reads as the same configuration."""
@@ -166,20 +186,98 @@ def parse(arguments: Sequence[str], *, saved: Mapping[str, Any] | None = None) -
     """
     given = list(options(arguments))
     modules = [module for name, text in given if name == "--allow_modules" for module in text.split(",")]
+    allowed = AllowedClasses(modules)
+    files = {text: find_config(text) for name, text in given if name == "--config"}
+    draft = _merged(given, files, saved)
+    chosen = []
+    for text, file in files.items():
+        if not is_for_other_data(file, draft):
+            continue
+        if draft.is_from("trainer.max_epochs", file):  # the length for the experiment's own data
+            draft.add_values(nest("trainer.max_epochs", None))
+        if not draft.is_from("data.tokenizer", file):  # with which the user chooses the form
+            continue
+        if (found := writing(_data_of(Checker(draft, allowed)))).is_of_words:
+            draft = _merged(given, {**files, text: form_for_words(file) or file}, saved)
+            chosen.append(f"settings of {text} for texts of words: {found}")
+    checker = Checker(draft, allowed)
+    for name in (name.removeprefix("--") for name, _ in given):
+        if name not in SECTIONS and name in draft.values:
+            _refuse_short(name, checker)
+    if ("--help_all", "") in given:
+        raise Shown(_full_help(checker))
+    configuration = Configuration(checker.arguments(draft.values, SECTIONS, ()), tuple(chosen))
+    if ("--print_config", "") in given:
+        raise Shown(configuration.dump().rstrip())
+    return configuration
+
+
+def _merged(given: Sequence[tuple[str, str]], files: Mapping[str, Path], saved: Mapping[str, Any] | None) -> Draft:
+    """Merge the options of a command over saved settings; `files` are those of each `--config`."""
     draft = Draft()
     draft.add_values(saved or {})
     for name, text in given:
         if name == "--config":
-            draft.add_file(find_config(text))
+            draft.add_file(files[text])
         elif name not in (*FLAGS, "--allow_modules"):
             draft.add_values(nest(name.removeprefix("--"), Text(text)))
-    checker = Checker(draft, AllowedClasses(modules))
-    if ("--help_all", "") in given:
-        raise Shown(_full_help(checker))
-    configuration = Configuration(checker.arguments(draft.values, SECTIONS, ()))
-    if ("--print_config", "") in given:
-        raise Shown(configuration.dump().rstrip())
-    return configuration
+    return draft
+
+
+def _data_of(checker: Checker) -> LightningDataModule:
+    values = checker.arguments({"data": checker.draft.values["data"]}, {"data": SECTIONS["data"]}, ())
+    return Configuration(values).data()
+
+
+def _refuse_short(name: str, checker: Checker) -> None:
+    """Refuse a name without a section by the full names of settings that end so. Raises: ConfigError if there are any.
+
+    Of others the caller raises one that names the sections.
+    """
+    own = {section: [section] for section in SECTIONS}
+    own |= {short: [f"--{short} ({full})"] for short, full in SHORT_NAMES.items()}
+    known: dict[str, list[str]] = {}
+    given = {section: value for section, value in checker.draft.values.items() if section in SECTIONS}
+    with suppress(ConfigError):  # without a class of model or data there are no names of its settings
+        for full in _names(checker.arguments(given, SECTIONS, ()), ""):
+            known.setdefault(full.rpartition(".")[2], []).append(full)
+    known |= own
+    for near in nearest(name, known, least_alike=0.75):
+        raise ConfigError(f"{plain(name)}: no such setting. Did you mean {' or '.join(known[near][:NUM_SHOWN])}?")
+
+
+def _names(values: Mapping[str, Value], prefix: str) -> Iterator[str]:
+    """Yield the dotted names of settings, without the keys that the command line leaves out."""
+    for key, value in values.items():
+        name = prefix.removesuffix(".") if key == "init_args" else f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _names(value, f"{name}.")
+        elif key != "class_path":
+            yield name
+
+
+def completed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return stored sections with the defaults of the settings that did not exist when they were stored.
+
+    Args:
+        now: sections of a checked configuration, whose classes the stored ones may name.
+    """
+    draft = Draft()
+    draft.add_values(saved)
+    sections = {name: SECTIONS[name] for name in saved if name in SECTIONS}
+    try:
+        return Checker(draft, AllowedClasses(set(_modules(now)))).arguments(draft.values, sections, ())
+    except ConfigError:  # a stored value that this version refuses: `now` has another
+        return saved
+
+
+def _modules(value: Any) -> Iterator[str]:
+    """Yield the modules of the classes that a value names."""
+    if isinstance(value, Mapping) and isinstance(path := value.get("class_path"), str):
+        yield path.rpartition(".")[0]
+    if isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _modules(item)
 
 
 def _full_help(checker: Checker) -> str:

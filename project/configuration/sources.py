@@ -22,6 +22,22 @@ from lightrail.project.configuration.yaml_file import (
 
 FLAGS = ("--print_config", "--help_all")
 """Options without a value."""
+SHORT_NAMES = {
+    "epochs": "trainer.max_epochs",
+    "max_epochs": "trainer.max_epochs",
+    "steps": "trainer.max_steps",
+    "max_steps": "trainer.max_steps",
+    "lr": "model.optim.lr",
+    "learning_rate": "model.optim.lr",
+    "batch_size": "data.batch.size",
+    "seed": "seed_everything",
+    "device": "trainer.accelerator",
+    "devices": "trainer.devices",
+    "precision": "trainer.precision",
+    "name": "tracking.run_name",
+    "experiment": "tracking.experiment",
+}
+"""Short names on the command line, with `-` or `_`, of settings. No section of a configuration has one of them."""
 SPEC_KEYS = frozenset({"class_path", "init_args"})
 """Keys of a spec: a class and the arguments to build it with."""
 
@@ -32,13 +48,22 @@ class Text(str):
     __slots__ = ()
 
 
-def options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+def options(
+    arguments: Sequence[str], *, bare: str = "", short_names: Mapping[str, str] = SHORT_NAMES
+) -> Iterator[tuple[str, str]]:
     """Yield (name, value) for `--name value` and `--name=value`, in order; flags have the value "".
+
+    Args:
+        bare: name of the option that an argument without a name stands for, such as `--config`; "": it is refused.
+        short_names: short names, with `_`, of settings, whose full names are yielded.
 
     Raises: ConfigError for an argument that is no option, or an option without a value.
     """
     remaining = iter(arguments)
     for argument in remaining:
+        if bare and argument and not argument.startswith("--"):
+            yield bare, argument
+            continue
         if not argument.startswith("--") or argument == "--":
             raise ConfigError(f"Unexpected argument {shown(argument)}. Settings are given as --name value.")
         name, equals, value = argument.partition("=")
@@ -46,7 +71,17 @@ def options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
             value = next(remaining, "--")
             if value.startswith("--"):
                 raise ConfigError(f"{plain(name)} needs a value: {plain(name)} VALUE.")
-        yield name, value
+        short = name.removeprefix("--").replace("-", "_")
+        yield f"--{short_names[short]}" if short in short_names else name, value
+
+
+def written_out(arguments: Sequence[str], bare: str) -> list[str]:
+    """Return arguments as `--name=value`, with full names; one without a name is the value of the option `bare`."""
+    return [_joined(*option) for option in options(arguments, bare=bare)]
+
+
+def _joined(name: str, value: str) -> str:
+    return name if name in FLAGS and not value else f"{name}={value}"
 
 
 def find_config(name: str) -> Path:
@@ -119,6 +154,11 @@ class Draft:
         written = _written(path)
         by_name = self._origins.get(written[:-1]) if path[-1:] == ("class_path",) else None  # a class by name alone
         return self._origins.get(written, by_name)
+
+    def is_from(self, setting: str, file: Path) -> bool:
+        """Whether a file is what gave a setting, by its dotted name, that no later file or argument replaced."""
+        origin = self.origin(tuple(setting.split(".")))
+        return origin is not None and origin.file == file
 
     def _merge(self, base: dict[str, Value], new: Mapping[str, Value], path: SettingPath) -> None:
         for key, value in new.items():
@@ -209,5 +249,5 @@ def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[s
         if option == name:
             value = text
         else:
-            rest.append(f"{option}={text}" if text else option)
+            rest.append(_joined(option, text))
     return value, rest

@@ -1,7 +1,7 @@
 """Draws the figures that tasks return as data, one function for each type.
 
-Text is drawn in a Chinese font where the machine has one; where it has none, characters that cannot be drawn appear as
-their code (`\\u4e2d`), which keeps labels apart. `draw.register` adds the function that draws a type of your own.
+A figure with Chinese labels becomes an SVG in place of a PNG, whose text any browser shows. `draw.register` adds the
+function that draws a type of your own.
 """
 
 import csv
@@ -51,7 +51,7 @@ def draw(figure: Figure, directory: Path) -> None:
 
 
 def image_path(figure: Figure, directory: Path) -> Path:
-    """Return the file that a figure is drawn into."""
+    """Return the file that a figure is drawn into, unless its texts make it an SVG."""
     return directory / "figures" / f"{figure.name}.png"
 
 

@@ -1,6 +1,7 @@
 """Texts with marked stretches, as an HTML page and as plain text."""
 
 import html
+import itertools
 from collections.abc import Iterator, Sequence
 
 from lightrail.lightning_modules.figures.figure import Mark, MarkedLine, MarkedText
@@ -10,9 +11,10 @@ CONTEXT = 40
 """Characters kept on either side of a mark; what lies farther away is left out."""
 
 _MARKS = """
-mark { color: var(--ink); border-radius: 4px; padding: 1px 4px; }
-mark sub { color: var(--muted); font-size: 11px; margin-left: 4px; vertical-align: baseline; }
-.legend mark { margin-right: 10px; white-space: nowrap; }
+mark { color: var(--ink); border-radius: 4px 4px 0 0; padding: 1px 4px; }
+mark sub { font-size: 11px; margin-left: 4px; vertical-align: baseline; white-space: nowrap; }
+.legend { line-height: 2.2; }
+.legend mark { display: inline-block; line-height: 1.5; margin-right: 10px; }
 .line { display: grid; grid-template-columns: 6.5em 1fr; margin: 6px 0; }
 .line span:first-child { color: var(--muted); font-size: 13px; }
 .line span:last-child { overflow-wrap: anywhere; white-space: pre-wrap; line-height: 1.9; }
@@ -22,8 +24,8 @@ mark sub { color: var(--muted); font-size: 11px; margin-left: 4px; vertical-alig
 def as_page(figure: MarkedText) -> str:
     """Return an HTML page of marked texts, light or dark as the reader prefers."""
     legend = "".join(
-        f'<mark class="{own}">{html.escape(words)} {figure.counts.get(own, 0):,}</mark>'
-        for own, (words, *_) in figure.outcomes.items()
+        f'<mark class="{own}">{html.escape(f"{sign} {words}")} {figure.counts.get(own, 0):,}</mark>'
+        for own, (words, sign, *_) in figure.outcomes.items()
     )
     body = "\n".join(_section(line, figure) for line in figure.lines) or "<section>Every text is right.</section>"
     name = html.escape(figure.title)
@@ -32,7 +34,8 @@ def as_page(figure: MarkedText) -> str:
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{name}</title>\n'
         f"<style>{STYLE}{_MARKS}{_colours(figure)}</style></head>\n<body><main>\n<h1>{name}</h1>\n"
         f'<p class="lead">{html.escape(figure.note)} Counts are of the whole test.</p>\n'
-        f'<section class="legend">{legend}</section>\n{body}\n</main></body></html>\n'
+        f'<section class="legend">{legend}<small>After each marked text: its type, and the sign of its outcome.</small>'
+        f"</section>\n{body}\n</main></body></html>\n"
     )
 
 
@@ -49,10 +52,18 @@ def as_text(figure: MarkedText) -> str:
 
 def _colours(figure: MarkedText) -> str:
     light, dark = (
-        "".join(f"mark.{own} {{ background: {colours[place]}; }}\n" for own, (_, *colours) in figure.outcomes.items())
-        for place in (0, 1)
+        "".join(f"mark.{own} {{ background: {colours[place]}; }}\n" for own, colours in figure.outcomes.items())
+        for place in (-2, -1)
     )
-    return f"{light}@media (prefers-color-scheme: dark) {{\n{dark}}}\n"
+    lines = "".join(
+        f"mark.{own} {{ border-bottom: {line}; }}\n"
+        for own, line in zip(figure.outcomes, itertools.chain(["2px solid"], itertools.cycle(_LINES)), strict=False)
+    )
+    return f"{lines}{light}@media (prefers-color-scheme: dark) {{\n{dark}}}\n"
+
+
+_LINES = ("2px dashed", "2px dotted", "4px double")
+"""Lines below wrong stretches; below a right one it is solid."""
 
 
 def _section(line: MarkedLine, figure: MarkedText) -> str:
@@ -96,8 +107,9 @@ def _html(text: str, marks: Sequence[Mark], figure: MarkedText) -> str:
             parts.append(html.escape(piece))
             continue
         score = "" if mark.score is None else f", probability {mark.score:.2f}"
-        title = html.escape(f"{figure.outcomes[mark.outcome][0]}: {mark.kind}{score}")
-        kind = html.escape(mark.kind)
+        words, sign, *_ = figure.outcomes[mark.outcome]
+        title = html.escape(f"{words}: {mark.kind}{score}")
+        kind = html.escape(f"{mark.kind} {sign}")
         parts.append(f'<mark class="{mark.outcome}" title="{title}">{html.escape(piece)}<sub>{kind}</sub></mark>')
     return "".join(parts)
 

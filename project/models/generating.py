@@ -4,7 +4,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -12,13 +11,13 @@ from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import read_checkpoint, stored_configuration
 from lightrail.lightning_modules.exported import load_exported, restore_task
 from lightrail.lightning_modules.generation import GenerationConfig, TextResponder, TextWriter, generate
-from lightrail.project.basics.errors import ConfigError, shown
+from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.hardware import usable_accelerator
 from lightrail.project.basics.logs import silence_transformers
 from lightrail.project.basics.reading import reading
 from lightrail.project.basics.tokens.learning import load_language_tokenizer
 from lightrail.project.basics.tokens.numbering import LanguageTokenizer
-from lightrail.project.models.stored_model import checkpoint_of
+from lightrail.project.tracking.naming import find_checkpoint
 from lightrail.project.tracking.settings import TrackingConfig
 
 HALF_CHARACTER = "\ufffd"
@@ -150,24 +149,21 @@ def load_text_model(named: str, tracking: TrackingConfig) -> TextModel | Respons
     """Load a model that writes text, onto the GPU if there is one.
 
     Args:
-        named: a run or a checkpoint file, as for `checkpoint_of`, or a folder that `lightrail export` or transformers
-            wrote.
+        named: a run, a checkpoint, or a folder that `lightrail export` or transformers wrote, as for `find_checkpoint`.
 
     Raises: ConfigError when there is no such model, or it writes no text.
     """
     device = torch.device("cuda" if usable_accelerator("auto") == "gpu" else "cpu")
-    with reading(shown(named, 200), "Name a run, a checkpoint or a folder."):
-        folder = Path(named).expanduser()
-    if folder.is_dir() and (folder / "config.json").is_file():
+    path = find_checkpoint(named, tracking)
+    if path.is_dir() and (path / "config.json").is_file():
         from lightrail.lightning_modules.networks.decoders.pretrained_decoder import PretrainedDecoderConfig
 
         silence_transformers()
-        tokenizer = load_language_tokenizer(str(folder))
-        decoder = PretrainedDecoderConfig(checkpoint=str(folder)).build(tokenizer.size)
+        tokenizer = load_language_tokenizer(str(path))
+        decoder = PretrainedDecoderConfig(checkpoint=str(path)).build(tokenizer.size)
         return TextModel(partial(generate, decoder.to(device)), tokenizer)
-    if folder.is_dir():
-        return writing_model(load_exported(folder, device), named)
-    path = checkpoint_of(named, tracking)
+    if path.is_dir():
+        return writing_model(load_exported(path, device), named)
     checkpoint = read_checkpoint(path)
     model = writing_model(restore_task(checkpoint, str(path)).to(device), named)
     if isinstance(model, ResponseModel):

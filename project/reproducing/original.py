@@ -16,12 +16,12 @@ from lightrail.project.tracking.lookup import (
     PREDICTIONS,
     TRAININGS,
     children_of,
-    find_run,
     is_inside,
     run_artifact,
     run_text,
     stored_configuration,
 )
+from lightrail.project.tracking.naming import find_run
 from lightrail.project.tracking.store import open_store
 
 if TYPE_CHECKING:
@@ -121,14 +121,14 @@ def _check_matches(pattern: re.Pattern[str], value: object) -> None:
         raise ValueError(f"{shown(value)} is not of the form {pattern.pattern}")
 
 
-def find_original(run_id: str, store: str) -> Original:
-    """Find the run to reproduce, by its id or a prefix of it.
+def find_original(named: str, store: str) -> Original:
+    """Find the run to reproduce, named as for `find_run`.
 
     Raises:
         ConfigError: there is no such run, it is not a finished training of lightrail, or its files are missing.
     """
     client = open_store(store, create=False)
-    run = find_run(client, run_id)
+    run = find_run(client, named)
     run_id = run.info.run_id
     _check_kind(client, run)
     if run.info.status != "FINISHED":

@@ -24,6 +24,7 @@ from lightrail.project.configuration.classes import import_class
 from lightrail.project.models.predictions import PredictionTable
 from lightrail.project.running.callbacks import check_callbacks
 from lightrail.project.running.limits import check_limits
+from lightrail.project.running.training_length import with_length
 from lightrail.project.training.checkpoints import DurableCheckpointIO, StepSeeds, checkpoint_callbacks, seed_all
 from lightrail.project.training.divergence import StopWhenNotFinite
 from lightrail.project.training.progress import TrainingProgress
@@ -47,6 +48,7 @@ class Experiment:
     """The parts of a run, built and consistent with each other."""
 
     configuration: Configuration
+    """With what was chosen by the data."""
     data: DataModule
     model: TaskModule
     trainer: pl.Trainer
@@ -81,6 +83,8 @@ def build(
             arguments = stored[TaskModule.CHECKPOINT_HYPER_PARAMS_KEY]
             check_facts(import_class(configuration.values["model"]["class_path"]), arguments)
             data.adopt(configuration.facts_among(arguments))
+    if stage == "fit":
+        configuration = with_length(configuration, data)
     trainer, predictions = _trainer(configuration)
     data.setup(stage)
     model = _fresh(configuration, data) if stored is None else _restored(configuration, stored, str(checkpoint))
@@ -217,5 +221,3 @@ def _check_numbers(arguments: dict[str, Any]) -> None:
         raise ConfigError(
             "trainer.barebones is true: Lightning then logs nothing, and a run has no metrics. Remove it."
         )
-    if arguments["max_epochs"] is None and arguments["max_steps"] == -1 and arguments["max_time"] is None:
-        raise ConfigError("no training length given. Set trainer.max_steps, trainer.max_epochs or trainer.max_time.")

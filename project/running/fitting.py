@@ -1,6 +1,7 @@
 """A complete run: trained, calibrated, tested and stored."""
 
 import logging
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import DAMAGED
 from lightrail.lightning_modules.generation import TextWriter
-from lightrail.project.basics.errors import ConfigError, plain
+from lightrail.project.basics.errors import ConfigError, first_line, plain
 from lightrail.project.basics.private_names import set_default_root
 from lightrail.project.configuration import Configuration
 from lightrail.project.figures.run_figures import write_figures
@@ -30,6 +31,9 @@ from lightrail.project.training.samples import place_samples
 from lightrail.project.training.stopping import slurm_job
 
 log = logging.getLogger(__name__)
+
+TRAINED_TAG = "lightrail.trained"
+"""Tag of a run that was trained to the end without a test: a trial of a sweep. The best one is tested later."""
 
 
 def calibrate(experiment: Experiment, checkpoint: str | None) -> None:
@@ -82,7 +86,9 @@ class _Calibration(Callback):
             trainer.logger.log_metrics(dict(figures), step=0)
         if trainer.is_global_zero:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
-            log.info("calibrated on %d validation examples: %s", len(rows), shown)
+            is_kept = figures.get("calibration/temperature") == 1.0
+            kept = "; the temperature stays 1: no other lowers the loss, or every prediction is right"
+            log.info("calibrated on %d validation examples: %s%s", len(rows), shown, kept if is_kept else "")
 
     def _all_rows(self, trainer: pl.Trainer) -> list[Any]:
         parts: list[dict[int, Any]] = [self.rows]
@@ -122,6 +128,7 @@ def fit(
     tags: Mapping[str, str] = MappingProxyType({}),
     callbacks: Sequence[Callback] = (),
     has_run: bool = False,
+    tests: bool = True,
 ) -> FinishedRun:
     """Train, keep the best and the last checkpoint, test the best, and close the run.
 
@@ -129,33 +136,41 @@ def fit(
         tags: further tags of the run; they override the tags that every run has.
         callbacks: called before those of the configuration.
         has_run: a run with these settings exists: what it trained with is not refused as being of no use.
+        tests: whether to test; without it the run is finished when it is trained, and has the tag `lightrail.trained`.
 
     Raises:
         ConfigError, DataError: raised before the run exists; nothing is left behind.
     """
     experiment = build(configuration, "fit", has_run=has_run)
     experiment.trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
-    return fit_built(experiment, tags)
+    return fit_built(experiment, tags, tests=tests)
 
 
-def fit_built(experiment: Experiment, tags: Mapping[str, str]) -> FinishedRun:
+def fit_built(experiment: Experiment, tags: Mapping[str, str], *, tests: bool = True) -> FinishedRun:
     """Train and test an experiment that was built for it, as a new run with these further tags."""
     run = begin(experiment, kind="fit", tags=tags)
     with run.status():
-        return train_and_test(experiment, run, checkpoint=None)
+        return train_and_test(experiment, run, checkpoint=None, tests=tests)
 
 
-def train_and_test(experiment: Experiment, run: TrackedRun, checkpoint: Path | None) -> FinishedRun:
-    """Train to the end, from the start or from a checkpoint of this run, and test the best weights."""
+def train_and_test(
+    experiment: Experiment, run: TrackedRun, checkpoint: Path | None, *, tests: bool = True
+) -> FinishedRun:
+    """Train to the end, from the start or from a checkpoint of this run, and test the best weights if it `tests`."""
     try:
-        return _train_and_test(experiment, run, checkpoint)
+        best = _train(experiment, run, checkpoint)
+        if tests:
+            return evaluate(experiment, run, checkpoint=best)
     except BaseException:
         if is_process_zero():
             log.warning("run %s stopped early. To resume it: lightrail resume %s", run.run_id, run.run_id)
         raise
+    run.set_tags({TRAINED_TAG: "true"})
+    return FinishedRun(run.run_id, run.directory, {}, None)
 
 
-def _train_and_test(experiment: Experiment, run: TrackedRun, checkpoint: Path | None) -> FinishedRun:
+def _train(experiment: Experiment, run: TrackedRun, checkpoint: Path | None) -> str | None:
+    """Train to the end, and calibrate; return the best checkpoint, None for the current weights."""
     with _restoring(checkpoint):
         experiment.trainer.fit(experiment.model, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=True)
     best = _best(experiment)
@@ -171,7 +186,7 @@ def _train_and_test(experiment: Experiment, run: TrackedRun, checkpoint: Path | 
         for path in {folder / BEST, Path(best)}:
             if path.is_relative_to(folder):
                 run.upload_soon(f"checkpoints/{path.relative_to(folder)}")
-    return evaluate(experiment, run, checkpoint=best)
+    return best
 
 
 def test(configuration: Configuration, checkpoint: Path) -> FinishedRun:
@@ -201,6 +216,9 @@ def begin(experiment: Experiment, kind: str, tags: Mapping[str, str] = MappingPr
         if signature := score.signature():
             own[f"lightrail.signature.{name}"] = signature
     configuration = experiment.configuration
+    if configuration.chosen:
+        own["lightrail.chosen"] = "; ".join(configuration.chosen)
+        log.info("chosen by the data: %s", own["lightrail.chosen"])
     if slurm_job():
         own["lightrail.slurm_job"] = slurm_job()
     inputs = experiment.data.summaries()
@@ -239,14 +257,27 @@ def evaluate(experiment: Experiment, run: TrackedRun, checkpoint: str | None) ->
 
 @contextmanager
 def _restoring(checkpoint: str | Path | None) -> Iterator[None]:
-    """Name the checkpoint whose weights do not fit the model that Lightning restores in it. Raises: ConfigError."""
+    """Name the checkpoint that Lightning cannot restore, with weights that do not fit or a damaged state of its loops.
+
+    Raises: ConfigError.
+    """
     try:
         yield
-    except RuntimeError as error:  # of PyTorch, which has no type of its own for it
-        if checkpoint is None or "loading state_dict" not in str(error):
+    except ConfigError:
+        raise
+    except Exception as error:  # a state holds anything, and each part of Lightning and PyTorch raises its own
+        if checkpoint is None or not _is_of_restoring(error):
             raise
-        reason = plain(str(error).partition("\n")[2], 300)
-        raise ConfigError(f"{checkpoint}: its weights do not fit the model: {reason}. {DAMAGED}") from error
+        reason = plain(str(error).partition("\n")[2] or first_line(error), 300)
+        is_of_weights = "loading state_dict" in str(error)
+        what = "weights do not fit the model" if is_of_weights else "training state cannot be restored"
+        raise ConfigError(f"{checkpoint}: its {what}: {reason}. {DAMAGED}") from error
+
+
+def _is_of_restoring(error: BaseException) -> bool:
+    """Whether an error was raised while Lightning restored a checkpoint, and not in the training after it."""
+    frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(code.co_filename.endswith("checkpoint_connector.py") and "restore" in code.co_name for code in frames)
 
 
 def _forget_averaging(experiment: Experiment) -> None:

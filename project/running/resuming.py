@@ -16,23 +16,26 @@ from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.lightning_modules.optimization import apply_settings
 from lightrail.project.basics.durable import remove_unfinished, write_whole
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.configuration import Configuration
+from lightrail.project.configuration import Configuration, completed
 from lightrail.project.running.build import Experiment, build
-from lightrail.project.running.fitting import FinishedRun, attach, train_and_test
+from lightrail.project.running.fitting import TRAINED_TAG, FinishedRun, attach, evaluate, train_and_test
 from lightrail.project.tracking.database import where_files_were
 from lightrail.project.tracking.logger import flatten, is_process_zero
 from lightrail.project.tracking.lookup import (
+    LAST_CHECKPOINT,
     TRAININGS,
+    already_finished,
     files_below,
     run_artifact,
     run_text,
     stored_configuration,
     test_metrics,
 )
-from lightrail.project.tracking.recovery import already_finished, ran_here
+from lightrail.project.tracking.naming import find_checkpoint
+from lightrail.project.tracking.recovery import ran_here
 from lightrail.project.tracking.run import TrackedRun, continue_run
 from lightrail.project.tracking.store import open_store, store_uri
-from lightrail.project.training.checkpoints import LAST, LastCheckpoint
+from lightrail.project.training.checkpoints import LastCheckpoint
 from lightrail.project.training.stopping import slurm_job
 
 if TYPE_CHECKING:
@@ -152,9 +155,9 @@ def find_interrupted(client: "MlflowClient", run: "Run") -> Interrupted:
         found = f"has the tag lightrail.kind {kind!r}" if kind else "was not made by lightrail"
         raise ConfigError(f"run {run_id} {found}: only a training can be resumed. Start a new run.")
     is_fresh = not ran_here(run)
-    checkpoint = run_artifact(client, run, f"checkpoints/{LAST}", is_fresh=is_fresh)
+    checkpoint = run_artifact(client, run, LAST_CHECKPOINT, is_fresh=is_fresh)
     for path in files_below(client, run, "checkpoints"):  # the last one refers to the best by its path
-        if not path.endswith(f"/{LAST}"):
+        if path != LAST_CHECKPOINT:
             run_artifact(client, run, path, is_fresh=is_fresh)
     return Interrupted(
         run=run,
@@ -186,7 +189,12 @@ def configuration_in_force(client: "MlflowClient", run: "Run") -> dict[str, Any]
 
 
 def go_on(
-    before: Interrupted, configuration: Configuration, *, callbacks: Sequence[Callback] = (), force: bool = False
+    before: Interrupted,
+    configuration: Configuration,
+    *,
+    callbacks: Sequence[Callback] = (),
+    force: bool = False,
+    tests: bool = True,
 ) -> FinishedRun:
     """Resume a run: train to the end from the last checkpoint, and test, in the same MLflow run.
 
@@ -194,12 +202,18 @@ def go_on(
         configuration: the run's own; each changed setting is recorded as a tag.
         callbacks: called before those of the configuration.
         force: resume although another machine may still be running it.
+        tests: see `fit`.
 
     Raises:
         ConfigError: the run is finished or still running, its data has changed, or a setting can no longer change.
             The run is then unchanged.
     """
-    changes = changed_settings(before.configuration, configuration.values)
+    if TRAINED_TAG in before.tags and before.checkpoint is None:  # its test was interrupted
+        return evaluate_trained(before.run, configuration, force=force)
+    trainer = before.configuration.get("trainer")
+    if not configuration.has_length and isinstance(trainer, dict) and isinstance(trainer.get("max_epochs"), int):
+        configuration = configuration.of_length(trainer["max_epochs"])  # which was chosen when the run started
+    changes = changed_settings(completed(before.configuration, configuration.values), configuration.values)
     refuse_fixed(changes)
     if changes and test_metrics(before.run):
         raise ConfigError(
@@ -219,7 +233,20 @@ def go_on(
         if "lightrail.error" in before.tags:
             log.info("run %s had ended with %s", run.run_id, before.tags["lightrail.error"])
         log.info("run %s resumes at step %d", run.run_id, step)
-        return train_and_test(experiment, run, before.checkpoint)
+        return train_and_test(experiment, run, before.checkpoint, tests=tests)
+
+
+def evaluate_trained(run: "Run", configuration: Configuration, *, force: bool = False) -> FinishedRun:
+    """Test the best weights of a run that was trained without a test, in the same MLflow run.
+
+    Raises: ConfigError when it is still running, or its checkpoint is missing.
+    """
+    checkpoint = find_checkpoint(f"runs:/{run.info.run_id}", configuration.tracking())
+    experiment = build(configuration, "test", checkpoint)
+    tracked = continue_run(run.info.run_id, configuration.tracking(), force=force, reopen=True)
+    with tracked.status():
+        attach(experiment, tracked)
+        return evaluate(experiment, tracked, checkpoint=None)
 
 
 def _rebuilt(before: Interrupted, configuration: Configuration) -> tuple[Experiment, dict[str, Any]]:
@@ -264,6 +291,10 @@ def _write_changed_configuration(run: TrackedRun, configuration: Configuration) 
     run.upload_soon(CHANGED_CONFIGURATION)
 
 
+def _differ_in(params: Mapping[str, str], others: Mapping[str, str]) -> set[str]:
+    return {name for name in params.keys() | others.keys() if params.get(name) != others.get(name)}
+
+
 def requeued_run(configuration: Configuration, kind: str) -> "tuple[MlflowClient, Run] | None":
     """Return the run with this configuration that the same SLURM job started before it was requeued.
 
@@ -276,6 +307,7 @@ def requeued_run(configuration: Configuration, kind: str) -> "tuple[MlflowClient
     condition = f"tags.`lightrail.slurm_job` = '{slurm_job()}' AND tags.`lightrail.kind` = '{kind}'"
     params = flatten(configuration.values)
     runs = client.search_runs(experiments, condition, order_by=["attributes.start_time ASC"])
-    same = [run for run in runs if run.data.params == params and has_begun(client, run)]
+    chosen = () if configuration.has_length else ("trainer.max_epochs",)
+    same = [run for run in runs if _differ_in(run.data.params, params) <= {*chosen} and has_begun(client, run)]
     found = next((run for run in same if run.info.status != "FINISHED"), same[-1] if same else None)
     return None if found is None else (client, found)

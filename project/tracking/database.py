@@ -138,6 +138,10 @@ def follow_moved_artifacts(uri: str) -> None:
                 new = None if former is None else _beside(former, file.parent)
                 if former is not None and new is not None:
                     connection.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", (new.as_uri(), run_id))
+                    connection.execute(
+                        "UPDATE model_versions SET source = replace(source, ?, ?) WHERE run_id = ?",
+                        (old, new.as_uri(), run_id),
+                    )
                     places[str(former.parent.parent)] = new.parent.parent
             for number, old in _outside(connection, "experiments", "experiment_id", "artifact_location", inside):
                 place = _place_of(old, places, file.parent)

@@ -1,32 +1,30 @@
-"""Lookup of runs by id, and of their checkpoints, configurations and files."""
+"""Lookup of runs, and of their configurations, metrics and files."""
 
-import os
-import re
 import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from lightrail.project.basics.did_you_mean import nearest
 from lightrail.project.basics.durable import put_in_place, sync
 from lightrail.project.basics.errors import ConfigError, first_line, printable, shown
 from lightrail.project.basics.private_names import download_file, tracking_store
 from lightrail.project.basics.reading import reading, regular_file
 from lightrail.project.basics.renamed import with_current_paths
 from lightrail.project.tracking.database import where_files_were
-from lightrail.project.tracking.settings import TrackingConfig
-from lightrail.project.tracking.store import answering, open_store, run_folders, store_uri
+from lightrail.project.tracking.store import answering, run_folders
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import FileInfo, Metric, Run
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-BEST_CHECKPOINT = "checkpoints/best.ckpt"
+BEST_CHECKPOINT, LAST_CHECKPOINT = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
 PREDICTIONS = "predictions/test.parquet"
 TRAININGS = ("fit", "reproduction")
 """Values of the tag `lightrail.kind` of training runs."""
@@ -34,8 +32,8 @@ SECTIONS = ("model", "data", "trainer", "tracking")
 """Sections of each stored configuration."""
 MOST_BYTES = 2**30
 DAMAGED = "Restore the file from a copy, or choose another run."
-NUM_SHOWN = 5
-NUM_COMPARED = 200
+SHORT_ID = 8
+"""Length of the beginning of an id that is shown: every command takes one that is unique."""
 MAX_TEXT_BYTES, MAX_YAML_BYTES, MAX_YAML_VALUES = 256 * 2**20, 16 * 2**20, 1_000_000
 """Limits of a run's text files, and of a configuration: its size, and its values with repeated ones counted again."""
 LARGE = ("checkpoints/", "predictions/")
@@ -47,37 +45,12 @@ MAX_LEVELS, MAX_FOLDERS = 3, 100
 """Limits of the folders in which a run's checkpoints are looked for: names of files may hold slashes."""
 
 
-def run_checkpoint(uri_or_path: str, tracking: TrackingConfig) -> Path:
-    """Return the file of `runs:/RUN_ID` (its best checkpoint), `runs:/RUN_ID/checkpoints/last.ckpt`, or a path.
+def run_configuration(client: "MlflowClient", run: "Run") -> dict[str, Any]:
+    """Return the complete configuration that a run was started with.
 
     Raises:
-        ConfigError: there is no such file or run, or the run has no such checkpoint.
+        ConfigError: lightrail did not make the run, or its files are missing.
     """
-    match = re.fullmatch(r"runs:/([^/]+)(?:/(.+))?", uri_or_path)
-    if match is None:
-        path = Path(uri_or_path)
-        if not os.path.exists(path):  # unlike Path.exists it takes a name that is too long
-            raise ConfigError(
-                f"checkpoint {shown(uri_or_path, 200)}: no such file. A run's best one is written runs:/RUN_ID."
-            )
-        return path
-    client = open_store(store_uri(tracking), create=False)
-    run = find_run(client, match[1])
-    wanted = match[2] or BEST_CHECKPOINT
-    found = run_artifact(client, run, wanted)
-    if found is None:
-        raise ConfigError(_no_checkpoint(client, run, wanted))
-    return found
-
-
-def run_configuration(run_id: str, tracking: TrackingConfig) -> dict[str, Any]:
-    """Return the complete configuration that run `run_id` was started with.
-
-    Raises:
-        ConfigError: there is no such run, or lightrail did not make it.
-    """
-    client = open_store(store_uri(tracking), create=False)
-    run = find_run(client, run_id)
     configuration = stored_configuration(client, run, "config.yaml")
     if configuration is None:
         raise ConfigError(
@@ -126,22 +99,14 @@ def _parsed(text: str) -> dict[str, Any]:
     return values
 
 
-def find_run(client: "MlflowClient", run_id: str) -> "Run":
-    """Return the run with this id, or the only one of the last 200 runs with this prefix of at least 4 characters.
-
-    Raises:
-        ConfigError: there is none; suggests runs with similar ids.
-    """
+def read_run(client: "MlflowClient", run_id: str) -> "Run | None":
+    """Return the run with this id, None without one. Raises: ConfigError when the store cannot be read."""
     try:
         return client.get_run(run_id)
     except Exception as error:  # of many types, when the answer is none of MLflow's
         if getattr(error, "error_code", "") not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise ConfigError(f"run {shown(run_id)} cannot be read: {first_line(error)}") from error
-    recent = last_runs(client, NUM_COMPARED)
-    matching = [run for run in recent if run.info.run_id.startswith(run_id)]
-    if len(matching) == 1 and len(run_id) >= 4:
-        return matching[0]
-    raise ConfigError(f"no run {shown(run_id)}. {_runs_to_choose(run_id, recent)}")
+        return None
 
 
 def page_of(experiment_id: str, run_id: str) -> str:
@@ -150,11 +115,12 @@ def page_of(experiment_id: str, run_id: str) -> str:
     return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
 
 
-def last_runs(client: "MlflowClient", number: int) -> "list[Run]":
-    """Return the last `number` runs of all experiments, newest first."""
+def last_runs(client: "MlflowClient", number: int, condition: str = "") -> "list[Run]":
+    """Return the last `number` runs of all experiments that meet a condition of MLflow's search, newest first."""
+    order = ["attributes.start_time DESC"]
     with answering(client.tracking_uri):
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-        return list(client.search_runs(experiments, order_by=["attributes.start_time DESC"], max_results=number))
+        return list(client.search_runs(experiments, condition, order_by=order, max_results=number))
 
 
 def children_of(client: "MlflowClient", run: "Run") -> "list[Run]":
@@ -200,14 +166,11 @@ def short_name(run: "Run") -> str:
     return name if len(name) <= 100 else f"{name[:97]}..."
 
 
-def _runs_to_choose(run_id: str, recent: "list[Run]") -> str:
-    if not recent:
-        return "The store holds no runs."
-    by_id = {run.info.run_id: run for run in recent}
-    near = nearest(run_id, by_id, most=NUM_SHOWN)
-    few = [by_id[found] for found in near] or recent[:NUM_SHOWN]
-    names = ", ".join(f"{run.info.run_id} ({short_name(run)}, {run.info.status})" for run in few)
-    return f"{'Did you mean' if near else 'The last runs are'}: {names}{'?' if near else '.'}"
+def started(run: "Run") -> str:
+    """Return when a run was started, in local time; `-` for a time that no calendar has."""
+    with suppress(ValueError, OverflowError, OSError):
+        return f"{datetime.fromtimestamp(run.info.start_time / 1000):%m-%d %H:%M}"
+    return "-"
 
 
 def run_artifact(client: "MlflowClient", run: "Run", name: str, *, is_fresh: bool = False) -> Path | None:
@@ -281,6 +244,14 @@ def _listed(client: "MlflowClient", run: "Run", folder: str) -> "list[FileInfo]"
         return found
 
 
+def delete_file(client: "MlflowClient", run: "Run", name: str) -> None:
+    """Delete a file of a run in its remote store. Raises: ConfigError, before, for a folder that is no run's own."""
+    if not run.info.artifact_uri.rstrip("/").endswith(f"/{run.info.run_id}/artifacts"):
+        raise ConfigError(f"the store keeps the files of run {run.info.run_id} in a folder that others may share.")
+    with answering(client.tracking_uri):
+        _artifacts(client, run).delete_artifacts(_inside(run, name))
+
+
 def _artifacts(client: "MlflowClient", run: "Run") -> "ArtifactRepository":
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
@@ -315,9 +286,10 @@ def run_text(client: "MlflowClient", run: "Run", name: str, *, is_fresh: bool = 
         return regular_file(path, what, most_bytes=MAX_TEXT_BYTES).read_text(encoding="utf-8")
 
 
-def _no_checkpoint(client: "MlflowClient", run: "Run", wanted: str) -> str:
-    kept = [path for path in files_below(client, run, "checkpoints") if path.endswith(".ckpt")]
-    choice = f"It has {', '.join(kept)}: write runs:/{run.info.run_id}/{kept[0]}." if kept else "It has no checkpoints."
+def already_finished(client: "MlflowClient", run: "Run") -> str:
+    """Format the message for a finished run that cannot be resumed."""
+    path = run_artifact(client, run, "config.yaml") or "config.yaml"
     return (
-        f"run {run.info.run_id} ({run.info.status}) has no {wanted}. {choice}{where_files_were(run.info.artifact_uri)}"
+        f"run {run.info.run_id} is finished: there is nothing to resume. For a longer training start a new run: "
+        f"lightrail fit --config {path} --trainer.max_steps N"
     )

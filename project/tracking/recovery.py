@@ -2,18 +2,27 @@
 
 import json
 import logging
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightrail.lightning_modules.checkpoint import drop_resume_state
 from lightrail.project.basics.durable import write_whole
 from lightrail.project.basics.errors import ConfigError, Refusal, first_line, without_password
 from lightrail.project.basics.private_names import tracking_store
 from lightrail.project.tracking.database import local_path, sqlite_file
 from lightrail.project.tracking.journal import Ending, Journal, Point
-from lightrail.project.tracking.lookup import metric_history, run_artifact
+from lightrail.project.tracking.lookup import (
+    BEST_CHECKPOINT,
+    LAST_CHECKPOINT,
+    already_finished,
+    delete_file,
+    list_files,
+    metric_history,
+)
 from lightrail.project.tracking.processes import PROCESS_TAG, Owner, RunLock, owner_of, process_tag, this_machine
 from lightrail.project.tracking.sender import MAX_POINTS, Sent, Uploads, deliver, milliseconds_now
 from lightrail.project.tracking.store import RunFolders, answering, run_folders, state_folder
@@ -128,18 +137,44 @@ def _settle(client: "MlflowClient", run: "Run", folders: RunFolders) -> Sent | N
         journal.append_ending(Ending("FAILED", GONE, milliseconds_now()))
         last = deliver(client, run_id, journal, Uploads(folders))
         sent.artifacts, sent.status = sent.artifacts + last.artifacts, last.status
-    clear(run_id, folders, journal, sent.status or status)
+    clear(client, run_id, folders, journal, sent.status or status)
     return sent
 
 
-def clear(run_id: str, folders: RunFolders, journal: Journal, status: str) -> None:
-    """Remove the note of a completely sent run, and also journal and lock when it is FINISHED and cannot be resumed."""
+def clear(client: "MlflowClient", run_id: str, folders: RunFolders, journal: Journal, status: str) -> None:
+    """Remove the note of a completely sent run, and also all that resuming needs when it is FINISHED."""
+    if status == "FINISHED":
+        drop_states(client, run_id, folders)  # before the note: killed until then, `lightrail sync` finds the run
     forget_waiting(run_id)
     folders.reserve.unlink(missing_ok=True)
     if status == "FINISHED":
         journal.remove()
         Uploads(folders).forget()
         folders.lock.unlink(missing_ok=True)
+
+
+def drop_states(client: "MlflowClient", run_id: str, folders: RunFolders) -> None:
+    """Remove from a FINISHED run what only resuming needed: `last.ckpt`, and in `best.ckpt` the optimizer's state.
+
+    Without a `best.ckpt` the weights of `last.ckpt` stay. A run that `keep_resume_state` was set for keeps all.
+    """
+    try:
+        run = client.get_run(run_id)
+        if run.data.tags.get(KEEP_TAG) == "true":
+            return
+        best, last = (folders.artifacts / name for name in (BEST_CHECKPOINT, LAST_CHECKPOINT))
+        kept = best if zipfile.is_zipfile(best) else last  # every whole checkpoint is one
+        # A second name is that of a checkpoint that a callback of the user's keeps: it stays as it is.
+        is_smaller = kept.is_file() and kept.stat().st_nlink == 1 and drop_resume_state(kept)
+        if not folders.is_store:
+            if is_smaller:
+                client.log_artifact(run_id, str(kept), "checkpoints")
+            if {BEST_CHECKPOINT, LAST_CHECKPOINT} <= {item.path for item in list_files(client, run, "checkpoints")}:
+                delete_file(client, run, LAST_CHECKPOINT)
+        if kept == best:
+            last.unlink(missing_ok=True)
+    except Exception as error:  # of a store or a disk, of many types: the run is finished, whatever it still holds
+        log.warning("run %s keeps the state that resuming needed: %s", run_id, first_line(error))
 
 
 def close_dead_runs(client: "MlflowClient") -> list[str]:
@@ -292,7 +327,7 @@ def _store_of(artifacts: Path) -> str | None:
     return None
 
 
-RESUMED_TAG = "lightrail.resumed"
+RESUMED_TAG, KEEP_TAG = "lightrail.resumed", "lightrail.keep_resume_state"
 NOT_ENDED = 0
 """MLflow's end time of a run that has not ended."""
 
@@ -315,7 +350,7 @@ def prepare_to_continue(
     run = client.get_run(run_id)
     journal = Journal(folders.journal)
     if run.info.status == "FINISHED" and not reopen:
-        clear(run_id, folders, journal, run.info.status)
+        clear(client, run_id, folders, journal, run.info.status)
         raise ConfigError(already_finished(client, run))
     if run.info.status == "RUNNING":
         _check_process(run, force=force)
@@ -361,12 +396,3 @@ def _set_running(client: "MlflowClient", run: "Run") -> None:
 
 def _new_tags(count: int) -> dict[str, str]:
     return {**process_tag(), RESUMED_TAG: str(count)}
-
-
-def already_finished(client: "MlflowClient", run: "Run") -> str:
-    """Format the message for a finished run that cannot be resumed."""
-    path = run_artifact(client, run, "config.yaml") or "config.yaml"
-    return (
-        f"run {run.info.run_id} is finished: there is nothing to resume. For a longer training start a new run: "
-        f"lightrail fit --config {path} --trainer.max_steps N"
-    )

@@ -20,9 +20,20 @@ from lightrail.project.basics.errors import ConfigError, first_line, without_pas
 from lightrail.project.provenance.recording import code_tags, user_tags, write_environment
 from lightrail.project.tracking.journal import Ending
 from lightrail.project.tracking.logger import MlflowLogger, flatten, is_process_zero, log_inputs
-from lightrail.project.tracking.lookup import find_run, page_of
-from lightrail.project.tracking.processes import RunLock, lock_run, process_tag
+from lightrail.project.tracking.lookup import page_of
+from lightrail.project.tracking.naming import find_run
+from lightrail.project.tracking.processes import (
+    ENDING,
+    RunLock,
+    SignalNote,
+    Terminated,
+    exception_for,
+    handling,
+    lock_run,
+    process_tag,
+)
 from lightrail.project.tracking.recovery import (
+    KEEP_TAG,
     clear,
     close_dead_runs,
     forget_waiting,
@@ -32,7 +43,6 @@ from lightrail.project.tracking.recovery import (
 )
 from lightrail.project.tracking.sender import milliseconds_now
 from lightrail.project.tracking.settings import TrackingConfig
-from lightrail.project.tracking.signals import ENDING, SignalNote, Terminated, exception_for, handling
 from lightrail.project.tracking.store import (
     RunFolders,
     answering,
@@ -177,6 +187,8 @@ class TrackedRun:
     def _end(self, status: str, reason: str | None) -> None:
         if not is_process_zero():
             return
+        from mlflow import MlflowClient
+
         journal, sender = self.logger.journal, self.logger.sender
         with suppress(OSError):
             self._folders.reserve.unlink()  # on a full disk, the space for what follows
@@ -187,7 +199,7 @@ class TrackedRun:
                 is_sent = sender.flush(CLOSE_SECONDS, keep_trying=True, is_patient=status != "KILLED")
                 sender.close()
             if is_sent:
-                clear(self.run_id, self._folders, journal, status)
+                clear(MlflowClient(self._uri), self.run_id, self._folders, journal, status)
             else:
                 self._warn_of_what_waits(status)
         finally:
@@ -233,7 +245,7 @@ def start_run(
     with answering(uri):
         close_dead_runs(client)
         experiment = experiment_id(client, uri, config.experiment)
-        all_tags = {**config.tags, **code_tags(), **user_tags(), **process_tag(), **tags}
+        all_tags = {**config.tags, **code_tags(), **user_tags(), **process_tag(), **_keep_tag(config), **tags}
         with unseeded():
             run = client.create_run(experiment, tags=all_tags, run_name=config.run_name)
     run_id, made, lock = run.info.run_id, None, None
@@ -282,8 +294,14 @@ def continue_run(run_id: str, config: TrackingConfig, *, force: bool = False, re
         raise
     tracked = TrackedRun(uri, run.info.run_id, run.info.experiment_id, folders, steps, run.info.start_time, lock)
     reserve(folders.reserve)
+    if config.checkpoint.keep_resume_state != (run.data.tags.get(KEEP_TAG) == "true"):
+        tracked.set_tags(_keep_tag(config) or {KEEP_TAG: "false"})
     _announce(tracked)
     return tracked
+
+
+def _keep_tag(config: TrackingConfig) -> dict[str, str]:
+    return {KEEP_TAG: "true"} if config.checkpoint.keep_resume_state else {}
 
 
 def _record_first(

@@ -15,12 +15,15 @@ from lightrail.project.basics.errors import ConfigError, shown
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig(Ranged):
-    """How often a run writes the state for `lightrail resume`, in addition to after each validation."""
+    """How often a run writes the state for `lightrail resume`, in addition to after each validation, and its end."""
 
     every_minutes: NotNegative = 10.0
     """Maximum minutes of training between two states, at least 0; 0 writes one after each optimizer step."""
     every_steps: PositiveInt | None = None
     """Also write a state after every N optimizer steps."""
+    keep_resume_state: bool = False
+    """Keep `last.ckpt`, with the states of optimizer and schedule, in a finished run too: three times its weights.
+    No command needs it then; a training loop of your own may."""
 
 
 @dataclass(frozen=True, kw_only=True)

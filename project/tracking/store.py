@@ -1,11 +1,13 @@
 """The MLflow store of a run: its address, its checks, and the folders of a run's files."""
 
 import fcntl
+import gc
 import hashlib
 import logging
 import os
 import re
 import socket
+import sys
 import tempfile
 import urllib.parse
 import urllib.request
@@ -139,13 +141,16 @@ def open_store(uri: str, *, create: bool) -> "MlflowClient":
     is_empty = file is not None and (not file.exists() or not file.stat().st_size)
     if is_empty and not create:
         raise ConfigError(f"{file}: no runs are recorded there. Run `lightrail fit` first, or set tracking.uri.")
-    from mlflow import MlflowClient
+    what = f"the MLflow store {without_password(uri)} cannot be opened"
+    with _importing("mlflow.tracking"):
+        from mlflow import MlflowClient
 
-    from lightrail.project.tracking.limits import bound_answers
+        from lightrail.project.tracking.limits import bound_answers
 
+        if file is not None:
+            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - which MlflowClient would import
     bound_answers()
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])  # if it was imported before
-    what = f"the MLflow store {without_password(uri)} cannot be opened"
     with (
         reading(what, "Choose another tracking.uri, or install the version of MLflow that wrote it."),
         _one_process_at_a_time(uri if file is None else f"sqlite:///{file}"),
@@ -155,6 +160,20 @@ def open_store(uri: str, *, create: bool) -> "MlflowClient":
                 make_database(file)
             follow_moved_artifacts(uri)
         return MlflowClient(uri)
+
+
+@contextmanager
+def _importing(name: str) -> Iterator[None]:
+    """Turn garbage collection off while modules are imported, a fourth of whose time it takes, if `name` is not yet."""
+    if name in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+        gc.freeze()  # later collections leave out what was imported
+    finally:
+        gc.enable()
 
 
 @contextmanager

@@ -23,8 +23,8 @@ from lightrail.project.basics.durable import link_or_copy, replacing
 from lightrail.project.basics.private_names import is_accumulating, is_epoch_over, is_validation_due
 from lightrail.project.basics.reading import reading
 from lightrail.project.tracking.logger import is_process_zero
+from lightrail.project.tracking.processes import exception_for
 from lightrail.project.tracking.settings import CheckpointConfig
-from lightrail.project.tracking.signals import exception_for
 from lightrail.project.training.stopping import StopRequest, queue_again
 
 BEST, LAST = "best.ckpt", "last.ckpt"

@@ -15,7 +15,7 @@ from typing import Any
 import torch.distributed
 
 from lightrail.project.tracking.logger import is_process_zero
-from lightrail.project.tracking.signals import ENDING, exception_for, leave_terminal, not_ignored
+from lightrail.project.tracking.processes import ENDING, exception_for, leave_terminal, not_ignored
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import optuna
 
 from lightrail.project.basics.tables import literal, markdown_table
 from lightrail.sweeps.report.tables import named, seconds_cell, setting_cells, settings_of, short_names, value_cells
-from lightrail.sweeps.search.confirming import Confirmation
+from lightrail.sweeps.search.confirming import Confirmation, announcement
 from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.search.outcomes import Outcome, best_outcomes, counts_of, outcomes_of, ranked
 
@@ -91,6 +91,7 @@ def status_table(study: optuna.Study, sweep: Sweep) -> str:
     done = sum(counts[state] for state in ("complete", "pruned", "fail"))
     each = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
     lines = [f"sweep {sweep.name}: {done} of {sweep.config.n_trials} trials are finished{f' ({each})' if each else ''}"]
+    lines += filter(None, [announcement(sweep)])
     if outcomes:
         lines += ["", _trials(outcomes, sweep)]
     best = best_outcomes(outcomes, sweep)

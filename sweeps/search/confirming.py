@@ -148,7 +148,7 @@ def confirm(study: optuna.Study, sweep: Sweep, trainers: Sequence[Train], is_sto
     jobs = [(outcome, seed) for seed in fresh_seeds(sweep) for outcome in contenders(study, sweep)]
     waiting = [(outcome, seed) for outcome, seed in jobs if not _is_done(study, outcome.number, seed)]
     if waiting:
-        log.info("confirming the best trials by %d trainings with fresh seeds", len(waiting))
+        log.info("confirming the best trials by %d trainings with fresh seeds (--confirm 0: none)", len(waiting))
     with ThreadPoolExecutor(len(trainers)) as executor:
         futures = [executor.submit(train, outcome, seed) for outcome, seed in waiting]
         wait(futures, return_when=FIRST_EXCEPTION)
@@ -205,9 +205,18 @@ def write_confirmation(confirmation: Confirmation, path: Path) -> None:
             table.writerows([trial, seed, value] for seed, value in values.items())
 
 
+def announcement(sweep: Sweep) -> str:
+    """Say what confirming will cost; "" where nothing is confirmed."""
+    top, seeds = sweep.config.num_confirmed, sweep.config.confirm.seeds
+    if not top:
+        return ""
+    again = f"the best {'trial is' if top == 1 else f'{top} trials are'} trained again with {seeds} fresh seeds"
+    return f"after the trials {again}: {top * seeds} trainings; --confirm 0: none"
+
+
 def contenders(study: optuna.Study, sweep: Sweep) -> list[Outcome]:
     """Return the trials to confirm, the best first."""
-    return ranked(outcomes_of(study, sweep), sweep)[: sweep.config.confirm.top]
+    return ranked(outcomes_of(study, sweep), sweep)[: sweep.config.num_confirmed]
 
 
 def fresh_seeds(sweep: Sweep) -> list[int]:

@@ -17,7 +17,7 @@ from lightrail.project.configuration.checking import Checker
 from lightrail.project.configuration.classes import AllowedClasses
 from lightrail.project.configuration.configuration import Seed, build
 from lightrail.project.configuration.parameters import parameters_of
-from lightrail.project.configuration.sources import FLAGS, Draft, Text, nest, options
+from lightrail.project.configuration.sources import FLAGS, SHORT_NAMES, Draft, Text, nest, options
 from lightrail.project.configuration.yaml_file import SettingPath, read_text, write_text
 from lightrail.sweeps.search.space import Settings, Space, read_space
 
@@ -25,12 +25,17 @@ Direction = Literal["maximize", "minimize"]
 SAMPLER = {"class_path": "optuna.samplers.TPESampler", "init_args": {"multivariate": True, "group": True}}
 
 
+USUAL_TOP = 3
+"""Number of configurations to confirm where `confirm.top` is not given."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConfirmConfig(Ranged):
     """Settings of the trainings with fresh seeds that confirm a winner."""
 
-    top: NaturalInt = 0
-    """Number of best configurations to train again when all trials are done. 0: none, and no winner is named."""
+    top: NaturalInt | None = None
+    """Number of best configurations to train again when all trials are done. 0: none, and no winner is named. null: 3
+    if there is one metric and no `timeout_minutes`, and these trainings are at most half as many as the trials'."""
     seeds: Annotated[int, Ge(2)] = 3
     """Number of fresh seeds of each, the same for all; at least 2."""
 
@@ -107,6 +112,14 @@ class SweepConfig(Ranged):
     """Earlier studies of the storage, or MLflow runs of the same task, from whose results the sampler learns."""
 
     @property
+    def num_confirmed(self) -> int:
+        """Number of best configurations that are trained again with fresh seeds."""
+        if self.confirm.top is not None:
+            return self.confirm.top
+        is_cheap = 2 * USUAL_TOP * self.confirm.seeds <= self.n_trials * self.seeds
+        return USUAL_TOP if is_cheap and len(self.metrics) == 1 and self.timeout_minutes is None else 0
+
+    @property
     def metrics(self) -> list[str]:
         """Names of the metrics, also when there is only one."""
         return [self.metric] if isinstance(self.metric, str) else self.metric
@@ -172,11 +185,12 @@ def load(arguments: Sequence[str]) -> Sweep:
     """Read and check the definition of a sweep.
 
     Args:
-        arguments: `--config FILE_OR_NAME`, and `--NAME VALUE` for each setting that replaces the file's.
+        arguments: `--config FILE_OR_NAME`, or the file or name alone, and `--NAME VALUE` for each setting that replaces
+            the file's.
 
     Raises: ConfigError naming file, line and setting.
     """
-    given = list(options(arguments))
+    given = list(options(arguments, bare="--config", short_names=SHORT_OVERRIDES))
     modules = [module for name, text in given if name == "--allow_modules" for module in text.split(",")]
     draft, files = Draft(), []
     for name, text in given:
@@ -187,6 +201,9 @@ def load(arguments: Sequence[str]) -> Sweep:
             draft.add_values(nest(name.removeprefix("--"), Text(text)))
     if not files:
         raise ConfigError("no sweep given. Give --config FILE, or the name of a shipped definition (lightrail list).")
+    confirm = draft.values.get("confirm")
+    if isinstance(confirm, str | int) and read_text(str(confirm)) in (0, False):  # instead of its settings
+        draft.values["confirm"] = {"top": Text("0")}
     allowed = AllowedClasses(modules)
     config = _read(draft, Checker(draft, allowed))
     _check(config)
@@ -198,6 +215,8 @@ def load(arguments: Sequence[str]) -> Sweep:
     return sweep
 
 
+SHORT_OVERRIDES = {name: f"overrides.{SHORT_NAMES[name]}" for name in ("epochs", "steps", "lr", "batch_size")}
+"""Short names of settings of every trial. A sweep has settings of its own for the others, such as its seed."""
 _OPEN: dict[str, tuple[type, ...]] = {
     "overrides": (dict,),
     "sampler": (str, dict),

@@ -32,7 +32,7 @@ from lightrail.project.basics.private_names import start_at_once
 from lightrail.project.basics.reading import reading
 from lightrail.project.configuration.classes import AllowedClasses
 from lightrail.project.configuration.parameters import parameters_of
-from lightrail.project.tracking.signals import ENDING, exception_for, leave_terminal, not_ignored
+from lightrail.project.tracking.processes import ENDING, exception_for, leave_terminal, not_ignored
 from lightrail.sweeps.search.definition import ResourceConfig, Sweep
 from lightrail.sweeps.search.locks import StudyLock
 from lightrail.sweeps.search.outcomes import Progress

@@ -22,6 +22,7 @@ from lightrail.project.basics.errors import ConfigError, first_line, shown, with
 from lightrail.project.basics.private_names import end_trial
 from lightrail.project.basics.reading import quoted_path, reading
 from lightrail.project.basics.renamed import with_current_paths
+from lightrail.project.configuration import completed
 from lightrail.project.tracking.database import check_database, sqlite_address, sqlite_file
 from lightrail.project.tracking.processes import Owner, owner_of
 from lightrail.sweeps.search.definition import Sweep
@@ -101,7 +102,10 @@ def open_study(sweep: Sweep, storage: RDBStorage) -> optuna.Study:
     if identity is None:
         study.set_user_attr(IDENTITY, sweep.identity())
         return study
-    changes = list(_changes(before, yaml.safe_load(sweep.identity())))
+    now = yaml.safe_load(sweep.identity())
+    if isinstance(before, dict) and isinstance(before.get("base"), dict):
+        before["base"] = completed(before["base"], now["base"])
+    changes = list(_changes(before, now))
     if changes:
         raise ConfigError(
             f"{where} was created with other settings: {'; '.join(changes[:MOST_CHANGES])}"

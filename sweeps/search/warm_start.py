@@ -12,7 +12,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import FixedTrial, TrialState, create_trial
 
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.tracking.lookup import children_of, find_run, metric_history, run_configuration
+from lightrail.project.tracking.lookup import children_of, metric_history, run_configuration
+from lightrail.project.tracking.naming import find_run
 from lightrail.project.tracking.store import open_store, store_uri
 from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.search.space import Branches, Constant, Distribution, Space
@@ -51,7 +52,7 @@ def earlier_runs(sweep: Sweep, name: str) -> Iterator[Earlier | None]:
     for run in children_of(client, named) or [named]:
         if run.info.status != "FINISHED":
             continue
-        values = run_configuration(run.info.run_id, tracking)
+        values = run_configuration(client, run)
         _check_task(sweep, values, name)
         params = params_of(sweep, values)
         results = _results(client, run, sweep)

@@ -42,7 +42,7 @@ class Interrupted(Exception):  # noqa: N818 - no error: it was requested
 class Training:
     """One run of a trial, or of the confirmation of one.
 
-    `run_id` and `has_begun` are those of an `Assignment`.
+    `run_id`, `has_begun` and `tests` are those of an `Assignment`.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Training:
     tags: dict[str, str]
     run_id: str | None = None
     has_begun: bool = False
+    tests: bool = False
 
 
 @dataclass
@@ -121,7 +122,7 @@ class Worker:
             reports[str(report.step)] = report.values
             return True
 
-        training = Training(name, configuration, dict(tags), run_id, has_begun=True)
+        training = Training(name, configuration, dict(tags), run_id, has_begun=True, tests=True)
         outcome, _ = self.train_once(training, began=lambda _: None, started=started, reported=reported)
         if isinstance(outcome, Failed):
             raise (Interrupted if outcome.kind in ("killed", "interrupted") else TrialFailed)(outcome.reason)
@@ -182,6 +183,7 @@ class Worker:
             log=str(self.folder / f"{training.name.replace(' ', '_')}.log"),
             devices=self.devices,
             threads=self.threads,
+            tests=training.tests,
         )
 
     def _train(self, trial: optuna.Trial, settings: Settings, seed: int) -> Reports:

@@ -12,8 +12,8 @@ from lightning.pytorch import Callback
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from lightrail.project.tracking.logger import MlflowLogger
+from lightrail.project.tracking.processes import Terminated
 from lightrail.project.tracking.run import GivenUp
-from lightrail.project.tracking.signals import Terminated
 from lightrail.project.training.divergence import StopWhenNotFinite
 from lightrail.sweeps.trials.messages import Failed, Report, Started
 

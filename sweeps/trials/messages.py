@@ -33,7 +33,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Finished:
-    """Message of a trial: the run is trained and tested."""
+    """Message of a trial: the run is trained, and tested if it is to be."""
 
     metrics: dict[str, float]
 
@@ -67,6 +67,8 @@ class Assignment:
     """The GPUs that the trial owns; empty on a CPU."""
     threads: int
     """Number of threads of each of its processes."""
+    tests: bool
+    """Whether to test the run, also one that is trained."""
 
 
 def record_failure(log: str, failure: Failed) -> None:

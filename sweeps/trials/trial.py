@@ -24,12 +24,13 @@ from lightrail.project.basics.errors import first_line
 from lightrail.project.basics.logs import set_up_logging
 from lightrail.project.configuration import Configuration
 from lightrail.project.last_resort import is_out_of_memory
-from lightrail.project.running.fitting import fit
-from lightrail.project.running.resuming import find_interrupted, go_on, has_begun
-from lightrail.project.tracking.lookup import find_run, test_metrics
+from lightrail.project.running.fitting import TRAINED_TAG, fit
+from lightrail.project.running.resuming import evaluate_trained, find_interrupted, go_on, has_begun
+from lightrail.project.tracking.lookup import test_metrics
+from lightrail.project.tracking.naming import find_run
+from lightrail.project.tracking.processes import Terminated
 from lightrail.project.tracking.recovery import close_dead_runs
 from lightrail.project.tracking.run import GivenUp
-from lightrail.project.tracking.signals import Terminated
 from lightrail.project.tracking.store import open_store, store_uri
 from lightrail.sweeps.trials.callback import GIVEN_UP_AT, NonFinite, TrialReporter
 from lightrail.sweeps.trials.messages import (
@@ -100,14 +101,16 @@ def _train(assignment: Assignment, reporter: TrialReporter) -> Mapping[str, floa
     client = open_store(store_uri(configuration.tracking()), create=False)
     run = _earlier(client, assignment, configuration.seed)
     if run is None:
-        return fit(configuration, tags=assignment.tags, callbacks=[reporter]).metrics
+        return fit(configuration, tags=assignment.tags, callbacks=[reporter], tests=assignment.tests).metrics
+    if assignment.tests and TRAINED_TAG in run.data.tags and not test_metrics(run):  # by what no process changes
+        return evaluate_trained(run, configuration, force=True).metrics
     if run.info.status == "FINISHED":  # its process was ended before it could report that
         return test_metrics(run)
     if GIVEN_UP_AT in run.data.tags:
         raise GivenUp(int(run.data.tags[GIVEN_UP_AT]))
     close_dead_runs(client)
     before = find_interrupted(client, client.get_run(run.info.run_id))
-    return go_on(before, configuration, callbacks=[reporter], force=True).metrics
+    return go_on(before, configuration, callbacks=[reporter], force=True, tests=assignment.tests).metrics
 
 
 def _earlier(client: "MlflowClient", assignment: Assignment, seed: int) -> "Run | None":

@@ -26,12 +26,13 @@ def test_spans_of_characters_are_read_in_every_form(tmp_path: Path, entities: An
     assert list(batch_of(data, 0)["offsets"][0]) == [(0, 1), (2, 3), (3, 4), (4, 5)]
 
 
-def test_an_end_may_be_the_last_character(tmp_path: Path) -> None:
-    record = {"text": "我在北京", "label": {"LOC": {"北京": [[2, 3]]}}}
-    data = marked(tmp_path, record, ends_inclusive=True, entities_column="label")
+@pytest.mark.parametrize(("end", "spelt"), [(3, {}), (3, {"text": "北京"}), (4, {"text": "北京"})])
+def test_an_end_may_be_the_last_character_unless_the_text_shows_otherwise(
+    tmp_path: Path, end: int, spelt: dict[str, str]
+) -> None:
+    record = {"text": "我在北京", "entities": [{"start": 2, "end": end, "type": "LOC", **spelt}]}
+    data = marked(tmp_path, record, ends_inclusive=True)
     assert entities_of(batch_of(data, 0), ["LOC"]) == [[("北京", "LOC")]]
-    with pytest.raises(DataError, match=r"LOC 2:3 \('北'\) is annotated as '北京'.*set data\.ends_inclusive"):
-        marked(tmp_path, record, entities_column="label")
 
 
 def test_texts_without_entities_are_examples_too(tmp_path: Path) -> None:

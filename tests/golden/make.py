@@ -26,8 +26,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightrail.project.configuration import parse
 from lightrail.project.running.fitting import fit
-from lightrail.project.tracking.processes import this_machine
-from lightrail.project.tracking.signals import Terminated
+from lightrail.project.tracking.processes import Terminated, this_machine
 from tests.golden.unpacking import ARCHIVE, DATABASES, MADE_IN, replace_texts
 from tests.support.running import FOUR_STEPS, QUIET, Outcome, lightrail
 from tests.support.tasks import causal_lm, entities, image_classification, pinyin, text_classification

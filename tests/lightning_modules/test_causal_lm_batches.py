@@ -10,10 +10,10 @@ import torch.nn.functional as F
 
 from lightrail.lightning_modules.base import Batch
 from lightrail.lightning_modules.causal_lm import CausalLM
+from lightrail.lightning_modules.heads.next_tokens import NO_TARGET
 from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig
 from lightrail.lightning_modules.networks.decoders.plain_decoder import PlainDecoderConfig
 from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
-from lightrail.lightning_modules.next_tokens import NO_TARGET
 from lightrail.lightning_modules.optimization.layers import layer_numbers
 from lightrail.project.basics.errors import ConfigError
 

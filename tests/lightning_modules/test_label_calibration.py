@@ -1,5 +1,7 @@
 """A calibrated head is as certain as it is right, and gives labels from where that serves F1 best."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor
 
 from lightrail.lightning_modules.heads.label_head import LabelHead
 from lightrail.lightning_modules.heads.label_loss import LabelLossConfig
-from lightrail.lightning_modules.metrics.calibration import fit_temperature, fit_thresholds
+from lightrail.lightning_modules.metrics.calibration import best_temperature, fit_temperature, fit_thresholds
 
 LABELS = ["a", "b", "c"]
 
@@ -53,6 +55,15 @@ def test_where_every_answer_is_right_no_temperature_is_fitted() -> None:
     assert fit_temperature(logits, torch.arange(12) % 3) == 1.0
     assert fit_temperature(2 * logits - 1, logits) == 1.0
     assert fit_temperature(logits, torch.tensor([1, *(torch.arange(11) % 3)])) > 1
+
+
+def test_a_temperature_that_does_not_lower_the_loss_is_not_applied() -> None:
+    def loss(temperature: float) -> float:
+        """Have a wide minimum of 0 at 7, which the search finds, and a narrow one of about -1 at 1."""
+        return math.log(temperature / 7) ** 2 - (5 if abs(temperature - 1) < 1e-3 else 0)
+
+    assert best_temperature(loss) == 1.0
+    assert best_temperature(lambda temperature: math.log(temperature / 7) ** 2) == pytest.approx(7, rel=1e-3)
 
 
 def test_a_model_that_has_diverged_keeps_its_temperature() -> None:

@@ -93,7 +93,7 @@ class SideBySide(Encoder):
         super().__init__()
         self.convolutions = nn.ModuleList(nn.Conv1d(8, 8, width) for width in (2, 3))
 
-    def forward(self, input_ids: torch.Tensor, is_token: torch.Tensor, segment_ids: Any = None) -> torch.Tensor:
+    def forward(self, *inputs: Any, **more: Any) -> torch.Tensor:
         raise NotImplementedError
 
 

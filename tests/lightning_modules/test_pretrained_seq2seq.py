@@ -7,8 +7,9 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from lightrail.lightning_modules.checkpoint import read_checkpoint
+from lightrail.lightning_modules.networks.seq2seq.decoding import DecodingConfig
 from lightrail.lightning_modules.networks.seq2seq.network import Memory, Seq2Seq
-from lightrail.lightning_modules.networks.seq2seq.search import DecodingConfig, beam_search
+from lightrail.lightning_modules.networks.seq2seq.search import beam_search
 from lightrail.lightning_modules.translation import Translation
 from lightrail.project.models.exporting import export
 from lightrail.project.models.stored_model import StoredModel
@@ -38,7 +39,12 @@ class TestPretrainedTranslation(NetworkContract):
     name, scale = "t5", 1.0
 
     def settings(self, folder: Path) -> list[str]:
-        return [*settings(folder, self.name, self.scale), "--model.label_smoothing=0", "--model.network.dropout=0.01"]
+        return [
+            *settings(folder, self.name, self.scale),
+            "--model.label_smoothing=0",
+            "--model.network.dropout=0.01",
+            "--model.network.dropout=0.005",
+        ]
 
     def without_dropout(self) -> list[str]:
         return ["--model.network.dropout=0"]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from lightrail.lightning_modules.networks.encoders.embedding import reverse_each
-from lightrail.lightning_modules.networks.encoders.recurrent import LstmConfig, LstmEncoder, LstmLayer
+from lightrail.lightning_modules.networks.encoders.lstm_layer import LstmLayer, reverse_each
+from lightrail.lightning_modules.networks.encoders.recurrent import LstmConfig, LstmEncoder
 from lightrail.project.basics.errors import ConfigError
 
 ROWS = [[5, 6], [3, 4, 5, 6, 7, 8], [9], [10, 11, 12]]

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightrail.lightning_modules.networks.seq2seq.decoding import DecodingConfig
 from lightrail.lightning_modules.networks.seq2seq.network import Memory, Seq2Seq, Seq2SeqConfig, Vocabulary
 from lightrail.lightning_modules.networks.seq2seq.recurrent import RecurrentSeq2SeqConfig
-from lightrail.lightning_modules.networks.seq2seq.search import DecodingConfig, beam_search
+from lightrail.lightning_modules.networks.seq2seq.search import beam_search
 from lightrail.lightning_modules.networks.seq2seq.transformer import TransformerSeq2SeqConfig
 
 START, END, PAD, SIZE = 0, 1, 2, 7

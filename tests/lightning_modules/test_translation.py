@@ -8,7 +8,7 @@ import torch
 
 from lightrail.lightning_modules.optimization import OptimConfig, build_optimizer
 from lightrail.lightning_modules.optimization.layers import layer_numbers
-from lightrail.lightning_modules.translation import TeacherForcing, Translation
+from lightrail.lightning_modules.translation import TeacherForcingConfig, Translation
 from lightrail.project.basics.errors import ConfigError
 from lightrail.testing.contract import NetworkContract, TaskContract, decoded, first_batch
 from tests.support.tasks import translation
@@ -49,7 +49,7 @@ def test_an_evaluation_reads_the_given_targets_however_training_does(tmp_path: P
 
 
 def test_training_reads_its_own_tokens_as_often_as_the_schedule_says(tmp_path: Path) -> None:
-    fractions = [TeacherForcing(first=1.0, last=0.4).fraction(progress) for progress in (0.0, 0.5, 1.0)]
+    fractions = [TeacherForcingConfig(first=1.0, last=0.4).fraction(progress) for progress in (0.0, 0.5, 1.0)]
     assert fractions == pytest.approx([1.0, 0.7, 0.4])
     network = built(tmp_path).network.eval()
     batch = first(tmp_path)

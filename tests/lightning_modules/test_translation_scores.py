@@ -14,7 +14,7 @@ from lightrail.lightning_modules.metrics.translation_scores import (
     Bleu,
     Chrf,
     Ter,
-    TranslationMetrics,
+    TranslationMetricsConfig,
     TranslationScore,
 )
 
@@ -61,6 +61,6 @@ def test_many_sums_are_computed_at_once(name: str) -> None:
 
 
 def test_ter_is_better_when_it_is_smaller_and_computed_where_asked() -> None:
-    assert [*TranslationMetrics().scores()] == ["bleu", "chrf"]
-    ter = TranslationMetrics(has_ter=True).scores()["ter"]
+    assert [*TranslationMetricsConfig().scores()] == ["bleu", "chrf"]
+    ter = TranslationMetricsConfig(has_ter=True).scores()["ter"]
     assert not ter.higher_is_better

@@ -10,6 +10,8 @@ import pytest
 from lightrail.project import cli
 from lightrail.project.basics import logs
 from lightrail.project.basics.errors import DataError, Shown
+from lightrail.project.tracking.run import start_run
+from lightrail.project.tracking.settings import TrackingConfig
 
 HEAVY = {"torch", "lightning", "mlflow", "transformers", "datasets", "numpy", "jsonargparse", "rich"}
 
@@ -36,6 +38,17 @@ def test_help_and_list_import_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[0, 0, 0, 0]"
+
+
+def test_runs_are_listed_without_the_libraries_that_train(store: str) -> None:
+    start_run(TrackingConfig(uri=store), {}, {})
+    probe = (
+        "import gc, sys; from lightrail.project.cli import main; status = main(sys.argv[1:]);"
+        "print(status, gc.isenabled(), *sorted({'torch', 'lightning'} & sys.modules.keys()))"
+    )
+    words = ["list", "runs", "--tracking.uri", store]
+    done = subprocess.run([sys.executable, "-c", probe, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 True"
 
 
 @pytest.mark.parametrize("command", ["list runs", "sync", "ui", "compare", "export", "generate"])

@@ -229,6 +229,12 @@ def test_the_figure_is_drawn_for_light_and_for_dark(comparison: Comparison, tmp_
     assert corners[1] < 0.15
 
 
+def test_a_figure_with_chinese_names_is_text_that_a_browser_draws() -> None:
+    page = as_html(compare([entry("a", "one", GOOD), entry("b", "对照", BAD)], SQLITE))
+    figures = re.findall(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)", page)
+    assert [">对照<" in base64.b64decode(figure).decode() for figure in figures] == [True, True]
+
+
 def test_wrong_characters_are_marked_and_right_predictions_are_not() -> None:
     first, other = entry("a", "one", GOOD), entry("b", "other", BAD)
     for own, answer in ((first, "我们都是学生"), (other, "我门都是雪生")):

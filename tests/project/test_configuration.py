@@ -13,7 +13,7 @@ from torch import nn
 
 from lightrail.project.basics.catalogue import experiment_files
 from lightrail.project.basics.errors import ConfigError, Shown
-from lightrail.project.configuration import Configuration, parse
+from lightrail.project.configuration import Configuration, completed, parse
 from lightrail.project.configuration.parameters import read
 from lightrail.project.tracking.settings import TrackingConfig
 from tests.support.components import Lines, NamedConfig, Recorder, ScheduleConfig, StepConfig, Tagger, WideConfig
@@ -237,6 +237,17 @@ def test_building_changes_no_value() -> None:
     callback = configuration.trainer_arguments()["callbacks"][0]
     assert callback.pauses == [timedelta(minutes=1)]
     assert configuration.values == before
+
+
+def test_a_stored_configuration_gets_the_defaults_of_newer_settings_and_keeps_the_rest() -> None:
+    now = parse([*CHOSEN, "--model.dropout", "0.25", "--model.step.rate", "0.5"]).values
+    stored = copy.deepcopy({name: now[name] for name in ("seed_everything", "model", "data")})
+    del stored["model"]["init_args"]["dropout"], stored["model"]["init_args"]["step"]["rate"]
+    found = completed(stored, now)
+    usual = parse(CHOSEN).values
+    assert found == {name: usual[name] for name in stored}
+    stored["model"]["init_args"]["dropout"] = "much"
+    assert completed(stored, now) == stored
 
 
 def test_print_config_shows_the_complete_yaml() -> None:

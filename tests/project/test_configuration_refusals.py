@@ -53,6 +53,9 @@ def refusal(*arguments: str) -> str:
             "Did you mean trainer.callbacks.0.init_args.patience?",
         ),
         ("--data.zzz 1", "data.init_args.zzz: no such setting. Choose from max_tokens, path."),
+        ("--max-epoch 3", "max-epoch: no such setting. Did you mean --max_epochs (trainer.max_epochs)?"),
+        ("--width 3", "width: no such setting. Did you mean model.network.width?"),
+        ("--accumulate 3", "accumulate: no such setting. Choose from data, model, seed_everything, tracking, trainer."),
         ("--ckpt_path x", "ckpt_path: no such setting. Choose from data, model, seed_everything, tracking, trainer."),
     ],
 )

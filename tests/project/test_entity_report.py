@@ -64,8 +64,11 @@ def test_the_worst_mistakes_are_marked(columns: Columns, tmp_path: Path) -> None
         "[York LOC: wrong boundary]",
     ]
     page = (tmp_path / "samples" / "worst_mistakes.html").read_text("utf-8")
-    assert '&amp; <mark class="missing" title="missing: PER">Anna<sub>PER</sub></mark> met &lt;' in page
+    assert '&amp; <mark class="missing" title="missing: PER">Anna<sub>PER −</sub></mark> met &lt;' in page
     assert 'title="spurious: LOC, probability 0.30"' in page
+    signs = [sign for _, sign, *_ in OUTCOMES.values()]
+    assert len(set(signs)) == len(OUTCOMES)  # not by colour alone
+    assert [f">{sign} {words} " in page for words, sign, *_ in OUTCOMES.values()] == [True] * len(OUTCOMES)
     assert "1 of 1 sentences with an error" in page
     assert {file.name for file in (tmp_path / "figures").iterdir()} == {"entities.png", "entity_reliability.png"}
 

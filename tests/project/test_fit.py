@@ -15,7 +15,7 @@ import yaml
 from sklearn.metrics import accuracy_score, f1_score
 
 from lightrail.project.cli import main
-from lightrail.project.tracking.lookup import run_checkpoint
+from lightrail.project.tracking.naming import find_checkpoint
 from lightrail.project.tracking.settings import TrackingConfig
 from tests.support.callbacks import ALLOW
 from tests.support.running import FOUR_STEPS, QUIET, Fitted, RecordedRun, lightrail, runs_in, same_weights
@@ -201,7 +201,7 @@ def test_the_last_checkpoint_is_a_file_of_its_own_that_can_be_resumed_from(fitte
     assert not last.is_symlink()
     assert fitted.checkpoint("last")["global_step"] == 4
     assert fitted.checkpoint("last")["optimizer_states"]
-    best = run_checkpoint(f"runs:/{fitted.run_id}", TrackingConfig(uri=fitted.store))
+    best = find_checkpoint(f"runs:/{fitted.run_id}", TrackingConfig(uri=fitted.store))
     assert best == fitted.directory / "checkpoints" / "best.ckpt"
     assert "optimizer_states" not in fitted.checkpoint("best")
 

@@ -21,7 +21,7 @@ from lightrail.project.reproducing.code import CodeChanges, StoredRepository, co
 from lightrail.project.reproducing.environment_changes import PackageChanges, package_changes
 from lightrail.project.reproducing.original import Original
 from lightrail.project.reproducing.survey import Differences, SettingChanges, Survey
-from lightrail.project.tracking.lookup import find_run
+from lightrail.project.tracking.naming import find_run
 from lightrail.project.tracking.store import open_store
 from tests.support.hostile import RUN_ID, HostileServer, hostile_server
 

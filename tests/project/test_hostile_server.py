@@ -21,7 +21,8 @@ from lightrail.project.commands.list import runs_listing
 from lightrail.project.models.predictions import read_predictions, scores_from_json
 from lightrail.project.tracking import limits, lookup
 from lightrail.project.tracking.journal import Journal
-from lightrail.project.tracking.lookup import find_run, last_runs, metric_history, run_artifact, stored_configuration
+from lightrail.project.tracking.lookup import last_runs, metric_history, run_artifact, stored_configuration
+from lightrail.project.tracking.naming import find_run
 from lightrail.project.tracking.processes import this_machine
 from lightrail.project.tracking.recovery import synchronize
 from lightrail.project.tracking.run import start_run

@@ -69,4 +69,5 @@ def test_the_table_has_a_line_for_each_label(tmp_path: Path) -> None:
 def test_any_number_of_labels_can_be_drawn(tmp_path: Path, number: int) -> None:
     labels = [f"标签 $ {place}" for place in range(number)]
     draw(bars_of(labels, precision=[0.9] * number, recall=[0.4] * number, f1=[0.6] * number), tmp_path)
-    assert (tmp_path / "figures" / "labels.png").read_bytes().startswith(b"\x89PNG")
+    svg = (tmp_path / "figures" / "labels.svg").read_text("utf-8")
+    assert svg.count(">标签 $ ") == min(number, 30)

@@ -9,6 +9,7 @@ from statistics import median
 from typing import ClassVar
 
 import pytest
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from mlflow import MlflowClient
 from torch import Tensor
@@ -16,6 +17,8 @@ from torch import Tensor
 from lightrail.project.cli import main
 from lightrail.project.tracking.logger import MlflowLogger
 from lightrail.project.tracking.recovery import waiting_runs
+from lightrail.project.tracking.run import start_run
+from lightrail.project.tracking.settings import TrackingConfig
 from tests.support.children import SECONDS_TO_HANG
 from tests.support.running import QUIET, Outcome, lightrail
 from tests.support.servers import MlflowServer, Postgres, running_postgres
@@ -206,3 +209,21 @@ def test_a_run_is_resumed_on_another_machine(
             for own in (whole.run_id, run_id)
         )
         assert first == second
+
+
+def test_a_finished_run_leaves_no_state_for_resuming_on_the_server(
+    shared_server: MlflowServer, store: str, tmp_path: Path
+) -> None:
+    run = start_run(TrackingConfig(uri=shared_server.uri), {}, {})
+    for name in ("best.ckpt", "last.ckpt"):
+        full = {"state_dict": {"weight": torch.ones(3)}, "optimizer_states": [1]}
+        torch.save(full, run.directory / "checkpoints" / name)
+        run.upload_soon(f"checkpoints/{name}")
+    with run.status():
+        pass
+    client = MlflowClient(shared_server.uri)
+    kept = {item.path for item in client.list_artifacts(run.run_id, "checkpoints")}
+    assert kept == {"checkpoints/best.ckpt", "checkpoints/run.json"}
+    downloaded = client.download_artifacts(run.run_id, "checkpoints/best.ckpt", str(tmp_path))
+    assert set(torch.load(downloaded, weights_only=True)) == {"state_dict"}
+    assert not (run.directory / "checkpoints" / "last.ckpt").exists()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightrail.project.tracking.lookup import run_checkpoint
+from lightrail.project.tracking.naming import find_checkpoint
 from lightrail.project.tracking.settings import TrackingConfig
 from tests.support.running import FOUR_STEPS, QUIET, RecordedRun, lightrail
 from tests.support.tasks.text_classification import settings
@@ -41,7 +41,7 @@ def test_a_run_stands_for_the_best_of_the_first_with_a_monitor(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run = fit(tmp_path, store, callbacks)
-    found = run_checkpoint(f"runs:/{run.run_id}", TrackingConfig(uri=store))
+    found = find_checkpoint(f"runs:/{run.run_id}", TrackingConfig(uri=store))
     assert found == run.directory / "checkpoints" / "best.ckpt"
     state = run.checkpoint("last")["callbacks"]
     first = next(own for name, own in state.items() if name.startswith("ModelCheckpoint") and "val/loss" in name)

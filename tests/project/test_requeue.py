@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lightrail.project.cli import main
+from lightrail.project.running import training_length
 from tests.support.callbacks import ALLOW, EVERY_STEP
 from tests.support.running import Fitted, Outcome, RecordedRun, lightrail, runs_in, same_weights
 
@@ -38,6 +39,18 @@ def test_the_job_resumes_its_run(
     assert run.tags["lightrail.slurm_job"] == "417"
     assert same_weights(run, fitted_classifier)
     assert run.histories() == fitted_classifier.histories()
+
+
+def test_the_job_resumes_its_run_whose_length_was_chosen(
+    arguments: list[str], store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_length, "MOST", 2)
+    open_end = [*arguments, "--trainer.max_steps=-1"]
+    assert main(["fit", *open_end]) == 130
+    outcome = again(open_end, monkeypatch)
+    (run,) = runs_in(store)
+    assert (outcome.run_id, run.status, run.params["trainer.max_epochs"]) == (run.run_id, "FINISHED", "2")
+    assert not [tag for tag in run.tags if tag.startswith("lightrail.changed.")]
 
 
 def test_what_the_job_has_finished_is_shown_and_not_trained_again(

@@ -12,9 +12,11 @@ import pytest
 import torch
 import yaml
 
+from lightrail.project.basics.errors import ConfigError
 from lightrail.project.cli import main
+from lightrail.project.configuration import parse
 from lightrail.project.running import fitting
-from lightrail.project.running.build import Experiment
+from lightrail.project.running.build import Experiment, build
 from tests.support.callbacks import ALLOW, EVERY_STEP
 from tests.support.running import Fitted, Outcome, RecordedRun, lightrail, runs_in, same_weights
 
@@ -58,6 +60,29 @@ def test_an_interrupted_run_ends_as_if_nothing_had_been(interrupted: RecordedRun
     assert interrupted.tags["lightrail.resumed"] == "1"
     for name, steps in points(interrupted):
         assert steps == sorted(set(steps)), name
+
+
+def test_a_run_is_resumed_in_a_project_folder_that_was_moved(
+    interrupted: RecordedRun, tmp_path: Path, fitted_classifier: Fitted
+) -> None:
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("mlflow.db", "mlruns"):
+        (tmp_path / name).rename(moved / name)
+    run = RecordedRun(f"sqlite:///{moved}/mlflow.db", interrupted.run_id)
+    outcome = resume(run)
+    assert outcome.status == 0, outcome.err
+    assert run.directory.is_relative_to(moved)
+    assert same_weights(run, fitted_classifier)
+    here, output = f"--tracking.uri={run.store}", f"--output={tmp_path}/predictions.jsonl"
+    data = f"--data.path={fitted_classifier.folder}/test.jsonl"
+    for command in (
+        ["predict", f"--ckpt_path=runs:/{run.run_id}", data, output, here, ALLOW],
+        ["reproduce", run.run_id, "--check_only", here, ALLOW],
+        ["clean", "--yes", here],
+    ):
+        assert lightrail(*command).status == 0
+    assert not (tmp_path / "mlruns").exists()
 
 
 def test_learning_curves_of_a_resumed_run_are_of_the_whole_run(
@@ -290,3 +315,21 @@ def test_weights_that_do_not_fit_are_named_with_their_file(
     assert f"{tmp_path}/bad.ckpt: its weights do not fit the model: While copying the parameter" in outcome.err
     (run,) = runs_in(store)
     assert run.status == "FAILED"
+
+
+@pytest.mark.parametrize("part", ["loops", "optimizer_states", "lr_schedulers"])
+def test_a_damaged_state_of_training_is_refused_with_its_file(
+    interrupted: RecordedRun, fitted_classifier: Fitted, tmp_path: Path, part: str
+) -> None:
+    checkpoint = interrupted.checkpoint("last")
+    own = checkpoint[part]
+    checkpoint[part] = {key: {"state_dict": "text"} for key in own} if part == "loops" else ["text"]
+    torch.save(checkpoint, tmp_path / "bad.ckpt")
+    experiment = build(parse([*fitted_classifier.arguments, "--trainer.max_steps=9"]), "fit")
+    with (
+        pytest.raises(ConfigError, match=r"bad\.ckpt: its training state cannot be restored: .+ may be damaged"),
+        fitting._restoring(tmp_path / "bad.ckpt"),
+    ):
+        experiment.trainer.fit(
+            experiment.model, datamodule=experiment.data, ckpt_path=tmp_path / "bad.ckpt", weights_only=True
+        )

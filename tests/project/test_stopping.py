@@ -12,8 +12,8 @@ import torch
 from lightning.pytorch import Callback
 
 from lightrail.lightning_modules.optimization import OptimConfig
+from lightrail.project.tracking.processes import Terminated
 from lightrail.project.tracking.settings import CheckpointConfig
-from lightrail.project.tracking.signals import Terminated
 from lightrail.project.training.checkpoints import LastCheckpoint, place_checkpoints
 from lightrail.project.training.stopping import SECONDS_OF_ONE_SIGNAL, StopRequest, slurm_job
 from tests.support.tiny import Signs, fit, quiet_trainer

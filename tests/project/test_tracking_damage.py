@@ -14,7 +14,8 @@ from lightrail.project import cli
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.models.predictions import read_predictions
 from lightrail.project.tracking.journal import Journal
-from lightrail.project.tracking.lookup import find_run, run_configuration
+from lightrail.project.tracking.lookup import run_configuration
+from lightrail.project.tracking.naming import find_run
 from lightrail.project.tracking.run import start_run
 from lightrail.project.tracking.settings import TrackingConfig
 from lightrail.project.tracking.store import open_store, store_uri
@@ -167,9 +168,11 @@ def test_a_damaged_configuration_of_a_run_is_named(text: bytes, message: str, st
     run = start_run(config, {}, {})
     with run.status():
         (run.directory / "config.yaml").write_bytes(text)
-    assert find_run(open_store(store, create=False), run.run_id).info.status == "FINISHED"
+    client = open_store(store, create=False)
+    found = find_run(client, run.run_id)
+    assert found.info.status == "FINISHED"
     with pytest.raises(ConfigError, match=rf"(?s)config\.yaml: .*{message}.* Restore the file from a copy"):
-        run_configuration(run.run_id, config)
+        run_configuration(client, found)
 
 
 GOOD: dict[str, Any] = {

@@ -1,15 +1,17 @@
 """Pictures that can be opened, numbers that are right."""
 
 import math
+import re
 import struct
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
-from matplotlib import font_manager
 
 from lightrail.lightning_modules.figures.figure import ConfusionMatrix, Figure, Images, Reliability, Scatter
-from lightrail.project.figures import drawing
 from lightrail.project.figures.draw import count_confusions, draw, expected_calibration_error
+from lightrail.project.figures.drawing import drawable
 from lightrail.project.figures.run_figures import learning_curves, length_histogram
 
 pytestmark = pytest.mark.pictures
@@ -55,24 +57,30 @@ def test_rare_labels_share_a_row_and_no_example_is_left_out() -> None:
     assert counts[4, 4] == sum(range(1, 27))
 
 
-@pytest.mark.parametrize("has_font", [True, False])
-def test_any_label_can_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_font: bool) -> None:
-    if not has_font:
-        monkeypatch.setattr(drawing, "CHINESE_FONTS", ())
-    drawing.font_families.cache_clear()
-    drawing._known_characters.cache_clear()
-    labels = ["积极", "消极", "price $1 or $2", "a\nb", "😀" * 30, ""]
-    draw(ConfusionMatrix(name="matrix", targets=labels, predictions=labels), tmp_path)
+def test_labels_that_the_font_of_matplotlib_lacks_stay_text_on_every_machine(tmp_path: Path) -> None:
+    labels = ["积极", "消极", "price $1 or $2", "a\nb\0", "😀" * 30, "<é & \ud800>"]
+    figure = ConfusionMatrix(name="matrix", targets=labels, predictions=labels)
+    draw(replace(figure, title="\0"), tmp_path)
+    texts = "".join(ElementTree.parse(tmp_path / "figures" / "matrix.svg").getroot().itertext())
+    written = ["积极", "消极", "price $1 or $2", r"a\nb\x00", "😀" * 15 + "…", r"<é & \ud800>"]
+    assert [texts.count(label) for label in written] == [2] * 6  # on both sides of the matrix
+    draw(replace(figure, targets=["é"], predictions=["é"]), tmp_path)
     assert size(tmp_path / "figures" / "matrix.png")
-    drawing.font_families.cache_clear()
-    drawing._known_characters.cache_clear()
+    assert [file.name for file in (tmp_path / "figures").iterdir()] == ["matrix.png"]
 
 
-def test_without_a_chinese_font_a_label_is_written_in_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())
-    monkeypatch.setattr(drawing, "_known_characters", lambda: known)
-    assert drawing.drawable("中a$") == r"\u4e2da\$"
-    assert drawing.drawable("abcdef", max_characters=4) == "abc…"
+def test_a_long_chinese_label_has_the_room_that_it_needs(tmp_path: Path) -> None:
+    lefts = []
+    for label in ("一", "一" * 12):
+        draw(ConfusionMatrix(name="matrix", targets=[label], predictions=["b"]), tmp_path)
+        svg = (tmp_path / "figures" / "matrix.svg").read_text("utf-8")
+        lefts.append(max(float(x) for x in re.findall(rf'x="([0-9.]+)"[^>]*>{label}<', svg)))
+    assert lefts[1] > 12 * 9 - 1  # inches to points: each character is as wide as the font's 9 points
+
+
+def test_a_label_is_cut_and_printable() -> None:
+    assert drawable("中a$\u3000") == r"中a\$\u3000"
+    assert drawable("abcdef", max_characters=4) == "abc…"
 
 
 def test_the_calibration_error_of_a_hand_counted_case() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.tracking.lookup import find_run, run_artifact, run_checkpoint
+from lightrail.project.tracking.lookup import run_artifact
+from lightrail.project.tracking.naming import find_checkpoint, find_run
 from lightrail.project.tracking.run import TrackedRun, start_run
 from lightrail.project.tracking.settings import TrackingConfig
 from lightrail.project.tracking.store import open_store
@@ -50,6 +51,17 @@ def test_runs_of_a_renamed_folder_are_found_and_new_ones_are_written_there(befor
     assert not before.exists()
 
 
+def test_a_registered_model_of_a_renamed_folder_is_found(before: Path, tmp_path: Path) -> None:
+    run = made(before)
+    client = open_store(f"sqlite:///{before}/mlflow.db", create=False)
+    client.create_registered_model("m")
+    client.create_model_version("m", f"{run.directory.as_uri()}/checkpoints/best.ckpt", run.run_id)
+    after = before.rename(tmp_path / "after")
+    source = open_store(f"sqlite:///{after}/mlflow.db", create=False).get_model_version("m", "1").source
+    assert Path(source.removeprefix("file://")).read_text() == "before"
+    assert Path(source.removeprefix("file://")).is_relative_to(after)
+
+
 def test_a_copied_folder_and_its_original_have_their_own_artifacts(before: Path, tmp_path: Path) -> None:
     run = made(before)
     copy = shutil.copytree(before, tmp_path / "copy")
@@ -77,7 +89,7 @@ def test_artifacts_that_were_left_behind_stay_where_they_are(before: Path, tmp_p
     elsewhere.mkdir()
     shutil.copy(before / "mlflow.db", elsewhere)
     (elsewhere / "lightrail").mkdir()  # an accident of names
-    found = run_checkpoint(f"runs:/{run.run_id}", TrackingConfig(uri=f"sqlite:///{elsewhere}/mlflow.db"))
+    found = find_checkpoint(f"runs:/{run.run_id}", TrackingConfig(uri=f"sqlite:///{elsewhere}/mlflow.db"))
     assert found.is_relative_to(before)
     assert found.read_text() == "before"
 
@@ -88,7 +100,7 @@ def test_artifacts_that_are_gone_are_named_where_they_were(before: Path, tmp_pat
     shutil.rmtree(after / "mlruns")
     for _ in range(2):  # the former place is not forgotten
         with pytest.raises(ConfigError, match=rf"has no checkpoints.* Its files were in {before}/mlruns/.*/artifacts:"):
-            run_checkpoint(f"runs:/{run.run_id}", TrackingConfig(uri=f"sqlite:///{after}/mlflow.db"))
+            find_checkpoint(f"runs:/{run.run_id}", TrackingConfig(uri=f"sqlite:///{after}/mlflow.db"))
     assert made(after).directory.is_relative_to(after)
     assert not before.exists()
 

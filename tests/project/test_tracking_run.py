@@ -21,9 +21,9 @@ from lightrail.project.basics.errors import ConfigError
 from lightrail.project.tracking import run as starting
 from lightrail.project.tracking.journal import Ending
 from lightrail.project.tracking.logger import flatten, log_inputs
+from lightrail.project.tracking.processes import Terminated
 from lightrail.project.tracking.run import TrackedRun, continue_run, start_run
 from lightrail.project.tracking.settings import TrackingConfig
-from lightrail.project.tracking.signals import Terminated
 from tests.support.tracking import fit
 
 CONFIGURATION = {"seed_everything": 7, "model": {"class_path": "Tiny", "init_args": {"lr": 0.1, "name": "中文"}}}

@@ -27,7 +27,9 @@ def assignment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Assignment:
         monkeypatch.setattr(trial, name, lambda *_: None)
     monkeypatch.setattr("os.setsid", lambda: None)
     log = str(tmp_path / "trial_0.log")
-    return Assignment(values={}, run_id=None, has_begun=False, tags={}, metrics=[], log=log, devices=[], threads=1)
+    return Assignment(
+        values={}, run_id=None, has_begun=False, tags={}, metrics=[], log=log, devices=[], threads=1, tests=False
+    )
 
 
 @pytest.fixture

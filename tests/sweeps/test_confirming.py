@@ -17,6 +17,7 @@ from scipy import stats
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import Configuration
 from lightrail.sweeps.report.concluding import conclude
+from lightrail.sweeps.report.description import status_table
 from lightrail.sweeps.search.confirming import Confirmation, compare, confirm, confirmation_of, fresh_seeds
 from lightrail.sweeps.search.definition import Sweep
 from lightrail.sweeps.search.study import open_storage, open_study
@@ -230,6 +231,29 @@ def test_the_parent_run_tells_what_was_confirmed(tmp_path: Path, store: str) -> 
     assert len(rows) == 4
 
 
+@pytest.mark.parametrize(
+    ("more", "number"),
+    [
+        ({"n_trials": 18}, 3),
+        ({"n_trials": 17}, 0),
+        ({"n_trials": 6, "seeds": 3}, 3),
+        ({"n_trials": 12, "confirm": {"seeds": 2}}, 3),
+        ({"n_trials": 18, "timeout_minutes": 9}, 0),
+        ({"n_trials": 18, "metric": [ACCURACY, LOSS], "direction": ["maximize", "minimize"]}, 0),
+        ({"n_trials": 18, "confirm": False}, 0),
+        ({"n_trials": 18, "confirm": 0}, 0),
+        ({"n_trials": 2, "confirm": {"top": 1}}, 1),
+    ],
+)
+def test_the_best_three_are_confirmed_where_that_is_half_of_the_trainings_at_most(
+    tmp_path: Path, more: dict[str, Any], number: int
+) -> None:
+    sweep = make_sweep(tmp_path, **more)
+    assert sweep.config.num_confirmed == number
+    said = status_table(optuna.create_study(), sweep)
+    assert (f"{number * sweep.config.confirm.seeds} trainings; --confirm 0: none" in said) is (number > 0)
+
+
 def test_a_pareto_front_has_no_winner_to_confirm(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"confirm.top is 2, but a Pareto front of 2 metrics has no winner"):
         sweep_in(tmp_path, metric=[ACCURACY, LOSS], direction=["maximize", "minimize"])
@@ -248,6 +272,15 @@ def test_a_sweep_confirms_its_best_trials_and_has_them_in_mlflow(tiny_sweep: Tin
         ("1", "2"),
     ]
     assert {run.status for run in confirming} == {"FINISHED"}
+    assert all("test/loss" in run.metrics for run in confirming)
+    trials = [run for run in tiny_sweep.children if run not in confirming]
+    tested = [run for run in trials if "test/loss" in run.metrics]
+    assert tested == [run for run in trials if run.tags.get("lightrail.best") == "true"], (
+        "the others are validated only"
+    )
+    assert [(run.status, (run.directory / "predictions/test.parquet").is_file()) for run in tested] == [
+        ("FINISHED", True)
+    ]
     best = {value for run in confirming for _, value in run.history("val/character_accuracy")}
     with (tiny_sweep.parent.directory / "confirmed.csv").open(encoding="utf-8", newline="") as stream:
         assert {float(row[ACCURACY]) for row in csv.DictReader(stream)} <= best

@@ -57,7 +57,15 @@ def test_a_trial_sees_its_own_gpus_and_takes_its_own_threads(monkeypatch: pytest
         monkeypatch.setenv(name, "0")
     before = torch.get_num_threads()
     nothing = Assignment(
-        values={}, run_id=None, has_begun=False, tags={}, metrics=[], log="log", devices=["2", "3"], threads=3
+        values={},
+        run_id=None,
+        has_begun=False,
+        tags={},
+        metrics=[],
+        log="log",
+        devices=["2", "3"],
+        threads=3,
+        tests=False,
     )
     try:
         _prepare(nothing)

@@ -13,7 +13,7 @@ from annotated_types import MinLen
 from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.encoders.embedding import FromScratchConfig, TokenEmbedding
-from lightrail.lightning_modules.networks.encoders.encoder import Encoder
+from lightrail.lightning_modules.networks.encoders.encoder import Encoder, Spelling
 from lightrail.project.basics.annotations import PositiveInt
 
 
@@ -28,9 +28,9 @@ class TextCnnConfig(FromScratchConfig):
     num_filters: PositiveInt = 100
     """Filters of each width, at least 1."""
 
-    def build(self, vocabulary: Sequence[str]) -> "TextCnnEncoder":
+    def build(self, vocabulary: Sequence[str], alphabet: Sequence[str] | None = None) -> "TextCnnEncoder":
         """Build the network for the tokens of a vocabulary; see `EncoderConfig.build`."""
-        return TextCnnEncoder(vocabulary, self)
+        return TextCnnEncoder(vocabulary, self, alphabet)
 
 
 class TextCnnEncoder(Encoder):
@@ -43,9 +43,9 @@ class TextCnnEncoder(Encoder):
     Source: Y. Kim (2014), "Convolutional Neural Networks for Sentence Classification".
     """
 
-    def __init__(self, vocabulary: Sequence[str], config: TextCnnConfig) -> None:
+    def __init__(self, vocabulary: Sequence[str], config: TextCnnConfig, alphabet: Sequence[str] | None = None) -> None:
         super().__init__()
-        self.embedding = TokenEmbedding(vocabulary, config)
+        self.embedding = TokenEmbedding(vocabulary, config, alphabet)
         self.width = len(config.filter_widths) * config.num_filters
         self.filter_widths = list(config.filter_widths)
         self.config = config.loaded(self.embedding.vector_size)
@@ -53,9 +53,15 @@ class TextCnnEncoder(Encoder):
             nn.Conv1d(config.width, config.num_filters, width) for width in config.filter_widths
         )
 
-    def forward(self, input_ids: Tensor, is_token: Tensor, segment_ids: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        is_token: Tensor,
+        segment_ids: Tensor | None = None,
+        spelling: Spelling | None = None,
+    ) -> Tensor:
         """Encode tokens, [B, T] to [B, T, D]."""
-        states = self.embedding(input_ids)  # [B, T, E]
+        states = self.embedding(input_ids, spelling)  # [B, T, E]
         embedded = states.masked_fill(~is_token[..., None], 0.0).transpose(1, 2)  # [B, E, T]
         outputs = [
             filters(_padded(embedded, width)) for filters, width in zip(self.filters, self.filter_widths, strict=True)

@@ -3,6 +3,7 @@
 Shapes: B examples, T positions, D width, V tokens.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Protocol, Self
@@ -12,10 +13,13 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from lightrail.lightning_modules.networks.encoders.encoder import FIRST_TOKEN, UNKNOWN, EncoderConfig
+from lightrail.lightning_modules.networks.encoders.characters import CharacterEmbedding, CharactersConfig
+from lightrail.lightning_modules.networks.encoders.encoder import FIRST_TOKEN, UNKNOWN, EncoderConfig, Spelling
 from lightrail.lightning_modules.networks.encoders.vectors import VectorsConfig
 from lightrail.project.basics.annotations import PositiveInt, ShareBelowOne, check_range
 from lightrail.project.basics.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +41,25 @@ class FromScratchConfig(EncoderConfig):
     """Fraction of n-gram embeddings left out in training, in [0, 1)."""
     vectors: VectorsConfig | None = None
     """Pretrained vectors of tokens, from which training starts. null: none."""
+    characters: CharactersConfig | None = None
+    """Network that reads the characters of each word, whose vector is added to the word's; it needs
+    `data.characters_per_word`. null: none."""
 
-    def check(self, vocabulary: Sequence[str]) -> None:
-        """Check that there are tokens to embed. Raises: ConfigError when there are none."""
+    def check(self, vocabulary: Sequence[str], alphabet: Sequence[str] | None) -> None:
+        """Check that there are tokens, and characters, to embed. Raises: ConfigError when they are missing."""
         if not vocabulary:
             raise ConfigError(
                 "encoder: a network from scratch needs the tokens of the training split, and a pretrained tokenizer "
                 "has its own. Set data.tokenizer to characters, words or subwords, or choose PretrainedConfig."
             )
+        if self.characters is not None and alphabet is None:
+            raise ConfigError(
+                "encoder.characters is given, and the data gives no characters of words. Set "
+                "data.characters_per_word=24 (of texts with data.tokenizer=words, and of entities with data.units="
+                "words), or leave encoder.characters out."
+            )
+        if self.characters is None and alphabet is not None:
+            log.warning("data.characters_per_word is above 0, and nothing reads it: encoder.characters is null")
 
     def loaded(self, size: int | None) -> Self:
         """Return these settings with the vectors' size in place of their file, as a checkpoint holds the vectors."""
@@ -53,44 +68,36 @@ class FromScratchConfig(EncoderConfig):
 
 
 class TokenEmbedding(nn.Module):
-    """Adds up the vectors of each position's token, its n-grams and its pretrained vector, [B, T] to [B, T, D]."""
+    """Adds up the vectors of each position's token, n-grams, pretrained vector and characters, [B, T] to [B, T, D]."""
 
-    def __init__(self, vocabulary: Sequence[str], config: FromScratchConfig) -> None:
+    def __init__(
+        self, vocabulary: Sequence[str], config: FromScratchConfig, alphabet: Sequence[str] | None = None
+    ) -> None:
         super().__init__()
-        config.check(vocabulary)
+        config.check(vocabulary, alphabet)
         self.tokens = nn.Embedding(FIRST_TOKEN + len(vocabulary), config.width)
         nn.init.normal_(self.tokens.weight, std=0.05)
         self.ngrams = HashedNgrams(config) if config.ngram_orders else None
         self.vectors = None if config.vectors is None else config.vectors.build(vocabulary)
         self.vector_size = None if self.vectors is None else self.vectors.embedding_dim
         self.projection = None if self.vector_size is None else nn.Linear(self.vector_size, config.width, bias=False)
+        self.characters = None
+        if config.characters is not None and alphabet is not None:
+            self.characters = CharacterEmbedding(alphabet, config.characters, config.width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, spelling: Spelling | None = None) -> Tensor:
         """Embed token ids, [B, T] to [B, T, D]."""
         states: Tensor = self.tokens(input_ids)  # [B, T, D]
         if self.ngrams is not None:
             states = states + self.ngrams(input_ids)
         if self.vectors is not None and self.projection is not None:
             states = states + self.projection(self.vectors(input_ids))
+        if self.characters is not None:
+            assert spelling is not None, "data with an alphabet gives the characters of its words"
+            states = states + self.characters(spelling)
         dropped: Tensor = self.dropout(states)
         return dropped
-
-
-def reverse_each(states: Tensor, lengths: Tensor) -> Tensor:
-    """Reverse the first `lengths` positions of each example and leave its padding where it is.
-
-    Args:
-        states: [B, T, ...].
-        lengths: [B].
-
-    >>> reverse_each(torch.tensor([[1, 2, 3, 0]]), torch.tensor([3])).tolist()
-    [[3, 2, 1, 0]]
-    """
-    positions = torch.arange(states.shape[1], device=states.device)  # [T]
-    mirrored = lengths[:, None] - 1 - positions  # [B, T]
-    places = torch.where(mirrored >= 0, mirrored, positions)
-    return states.gather(1, places.view(*places.shape, *[1] * (states.ndim - 2)).expand_as(states))
 
 
 class TokenDropout(nn.Module):

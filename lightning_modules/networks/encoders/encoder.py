@@ -1,8 +1,9 @@
 """The interface of encoders: networks that turn token ids into vectors."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
 
 from torch import Tensor
 
@@ -14,6 +15,20 @@ FIRST_TOKEN = 2
 """Id of the first token of a vocabulary, after padding and unknown."""
 
 
+class Spelling(NamedTuple):
+    """The characters of a batch's words, each distinct word once."""
+
+    word_ids: Tensor
+    """Row of the word at each position in `character_ids`, [B, T]."""
+    character_ids: Tensor
+    """Character ids of each word, `PADDING` after them, [U, L]; row 0 has none, for positions without a word."""
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Any]) -> Self | None:
+        """Return the spelling of a batch, None where it has none."""
+        return cls(batch["word_ids"], batch["character_ids"]) if "word_ids" in batch else None
+
+
 class Encoder(TokenNetwork):
     """A network that returns a vector for each position."""
 
@@ -23,7 +38,13 @@ class Encoder(TokenNetwork):
     """Settings that rebuild this network; a checkpoint then provides the weights."""
 
     @abstractmethod
-    def forward(self, input_ids: Tensor, is_token: Tensor, segment_ids: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        is_token: Tensor,
+        segment_ids: Tensor | None = None,
+        spelling: Spelling | None = None,
+    ) -> Tensor:
         """Encode tokens.
 
         Args:
@@ -31,6 +52,7 @@ class Encoder(TokenNetwork):
             is_token: False at padding, which comes last, [B, T].
             segment_ids: 0 in the first text of a pair and 1 in the second, [B, T]; networks from scratch see the token
                 that separates the two instead.
+            spelling: the characters of the words, for networks that were built with an alphabet.
 
         Returns: [B, T, D]; rows of padding are undefined.
         """
@@ -45,8 +67,12 @@ class EncoderConfig(Ranged, ABC):
     compiling, and losses differ in their last digits. An evaluation is not compiled."""
 
     @abstractmethod
-    def build(self, vocabulary: Sequence[str]) -> Encoder:
+    def build(self, vocabulary: Sequence[str], alphabet: Sequence[str] | None = None) -> Encoder:
         """Build the network for the tokens of a vocabulary, numbered from `FIRST_TOKEN`.
+
+        Args:
+            vocabulary: empty with a pretrained tokenizer.
+            alphabet: the characters of words, numbered likewise; None where the data gives none.
 
         Raises: ConfigError when settings contradict each other or name what cannot be read.
         """

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.adapters import LoraConfig, add_adapters
-from lightrail.lightning_modules.networks.encoders.encoder import Encoder, EncoderConfig
+from lightrail.lightning_modules.networks.encoders.encoder import Encoder, EncoderConfig, Spelling
 from lightrail.lightning_modules.networks.loading import (
     NUM_PROBED,
     from_architecture,
@@ -41,7 +41,7 @@ class PretrainedConfig(EncoderConfig):
     """The network's own configuration, written into lightrail's checkpoints: with it the network is built without
     the original files, and its weights come from the checkpoint. Leave it out."""
 
-    def build(self, vocabulary: Sequence[str]) -> "PretrainedEncoder":
+    def build(self, vocabulary: Sequence[str], alphabet: Sequence[str] | None = None) -> "PretrainedEncoder":
         """Load the encoder.
 
         Raises: ConfigError when it cannot be loaded, has no dropout to set, or would get a vocabulary that is not its.
@@ -76,7 +76,13 @@ class PretrainedEncoder(Encoder):
         if config.lora is not None:
             add_adapters(model, config.lora, section="encoder")
 
-    def forward(self, input_ids: Tensor, is_token: Tensor, segment_ids: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        is_token: Tensor,
+        segment_ids: Tensor | None = None,
+        spelling: Spelling | None = None,
+    ) -> Tensor:
         """Encode tokens, [B, T] to the last hidden states, [B, T, D]."""
         self.check_length(input_ids)
         more = {"token_type_ids": segment_ids} if segment_ids is not None and self.tells_segments_apart else {}

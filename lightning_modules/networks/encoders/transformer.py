@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.attention import rotary_angles, rotate
 from lightrail.lightning_modules.networks.encoders.embedding import FromScratchConfig, TokenEmbedding
-from lightrail.lightning_modules.networks.encoders.encoder import Encoder
+from lightrail.lightning_modules.networks.encoders.encoder import Encoder, Spelling
 from lightrail.project.basics.annotations import PositiveInt
 from lightrail.project.basics.errors import ConfigError
 
@@ -30,29 +30,37 @@ class TransformerConfig(FromScratchConfig):
     hidden_factor: PositiveInt = 4
     """Width of a block's hidden layer, in widths."""
 
-    def build(self, vocabulary: Sequence[str]) -> "TransformerEncoder":
+    def build(self, vocabulary: Sequence[str], alphabet: Sequence[str] | None = None) -> "TransformerEncoder":
         """Build the network. Raises: ConfigError when `width` is no multiple of 2 x `num_heads`."""
         if self.width % (2 * self.num_heads):
             raise ConfigError(
                 f"encoder.width is {self.width}. Give a multiple of 2 x num_heads = {2 * self.num_heads}."
             )
-        return TransformerEncoder(vocabulary, self)
+        return TransformerEncoder(vocabulary, self, alphabet)
 
 
 class TransformerEncoder(Encoder):
     """Embeds tokens with their n-grams, and lets all positions attend to each other."""
 
-    def __init__(self, vocabulary: Sequence[str], config: TransformerConfig) -> None:
+    def __init__(
+        self, vocabulary: Sequence[str], config: TransformerConfig, alphabet: Sequence[str] | None = None
+    ) -> None:
         super().__init__()
-        self.embedding = TokenEmbedding(vocabulary, config)
+        self.embedding = TokenEmbedding(vocabulary, config, alphabet)
         self.width, self.config = config.width, config.loaded(self.embedding.vector_size)
         self.head_width = config.width // config.num_heads
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
 
-    def forward(self, input_ids: Tensor, is_token: Tensor, segment_ids: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        is_token: Tensor,
+        segment_ids: Tensor | None = None,
+        spelling: Spelling | None = None,
+    ) -> Tensor:
         """Encode tokens, [B, T] to [B, T, D]."""
-        states = self.embedding(input_ids)  # [B, T, D]
+        states = self.embedding(input_ids, spelling)  # [B, T, D]
         rotation = rotary_angles(torch.arange(input_ids.shape[1], device=states.device), self.head_width)
         mask = attention_mask(is_token)
         for block in self.blocks:

@@ -6,7 +6,7 @@ V tokens of the target.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -14,9 +14,6 @@ from torch import Tensor
 from lightrail.lightning_modules.networks.token_network import TokenNetwork
 from lightrail.project.basics.annotations import Ranged
 from lightrail.project.basics.errors import ConfigError
-
-if TYPE_CHECKING:
-    from lightrail.lightning_modules.networks.seq2seq.search import Allow, DecodingConfig, Hypothesis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,14 +99,6 @@ class Seq2Seq(TokenNetwork):
         start = torch.full_like(labels[:, :1], self.target.start_id)
         given = torch.where(labels < 0, self.target.end_id, labels)
         return torch.cat([start, given[:, :-1]], dim=1)
-
-    def search(
-        self, memory: Memory, config: "DecodingConfig", allow: "Allow | None" = None
-    ) -> "list[list[Hypothesis]]":
-        """Return the best targets of each source, best first; see `beam_search`."""
-        from lightrail.lightning_modules.networks.seq2seq.search import beam_search  # here: it needs this interface
-
-        return beam_search(self, memory, config, allow)
 
     @abstractmethod
     def attention(self, memory: Memory, decoder_ids: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ from lightrail.lightning_modules.networks.loading import (
     position_limit,
     switch_checkpointing,
 )
+from lightrail.lightning_modules.networks.seq2seq.decoding import DecodingConfig, Hypothesis
 from lightrail.lightning_modules.networks.seq2seq.network import Memory, Seq2Seq, Seq2SeqConfig, Vocabulary
-from lightrail.lightning_modules.networks.seq2seq.search import Allow, DecodingConfig, Hypothesis, beam_search
 from lightrail.project.basics.annotations import ShareBelowOne
 from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.basics.private_names import attention_kind
@@ -144,10 +144,8 @@ class PretrainedSeq2Seq(Seq2Seq):
         logits: Tensor = self.model(**given, decoder_input_ids=newest[:, None]).logits
         return logits[:, -1]
 
-    def search(self, memory: Memory, config: DecodingConfig, allow: Allow | None = None) -> list[list[Hypothesis]]:
-        """Search by transformers' own `generate`; with a constraint by `beam_search`."""
-        if allow is not None or not len(memory.states):
-            return beam_search(self, memory, config, allow)
+    def search(self, memory: Memory, config: DecodingConfig) -> list[list[Hypothesis]]:
+        """Search by transformers' own `generate`; see `OwnSearch.search`."""
         limits = [min(config.max_tokens, _STEP * -(-limit // _STEP)) for limit in config.limits(memory.is_token)]
         found: list[list[Hypothesis]] = [[] for _ in limits]
         for limit in set(limits):  # a search has one limit for all its sentences

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, MultipleOf
 from torch import Tensor, nn
 
-from lightrail.lightning_modules.networks.encoders.embedding import reverse_each
+from lightrail.lightning_modules.networks.encoders.lstm_layer import reverse_each
 from lightrail.lightning_modules.networks.seq2seq.network import Memory, Seq2Seq, Seq2SeqConfig, Vocabulary
 from lightrail.project.basics.annotations import PositiveInt, ShareBelowOne
 

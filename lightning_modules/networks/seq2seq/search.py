@@ -4,73 +4,38 @@ Shapes: B sentences that are still searched, K beams, R = B x K rows, V tokens.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from annotated_types import Interval
 from torch import Tensor
 
 from lightrail.lightning_modules.compiling import as_written
 from lightrail.lightning_modules.networks.number_formats import at_least_float32
+from lightrail.lightning_modules.networks.seq2seq.decoding import Allow, DecodingConfig, Hypothesis
 from lightrail.lightning_modules.networks.seq2seq.network import Memory, Seq2Seq
-from lightrail.project.basics.annotations import NaturalInt, PositiveInt, Ranged
 from lightrail.project.basics.errors import ConfigError
 
-Allow = Callable[[list[int], Tensor], Tensor]
-"""Which tokens may come next: takes the number of each sentence and the tokens of each row so far, [R, T], and returns
-True for allowed ones, [R, V]."""
+
+@runtime_checkable
+class OwnSearch(Protocol):
+    """A network that searches itself, as those of transformers do."""
+
+    def search(self, memory: Memory, config: DecodingConfig) -> list[list[Hypothesis]]:
+        """Return at most `num_best` targets of each source, best first."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DecodingConfig(Ranged):
-    """How a target is searched."""
+def search(
+    network: Seq2Seq, memory: Memory, config: DecodingConfig, allow: Allow | None = None
+) -> list[list[Hypothesis]]:
+    """Return at most `num_best` targets of each source, best first: by the network's own search, or `beam_search`.
 
-    num_beams: PositiveInt = 5
-    """Prefixes that are followed at a time, at least 1; 1 always takes the likeliest token (greedy search)."""
-    length_penalty: Annotated[float, Interval(ge=-10, le=10)] = 1.0
-    """A target of L tokens with probability p counts as log p / L ** `length_penalty`: 0 prefers short ones, larger
-    values longer ones."""
-    num_best: PositiveInt = 1
-    """Targets that are returned for each source, at most `num_beams`."""
-    max_tokens: PositiveInt = 256
-    """Most tokens of a target, at least 1."""
-    max_ratio: Annotated[float, Interval(gt=0, lt=math.inf)] = 3.0
-    """Most tokens of a target for each token of its source, above 0; besides `max_more`."""
-    max_more: NaturalInt = 20
-    """Tokens that a target may have beyond `max_ratio`, at least 0."""
-
-    def limits(self, is_token: Tensor) -> list[int]:
-        """Return the most tokens of each sentence's target, by its own length alone: [B, S] to B numbers."""
-        lengths: list[int] = is_token.sum(1).tolist()
-        return [min(self.max_tokens, int(self.max_ratio * length) + self.max_more) for length in lengths]
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """One target that a search found."""
-
-    ids: list[int]
-    """Token ids, without those at the start and the end."""
-    log_probability: float
-    """Of all its tokens, the end included."""
-    is_cut: bool
-    """Whether it reached the limit of its length before its end."""
-
-    @property
-    def num_scored(self) -> int:
-        """Number of tokens that `log_probability` is of."""
-        return max(1, len(self.ids) + (not self.is_cut))
-
-    @property
-    def score(self) -> float:
-        """Geometric mean of the tokens' probabilities, in [0, 1]."""
-        return math.exp(self.log_probability / self.num_scored)
-
-    def value(self, length_penalty: float) -> float:
-        """Return what a search with this penalty maximises."""
-        return float(self.log_probability / self.num_scored**length_penalty)
+    Args:
+        allow: which tokens may come next; None: all.
+    """
+    if allow is None and isinstance(network, OwnSearch) and len(memory.states):
+        return network.search(memory, config)
+    return beam_search(network, memory, config, allow)
 
 
 @torch.no_grad()
@@ -127,7 +92,7 @@ class _Beams:
         num_beams, end_id = self.config.num_beams, self.network.target.end_id
         continued = self.totals[:, :, None] + self._log_probabilities().view(*self.totals.shape, -1)  # [B, K, V]
         num_tokens = continued.shape[-1]
-        # Twice as many as beams: so many that do not end are among them.
+        # Twice as many as beams: that many that do not end are among them.
         best, places = continued.flatten(1).topk(min(2 * num_beams, num_beams * num_tokens))  # [B, 2K]
         chosen, parents = places % num_tokens, places // num_tokens
         is_end = chosen == end_id
@@ -141,7 +106,7 @@ class _Beams:
         self._drop_done()
 
     def _log_probabilities(self) -> Tensor:
-        """Of each token after each row, [R, V]."""
+        """Return the log probability of each token after each row, [R, V]."""
         num_before, before = self.tokens.shape[1], self.network.target.before
         scores = at_least_float32(self.network.step(self.newest, self.cache))[:, : self.network.target.size]
         if not bool(scores.isfinite().any(1).all()):

@@ -10,7 +10,7 @@ from lightrail.project.basics.tokens.tokenizing import load_pretrained
 
 Frame = list[list[int]]
 """Token ids before a text, and after it; a third list has the token with which a decoder begins, where the tokenizer
-says so."""
+states it."""
 
 
 def frame_of(tokenizer: LanguageTokenizer, name: str, language: str | None, *, is_target: bool = False) -> Frame:

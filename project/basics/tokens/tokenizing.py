@@ -85,6 +85,11 @@ class PatternTokenizer(OwnTokenizer):
     def split(self, text: str) -> list[str]:
         return self.pattern.findall(text.lower() if self.lower_case else text)
 
+    def spelled(self, text: str) -> list[str]:
+        """Return the tokens of `split` in the case of the text."""
+        tokens, spelled = self.split(text), self.pattern.findall(text)
+        return spelled if len(spelled) == len(tokens) else tokens  # some capitals are two characters in lower case
+
     def vocabulary(self, counts: Counter[str], most: int, min_count: int) -> list[str]:
         return vocabulary_of(counts, most, min_count)
 
