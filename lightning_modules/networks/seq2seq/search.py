@@ -10,7 +10,6 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from lightrail.lightning_modules.compiling import as_written
 from lightrail.lightning_modules.networks.number_formats import at_least_float32
 from lightrail.lightning_modules.networks.seq2seq.decoding import Allow, DecodingConfig, Hypothesis
 from lightrail.lightning_modules.networks.seq2seq.network import Memory, Seq2Seq
@@ -52,10 +51,9 @@ def beam_search(
     """
     if len(memory.states) == 0:
         return []
-    with as_written([network]):
-        beams = _Beams(network, memory, config, allow)
-        while beams.sentences:
-            beams.advance()
+    beams = _Beams(network, memory, config, allow)
+    while beams.sentences:
+        beams.advance()
     return [
         sorted(own, key=lambda found: -found.value(config.length_penalty))[: config.num_best] for own in beams.ended
     ]
