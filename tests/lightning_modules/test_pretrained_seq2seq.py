@@ -42,7 +42,6 @@ class TestPretrainedTranslation(NetworkContract):
         return [
             *settings(folder, self.name, self.scale),
             "--model.label_smoothing=0",
-            "--model.network.dropout=0.01",
             "--model.network.dropout=0.005",
         ]
 
