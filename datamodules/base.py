@@ -216,7 +216,7 @@ class DataModule(pl.LightningDataModule, ABC):
 
     def digest(self, source: str, split: Split) -> str:
         """Digest all content of a source that `read` depends on, independent of file names."""
-        return source_digest(source, self.reading.file_format)
+        return source_digest(source, self.reading.file_format, Columns(self.columns(split)))
 
     @final
     def adopt(self, facts: Facts) -> None:

@@ -22,10 +22,10 @@ from lightrail.datamodules.corpus.shards import CorpusReading, DocumentKind
 from lightrail.datamodules.division import FEW_INPUTS, all_repeat, few_inputs
 from lightrail.datamodules.reading import Row
 from lightrail.datamodules.reading.rows import list_for_text
-from lightrail.datamodules.tokens.learning import characters_tokenizer, load_language_tokenizer, needs_texts
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
 from lightrail.project.basics.errors import ConfigError, DataError
+from lightrail.project.basics.tokens.learning import characters_tokenizer, load_language_tokenizer, needs_texts
+from lightrail.project.basics.tokens.numbering import LanguageTokenizer
 
 log = logging.getLogger(__name__)
 

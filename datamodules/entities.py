@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any, Literal, final
 
 import numpy as np
+from lightrail.datamodules.batches.spelling import Speller
 from numpy.typing import NDArray
 
 from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
@@ -32,12 +33,11 @@ from lightrail.datamodules.spans.entity_sources import (
     tag_of_number,
 )
 from lightrail.datamodules.spans.tag_schemes import ROLES, Fault, Scheme, SchemeEvidence, Span, read_tags, split_tag
-from lightrail.datamodules.tokens.spelling import Speller
-from lightrail.datamodules.tokens.tokenizing import vocabulary_of
-from lightrail.datamodules.tokens.units import Offsets, UnitEvidence, Units, cut_text, join_units
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
 from lightrail.project.basics.did_you_mean import first_names
 from lightrail.project.basics.errors import ConfigError, DataError, shown
+from lightrail.project.basics.tokens.tokenizing import vocabulary_of
+from lightrail.project.basics.tokens.units import Offsets, UnitEvidence, Units, cut_text, join_units
 
 log = logging.getLogger(__name__)
 

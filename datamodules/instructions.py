@@ -12,7 +12,9 @@ from lightrail.datamodules.checking import Remedies
 from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import Row
 from lightrail.datamodules.reading.rows import list_for_text, text_value
-from lightrail.datamodules.tokens.dialogues import (
+from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
+from lightrail.project.basics.errors import ConfigError, DataError
+from lightrail.project.basics.tokens.dialogues import (
     ASSISTANT,
     DialogueEncoder,
     Segment,
@@ -22,10 +24,8 @@ from lightrail.datamodules.tokens.dialogues import (
     template_segments,
     turns_of,
 )
-from lightrail.datamodules.tokens.learning import load_language_tokenizer, needs_texts
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
-from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
-from lightrail.project.basics.errors import ConfigError, DataError
+from lightrail.project.basics.tokens.learning import load_language_tokenizer, needs_texts
+from lightrail.project.basics.tokens.numbering import LanguageTokenizer
 
 
 @final

@@ -10,6 +10,7 @@ from typing import Any, final
 
 import numpy as np
 import torch
+from lightrail.datamodules.batches.spelling import NO_WORD, Speller, collate_words
 from numpy.typing import NDArray
 
 from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
@@ -21,12 +22,11 @@ from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import Row
 from lightrail.datamodules.reading.label_names import LabelNumbers, plain_label
 from lightrail.datamodules.reading.rows import text_value
-from lightrail.datamodules.tokens.spelling import NO_WORD, Speller, collate_words
-from lightrail.datamodules.tokens.tokenizing import SEPARATOR, PatternTokenizer, Tokenizer, load_tokenizer
-from lightrail.datamodules.tokens.truncating import Frame, Layout, Truncation, lay_out
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
 from lightrail.project.basics.did_you_mean import first_names
 from lightrail.project.basics.errors import ConfigError, DataError, shown
+from lightrail.project.basics.tokens.tokenizing import SEPARATOR, PatternTokenizer, Tokenizer, load_tokenizer
+from lightrail.project.basics.tokens.truncating import Frame, Layout, Truncation, lay_out
 
 _BETWEEN = " ||| "
 """Separator of the texts of a pair where people read them."""

@@ -5,58 +5,23 @@ Shapes: B rows, T positions, N positions with a target, V tokens.
 
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, final
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
 from lightrail.lightning_modules.figures.figure import Curve, Figure
 from lightrail.lightning_modules.generation import GenerationConfig, generate
+from lightrail.lightning_modules.heads.next_tokens import NO_TARGET, NextTokens
 from lightrail.lightning_modules.metrics.language import LossByPosition
 from lightrail.lightning_modules.metrics.language_scores import BitsPerUnit, Perplexity
 from lightrail.lightning_modules.metrics.scores import Columns, Score, SumRatio, WeightedMean
 from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig
 from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
-from lightrail.lightning_modules.networks.number_formats import at_least_float32
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.project.basics.annotations import ShareBelowOne, check_range
-
-NO_TARGET = -100
-"""The label of a position after which nothing is to be predicted."""
-
-
-@dataclass(frozen=True)
-class NextTokens:
-    """Scores of the tokens that may come next, at the positions that have a target."""
-
-    logits: Tensor
-    """[N, V], row by row of the batch."""
-    targets: Tensor
-    """[N]"""
-    is_target: Tensor
-    """Which positions these are, [B, T]."""
-
-    @cached_property
-    def losses(self) -> Tensor:
-        """Loss of each target in nats, [N]."""
-        return F.cross_entropy(at_least_float32(self.logits), self.targets, reduction="none")
-
-    @cached_property
-    def are_correct(self) -> Tensor:
-        """Whether the likeliest token is the target, [N]."""
-        return self.logits.argmax(-1) == self.targets
-
-    def per_row(self, values: Tensor) -> list[float]:
-        """Add up values of targets, [N], within each row, [B]."""
-        rows = self.is_target.nonzero()[:, 0]  # [N]
-        sums = torch.zeros(len(self.is_target), dtype=torch.float64, device=values.device)
-        return sums.index_add_(0, rows, values.double()).tolist()
 
 
 @final
@@ -103,11 +68,8 @@ class CausalLM(TaskModule):
 
     def loss(self, outputs: NextTokens, batch: Batch) -> tuple[Tensor, int]:
         """Return the mean nats per target, smoothed in training, and the number of targets."""
-        losses = outputs.losses
-        if self.training and self.label_smoothing:
-            even = -at_least_float32(outputs.logits).log_softmax(-1).mean(-1)  # [N]
-            losses = torch.lerp(losses, even, self.label_smoothing)
-        return losses.sum() / max(1, batch["num_targets"]), batch["num_targets"]
+        smoothing = self.label_smoothing if self.training else 0.0
+        return outputs.mean_loss(batch["num_targets"], smoothing), batch["num_targets"]
 
     def observe(self, outputs: NextTokens, batch: Batch) -> None:
         """Add the nats of a test batch to `loss_by_position`."""
@@ -130,9 +92,7 @@ class CausalLM(TaskModule):
 
     def decode(self, outputs: NextTokens, batch: Batch) -> Mapping[str, Sequence[Any]]:
         """Return mean nats, counts and score, the geometric mean of the targets' probabilities, of each row."""
-        counts = outputs.is_target.sum(1).tolist()
-        sums = outputs.per_row(outputs.losses)
-        means = [total / max(1, count) for total, count in zip(sums, counts, strict=True)]
+        means, counts = outputs.row_means()
         return {
             **{name: batch[name] for name in ("text", "num_characters", "num_bytes") if name in batch},
             "loss": means,
@@ -155,9 +115,13 @@ class CausalLM(TaskModule):
         """Return the same network as a causal language model of transformers."""
         return self.decoder.to_transformers()
 
-    def logits(self, input_ids: Tensor) -> Tensor:
+    def transformers_inputs(self, input_ids: Tensor) -> dict[str, Tensor]:
+        """Return the arguments with which the model of transformers reads token ids, [1, T]."""
+        return {"input_ids": input_ids}
+
+    def logits(self, **inputs: Tensor) -> Tensor:
         """Return the logits of one row of token ids, [1, T] to [1, T, V]."""
-        logits: Tensor = self.decoder(input_ids)
+        logits: Tensor = self.decoder(**inputs)
         return logits
 
     def scores(self) -> Mapping[str, Score]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lightrail.lightning_modules.compiling import as_written
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder
+from lightrail.lightning_modules.networks.modes import evaluating
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, Ranged, ShareAboveZero
 from lightrail.project.basics.errors import ConfigError
 
@@ -59,7 +60,21 @@ class TextWriter(Protocol):
 
 
 @runtime_checkable
-class TransformersTask(TextWriter, Protocol):
+class TextResponder(Protocol):
+    """A task that writes a text for a text that it has read: for `lightrail generate` and samples."""
+
+    def respond(
+        self, texts: Sequence[str], *, num_best: int = 1, max_tokens: int | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """Return at most `num_best` responses to each text, best first, each with its score in [0, 1].
+
+        Args:
+            max_tokens: most tokens of a response. None: as the task is configured.
+        """
+
+
+@runtime_checkable
+class TransformersTask(Protocol):
     """A task with a counterpart in transformers, which `lightrail export --format hf` writes."""
 
     transformers_class: str
@@ -67,11 +82,20 @@ class TransformersTask(TextWriter, Protocol):
     pipeline_tag: str
     """Name of the task on the Hugging Face hub."""
 
-    def to_transformers(self) -> Any:
-        """Return the model of transformers with the same weights, adapters merged into them."""
+    def tokenizer_facts(self) -> Mapping[str, Any]:
+        """Return the facts that rebuild the tokenizer of the task's data."""
 
-    def logits(self, input_ids: Tensor) -> Tensor:
-        """Return the logits of one row of token ids, [1, T] to [1, T, V], as the exported model gives them."""
+    def to_transformers(self) -> Any:
+        """Return the model of transformers with the same weights, adapters merged into them.
+
+        Raises: ConfigError when transformers has no such network.
+        """
+
+    def transformers_inputs(self, input_ids: Tensor) -> dict[str, Tensor]:
+        """Return the arguments with which that model, and `logits`, read token ids, [1, T]."""
+
+    def logits(self, **inputs: Tensor) -> Tensor:
+        """Return the logits, [1, T, V], as the exported model gives them."""
 
 
 @torch.no_grad()
@@ -93,13 +117,8 @@ def generate(
     """
     if num_samples < 1:
         raise ConfigError(f"the number of samples is {num_samples}. Give a number of at least 1.")
-    modes = [(part, part.training) for part in decoder.modules()]
-    decoder.eval()
-    try:
+    with evaluating(decoder):
         yield from _steps(decoder, _repeated(prompt_ids, num_samples, decoder), config, end_id)
-    finally:
-        for part, is_training in modes:
-            part.training = is_training
 
 
 def _steps(decoder: Decoder, text: Tensor, config: GenerationConfig, end_id: int | None) -> Iterator[list[int | None]]:

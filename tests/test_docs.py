@@ -23,7 +23,8 @@ from lightrail.project.configuration import parse
 from lightrail.project.configuration.sources import take_option, written_out
 from lightrail.sweeps.search.definition import load
 from tests.support.callbacks import ALLOW
-from tests.support.guides import EVERY_SPLIT_HAS_ROWS, FILES, OF_THE_CHECKPOINT, QUIET, SMALL_DATA, class_name
+from tests.support.guides import EVERY_SPLIT_HAS_ROWS, FILES, OF_THE_CHECKPOINT, PAIRS, QUIET, SMALL_DATA, class_name
+from tests.support.pretrained_seq2seq import write_seq2seq
 from tests.support.running import Outcome, lightrail
 from tests.support.tasks.causal_lm import write_gpt2
 
@@ -48,10 +49,13 @@ SMALL_NETWORKS = {
     "PlainDecoderConfig": ["width=16", "depth=1", "num_heads=2"],
     "PretrainedDecoderConfig": ["checkpoint=gpt"],
     "ArchitectureConfig": [],
+    "TransformerSeq2SeqConfig": ["width=16", "encoder_depth=1", "decoder_depth=1", "num_heads=2"],
+    "RecurrentSeq2SeqConfig": ["width=16"],
+    "PretrainedSeq2SeqConfig": ["checkpoint=t5"],
     "": [],
 }
 """Settings by the network's class; "" stands for no network."""
-ABOUT = {"entities.md": "ner", "language_models.md": "causal_lm"}
+ABOUT = {"entities.md": "ner", "language_models.md": "causal_lm", "translation.md": "translation"}
 """The experiment that a guide's settings are of, where it is not text classification."""
 AS_THEY_STAND = {"list", "clean", "sync", "compare", "reproduce", "generate", "export", "--help", "--version"}
 """Commands that take a moment without any settings added."""
@@ -98,6 +102,7 @@ def run_id(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("LIGHTRAIL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         write_gpt2(folder / "gpt")
+        write_seq2seq(folder / "t5", "t5", [text for pair in PAIRS for text in pair.values()])
         run_id = lightrail("fit", *tiny(["--config", "pinyin"])).run_id
         (artifacts,) = folder.glob(f"mlruns/*/{run_id}/artifacts")
         (folder / "config.yaml").symlink_to(artifacts / "config.yaml")
@@ -179,11 +184,11 @@ def run_apart(*arguments: str) -> Outcome:
 def tiny(arguments: list[str]) -> list[str]:
     """Add settings that make training of this configuration take a moment: one step, a small network, a small file."""
     values = parse(take_option(arguments, "--seeds")[1]).values
-    part = "decoder" if "decoder" in values["model"]["init_args"] else "encoder"
+    part = next((own for own in ("decoder", "network") if own in values["model"]["init_args"]), "encoder")
     network = values["model"]["init_args"].get(part) or {"class_path": ""}
     smaller = [f"--model.{part}.{setting}" for setting in SMALL_NETWORKS[class_name(network)]]
     smaller += OF_THE_CHECKPOINT if class_name(network) == "PretrainedDecoderConfig" else []
-    if values["data"]["init_args"]["path"].startswith(("embedded:", "/usr/share/")):
+    if values["data"]["init_args"]["path"].startswith(("embedded:", "hub:", "/usr/share/")):
         smaller += [f"--data.{setting}" for setting in SMALL_DATA[class_name(values["data"])]]
     return [*arguments, *QUIET, *ONE_STEP, *EVERY_SPLIT_HAS_ROWS, *smaller]
 

@@ -225,6 +225,10 @@ class BucketSampler(Sampler[Share]):
         order = np.resize(generator.permutation(len(bounds) - 1), len(self))  # truncates, or repeats from the start
         return GlobalBatches(examples, bounds, order)
 
+    def positions(self) -> np.ndarray:
+        """Return the positions of each example's bucket, both sides together, [N]: at least as many as it has."""
+        return self.buckets if self.pairs is None else np.asarray(self.pairs[self.buckets].sum(1))
+
     def _order(self) -> int:
         """Return the epoch whose order and random choices this one has."""
         return self.epoch if self.is_shuffled and not self.is_repeated else 0

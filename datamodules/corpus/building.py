@@ -22,8 +22,8 @@ from lightrail.datamodules.corpus.encoding import NOTES, Division, ShardJob, cou
 from lightrail.datamodules.corpus.files import source_files
 from lightrail.datamodules.corpus.shards import CorpusReading, read_documents, shards_of
 from lightrail.datamodules.reading import ReadingNotes, Row
-from lightrail.datamodules.tokens.numbering import NUM_CHARACTERS, LanguageTokenizer
 from lightrail.project.basics.errors import DataError
+from lightrail.project.basics.tokens.numbering import NUM_CHARACTERS, LanguageTokenizer
 
 Result = TypeVar("Result")
 

@@ -26,9 +26,9 @@ from lightrail.datamodules.cache import CacheWriter, build_once
 from lightrail.datamodules.cache.building import split_of, text_digest
 from lightrail.datamodules.corpus.shards import CorpusReading, Document, Shard, last_line_before, read_documents
 from lightrail.datamodules.reading import ReadingNotes
-from lightrail.datamodules.tokens.learning import count_characters
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.tokens.learning import count_characters
+from lightrail.project.basics.tokens.numbering import LanguageTokenizer
 
 NOTES = "notes.json"
 """File of the reading notes of a shard, in its folder."""

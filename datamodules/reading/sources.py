@@ -13,6 +13,7 @@ from lightrail.datamodules.reading import hub
 from lightrail.datamodules.reading.embedded import embedded_file, embedded_set
 from lightrail.datamodules.reading.files import PARQUET_MAGIC, STANDARD_INPUT, existing_file, refuse_web_page
 from lightrail.datamodules.reading.lines import read_lines
+from lightrail.datamodules.reading.parallel import parallel_files, read_parallel
 from lightrail.datamodules.reading.records import (
     array_items,
     read_json,
@@ -73,7 +74,8 @@ def read_rows(
 
     Args:
         source: a file (.txt, .csv, .tsv, .jsonl, .parquet, .conll, .bmes, .bio, .conllu; text may be .gz), `-` for
-            standard input with one text per line, `embedded:NAME`, or `hub:OWNER/NAME[:CONFIG]@SPLIT`.
+            standard input with one text per line, the common beginning of parallel files that end in the columns'
+            names, `embedded:NAME`, or `hub:OWNER/NAME[:CONFIG]@SPLIT`.
         columns: the requested columns, or columns by setting: the error of a missing one then names its setting. Or
             `Columns`, which say more; `structured` is then ignored.
         empty: treatment of a row with only white space in one of the columns. Skipped rows are counted in `notes` and
@@ -107,6 +109,8 @@ def _open_rows(source: str, options: ReadingOptions, notes: ReadingNotes) -> Ite
         from lightrail.datamodules.reading.embedded import read_embedded  # here: it imports this package itself
 
         return read_embedded(source, options.columns)
+    if files := parallel_files(source, options.columns):
+        return read_parallel(files, options.encoding)
     if source != STANDARD_INPUT:
         existing_file(source)
     file_format = format_of(source) if options.file_format == "auto" else options.file_format
@@ -205,8 +209,11 @@ def _blank_column(row: Row, options: ReadingOptions) -> str | None:
     return None
 
 
-def source_digest(source: str, file_format: FileFormat = "auto") -> str:
+def source_digest(source: str, file_format: FileFormat = "auto", columns: Columns | None = None) -> str:
     """Digest the content and the format of a file, or the content of an embedded set or a Hugging Face data set.
+
+    Args:
+        columns: those that may have a file each; see `parallel_files`.
 
     Raises: DataError when there is no such source, or its format is unknown.
     """
@@ -216,6 +223,8 @@ def source_digest(source: str, file_format: FileFormat = "auto") -> str:
         return digest_of([source, [file_digest(file["filename"]) for file in hub.load_hub(source).cache_files]])
     if source == STANDARD_INPUT:
         raise DataError("standard input is read once, for texts to predict. Name a file, to read it for training.")
+    if columns is not None and (files := parallel_files(source, columns)):
+        return digest_of([[name, file_digest(Path(file).expanduser())] for name, file in files.items()])
     path = existing_file(source)
     return digest_of([file_digest(path), format_of(source) if file_format == "auto" else file_format])
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightrail.datamodules.tokens.tokenizing import (
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.tokens.tokenizing import (
     FIRST,
     PAD,
     UNKNOWN,
@@ -18,9 +19,8 @@ from lightrail.datamodules.tokens.tokenizing import (
     encode_plain,
     whole_characters,
 )
-from lightrail.datamodules.tokens.truncating import best_windows, window_starts
-from lightrail.datamodules.tokens.units import Offsets
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.tokens.truncating import best_windows, window_starts
+from lightrail.project.basics.tokens.units import Offsets
 
 _WORD_START = "▁"
 """SentencePiece's character for the space before a word; alone it is a piece that covers no character."""

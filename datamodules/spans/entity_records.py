@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from lightrail.datamodules.reading.label_names import plain_label
 from lightrail.datamodules.spans.tag_schemes import Span
-from lightrail.datamodules.tokens.units import Offsets
 from lightrail.project.basics.errors import DataError, shown
+from lightrail.project.basics.tokens.units import Offsets
 
 _KEYS = {
     "start": ("start", "start_offset", "start_idx", "start_char"),

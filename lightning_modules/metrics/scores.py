@@ -39,6 +39,10 @@ class StoredScore(ABC):
     def of_rows(self, rows: NDArray[np.floating]) -> float:
         """Return the metric of examples with these rows, [N, S] of float32 or finer; NaN where it is undefined."""
 
+    def signature(self) -> str | None:
+        """Return all that the value depends on beside the texts, as authors state it. None: the name says it."""
+        return None
+
     @final
     def of(self, columns: Columns) -> float:
         """Return the metric of all examples; NaN where it is undefined."""

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from lightrail.lightning_modules.networks.modes import evaluating
 from lightrail.project.basics.errors import ConfigError, first_line, shown
 from lightrail.project.basics.reading import from_hub
 
@@ -165,14 +166,8 @@ def position_limit(model: "PreTrainedModel", read: Callable[[Tensor], Any]) -> i
 @contextmanager
 def undisturbed(model: "PreTrainedModel") -> Iterator[None]:
     """Run a network in evaluation mode and full precision, and restore its modes."""
-    modes = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-            yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
+    with evaluating(model), torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+        yield
 
 
 def switch_checkpointing(model: "PreTrainedModel", action: Literal["enable", "disable"], *arguments: Any) -> None:

@@ -15,14 +15,15 @@ from lightrail.project.basics.reading import user_path
 
 if TYPE_CHECKING:
     from lightrail.lightning_modules.generation import GenerationConfig
-    from lightrail.project.models.generating import TextModel
+    from lightrail.project.models.generating import ResponseModel, TextModel
 
 log = logging.getLogger(__name__)
 
 
 def run(arguments: list[str]) -> int:
     """Generate text for each prompt. Raises: ConfigError for an option, a prompt or a model that cannot be used."""
-    options = _parser().read(arguments)
+    parser = _parser()
+    options = parser.read(arguments)
     if len(options.model) != 1:
         raise ConfigError(
             f"lightrail generate takes one run or folder, found {len(options.model)}: lightrail generate RUN_ID "
@@ -30,7 +31,7 @@ def run(arguments: list[str]) -> int:
         )
     from lightrail.project.basics.hardware import set_threads
     from lightrail.project.configuration.classes import AllowedClasses
-    from lightrail.project.models.generating import load_text_model
+    from lightrail.project.models.generating import ResponseModel, load_text_model
     from lightrail.project.tracking.settings import TrackingConfig
 
     config = _config(options)
@@ -38,9 +39,12 @@ def run(arguments: list[str]) -> int:
     set_threads()
     model = load_text_model(options.model[0], TrackingConfig(uri=options.uri))
     prompts = list(_prompts(options))
-    encode_prompt = model.turn_ids if options.chat else model.prompt_ids
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")
+    if isinstance(model, ResponseModel):
+        _respond(model, prompts, options, parser)
+        return 0
+    encode_prompt = model.turn_ids if options.chat else model.prompt_ids
     for number, prompt_ids in enumerate(map(encode_prompt, prompts), 1):
         place = f"prompt {number}" if len(prompts) > 1 else ""
         _show(model, prompt_ids, config, options.num_samples, options.stop, place)
@@ -102,6 +106,28 @@ def _standard_input() -> str:
     except UnicodeDecodeError as error:
         raise ConfigError(f"standard input is not UTF-8 text: {error}. Give --prompt TEXT.") from error
     return text.removesuffix("\n").removesuffix("\r")
+
+
+_OF_SAMPLES = ("temperature", "top_k", "top_p", "repetition_penalty", "stop", "seed", "chat")
+"""Options of text that is drawn at random, token by token."""
+
+
+def _respond(
+    model: "ResponseModel", prompts: Sequence[str], options: argparse.Namespace, parser: argparse.ArgumentParser
+) -> None:
+    """Write the best texts for each prompt. Raises: ConfigError for an option of sampled text."""
+    for name in _OF_SAMPLES:
+        if getattr(options, name) != parser.get_default(name):
+            raise ConfigError(
+                f"--{name} is for models that continue a text. This one writes the most probable text for another: "
+                f"leave --{name} out; --num_samples gives the best ones."
+            )
+    max_tokens = None if options.max_tokens == parser.get_default("max_tokens") else options.max_tokens
+    for number, prompt in enumerate(prompts, 1):
+        place = f"prompt {number}" if len(prompts) > 1 and options.num_samples > 1 else ""
+        for rank, text in enumerate(model.texts(prompt, num_best=options.num_samples, max_tokens=max_tokens), 1):
+            _head(place, rank, options.num_samples)
+            sys.stdout.write(f"{text}\n")
 
 
 def _show(

@@ -8,9 +8,9 @@ from typing import Any
 from lightrail.datamodules.base import DataModule
 from lightrail.datamodules.reading import ReadingNotes
 from lightrail.datamodules.reading.files import STANDARD_INPUT
-from lightrail.datamodules.tokens.scripts import Writing, writing_of
 from lightrail.project.basics.catalogue import experiment_files, form_for_words
 from lightrail.project.basics.errors import ConfigError, DataError
+from lightrail.project.basics.tokens.scripts import Writing, writing_of
 from lightrail.project.configuration.sources import Draft
 
 MOST_TEXTS = 1000

@@ -7,16 +7,16 @@ from functools import partial
 
 import torch
 
-from lightrail.datamodules.tokens.learning import load_language_tokenizer
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import read_checkpoint, stored_configuration
 from lightrail.lightning_modules.exported import load_exported, restore_task
-from lightrail.lightning_modules.generation import GenerationConfig, TextWriter, generate
+from lightrail.lightning_modules.generation import GenerationConfig, TextResponder, TextWriter, generate
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.hardware import usable_accelerator
 from lightrail.project.basics.logs import silence_transformers
 from lightrail.project.basics.reading import reading
+from lightrail.project.basics.tokens.learning import load_language_tokenizer
+from lightrail.project.basics.tokens.numbering import LanguageTokenizer
 from lightrail.project.tracking.naming import find_checkpoint
 from lightrail.project.tracking.settings import TrackingConfig
 
@@ -70,6 +70,18 @@ class TextModel:
                 if all(text.has_ended for text in texts):
                     return
         yield [text.end() for text in texts]
+
+
+@dataclass(frozen=True)
+class ResponseModel:
+    """A model that writes a text for each text that it reads, always the same one."""
+
+    task: TextResponder
+
+    def texts(self, prompt: str, *, num_best: int = 1, max_tokens: int | None = None) -> list[str]:
+        """Return the best `num_best` texts, best first; "" in place of those that were not found."""
+        (found,) = self.task.respond([prompt], num_best=num_best, max_tokens=max_tokens)
+        return [text for text, _ in found] + [""] * (num_best - len(found))
 
 
 class GrowingText:
@@ -133,7 +145,7 @@ def _num_begun(text: str, stop: str) -> int:
     return next((number for number in range(longest, 0, -1) if text.endswith(stop[:number])), 0)
 
 
-def load_text_model(named: str, tracking: TrackingConfig) -> TextModel:
+def load_text_model(named: str, tracking: TrackingConfig) -> TextModel | ResponseModel:
     """Load a model that writes text, onto the GPU if there is one.
 
     Args:
@@ -151,15 +163,22 @@ def load_text_model(named: str, tracking: TrackingConfig) -> TextModel:
         decoder = PretrainedDecoderConfig(checkpoint=str(path)).build(tokenizer.size)
         return TextModel(partial(generate, decoder.to(device)), tokenizer)
     if path.is_dir():
-        return text_model(load_exported(path, device), named)
+        return writing_model(load_exported(path, device), named)
     checkpoint = read_checkpoint(path)
-    model = text_model(restore_task(checkpoint, str(path)).to(device), named)
+    model = writing_model(restore_task(checkpoint, str(path)).to(device), named)
+    if isinstance(model, ResponseModel):
+        return model
     settings = stored_configuration(checkpoint, str(path))["data"]["init_args"]
     return replace(model, template=settings.get("template"))
 
 
+def writing_model(task: TaskModule, name: str) -> TextModel | ResponseModel:
+    """Return the model of a task that writes text, in whichever way. Raises: ConfigError when it writes none."""
+    return ResponseModel(task) if isinstance(task, TextResponder) else text_model(task, name)
+
+
 def text_model(task: TaskModule, name: str) -> TextModel:
-    """Return the text model of a task. Raises: ConfigError, containing `name`, when the task writes no text."""
+    """Return the model of a task that continues texts. Raises: ConfigError, containing `name`, when it does not."""
     if not isinstance(task, TextWriter):
         raise ConfigError(
             f"{name} is a {type(task).__name__}, which writes no text. Predictions: lightrail predict --ckpt_path P "

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.lightning_modules.base import TaskModule
-from lightrail.lightning_modules.generation import TransformersTask
+from lightrail.lightning_modules.generation import TextWriter, TransformersTask
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.logs import silence_transformers
+from lightrail.project.basics.tokens.numbering import LanguageTokenizer
 
 NUM_COMPARED = 16
 """Number of positions on which the logits of the exported model are compared."""
@@ -32,7 +32,8 @@ def write_transformers(task: TaskModule, folder: Path) -> TransformersTask:
     silence_transformers()
     tokenizer = LanguageTokenizer.from_facts(task.tokenizer_facts())
     model = task.to_transformers()
-    _name_ends(model, tokenizer)
+    if isinstance(task, TextWriter):
+        _name_ends(model, tokenizer)
     model.save_pretrained(folder)
     tokenizer.save(folder)
     _compare_logits(task, folder, tokenizer)
@@ -58,8 +59,9 @@ def _compare_logits(task: TransformersTask, folder: Path, tokenizer: LanguageTok
     length = min(NUM_COMPARED, getattr(read_model.config, "max_position_embeddings", NUM_COMPARED))
     token_ids = torch.linspace(0, tokenizer.size - 1, length).long()
     token_ids[0] = tokenizer.start_id
-    expected = task.logits(token_ids[None])
-    read = read_model(token_ids[None]).logits
+    inputs = task.transformers_inputs(token_ids[None])
+    expected = task.logits(**inputs)
+    read = read_model(**inputs).logits
     difference = float((read - expected).abs().max())
     if not difference <= 1e-3 * max(1.0, float(expected.abs().max())):  # tolerance for the rounding of merged adapters
         raise ConfigError(

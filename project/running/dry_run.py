@@ -56,7 +56,7 @@ def rehearse(experiment: Experiment) -> Rehearsal:
     trainer.precision_plugin.convert_module(model).to(device).train()
     loader = experiment.data.train_dataloader()
     batches = loader.sampler.global_batches()
-    lengths = loader.sampler.buckets[batches.longest()]
+    lengths = loader.sampler.positions()[batches.longest()]
     by_size = np.argsort(batches.sizes() * lengths, kind="stable")
     largest = int(by_size[-1])
     middle = [batches[int(number)] for number in by_size[len(by_size) // 2 :][: NUM_TIMED - 1]]

@@ -212,6 +212,9 @@ def begin(experiment: Experiment, kind: str, tags: Mapping[str, str] = MappingPr
         "lightrail.data_digest": digests["train"],
         "lightrail.test_digest": digests["test"],
     }
+    for name, score in experiment.model.scores().items():
+        if signature := score.signature():
+            own[f"lightrail.signature.{name}"] = signature
     configuration = experiment.configuration
     if configuration.chosen:
         own["lightrail.chosen"] = "; ".join(configuration.chosen)

@@ -10,9 +10,9 @@ from lightning.pytorch import Callback
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from lightrail.lightning_modules.base import TaskModule
-from lightrail.lightning_modules.generation import GenerationConfig, TextWriter
+from lightrail.lightning_modules.generation import GenerationConfig, TextResponder, TextWriter
 from lightrail.project.basics.durable import write_whole
-from lightrail.project.models.generating import TextModel, text_model
+from lightrail.project.models.generating import ResponseModel, TextModel, writing_model
 from lightrail.project.tracking.settings import SamplesConfig
 
 GENERATED = "samples/generated.txt"
@@ -58,7 +58,7 @@ class SampledText(Callback):
         is_whole = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
         if self._is_due(trainer) and trainer.is_global_zero and is_whole:
             assert isinstance(pl_module, TaskModule)
-            texts = list(generated_texts(text_model(pl_module, "the model"), self.config))
+            texts = list(generated_texts(writing_model(pl_module, "the model"), self.config))
             earlier = [entry for entry in self._entries if entry.step < trainer.global_step]
             self._entries = [*earlier, _Entry(trainer.global_step, texts)]
 
@@ -92,7 +92,7 @@ class SampledText(Callback):
 
 def sampled_text(model: pl.LightningModule, config: SamplesConfig) -> list[Callback]:
     """Return the callback for a model that writes text; [] for other models, or without prompts or samples."""
-    is_wanted = isinstance(model, TextWriter) and config.num_samples > 0 and config.prompts
+    is_wanted = isinstance(model, TextWriter | TextResponder) and config.num_samples > 0 and config.prompts
     return [SampledText(config)] if is_wanted else []
 
 
@@ -103,9 +103,13 @@ def place_samples(trainer: pl.Trainer, folder: Path, upload_soon: Callable[[str]
             callback.place = _Place(folder, upload_soon)
 
 
-def generated_texts(model: TextModel, config: SamplesConfig) -> list[tuple[str, str]]:
+def generated_texts(model: TextModel | ResponseModel, config: SamplesConfig) -> list[tuple[str, str]]:
     """Generate `num_samples` texts for each prompt; the same weights give the same ones. Returns: prompt and text."""
-    found = []
+    found: list[tuple[str, str]] = []
+    if isinstance(model, ResponseModel):
+        for prompt in config.prompts:
+            found += [(prompt, text) for text in model.texts(prompt, num_best=config.num_samples)]
+        return found
     for prompt in config.prompts:
         texts = [""] * config.num_samples
         for parts in model.samples(model.prompt_ids(prompt), _generation(config), num_samples=config.num_samples):

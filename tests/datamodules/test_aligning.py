@@ -13,9 +13,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from lightrail.datamodules.spans.aligning import Positions, SubwordAligner, in_windows, load_unit_encoder
-from lightrail.datamodules.tokens.truncating import best_windows, window_starts
-from lightrail.datamodules.tokens.units import Offsets, cut_text, join_units
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.tokens.truncating import best_windows, window_starts
+from lightrail.project.basics.tokens.units import Offsets, cut_text, join_units
 from tests.support.tagged_texts import WORDS, batch_of, tagged
 from tests.support.texts import write_word_pieces
 

@@ -21,9 +21,9 @@ from lightrail.datamodules.pinyin import PinyinData, normalised
 from lightrail.datamodules.reading import read_rows
 from lightrail.datamodules.reading.rows import MOST_CHARACTERS, is_missing, text_value
 from lightrail.datamodules.text_classification import TextClassificationData
-from lightrail.datamodules.tokens.dialogues import chat_segments, turns_of
 from lightrail.project.basics.did_you_mean import first_names
 from lightrail.project.basics.errors import DataError, Refusal
+from lightrail.project.basics.tokens.dialogues import chat_segments, turns_of
 
 PLAIN_TEMPLATE = (
     "{% for m in messages %}<{{m.role}}>{{m.content}}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"

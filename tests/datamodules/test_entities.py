@@ -17,8 +17,8 @@ from lightrail.datamodules.batches.batching import Batch, BatchConfig
 from lightrail.datamodules.entities import EntityData
 from lightrail.datamodules.reading import TaggedLines
 from lightrail.datamodules.spans.entity_batches import NO_TAG, number_tags
-from lightrail.datamodules.tokens.units import Units, cut_text, join_units
 from lightrail.project.basics.errors import DataError, Refusal
+from lightrail.project.basics.tokens.units import Units, cut_text, join_units
 from tests.support.tagged_texts import TRAIN, WORDS, batch_of, entities_of, marked, paths, tagged, write_tags
 from tests.support.texts import ready
 

@@ -14,8 +14,8 @@ from lightrail.datamodules.base import SplitConfig
 from lightrail.datamodules.batches.batching import BatchConfig
 from lightrail.datamodules.batches.blocks import NO_TARGET, BlockConfig
 from lightrail.datamodules.instructions import InstructionData
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.project.basics.errors import ConfigError, DataError
+from lightrail.project.basics.tokens.numbering import LanguageTokenizer
 
 CHAT_ML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightrail.datamodules.tokens.learning import characters_tokenizer, count_characters, load_language_tokenizer
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.tokens.learning import characters_tokenizer, count_characters, load_language_tokenizer
+from lightrail.project.basics.tokens.numbering import LanguageTokenizer
 
 TEXTS = ["Hello <end> wörld\r\n  🙂 e\u0301 你好\t\x00\u2028", "don't 12345 ＡＢＣ", " a  b ", "\ufeff\n\n"]
 OWN = ["characters", "bytes", "subwords"]
@@ -192,7 +192,7 @@ def test_a_vocabulary_too_small_is_refused(name: str, least: int) -> None:
 def test_subwords_are_the_same_in_every_process_and_order() -> None:
     words = [f"{first}{second}" for first in "abcdefgh" for second in ("lo", "we", "r", "est", "北京")]
     program = (
-        "import random, sys\nfrom lightrail.datamodules.tokens.learning import load_language_tokenizer\n"
+        "import random, sys\nfrom lightrail.project.basics.tokens.learning import load_language_tokenizer\n"
         f"words = {words!r}\nrandom.Random(int(sys.argv[1])).shuffle(words)\n"
         "print(load_language_tokenizer('subwords', [' '.join(['', *words])], max_vocabulary=290).digest)"
     )

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lightrail.datamodules.batches.spelling import Speller
 
 from lightrail.datamodules.base import DataModule, Split
 from lightrail.datamodules.entities import EntityData
 from lightrail.datamodules.reading import Row
 from lightrail.datamodules.text_classification import TextClassificationData
-from lightrail.datamodules.tokens.spelling import Speller
-from lightrail.datamodules.tokens.tokenizing import load_tokenizer
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.tokens.tokenizing import load_tokenizer
 from tests.support.tasks.entities import write_entities
 from tests.support.tasks.text_classification import write_texts
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightrail.datamodules.tokens.tokenizing import FIRST, UNKNOWN, load_tokenizer
+from lightrail.project.basics.tokens.tokenizing import FIRST, UNKNOWN, load_tokenizer
 
 TEXTS = ["low lower lowest", "new newer newest", "北京很好", "low-new 北京"]
 
@@ -66,7 +66,7 @@ def test_what_it_was_trained_on_can_be_spelled_again(texts: list[str]) -> None:
 def test_two_processes_train_the_same_pieces_in_the_same_order() -> None:
     program = (
         "import random; from collections import Counter;"
-        "from lightrail.datamodules.tokens.tokenizing import load_tokenizer;"
+        "from lightrail.project.basics.tokens.tokenizing import load_tokenizer;"
         "random.seed(0); words = [''.join(random.choices('abcdefgh', k=random.randint(1, 7))) for _ in range(2000)];"
         "print(load_tokenizer('subwords', lower_case=True).vocabulary(Counter(words), 200, 1))"
     )

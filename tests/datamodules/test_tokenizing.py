@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from lightrail.datamodules.tokens.tokenizing import FIRST, PAD, UNKNOWN, load_tokenizer, vocabulary_of
-from lightrail.datamodules.tokens.truncating import Frame
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.tokens.tokenizing import FIRST, PAD, UNKNOWN, load_tokenizer, vocabulary_of
+from lightrail.project.basics.tokens.truncating import Frame
 from tests.support.texts import write_word_pieces
 
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from lightrail.datamodules.tokens.tokenizing import load_tokenizer
-from lightrail.datamodules.tokens.truncating import Frame, Truncation, kept, lay_out, shared_room
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.tokens.tokenizing import load_tokenizer
+from lightrail.project.basics.tokens.truncating import Frame, Truncation, kept, lay_out, shared_room
 from tests.support.texts import write_word_pieces
 
 LONG = "low new lower newer lowest newest"

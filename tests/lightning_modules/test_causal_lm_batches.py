@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from lightrail.lightning_modules.base import Batch
-from lightrail.lightning_modules.causal_lm import NO_TARGET, CausalLM
+from lightrail.lightning_modules.causal_lm import CausalLM
+from lightrail.lightning_modules.heads.next_tokens import NO_TARGET
 from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig
 from lightrail.lightning_modules.networks.decoders.plain_decoder import PlainDecoderConfig
 from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig

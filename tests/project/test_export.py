@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lightrail.datamodules.tokens.learning import load_language_tokenizer
 from lightrail.lightning_modules.causal_lm import CausalLM
 from lightrail.lightning_modules.exported import load_exported, separate_weights
 from lightrail.lightning_modules.networks.adapters import LoraConfig
@@ -20,6 +19,7 @@ from lightrail.lightning_modules.networks.decoders.transformer_decoder import (
     TransformerDecoderConfig,
 )
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.tokens.learning import load_language_tokenizer
 from lightrail.project.models.exporting import export
 from lightrail.project.models.model_card import model_card
 from lightrail.project.models.stored_model import StoredModel, stored_model
@@ -229,7 +229,7 @@ def test_what_cannot_be_put_in_place_leaves_the_earlier_export(tmp_path: Path, m
 
 def test_another_tokenizer_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = load_language_tokenizer("bytes")._of_transformers()
-    monkeypatch.setattr("lightrail.datamodules.tokens.numbering.LanguageTokenizer._of_transformers", lambda _: other)
+    monkeypatch.setattr("lightrail.project.basics.tokens.numbering.LanguageTokenizer._of_transformers", lambda _: other)
     with pytest.raises(ConfigError, match=r"the tokenizer that transformers reads splits .* Nothing was written"):
         export(stored(tmp_path), tmp_path / "out", "hf")
     assert not (tmp_path / "out").exists()

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from lightrail.datamodules.tokens.learning import load_language_tokenizer
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.lightning_modules.generation import GenerationConfig
+from lightrail.project.basics.tokens.learning import load_language_tokenizer
+from lightrail.project.basics.tokens.numbering import LanguageTokenizer
 from lightrail.project.models.generating import text_model
 from tests.support.children import SECONDS_TO_HANG
 from tests.support.language_model import TEXTS, language_model, write_checkpoint

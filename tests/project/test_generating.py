@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightrail.datamodules.tokens.learning import load_language_tokenizer
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.lightning_modules.generation import GenerationConfig
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.tokens.learning import load_language_tokenizer
+from lightrail.project.basics.tokens.numbering import LanguageTokenizer
 from lightrail.project.models.generating import GrowingText, TextModel, load_text_model, text_model
 from lightrail.project.tracking.settings import TrackingConfig
 from tests.support.language_model import TEXTS, language_model, write_checkpoint
@@ -142,6 +142,7 @@ def test_a_checkpoint_writes_what_the_model_does(tmp_path: Path) -> None:
     model = language_model()
     path = write_checkpoint(model, tmp_path / "best.ckpt")
     loaded = load_text_model(str(path), TrackingConfig())
+    assert isinstance(loaded, TextModel)
     assert greedy(loaded, "春") == greedy(text_model(model, "it"), "春")
 
 

@@ -188,8 +188,8 @@ def test_advice_on_packages_has_no_options_and_addresses(server: HostileServer, 
 def test_standard_input_does_not_allow_the_code_of_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    from lightrail.datamodules.tokens.learning import _pretrained_tokenizer
-    from lightrail.datamodules.tokens.tokenizing import PretrainedTokenizer
+    from lightrail.project.basics.tokens.learning import _pretrained_tokenizer
+    from lightrail.project.basics.tokens.tokenizing import PretrainedTokenizer
 
     folder = tmp_path / "model"
     folder.mkdir()

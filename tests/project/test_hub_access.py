@@ -9,11 +9,11 @@ from huggingface_hub import constants
 from transformers import AutoModel
 
 from lightrail.datamodules.reading.hub import load_hub
-from lightrail.datamodules.tokens.learning import load_language_tokenizer
-from lightrail.datamodules.tokens.tokenizing import load_tokenizer
 from lightrail.lightning_modules.networks.loading import from_checkpoint
 from lightrail.project.basics.errors import Refusal
 from lightrail.project.basics.reading import from_hub
+from lightrail.project.basics.tokens.learning import load_language_tokenizer
+from lightrail.project.basics.tokens.tokenizing import load_tokenizer
 
 LOADERS: dict[str, Callable[[str], object]] = {
     "tokenizer": lambda name: load_tokenizer(name, lower_case=False),

@@ -12,10 +12,10 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from lightrail.datamodules.batches.batching import BatchConfig, BatchLoader, BucketSampler
-from lightrail.datamodules.tokens.learning import load_language_tokenizer
 from lightrail.lightning_modules.causal_lm import CausalLM
 from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.tokens.learning import load_language_tokenizer
 from lightrail.project.models.generating import text_model
 from lightrail.project.tracking.settings import CheckpointConfig, SamplesConfig
 from lightrail.project.training.checkpoints import StepSeeds, checkpoint_callbacks, place_checkpoints

@@ -1,5 +1,12 @@
 """What the guides take for granted in the folder one works in, and settings that make their commands small."""
 
+import json
+
+PAIRS = [
+    {"en": f"{number} {english} outside.", "de": f"{number} {german} draußen."}
+    for number in ("Two", "Three", "Four", "Five")
+    for english, german in (("men", "Männer"), ("dogs", "Hunde"), ("children", "Kinder"), ("women", "Frauen"))
+]
 SENTENCES = [
     f"{who}是{what}。" for who in ("我们", "你", "老师", "他") for what in ("学生", "好人", "行长", "世界", "中国人")
 ]
@@ -22,6 +29,9 @@ FILES = {
     "book.txt": "".join(f"{sentence}\n" for sentence in SENTENCES),
     "plays.txt": " ".join(SENTENCES[4:]),
     "rest.txt": " ".join(SENTENCES[:4]),
+    **{f"captions.{side}": "".join(f"{pair[side]}\n" for pair in PAIRS) for side in ("en", "de")},
+    "captions.jsonl": "".join(f"{json.dumps(pair)}\n" for pair in PAIRS),
+    "sentences.en": "A dog sees the house.\nTwo men.\n",
     "questions.jsonl": "".join(f'{{"question": "{text}", "answer": "{label}"}}\n' for text, label in REVIEWS),
     "new.txt": "wo men shi hao ren\nni shi shi jie\n",
     "faster.yaml": "model:\n  init_args:\n    optim:\n      lr: 0.01\n",
@@ -35,6 +45,7 @@ SMALL_DATA = {
     "ImageClassificationData": ["path=embedded:digits", "test_path=null"],
     "CausalLMData": ["path=sentences.txt"],
     "InstructionData": ["path=reviews.csv"],
+    "TranslationData": ["path=captions.jsonl", "validation_path=null", "test_path=null", "tokenizer=characters"],
 }
 """Settings in place of what is embedded or comes with another package, by the class of the data."""
 QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]

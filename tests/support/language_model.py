@@ -5,13 +5,13 @@ from pathlib import Path
 
 import torch
 
-from lightrail.datamodules.tokens.learning import load_language_tokenizer
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.lightning_modules.arguments import to_plain
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.causal_lm import CausalLM
 from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig
 from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
+from lightrail.project.basics.tokens.learning import load_language_tokenizer
+from lightrail.project.basics.tokens.numbering import LanguageTokenizer
 
 TEXTS = ["春天来了，花开了。", "to be or not to be", "🙂 ça va?"]
 TINY_DECODER = TransformerDecoderConfig(width=16, depth=1, num_heads=2)

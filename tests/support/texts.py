@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedTokenizerFast
 
 from lightrail.datamodules.base import DataModule
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
+from lightrail.project.basics.tokens.numbering import LanguageTokenizer
 
 Data = TypeVar("Data", bound=DataModule)
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]

@@ -11,9 +11,9 @@ import numpy as np
 from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
 from lightrail.datamodules.batches.batching import Batch, BatchConfig, pad
 from lightrail.datamodules.reading import Row
-from lightrail.datamodules.tokens.learning import load_language_tokenizer
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.project.basics.errors import DataError
+from lightrail.project.basics.tokens.learning import load_language_tokenizer
+from lightrail.project.basics.tokens.numbering import LanguageTokenizer
 
 NO_TARGET = -100
 

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
 from lightrail.lightning_modules.figures.figure import Figure, Scatter
@@ -18,6 +17,7 @@ from lightrail.lightning_modules.generation import GenerationConfig
 from lightrail.lightning_modules.metrics.scores import Columns, Score, WeightedMean
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.project.basics.annotations import PositiveInt, ShareBelowOne
+from lightrail.project.basics.tokens.numbering import LanguageTokenizer
 from number_words.data import NO_TARGET
 from number_words.metric import WeightedAccuracy
 

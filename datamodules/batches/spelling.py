@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightrail.datamodules.batches.batching import Batch, pad
-from lightrail.datamodules.tokens.tokenizing import FIRST, PAD, UNKNOWN, vocabulary_of
-from lightrail.datamodules.tokens.truncating import kept
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.tokens.tokenizing import FIRST, PAD, UNKNOWN, vocabulary_of
+from lightrail.project.basics.tokens.truncating import kept
 
 NO_WORD = 0
 """Number of positions without a word, such as separators."""

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightrail.datamodules.tokens.numbering import (
+from lightrail.project.basics.errors import ConfigError, shown
+from lightrail.project.basics.reading import reading
+from lightrail.project.basics.tokens.numbering import (
     FIRST_NUMBER,
     HALVES,
     NUM_BYTES,
@@ -16,9 +18,7 @@ from lightrail.datamodules.tokens.numbering import (
     byte_alphabet,
     code_points,
 )
-from lightrail.datamodules.tokens.tokenizing import load_pretrained, whole_characters
-from lightrail.project.basics.errors import ConfigError, shown
-from lightrail.project.basics.reading import reading
+from lightrail.project.basics.tokens.tokenizing import load_pretrained, whole_characters
 
 END = "<end>"
 """Token at the start and the end of each document, unless the tokenizer is a Hugging Face one."""

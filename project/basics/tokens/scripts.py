@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from lightrail.datamodules.tokens.units import WRITTEN_WITHOUT_SPACES
+from lightrail.project.basics.tokens.units import WRITTEN_WITHOUT_SPACES
 
 _WITHOUT_SPACES = re.compile(rf"{WRITTEN_WITHOUT_SPACES}|[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 """Characters of Chinese and Japanese, and of Thai, Lao, Burmese and Khmer; Korean has spaces between words."""

@@ -14,10 +14,10 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lightrail.datamodules.tokens.tokenizing import encode_plain, whole_characters
-from lightrail.datamodules.tokens.units import WRITTEN_WITHOUT_SPACES
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.reading import reading
+from lightrail.project.basics.tokens.tokenizing import encode_plain, whole_characters
+from lightrail.project.basics.tokens.units import WRITTEN_WITHOUT_SPACES
 
 Ids = NDArray[np.int32]
 Kind = Literal["characters", "bytes", "subwords", "pretrained"]

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
-from lightrail.datamodules.tokens.truncating import Frame
 from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.basics.reading import from_hub, quoted_path, reading, user_path
+from lightrail.project.basics.tokens.truncating import Frame
 
 PAD, UNKNOWN = 0, 1
 FIRST = 2

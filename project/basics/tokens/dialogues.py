@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightrail.datamodules.tokens.numbering import LanguageTokenizer
 from lightrail.project.basics.errors import ConfigError, DataError, shown
 from lightrail.project.basics.reading import reading
+from lightrail.project.basics.tokens.numbering import LanguageTokenizer
 
 PROMPT, RESPONSE = "{prompt}", "{response}"
 ASSISTANT = "assistant"
