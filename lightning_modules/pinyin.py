@@ -1,6 +1,7 @@
-"""Pinyin to hanzi as tagging: one character for each syllable.
+"""Pinyin to hanzi: one character for each syllable, by tagging or by writing the sentence from left to right.
 
-Shapes: B sentences, T positions, D width, N positions whose token is a syllable, K most candidates of a syllable.
+Shapes: B sentences, T positions, D width, N positions whose token is a syllable, K most candidates of a syllable, R
+rows of a search, V characters and other tokens that are written.
 """
 
 import math
@@ -14,12 +15,26 @@ from torch import Tensor
 
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
+from lightrail.lightning_modules.metrics.evaluation import ScoreSums
 from lightrail.lightning_modules.metrics.scores import Score, ShareZero, SumRatio, WeightedMean
 from lightrail.lightning_modules.metrics.sentence_errors import num_edits, only_hanzi
 from lightrail.lightning_modules.networks.candidates import CandidateOutput
 from lightrail.lightning_modules.networks.encoders.encoder import EncoderConfig
 from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
+from lightrail.lightning_modules.networks.number_formats import at_least_float32
+from lightrail.lightning_modules.networks.seq2seq.decoding import DecodingConfig, Hypothesis
+from lightrail.lightning_modules.networks.seq2seq.network import Memory, Seq2SeqConfig, Vocabulary
+from lightrail.lightning_modules.networks.seq2seq.pretrained import PretrainedSeq2SeqConfig
+from lightrail.lightning_modules.networks.seq2seq.recurrent import RecurrentSeq2SeqConfig
+from lightrail.lightning_modules.networks.seq2seq.search import search
 from lightrail.lightning_modules.optimization import OptimConfig
+from lightrail.project.basics.annotations import PositiveInt, check_range
+from lightrail.project.basics.errors import ConfigError
+
+_PAD = 0
+"""Of the data; its 1 stands for unknown tokens, and the vocabulary begins at 2."""
+_START, _END, _UNKNOWN = 0, 1, 2
+"""Of what is written."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,25 @@ class Readings:
     """[N, K], row by row of the batch."""
     is_syllable: Tensor
     """Which positions these are, [B, T]."""
+
+    def losses(self, labels: Tensor) -> Tensor:
+        """Return the nats of each syllable, [N]; 0 where `labels`, [B, T], has no target or it is no candidate."""
+        return F.cross_entropy(self.logits, labels[self.is_syllable].clamp(min=-1), ignore_index=-1, reduction="none")
+
+    def mean_loss(self, batch: Batch) -> tuple[Tensor, int]:
+        """Return the mean nats per character, and the number of characters."""
+        return self.losses(batch["labels"]).sum() / max(1, batch["num_targets"]), batch["num_targets"]
+
+    def loss_columns(self, labels: Tensor) -> dict[str, list[Any]]:
+        """Return the mean nats of each sentence, [B], and how many characters that is a mean over."""
+        losses, are_targets = self.per_sentence(self.losses(labels)), self.per_sentence(labels[self.is_syllable] >= 0)
+        counts = [sum(own) for own in are_targets]
+        means = [sum(own) / max(1, count) for own, count in zip(losses, counts, strict=True)]
+        return {"loss": means, "num_targets": counts}
+
+    def per_sentence(self, values: Tensor) -> list[list[float]]:
+        """Divide values of syllables, [N], into a list for each sentence."""
+        return [own.tolist() for own in torch.split(values, self.is_syllable.sum(1).tolist())]
 
 
 @final
@@ -73,38 +107,17 @@ class PinyinTagger(TaskModule):
 
     def loss(self, outputs: Readings, batch: Batch) -> tuple[Tensor, int]:
         """Return the mean nats per character, and the number of characters."""
-        return self._losses(outputs, batch).sum() / max(1, batch["num_targets"]), batch["num_targets"]
+        return outputs.mean_loss(batch)
 
     def decode(self, outputs: Readings, batch: Batch) -> Mapping[str, Sequence[Any]]:
         """Return sentences and edits; the score is the probability that all is right, with characters independent."""
-        confidences = self._per_sentence(outputs.logits.log_softmax(-1).amax(-1), outputs)
-        predictions = self.sentences(outputs, batch)
-        columns: dict[str, Sequence[Any]] = {
-            "pinyin": [" ".join(tokens) for tokens in batch["tokens"]],
-            "prediction": predictions,
-            "score": [math.exp(sum(own)) for own in confidences],
-        }
-        if all(batch["text"]):
-            losses = self._per_sentence(self._losses(outputs, batch), outputs)
-            are_targets = self._per_sentence(batch["labels"][outputs.is_syllable] >= 0, outputs)
-            means = [sum(own) / max(1, sum(counted)) for own, counted in zip(losses, are_targets, strict=True)]
-            columns |= {"target": batch["text"], "loss": means, "num_targets": [sum(own) for own in are_targets]}
-            hanzi = [
-                (only_hanzi(one), only_hanzi(other)) for one, other in zip(predictions, batch["text"], strict=True)
-            ]
-            columns["num_edits"] = [num_edits(predicted, target) for predicted, target in hanzi]
-            columns["num_hanzi"] = [len(target) for _, target in hanzi]
-        return columns
+        confidences = outputs.per_sentence(outputs.logits.log_softmax(-1).amax(-1))
+        scores = [math.exp(sum(own)) for own in confidences]
+        return _columns(self.sentences(outputs, batch), scores, outputs, batch)
 
     def scores(self) -> Mapping[str, Score]:
         """Return accuracy and error rate by character, sentence accuracy and loss."""
-        rate = SumRatio(numerator="num_edits", denominator="num_hanzi", higher_is_better=False)
-        return {
-            "character_accuracy": replace(rate, is_complement=True, higher_is_better=True),
-            "character_error_rate": rate,
-            "sentence_accuracy": ShareZero(column="num_edits"),
-            "loss": WeightedMean(column="loss", weight="num_targets", higher_is_better=False),
-        }
+        return _scores()
 
     def sentences(self, outputs: Readings, batch: Batch) -> list[str]:
         """Return the most probable sentence of each example; a token without candidates stays as it is."""
@@ -117,12 +130,186 @@ class PinyinTagger(TaskModule):
             for numbers, tokens in zip(batch["input_ids"].tolist(), batch["tokens"], strict=True)
         ]
 
-    def _losses(self, outputs: Readings, batch: Batch) -> Tensor:
-        """Return the nats of each syllable, [N]; 0 where there is no target or it is no candidate."""
-        return F.cross_entropy(
-            outputs.logits, batch["labels"][outputs.is_syllable].clamp(min=-1), ignore_index=-1, reduction="none"
+
+@dataclass(frozen=True)
+class Translated:
+    """What an encoder-decoder has read, for a search, and the scores of given sentences."""
+
+    memory: Memory | None
+    """None in training."""
+    readings: Readings | None
+    """Each syllable's, behind the characters given before it; None without a sentence."""
+
+
+@dataclass(frozen=True)
+class AlignedTokens:
+    """The tokens that were read and written, position by position, and what the decoder reads to write them."""
+
+    sources: list[list[str]]
+    targets: list[list[str]]
+    decoder_ids: Tensor
+    """[B, T]; `Seq2Seq.attention` takes it, and its row t is of the character at t."""
+
+
+@final
+class PinyinTranslator(TaskModule):
+    """Writes a character for each syllable from left to right, so that each choice knows those before it.
+
+    Only what a syllable can be read as is written for it, any other token is copied, and the end follows the last one.
+    The loss is the tagger's: nats per character among the candidates of its syllable; here behind the expected
+    characters before it. A hanzi that is no candidate has no loss, and is read as an unknown token.
+
+    Args:
+        vocabulary: the tokens that are read; from the data.
+        candidates: for each syllable its characters and how often each was seen; from the data.
+        network: the encoder-decoder.
+        num_beams: prefixes that are followed at a time in tests and predictions, at least 1.
+        validation_beams: the same in a validation, which is repeated often.
+    """
+
+    monitor = "val/character_accuracy"
+
+    def __init__(
+        self,
+        vocabulary: FromData[list[str]],
+        candidates: FromData[dict[str, dict[str, int]]],
+        *,
+        network: Seq2SeqConfig = RecurrentSeq2SeqConfig(),
+        num_beams: PositiveInt = 4,
+        validation_beams: PositiveInt = 1,
+        optim: OptimConfig = OptimConfig(lr=2e-3),
+    ) -> None:
+        check_range(num_beams, PositiveInt, "model.num_beams")
+        check_range(validation_beams, PositiveInt, "model.validation_beams")
+        if isinstance(network, PretrainedSeq2SeqConfig):
+            raise ConfigError(
+                "model.network: PretrainedSeq2SeqConfig reads and writes the tokens of its own tokenizer, and pinyin "
+                "is syllables. Choose RecurrentSeq2SeqConfig or TransformerSeq2SeqConfig."
+            )
+        super().__init__(optim)
+        self.save_hyperparameters()
+        self.num_beams, self.validation_beams = num_beams, validation_beams
+        others = [token for token in vocabulary if token not in candidates]
+        characters = sorted({character for own in candidates.values() for character in own})
+        self.written = ["", "", "", *others, *characters]
+        numbers = {token: number for number, token in enumerate(self.written) if token}
+        counts = [len(candidates.get(token, ())) for token in vocabulary]
+        own_ids = [[numbers[own] for own in candidates.get(token, (token,))] for token in vocabulary]
+        choices = _table([[_END], [_UNKNOWN], *own_ids])
+        self.register_buffer("choices", choices, persistent=False)
+        self.register_buffer("num_candidates", torch.tensor([0, 0, *counts]), persistent=False)
+        self.choices: Tensor  # what may be written for each token that is read, [tokens, K]
+        self.num_candidates: Tensor
+        self.network = network.build(
+            Vocabulary(size=len(choices), start_id=_PAD, end_id=_PAD, never=(_PAD,)),
+            Vocabulary(size=len(self.written), start_id=_START, end_id=_END, never=(_START,)),
+            is_shared=False,
         )
 
-    def _per_sentence(self, values: Tensor, outputs: Readings) -> list[list[float]]:
-        """Divide values of syllables, [N], into a list for each sentence."""
-        return [own.tolist() for own in torch.split(values, outputs.is_syllable.sum(1).tolist())]
+    def forward(self, batch: Batch) -> Translated:
+        """Read the syllables, and score the candidates of each behind the expected characters, where there are any."""
+        source = batch["input_ids"], batch["attention_mask"]
+        if self.training:
+            given = self.network.decoder_ids(self._expected(batch))
+            return Translated(None, self._readings(self.network(*source, given), batch))
+        memory = self.network.encode(*source)
+        if not all(batch["text"]):
+            return Translated(memory, None)
+        scores = self.network.score(memory, self.network.decoder_ids(self._expected(batch)))
+        return Translated(memory, self._readings(scores, batch))
+
+    def loss(self, outputs: Translated, batch: Batch) -> tuple[Tensor, int]:
+        """Return the mean nats per character, and the number of characters."""
+        assert outputs.readings is not None, "a loss needs sentences"
+        return outputs.readings.mean_loss(batch)
+
+    def update(self, sums: ScoreSums, outputs: Translated, batch: Batch) -> None:
+        """Add a validation batch to the scores, decoded with `validation_beams`."""
+        sums.update(self._columns(outputs, batch, self.validation_beams))
+
+    def decode(self, outputs: Translated, batch: Batch) -> Mapping[str, Sequence[Any]]:
+        """Return sentences and edits; the score is the probability of the whole sentence."""
+        return self._columns(outputs, batch, self.num_beams)
+
+    def scores(self) -> Mapping[str, Score]:
+        """Return accuracy and error rate by character, sentence accuracy and loss."""
+        return _scores()
+
+    def aligned_tokens(self, outputs: Translated, batch: Batch) -> AlignedTokens:
+        """Return the tokens read and those written for them, between which `Seq2Seq.attention` lies."""
+        found = self._search(outputs, batch, self.num_beams)
+        ids = torch.full_like(batch["input_ids"], -1, dtype=torch.int64)  # [B, T]
+        for row, own in enumerate(found):
+            ids[row, : len(own.ids)] = torch.tensor(own.ids, device=ids.device)
+        targets = [self._tokens(own, tokens) for own, tokens in zip(found, batch["tokens"], strict=True)]
+        return AlignedTokens(batch["tokens"], targets, self.network.decoder_ids(ids))
+
+    def _expected(self, batch: Batch) -> Tensor:
+        """Return the ids of the expected characters, and of other tokens, [B, T]."""
+        input_ids, labels = batch["input_ids"], batch["labels"]
+        ids = self.choices[input_ids].gather(-1, labels.clamp(min=0)[..., None].long())[..., 0]
+        return ids.masked_fill((self.num_candidates[input_ids] > 0) & (labels < 0), _UNKNOWN)
+
+    def _readings(self, scores: Tensor, batch: Batch) -> Readings:
+        """Return the scores of the candidates among those of all tokens, [B, T, V]."""
+        choices, counts = self.choices[batch["input_ids"]], self.num_candidates[batch["input_ids"]]  # [B, T, K], [B, T]
+        is_syllable = counts > 0
+        logits = at_least_float32(scores.gather(-1, choices)[is_syllable])  # [N, K]
+        is_candidate = torch.arange(choices.shape[-1], device=choices.device) < counts[is_syllable][:, None]
+        return Readings(logits.masked_fill(~is_candidate, -torch.inf), is_syllable)
+
+    def _search(self, outputs: Translated, batch: Batch, num_beams: int) -> list[Hypothesis]:
+        assert outputs.memory is not None, "nothing is searched in training"
+        input_ids = F.pad(batch["input_ids"], (0, 1), value=_PAD)  # [B, T + 1]: after the last token is the end
+
+        def allow(numbers: list[int], tokens: Tensor) -> Tensor:
+            choices = self.choices[input_ids[numbers, tokens.shape[1]]]  # [R, K]
+            is_allowed = choices.new_zeros(len(choices), len(self.written), dtype=torch.bool)
+            return is_allowed.scatter_(1, choices, True)
+
+        # As many tokens as are read, and the end.
+        config = DecodingConfig(num_beams=num_beams, max_tokens=input_ids.shape[1], max_ratio=1, max_more=1)
+        return [own[0] for own in search(self.network, outputs.memory, config, allow)]
+
+    def _columns(self, outputs: Translated, batch: Batch, num_beams: int) -> dict[str, Sequence[Any]]:
+        found = self._search(outputs, batch, num_beams)
+        sentences = ["".join(self._tokens(own, tokens)) for own, tokens in zip(found, batch["tokens"], strict=True)]
+        scores = [math.exp(own.log_probability) for own in found]
+        return _columns(sentences, scores, outputs.readings, batch)
+
+    def _tokens(self, found: Hypothesis, tokens: Sequence[str]) -> list[str]:
+        """Return what was written; an unknown token is copied."""
+        return [self.written[number] or token for number, token in zip(found.ids, tokens, strict=True)]
+
+
+def _table(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Return lists of numbers as one table; shorter ones repeat their first entry."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*own, *[own[0]] * (longest - len(own))] for own in rows])
+
+
+def _columns(
+    sentences: Sequence[str], scores: Sequence[float], readings: Readings | None, batch: Batch
+) -> dict[str, Sequence[Any]]:
+    """Return the columns of stored predictions; those of targets where every example has its sentence."""
+    columns: dict[str, Sequence[Any]] = {
+        "pinyin": [" ".join(tokens) for tokens in batch["tokens"]],
+        "prediction": sentences,
+        "score": scores,
+    }
+    if readings is not None and all(batch["text"]):
+        columns |= {"target": batch["text"], **readings.loss_columns(batch["labels"])}
+        hanzi = [(only_hanzi(one), only_hanzi(other)) for one, other in zip(sentences, batch["text"], strict=True)]
+        columns["num_edits"] = [num_edits(predicted, target) for predicted, target in hanzi]
+        columns["num_hanzi"] = [len(target) for _, target in hanzi]
+    return columns
+
+
+def _scores() -> dict[str, Score]:
+    rate = SumRatio(numerator="num_edits", denominator="num_hanzi", higher_is_better=False)
+    return {
+        "character_accuracy": replace(rate, is_complement=True, higher_is_better=True),
+        "character_error_rate": rate,
+        "sentence_accuracy": ShareZero(column="num_edits"),
+        "loss": WeightedMean(column="loss", weight="num_targets", higher_is_better=False),
+    }

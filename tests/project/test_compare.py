@@ -19,7 +19,8 @@ from mlflow.store.artifact.artifact_repository_registry import _artifact_reposit
 
 from lightrail.lightning_modules.metrics.scores import MacroF1, Score, ShareEqual, SumRatio, WeightedMean
 from lightrail.project.models.predictions import with_scores
-from tests.support.running import Fitted, Outcome, RecordedRun, lightrail, runs_in
+from tests.support.running import FOUR_STEPS, QUIET, Fitted, Outcome, RecordedRun, lightrail, runs_in
+from tests.support.tasks.pinyin import TINY, TRANSLATOR, write_sentences
 from tests.support.tracking import FarAway
 
 SCORES: dict[str, Score] = {
@@ -120,6 +121,19 @@ def test_trained_runs_are_compared_by_what_they_logged(fitted_classifier: Fitted
     assert found["main_metric"] == "accuracy"
     assert found["settings"]["model.init_args.optim.lr"] == ["0.5", "0.01"]
     assert found["num_examples"] == 11
+
+
+def test_two_tasks_with_the_same_data_are_compared(store: str, tmp_path: Path) -> None:
+    data = write_sentences(tmp_path)
+    settings = [f"--tracking.uri={store}", *data, *FOUR_STEPS, *QUIET]
+    runs = [lightrail("fit", *task, *settings).run_id for task in (TINY, TRANSLATOR)]
+    outcome = lightrail("compare", *runs, f"--tracking.uri={store}", "--format=json")
+    assert outcome.status == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert [entry["run_id"] for entry in found["entries"]] == runs
+    metrics = {"character_accuracy", "character_error_rate", "sentence_accuracy", "loss"}
+    assert all(entry["metrics"].keys() == metrics for entry in found["entries"])
+    assert (found["main_metric"], found["num_examples"]) == ("character_accuracy", 11)
 
 
 def test_runs_are_named_by_id_prefix_or_name(made_up: MadeUp) -> None:

@@ -84,3 +84,12 @@ TINY = [
 
 def settings(folder: Path) -> list[str]:
     return [*TINY, *write_sentences(folder)]
+
+
+TRANSLATOR = [
+    "--model=PinyinTranslator",
+    "--model.network.width=32",
+    "--model.network.dropout=0.05",
+    "--model.num_beams=2",
+    "--model.validation_beams=2",
+]
