@@ -7,11 +7,11 @@ from dataclasses import asdict
 from typing import Any, Literal, final
 
 import numpy as np
-from lightrail.datamodules.batches.spelling import Speller
 from numpy.typing import NDArray
 
 from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
 from lightrail.datamodules.batches.batching import Batch, BatchConfig
+from lightrail.datamodules.batches.spelling import Speller
 from lightrail.datamodules.cache import digest_of
 from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import Columns, FileFormat, ReadingNotes, Row, TaggedLines, read_rows

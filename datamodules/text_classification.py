@@ -10,12 +10,12 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from lightrail.datamodules.batches.spelling import NO_WORD, Speller, collate_words
 from numpy.typing import NDArray
 
 from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
 from lightrail.datamodules.batches.batching import Batch, BatchConfig, pad
 from lightrail.datamodules.batches.sampling import SamplingConfig
+from lightrail.datamodules.batches.spelling import NO_WORD, Speller, collate_words
 from lightrail.datamodules.cache import TokenisedSplit
 from lightrail.datamodules.checking import Remedies
 from lightrail.datamodules.checking.facts import Inspected

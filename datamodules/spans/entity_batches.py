@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightrail.datamodules.batches.spelling import collate_words
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lightrail.datamodules.batches.batching import Batch, pad
+from lightrail.datamodules.batches.spelling import collate_words
 
 NO_TAG = -1
 """Tag id of padding."""

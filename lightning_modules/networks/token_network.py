@@ -21,8 +21,23 @@ class TokenNetwork(nn.Module, ABC):
     """Token ids that have a vector, where these may be fewer than a tokenizer's; None: as many as the data's."""
     own_tokens: Mapping[str, int] | None = None
     """Ids of the tokens that pretrained weights were trained with; None: not known, or trained with the data's."""
+    neutral: tuple[int, str] | None = None
+    """Id and name of the token that says least, such as the unknown one; None where there is none."""
     shorter = "Set data.max_length to at most that, or name a network that reads more."
     """How to fix a text that is too long, for messages."""
+
+    def input_embedding(self) -> nn.Module:
+        """Return the part whose output, [B, T, D], is what the rest reads of tokens, whose ids it takes first.
+
+        Raises: ConfigError when the network does not say which part that is.
+        """
+        embedding = dict(self.named_children()).get("embedding")
+        if embedding is None:
+            raise ConfigError(
+                f"{type(self).__name__} has no part `embedding`, so that nothing can be attributed to its tokens. "
+                "Override input_embedding."
+            )
+        return embedding
 
     def check_length(self, input_ids: Tensor, document_ids: Tensor | None = None, num_read: int = 0) -> None:
         """Refuse more positions than the network has; `num_read` of a row were read before.

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lightrail.datamodules.batches.spelling import Speller
 
 from lightrail.datamodules.base import DataModule, Split
+from lightrail.datamodules.batches.spelling import Speller
 from lightrail.datamodules.entities import EntityData
 from lightrail.datamodules.reading import Row
 from lightrail.datamodules.text_classification import TextClassificationData

@@ -36,6 +36,7 @@ class Encoder(TokenNetwork):
     """Size D of the vectors."""
     config: "EncoderConfig"
     """Settings that rebuild this network; a checkpoint then provides the weights."""
+    neutral: tuple[int, str] | None = (UNKNOWN, "the unknown token")
 
     @abstractmethod
     def forward(
