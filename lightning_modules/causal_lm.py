@@ -143,8 +143,15 @@ class CausalLM(TaskModule):
 
         tokens = shown_ids(tokenizer, given[0].tolist(), text + (question.target or ""))
         is_token = torch.ones_like(given, dtype=torch.bool)
-        note = "In nats; the first token is that of a text's start."
-        yield integrated_gradients(self.decoder, score, tokens, is_token, title=name, note=note)
+        yield integrated_gradients(
+            self.decoder,
+            score,
+            tokens,
+            is_token,
+            neutral=(tokenizer.start_id, "the token of a text's start"),
+            title=name,
+            note="In nats.",
+        )
         yield from attention_heads(self.decoder, lambda: self.decoder(given), tokens)
 
     def to_transformers(self) -> Any:

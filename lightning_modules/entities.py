@@ -165,6 +165,7 @@ class EntityTagger(TaskModule):
                     partial(self._span_score, batch, span),
                     tokens,
                     batch["attention_mask"],
+                    neutral=self.encoder.neutral,
                     title=f"Score of the {kind} {batch['text'][0][start:end]}",
                     note="The score is that of the entity's tags or span in its head, before it is a probability.",
                 )

@@ -85,6 +85,7 @@ class TextClassifier(TaskModule):
                 partial(self._logit, batch, number),
                 tokens,
                 batch["attention_mask"],
+                neutral=self.encoder.neutral,
                 title=f"Score of the label {label}",
                 note="The score is the label's logit.",
             )

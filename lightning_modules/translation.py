@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
+from lightrail.lightning_modules.explaining.attention import finite
 from lightrail.lightning_modules.explaining.explanation import Alignment, Explanation, Question, refuse_label
 from lightrail.lightning_modules.heads.next_tokens import NO_TARGET, NextTokens
 from lightrail.lightning_modules.metrics.evaluation import ScoreSums
@@ -200,7 +201,7 @@ class Translation(TaskModule):
             note=f"Target: {target}" if question.target is None else f"Target as given: {target}",
             rows=shown_ids(self.target_tokenizer, labels, target),
             columns=shown_ids(self.source_tokenizer, input_ids[0].tolist(), self.hparams["source"]["prefix"] + text),
-            weights=weights[0].float().tolist(),
+            weights=finite(weights[0]).float().tolist(),
         )
 
     def _sources(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from lightrail.lightning_modules.networks.decoders.pretrained_decoder import Pre
 from lightrail.lightning_modules.networks.encoders.pretrained import PretrainedEncoder
 from lightrail.lightning_modules.networks.seq2seq.pretrained import eager_attention
 from lightrail.lightning_modules.networks.token_network import TokenNetwork
+from lightrail.project.basics.errors import ConfigError
 
 MOST_SHOWN = 32
 """Maximum number of positions of a map: of a longer text the first ones are shown."""
@@ -39,11 +40,18 @@ def attention_heads(network: TokenNetwork, read: Callable[[], Any], tokens: Sequ
     if len(tokens) > shown:
         notes.append(f"The first {shown} of {len(tokens)} tokens; weights of the others are left out.")
     yield AttentionHeads(
-        title=f"Attention of {len(layers)} layers with {layers[0].shape[1]} heads",
+        title=f"Attention by layer and head, {len(layers)} x {layers[0].shape[1]}",
         note=" ".join(notes),
         tokens=tokens[:shown],
-        layers=[own[0, :, :shown, :shown].float().tolist() for own in layers],
+        layers=[finite(own[0, :, :shown, :shown]).float().tolist() for own in layers],
     )
+
+
+def finite(values: Tensor) -> Tensor:
+    """Return values of a network, which are finite. Raises: ConfigError when they are not."""
+    if not values.isfinite().all():
+        raise ConfigError("the network's scores are not finite: its weights are damaged. Name another checkpoint.")
+    return values
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightrail.lightning_modules.explaining.attention import finite
 from lightrail.lightning_modules.explaining.explanation import Attribution
 from lightrail.lightning_modules.networks.encoders.encoder import Spelling
 from lightrail.lightning_modules.networks.token_network import TokenNetwork
@@ -26,6 +27,7 @@ def integrated_gradients(
     tokens: Sequence[str],
     is_token: Tensor,
     *,
+    neutral: tuple[int, str] | None,
     title: str,
     note: str = "",
 ) -> Attribution:
@@ -34,15 +36,16 @@ def integrated_gradients(
     Args:
         score: runs the network, in evaluation mode, and returns the score, [].
         is_token: False at padding, [N, T].
+        neutral: id and name of the token that the baseline has at every position; None: a vector of zeros.
     """
     from captum.attr import IntegratedGradients  # here: no other command needs it
 
     embedding = network.input_embedding()
     with torch.no_grad():
         with _watched(embedding) as calls:
-            reached = float(score())
+            reached = float(finite(score()))
         ((arguments, states),) = calls
-        baseline = _baseline(embedding, arguments, states, network.neutral)
+        baseline = _baseline(embedding, arguments, states, neutral)
         start = float(_with_input(embedding, baseline, score))
 
     def forward(given: Tensor) -> Tensor:
@@ -60,7 +63,7 @@ def integrated_gradients(
             values=parts[0].sum(-1)[is_token].double().tolist(),
             score=reached,
             baseline_score=start,
-            baseline="a vector of zeros" if network.neutral is None else network.neutral[1],
+            baseline="a vector of zeros" if neutral is None else neutral[1],
             num_steps=num_steps,
         )
         if found.is_reliable:
@@ -75,10 +78,8 @@ def _baseline(
     if neutral is None:
         return torch.zeros_like(states)
     ids, *others = arguments
-    without = [
-        own._replace(word_ids=torch.zeros_like(own.word_ids)) if isinstance(own, Spelling) else own for own in others
-    ]
-    vectors: Tensor = embedding(torch.full_like(ids, neutral[0]), *without)
+    unspelled = [own._replace(word_ids=own.word_ids * 0) if isinstance(own, Spelling) else own for own in others]
+    vectors: Tensor = embedding(torch.full_like(ids, neutral[0]), *unspelled)
     return vectors
 
 

@@ -21,8 +21,6 @@ class TokenNetwork(nn.Module, ABC):
     """Token ids that have a vector, where these may be fewer than a tokenizer's; None: as many as the data's."""
     own_tokens: Mapping[str, int] | None = None
     """Ids of the tokens that pretrained weights were trained with; None: not known, or trained with the data's."""
-    neutral: tuple[int, str] | None = None
-    """Id and name of the token that says least, such as the unknown one; None where there is none."""
     shorter = "Set data.max_length to at most that, or name a network that reads more."
     """How to fix a text that is too long, for messages."""
 

@@ -30,7 +30,7 @@ from lightrail.project.basics.option_parser import OptionParser
 from lightrail.project.basics.reading import user_path
 from lightrail.project.basics.tokens.showing import shown_tokens
 from lightrail.project.basics.tokens.tokenizing import whole_characters
-from lightrail.project.configuration import Configuration, parse
+from lightrail.project.configuration import parse
 from lightrail.project.configuration.classes import AllowedClasses
 from lightrail.project.explaining.page import ExplainedText, as_page
 from lightrail.project.running.build import build
@@ -66,7 +66,7 @@ def run(arguments: list[str]) -> int:
     path = find_checkpoint(options.model[0], TrackingConfig(uri=options.uri))
     question = Question(label=options.label, target=options.target and whole_characters(options.target))
     explained = list(explain(path, texts, question, device, options.allow_modules))
-    name = f"{options.model[0]}"
+    name = options.model[0]
     write_whole(output, as_page(name, explained))
     write_whole(output.with_name(f"{output.name}.json"), as_json(name, str(path), explained))
     log.info("wrote %s and %s.json, %d texts", output, output.name, len(explained))
@@ -105,19 +105,18 @@ def _of_batches(
 ) -> Iterator[ExplainedText]:
     """Encode texts with the data of the run, which reads them from a file."""
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "texts.jsonl"
+        file = Path(folder) / "texts.txt"
+        file.write_text("".join(f"{' '.join(text.splitlines())}\n" for text in texts), encoding="utf-8")
         own = {name: value for name, value in saved["data"]["init_args"].items() if name != "reading"}
         saved = {**saved, "data": {**saved["data"], "init_args": {**own, "path": str(file)}}}
         allowed = [f"--allow_modules={modules}"] if modules else []
-        configuration = parse(
-            ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto", *allowed], saved=saved
-        )
-        columns = list(_names(_reader(configuration).columns("predict")))
-        if len(columns) != 1:
+        settings = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto", *allowed]
+        configuration = parse(settings, saved=saved)
+        reader: Any = configuration.data()
+        if len(columns := reader.columns("predict")) > 1:
             raise ConfigError(
                 f"the model reads {len(columns)} texts at once ({', '.join(columns)}), and explain gives it one. {_FIX}"
             )
-        file.write_text("".join(json.dumps({columns[0]: text}) + "\n" for text in texts), encoding="utf-8")
         experiment = build(configuration, "predict", path)
     data, task = experiment.data, experiment.model.to(device)
     assert isinstance(task, ExplainsBatches)
@@ -130,16 +129,6 @@ def _of_batches(
         tokens = shown_tokens(batch["input_ids"][batch["attention_mask"]].tolist(), names, text)
         with evaluating(task):
             yield ExplainedText(text, list(task.explain_batch(batch, tokens, question)))
-
-
-def _reader(configuration: Configuration) -> DataModule:
-    data = configuration.data()
-    assert isinstance(data, DataModule), "no other data encodes the texts of such a task"
-    return data
-
-
-def _names(columns: Sequence[str] | Mapping[str, str]) -> Sequence[str]:
-    return list(columns.values()) if isinstance(columns, Mapping) else columns
 
 
 def _token_names(data: DataModule) -> dict[int, str]:

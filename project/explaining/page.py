@@ -111,7 +111,7 @@ def _attribution(own: Attribution) -> str:
     return (
         f'{warning}<div class="parts">{parts}</div>\n'
         '<p class="told">Below each token the part that it adds to the score: <b class="part plus">+</b> and a solid '
-        'line raise it, <b class="part minus">−</b> and a dashed line lower it; the darker, the more. '
+        'line raise it, <b class="part minus">−</b> and a dashed line lower it; the stronger its colour, the more. '
         f"{escape(own.note)}</p>\n"
         f'<p class="told">Integrated gradients, {own.num_steps} steps. Score {own.score:.4f}; {own.baseline_score:.4f} '
         f"with {escape(own.baseline)} at every position. The parts add up to {sum(own.values):+.4f}, the difference is "
@@ -152,7 +152,8 @@ def _heads(own: AttentionHeads) -> str:
     )
     return (
         f'<p class="told">{escape(own.note)} The larger a square, the greater the weight; below {LEAST_SHOWN} there is '
-        f"none. Below a map is its largest weight; the pointer over a row names its largest ones.</p>\n{layers}"
+        "none. Below a map is the largest weight between two tokens; the pointer over a row names its largest ones."
+        f"</p>\n{layers}"
     )
 
 
@@ -167,10 +168,9 @@ def _map(name: str, weights: Sequence[Sequence[float]], tokens: Sequence[str]) -
             f'<g><title>{escape(f"{tokens[place]} → {told}")}</title><rect y="{place}" width="{size}" height="1"/>'
             f'<path d="{squares}"/></g>'
         )
-    most, place, column = max(
-        (weight, place, column) for place, row in enumerate(weights) for column, weight in enumerate(row)
-    )
-    caption = escape(f"{name}: {tokens[place]} → {tokens[column]} {most:.2f}")
+    pairs = [(row, column) for row in range(size) for column in range(size) if row != column or size == 1]
+    place, column = max(pairs, key=lambda pair: weights[pair[0]][pair[1]])
+    caption = escape(f"{name}: {tokens[place]} → {tokens[column]} {weights[place][column]:.2f}")
     return (
         f'<figure><svg viewBox="0 0 {size} {size}" role="img" aria-label="{caption}">{"".join(rows)}</svg>'
         f"<figcaption>{caption}</figcaption></figure>"

@@ -37,6 +37,7 @@ class Encoder(TokenNetwork):
     config: "EncoderConfig"
     """Settings that rebuild this network; a checkpoint then provides the weights."""
     neutral: tuple[int, str] | None = (UNKNOWN, "the unknown token")
+    """Id and name of the token that says least; None where there is none."""
 
     @abstractmethod
     def forward(

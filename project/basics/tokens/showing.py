@@ -1,6 +1,7 @@
 """Tokens as readers know them: pieces of the text, without the marks of a tokenizer."""
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from lightrail.project.basics.tokens.numbering import LanguageTokenizer, byte_alphabet
@@ -9,6 +10,7 @@ UNKNOWN_NAMES = ("", "[UNK]", "<unk>", "<unknown>")
 _SPACES = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 _SPACE_OF_BYTES = byte_alphabet()[ord(" ")]
 _BYTE_OF = {character: value for value, character in enumerate(byte_alphabet())}
+_WORDS = re.compile(r"\w+|[^\w\s]")
 _MARKS = ("##", "▁", "</w>")
 
 
@@ -35,14 +37,14 @@ def shown_tokens(ids: Iterable[int], names: Mapping[int, str], text: str = "") -
 
 def _plain(name: str, is_bytes: bool) -> str:
     if is_bytes and all(character in _BYTE_OF for character in name):
-        spelled = bytes(_BYTE_OF[character] for character in name)
+        content = bytes(_BYTE_OF[character] for character in name)
         try:
-            name = spelled.decode()
+            name = content.decode()
         except UnicodeDecodeError:
-            return f"‹{spelled.hex(' ').upper()}›"
+            return f"‹{content.hex(' ').upper()}›"
     for mark in _MARKS:
         name = name.removeprefix(mark).removesuffix(mark) if name != mark else " "
-    return name.strip(" ") or "".join(_SPACES.get(own, own) for own in name)
+    return "".join(_SPACES.get(own, own) for own in name.strip(" ") or name)
 
 
 def _filled(pieces: Sequence[str | None], text: str) -> list[str]:
@@ -61,8 +63,7 @@ def _filled(pieces: Sequence[str | None], text: str) -> list[str]:
         following = next((piece for piece in pieces[len(shown) + len(own) :] if piece), None)
         end = len(text) if following is None else lower.find(following.lower(), place)
         between = text[place:end] if end >= 0 else ""
-        parts = next(
-            (one for one in ([between.strip()], between.split(), "".join(between.split())) if len(one) == len(own)), ""
-        )
+        ways = ([between.strip()], between.split(), _WORDS.findall(between), "".join(between.split()))
+        parts = next((way for way in ways if len(way) == len(own)), "")
         shown += [part or "?" for part in parts or "?" * len(own)]
     return shown
