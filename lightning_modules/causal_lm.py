@@ -8,10 +8,15 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
+from lightrail.lightning_modules.explaining.attention import attention_heads
+from lightrail.lightning_modules.explaining.explanation import Explanation, Question, refuse_label
+from lightrail.lightning_modules.explaining.gradients import integrated_gradients
 from lightrail.lightning_modules.figures.figure import Curve, Figure
 from lightrail.lightning_modules.generation import GenerationConfig, generate
 from lightrail.lightning_modules.heads.next_tokens import NO_TARGET, NextTokens
@@ -22,6 +27,9 @@ from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig
 from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.project.basics.annotations import ShareBelowOne, check_range
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.tokens.numbering import LanguageTokenizer
+from lightrail.project.basics.tokens.showing import shown_ids
 
 
 @final
@@ -110,6 +118,41 @@ class CausalLM(TaskModule):
     ) -> Generator[list[int | None]]:
         """Yield the next token of every sample, step by step; see `generate`."""
         return generate(self.decoder, prompt_ids, config, num_samples=num_samples, end_id=end_id)
+
+    def explain_text(self, text: str, question: Question) -> Iterator[Explanation]:
+        """Yield the attributions of the likeliest next token, or of a given continuation, and the attention."""
+        refuse_label(question)
+        tokenizer = LanguageTokenizer.from_facts(self.tokenizer_facts())
+        prompt = [tokenizer.start_id, *tokenizer.encode(text).tolist()]
+        input_ids = torch.tensor([prompt], device=self.device)  # [1, T]
+        if question.target is None:
+            with torch.no_grad():
+                targets = [int(self.decoder(input_ids)[0, -1].argmax())]
+            name = f"Log probability of the likeliest next token, {shown_ids(tokenizer, targets)[0]}"
+        else:
+            targets = tokenizer.encode(question.target).tolist()
+            name = f"Log probability of the continuation {question.target}"
+        if not targets:
+            raise ConfigError("--target is empty. Give at least one character.")
+        given = torch.tensor([prompt + targets[:-1]], device=self.device)
+        wanted = torch.tensor(targets, device=self.device)
+
+        def score() -> Tensor:
+            logits = self.decoder(given)[0, len(prompt) - 1 :].float()
+            return -F.cross_entropy(logits, wanted, reduction="sum")
+
+        tokens = shown_ids(tokenizer, given[0].tolist(), text + (question.target or ""))
+        is_token = torch.ones_like(given, dtype=torch.bool)
+        yield integrated_gradients(
+            self.decoder,
+            score,
+            tokens,
+            is_token,
+            neutral=(tokenizer.start_id, "the token of a text's start"),
+            title=name,
+            note="In nats.",
+        )
+        yield from attention_heads(self.decoder, lambda: self.decoder(given), tokens)
 
     def to_transformers(self) -> Any:
         """Return the same network as a causal language model of transformers."""

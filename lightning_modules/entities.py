@@ -4,13 +4,18 @@ Shapes: B sentences, N windows, T positions, W words, D width. A word is the par
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, final
 
 import pyarrow as pa
+import torch
 from torch import Tensor, nn
 
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
+from lightrail.lightning_modules.explaining.attention import attention_heads
+from lightrail.lightning_modules.explaining.explanation import Explanation, Question, refuse_target
+from lightrail.lightning_modules.explaining.gradients import integrated_gradients
 from lightrail.lightning_modules.figures.entity_figures import entity_figures
 from lightrail.lightning_modules.figures.figure import Figure
 from lightrail.lightning_modules.metrics.entity_scores import Entity, entity_scores, written
@@ -24,6 +29,8 @@ from lightrail.lightning_modules.networks.tagging.tag_head import CrfConfig
 from lightrail.lightning_modules.networks.tagging.tag_schemes import Span
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.project.basics.annotations import ShareBelowOne
+from lightrail.project.basics.did_you_mean import did_you_mean, first_names
+from lightrail.project.basics.errors import ConfigError, shown
 
 
 @final
@@ -139,6 +146,33 @@ class EntityTagger(TaskModule):
     def calibrate(self, rows: list[Any]) -> Mapping[str, float]:
         """Fit the head's calibration and return its values, named `calibration/NAME`."""
         return {f"calibration/{name}": figure for name, figure in self.head.calibrate(rows).items()}
+
+    def explain_batch(self, batch: Batch, tokens: Sequence[str], question: Question) -> Iterator[Explanation]:
+        """Yield the attributions of each predicted entity, of the type asked for, and the attention of the encoder."""
+        refuse_target(question)
+        if question.label is not None and question.label not in self.labels:
+            raise ConfigError(
+                f"--label {shown(question.label)} is none of the {len(self.labels)} types of the model "
+                f"({first_names(self.labels)}).{did_you_mean(question.label, self.labels)}"
+            )
+        with torch.no_grad():
+            (spans,) = self.head.spans(self(batch), batch["word_mask"])
+        for span in spans:
+            start, end, kind = self._entity(span, batch["offsets"][0])
+            if question.label in (None, kind):
+                yield integrated_gradients(
+                    self.encoder,
+                    partial(self._span_score, batch, span),
+                    tokens,
+                    batch["attention_mask"],
+                    neutral=self.encoder.neutral,
+                    title=f"Score of the {kind} {batch['text'][0][start:end]}",
+                    note="The score is that of the entity's tags or span in its head, before it is a probability.",
+                )
+        yield from attention_heads(self.encoder, lambda: self(batch), tokens)
+
+    def _span_score(self, batch: Batch, span: Span) -> Tensor:
+        return self.head.span_score(self(batch), span)
 
     def _entity(self, span: Span, offsets: Sequence[tuple[int, int]] | None = None) -> Entity:
         """Return a span as an entity by word or, with the words' offsets, by character."""

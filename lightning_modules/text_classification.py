@@ -3,6 +3,8 @@
 Shapes: B texts, N windows of texts (B unless some text has several), T positions, D width, L labels.
 """
 
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import final
 
 import torch
@@ -10,6 +12,9 @@ from torch import Tensor
 
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
+from lightrail.lightning_modules.explaining.attention import attention_heads
+from lightrail.lightning_modules.explaining.explanation import Explanation, Question, refuse_target
+from lightrail.lightning_modules.explaining.gradients import integrated_gradients
 from lightrail.lightning_modules.heads.label_head import LabelHead
 from lightrail.lightning_modules.heads.label_loss import LabelLossConfig
 from lightrail.lightning_modules.networks.encoders.embedding import TokenDropout
@@ -68,6 +73,27 @@ class TextClassifier(TaskModule):
     def forward(self, batch: Batch) -> Tensor:
         """Return logits, [B, L]; in training with R-Drop of two passes, [2, B, L]."""
         return self.head.passes(lambda: self._vectors(batch))  # [B, L]
+
+    def explain_batch(self, batch: Batch, tokens: Sequence[str], question: Question) -> Iterator[Explanation]:
+        """Yield the attributions of each predicted label, or of the one asked for, and the attention of the encoder."""
+        refuse_target(question)
+        with torch.no_grad():
+            labels = self.head.asked_labels(self(batch), question.label)
+        for label, number in labels:
+            yield integrated_gradients(
+                self.encoder,
+                partial(self._logit, batch, number),
+                tokens,
+                batch["attention_mask"],
+                neutral=self.encoder.neutral,
+                title=f"Score of the label {label}",
+                note="The score is the label's logit.",
+            )
+        yield from attention_heads(self.encoder, lambda: self(batch), tokens)
+
+    def _logit(self, batch: Batch, number: int) -> Tensor:
+        logit: Tensor = self(batch)[0, number]
+        return logit
 
     def _vectors(self, batch: Batch) -> Tensor:
         input_ids, is_token = self.token_dropout(batch["input_ids"], batch["attention_mask"])

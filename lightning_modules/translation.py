@@ -4,7 +4,7 @@ Shapes: B examples, S positions of the source, T positions of the target, N posi
 target.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
+from lightrail.lightning_modules.explaining.attention import finite
+from lightrail.lightning_modules.explaining.explanation import Alignment, Explanation, Question, refuse_label
 from lightrail.lightning_modules.heads.next_tokens import NO_TARGET, NextTokens
 from lightrail.lightning_modules.metrics.evaluation import ScoreSums
 from lightrail.lightning_modules.metrics.language_scores import Perplexity
@@ -28,6 +30,7 @@ from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.project.basics.annotations import PositiveInt, Ranged, Share, ShareBelowOne, check_range
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.tokens.numbering import LanguageTokenizer
+from lightrail.project.basics.tokens.showing import shown_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,17 +176,42 @@ class Translation(TaskModule):
         self, texts: Sequence[str], *, num_best: int = 1, max_tokens: int | None = None
     ) -> list[list[tuple[str, float]]]:
         """Return the best targets of sources, [B] lists of text and score; see `TextResponder.respond`."""
-        before, after = self.hparams["source"]["frame"]
-        prefix: str = self.hparams["source"]["prefix"]
-        ids = [[*before, *self.source_tokenizer.encode(prefix + text).tolist(), *after] for text in texts]
-        device, longest = self.device, max(map(len, ids))
-        is_token = torch.tensor([[place < len(own) for place in range(longest)] for own in ids], device=device)
-        input_ids = torch.tensor([own + [0] * (longest - len(own)) for own in ids], device=device)
+        input_ids, is_token = self._sources(texts)
         decoding = replace(self.decoding, num_best=num_best, num_beams=max(num_best, self.decoding.num_beams))
         decoding = decoding if max_tokens is None else replace(decoding, max_tokens=max_tokens)
         with evaluating(self.network):
             found = search(self.network, self.network.encode(input_ids, is_token), decoding)
         return [[(self._text(one), one.score) for one in own] for own in found]
+
+    @torch.no_grad()
+    def explain_text(self, text: str, question: Question) -> Iterator[Explanation]:
+        """Yield the alignment of a source with a target: the one asked for, or the best that is found."""
+        refuse_label(question)
+        input_ids, is_token = self._sources([text])
+        target = question.target
+        if target is None:
+            ((target, _),) = self.respond([text])[0][:1]
+        before, after = self.hparams["target"]["frame"][:2]
+        labels = [*before, *self.target_tokenizer.encode(target).tolist(), *after]
+        with evaluating(self.network):
+            given = self.network.decoder_ids(torch.tensor([labels], device=self.device))
+            weights = self.network.attention(self.network.encode(input_ids, is_token), given)  # [1, T, S]
+        yield Alignment(
+            title="Alignment of source and target",
+            note=f"Target: {target}" if question.target is None else f"Target as given: {target}",
+            rows=shown_ids(self.target_tokenizer, labels, target),
+            columns=shown_ids(self.source_tokenizer, input_ids[0].tolist(), self.hparams["source"]["prefix"] + text),
+            weights=finite(weights[0]).float().tolist(),
+        )
+
+    def _sources(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Encode sources: token ids, and where there are tokens, [B, S] each."""
+        before, after = self.hparams["source"]["frame"]
+        prefix: str = self.hparams["source"]["prefix"]
+        ids = [[*before, *self.source_tokenizer.encode(prefix + text).tolist(), *after] for text in texts]
+        longest = max(map(len, ids))
+        is_token = torch.tensor([[place < len(own) for place in range(longest)] for own in ids], device=self.device)
+        return torch.tensor([own + [0] * (longest - len(own)) for own in ids], device=self.device), is_token
 
     def _columns(self, outputs: Translated, batch: Batch, decoding: DecodingConfig) -> dict[str, Sequence[Any]]:
         assert outputs.memory is not None, "nothing is searched in training"

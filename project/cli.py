@@ -119,6 +119,20 @@ options:
   --allow_modules M,...     import these modules first, for a task or network of your own
   --tracking.uri URI        MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)
 """
+EXPLAIN_HELP = f"""{RUN_HELP}
+Shows what a model made its prediction of, as one HTML page that needs no other file, and the same numbers as JSON
+beside it (FILE.json): the alignment of a translation, integrated gradients of labels, entities and next tokens, and
+the attention of all heads.
+
+options:
+  --text TEXT               may be repeated
+  --output FILE             page to write, replaced if it exists (default explain.html)
+  --label NAME              explain this label, or entities of this type; left out: what is predicted
+  --target TEXT             explain this translation, or this continuation; left out: the model's own
+  --device cpu|gpu          left out: a GPU if there is one
+  --allow_modules M,...     import these modules first, for a task or network of your own
+  --tracking.uri URI        MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)
+"""
 SWEEP_HELP = """
 FILE defines the search space, or names a shipped sweep (lightrail list). Trials run in parallel, each in its own
 process, and all are MLflow runs under one parent. The same command resumes a sweep that was stopped, at any moment
@@ -156,13 +170,13 @@ OUTPUT_HELP = """\
 
 @dataclass(frozen=True)
 class Command:
-    """A command of lightrail, implemented by a function in `project/commands/`."""
+    """A command of lightrail, implemented by a function in `project/`, most of them in `project/commands/`."""
 
     summary: str
     usage: str
     details: str = ""
     place: str | None = None
-    """Module and function among `commands`; left out: `NAME.run`."""
+    """Module and function in `project`; left out: `commands.NAME.run`."""
 
 
 COMMANDS = {
@@ -174,7 +188,7 @@ COMMANDS = {
         "check data and configuration, without training",
         "lightrail check C [settings]",
         SETTINGS_HELP,
-        place="fit.check",
+        place="commands.fit.check",
     ),
     "fit": Command(
         "train, test the best checkpoint, close the run",
@@ -196,13 +210,13 @@ COMMANDS = {
         "score a checkpoint on the validation data",
         "lightrail validate MODEL [--config C] [settings]",
         CHECKPOINT_HELP + SETTINGS_HELP,
-        place="predict.validate",
+        place="commands.predict.validate",
     ),
     "test": Command(
         "score a checkpoint on the test data",
         "lightrail test MODEL [--config C] [settings]",
         CHECKPOINT_HELP + SETTINGS_HELP,
-        place="predict.test_checkpoint",
+        place="commands.predict.test_checkpoint",
     ),
     "predict": Command(
         "write a checkpoint's predictions",
@@ -213,6 +227,12 @@ COMMANDS = {
         "generate text with a language model",
         "lightrail generate MODEL [--prompt TEXT] [options]",
         GENERATE_HELP,
+    ),
+    "explain": Command(
+        "show what a prediction was made of: attention and attributions",
+        "lightrail explain MODEL --text TEXT [--output FILE] [options]",
+        EXPLAIN_HELP,
+        place="explaining.command.run",
     ),
     "export": Command(
         "export the model of a run: as safetensors, or as a folder for transformers",
@@ -229,7 +249,7 @@ COMMANDS = {
         "show what kept files are for, and remove those that no command needs",
         "lightrail clean [--yes|--dry_run] [--tracking.uri URI]",
         CLEAN_HELP,
-        place="sync.clean",
+        place="commands.sync.clean",
     ),
     "demo": Command("train a model and its baseline on real text, in five minutes", "lightrail demo [settings]"),
     "ui": Command("serve the MLflow UI for the recorded runs", "lightrail ui [--port N] [--tracking.uri URI]"),
@@ -326,8 +346,8 @@ def _run(arguments: list[str]) -> int:
     if "--help" in rest or "-h" in rest:
         raise Shown(_command_help(COMMANDS[name]))
     set_up_logging()
-    module, _, function = (COMMANDS[name].place or f"{name}.run").rpartition(".")
-    status: int = getattr(_imported(f"lightrail.project.commands.{module}"), function)(rest)
+    module, _, function = (COMMANDS[name].place or f"commands.{name}.run").rpartition(".")
+    status: int = getattr(_imported(f"lightrail.project.{module}"), function)(rest)
     return status
 
 

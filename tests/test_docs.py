@@ -57,7 +57,9 @@ SMALL_NETWORKS = {
 """Settings by the network's class; "" stands for no network."""
 ABOUT = {"entities.md": "ner", "language_models.md": "causal_lm", "translation.md": "translation"}
 """The experiment that a guide's settings are of, where it is not text classification."""
-AS_THEY_STAND = {"list", "clean", "sync", "compare", "reproduce", "generate", "export", "--help", "--version"}
+AS_THEY_STAND = {
+    *("list", "clean", "sync", "compare", "reproduce", "generate", "explain", "export", "--help", "--version")
+}
 """Commands that take a moment without any settings added."""
 ANSWERS_AT_ONCE = {"--status", "--print_config", "--help_all", "--help", "-h"}
 SERVER_ELSEWHERE = "--tracking.uri=http://tracking.example"

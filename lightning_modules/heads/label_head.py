@@ -23,6 +23,8 @@ from lightrail.lightning_modules.metrics.label_scores import SEPARATOR, Calibrat
 from lightrail.lightning_modules.metrics.scores import Columns, MacroF1, StoredScore
 from lightrail.lightning_modules.networks.number_formats import at_least_float32
 from lightrail.project.basics.annotations import ShareBelowOne, check_range
+from lightrail.project.basics.did_you_mean import did_you_mean, first_names
+from lightrail.project.basics.errors import ConfigError, shown
 
 
 @final
@@ -102,6 +104,24 @@ class LabelHead(Head):
         if self.has_many:
             return probabilities >= self.thresholds
         return F.one_hot(probabilities.argmax(-1), len(self.labels)) > 0
+
+    def asked_labels(self, logits: Tensor, name: str | None) -> list[tuple[str, int]]:
+        """Return the label of a name, with its number; without a name those that the first row of logits predicts.
+
+        Where none of several possible labels is predicted, it is the likeliest.
+
+        Raises: ConfigError when there is no such label.
+        """
+        if name is not None:
+            if name not in self.labels:
+                raise ConfigError(
+                    f"--label {shown(name)} is none of the {len(self.labels)} labels of the model "
+                    f"({first_names(self.labels)}).{did_you_mean(name, self.labels)}"
+                )
+            return [(name, self.labels.index(name))]
+        probabilities = self.probabilities(logits[:1])
+        numbers = self.is_predicted(probabilities)[0].nonzero()[:, 0].tolist() or [int(probabilities.argmax())]
+        return [(self.labels[number], number) for number in numbers]
 
     def confidences(self, probabilities: Tensor, is_predicted: Tensor) -> Tensor:
         """Return the probability that all of a prediction is right, [B]; several labels are taken as independent."""

@@ -24,6 +24,19 @@ class TokenNetwork(nn.Module, ABC):
     shorter = "Set data.max_length to at most that, or name a network that reads more."
     """How to fix a text that is too long, for messages."""
 
+    def input_embedding(self) -> nn.Module:
+        """Return the part whose output, [B, T, D], is what the rest reads of tokens, whose ids it takes first.
+
+        Raises: ConfigError when the network does not say which part that is.
+        """
+        embedding = dict(self.named_children()).get("embedding")
+        if embedding is None:
+            raise ConfigError(
+                f"{type(self).__name__} has no part `embedding`, so that nothing can be attributed to its tokens. "
+                "Override input_embedding."
+            )
+        return embedding
+
     def check_length(self, input_ids: Tensor, document_ids: Tensor | None = None, num_read: int = 0) -> None:
         """Refuse more positions than the network has; `num_read` of a row were read before.
 

@@ -96,6 +96,10 @@ class PlainDecoder(Decoder):
         states = self.layers(states, mask=is_hidden, is_causal=document_ids is None)[:, -num_new:]
         return F.linear(states if keep is None else states[keep], self.tokens.weight)
 
+    def input_embedding(self) -> nn.Module:
+        """Return the embedding of tokens; positions are added behind it."""
+        return self.tokens
+
     def start_cache(self) -> TokenCache:
         """Return a cache of tokens: PyTorch's layers expose no keys and values, so all are computed again."""
         return TokenCache()

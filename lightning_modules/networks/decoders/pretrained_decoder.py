@@ -156,6 +156,11 @@ class PretrainedDecoder(Decoder):
             return logits[:, -num_new:]
         return self._kept(input_ids, keep, num_new, arguments)
 
+    def input_embedding(self) -> nn.Module:
+        """Return the embedding of tokens; positions are added behind it."""
+        embedding: nn.Module = self.model.get_input_embeddings()
+        return embedding
+
     def start_cache(self) -> Any:
         """Return transformers' own cache; for a network without one, a cache of tokens."""
         from transformers import DynamicCache

@@ -36,6 +36,8 @@ class Encoder(TokenNetwork):
     """Size D of the vectors."""
     config: "EncoderConfig"
     """Settings that rebuild this network; a checkpoint then provides the weights."""
+    neutral: tuple[int, str] | None = (UNKNOWN, "the unknown token")
+    """Id and name of the token that says least; None where there is none."""
 
     @abstractmethod
     def forward(

@@ -73,6 +73,8 @@ class PretrainedEncoder(Encoder):
         self.width, self.max_length = self._probe()
         self.config = replace(config, architecture=model.config.to_diff_dict())
         self.num_vectors = num_vectors(model)
+        padding = getattr(model.config, "pad_token_id", None)
+        self.neutral = None if padding is None else (padding, "the padding token")
         if config.lora is not None:
             add_adapters(model, config.lora, section="encoder")
 
@@ -88,6 +90,11 @@ class PretrainedEncoder(Encoder):
         more = {"token_type_ids": segment_ids} if segment_ids is not None and self.tells_segments_apart else {}
         states: Tensor = self.model(input_ids=input_ids, attention_mask=is_token.long(), **more).last_hidden_state
         return states  # [B, T, D]
+
+    def input_embedding(self) -> nn.Module:
+        """Return the embedding of tokens; positions and segments are added behind it."""
+        embedding: nn.Module = self.model.get_input_embeddings()
+        return embedding
 
     def _probe(self) -> tuple[int, int | None]:
         """Return the width, and the most positions, found by encoding a text. Raises: ConfigError if it cannot."""

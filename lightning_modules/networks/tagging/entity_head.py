@@ -47,6 +47,10 @@ class EntityHead(nn.Module, ABC):
         """Return the entities of each sentence with their probabilities."""
 
     @abstractmethod
+    def span_score(self, scores: Tensor, span: Span) -> Tensor:
+        """Return the score that a span gets in the first sentence, []."""
+
+    @abstractmethod
     def calibration_rows(self, scores: Tensor, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
         """Return for each sentence what `calibrate` needs, on the CPU."""
 

@@ -97,6 +97,11 @@ class SpanHead(EntityHead):
             for own, probability in zip(chosen, whole, strict=True)
         ]
 
+    def span_score(self, scores: Tensor, span: Span) -> Tensor:
+        """Return the score of a span's cell, []."""
+        first, end, kind = span
+        return scores[0, first, end - first - 1, kind]
+
     def calibration_rows(self, scores: Tensor, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
         """Return the scores of a sentence's cells and whether each is an entity."""
         targets = self._targets(batch["spans"], scores.shape).bool()

@@ -16,7 +16,7 @@ from lightrail.lightning_modules.metrics.calibration import best_temperature
 from lightrail.lightning_modules.networks.number_formats import at_least_float32
 from lightrail.lightning_modules.networks.tagging.crf import LinearChainCrf
 from lightrail.lightning_modules.networks.tagging.entity_head import EntityHead, EntityHeadConfig, FoundEntities
-from lightrail.lightning_modules.networks.tagging.tag_schemes import Scheme, Span, TagScheme
+from lightrail.lightning_modules.networks.tagging.tag_schemes import OUTSIDE, Scheme, Span, TagScheme
 from lightrail.project.basics.errors import ConfigError
 
 SENTENCES_AT_ONCE = 256
@@ -93,6 +93,14 @@ class TagHead(EntityHead):
             FoundEntities(entities, [next(own) for _ in entities], probability)
             for entities, probability in zip(spans, whole, strict=True)
         ]
+
+    def span_score(self, scores: Tensor, span: Span) -> Tensor:
+        """Return the sum of the scores of a span's tags, each compared with that of O, []."""
+        first, end, kind = span
+        roles = [3] if end - first == 1 else [0, *[1] * (end - first - 2), 2]
+        tags = self.own_tags[torch.tensor([1 + 4 * kind + role for role in roles], device=scores.device)]
+        words = scores[0, first:end]
+        return (words.gather(1, tags[:, None])[:, 0] - words[:, OUTSIDE]).sum()
 
     def calibration_rows(self, scores: Tensor, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
         """Return the emissions, [words, K], and the tags, [words], of each sentence, on the CPU."""
