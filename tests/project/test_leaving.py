@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightrail.lightning_modules import checkpoint
 from lightrail.lightning_modules.checkpoint import RESUME_STATE
 from lightrail.lightning_modules.text_classification import TextClassifier
 from lightrail.project.tracking import recovery
@@ -110,7 +111,7 @@ def test_a_run_killed_while_it_drops_the_state_is_finished_and_sync_does_the_res
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(recovery, "drop_resume_state", killed)
+        patch.setattr(checkpoint, "drop_resume_state", killed)
         with pytest.raises(KeyboardInterrupt), run.status():
             pass
     assert RecordedRun(store, run.run_id).status == "FINISHED"

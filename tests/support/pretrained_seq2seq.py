@@ -21,7 +21,7 @@ WIDTHS = {"d_model": 16, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_posi
 def architecture(name: str, size: int) -> PretrainedConfig:
     ends: dict[str, Any] = {"pad_token_id": 0, "eos_token_id": 1}
     if name == "t5":
-        sizes = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
+        sizes = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 1, "num_heads": 4}
         return T5Config(vocab_size=size, **sizes, decoder_start_token_id=0, **ends)
     if name == "marian":  # begins with its padding, and scores it like any other token
         return MarianConfig(

@@ -18,8 +18,8 @@ WORDS = ["ab", "c", "d", "ef", "g"]
 
 
 def pair(number: int) -> tuple[str, str]:
-    """Return a source of 1 to 3 words, and its target."""
-    words = [WORDS[(number * step + step) % len(WORDS)] for step in range(1, 2 + number % 3)]
+    """Return a source of 1 to 3 different words, and its target."""
+    words = [WORDS[(number + 2 * step) % len(WORDS)] for step in range(1, 2 + number % 3)]
     return " ".join(words), "".join(word.upper() for word in reversed(words))
 
 
