@@ -7,6 +7,7 @@ from typing import Any
 from lightrail.datamodules.base import DataModule
 from lightrail.lightning_modules.networks.decoders.pretrained_decoder import PretrainedDecoderConfig
 from lightrail.lightning_modules.networks.encoders.pretrained import PretrainedConfig
+from lightrail.lightning_modules.networks.seq2seq.pretrained import PretrainedSeq2SeqConfig
 from lightrail.project.configuration import Configuration
 from lightrail.project.configuration.classes import import_class
 
@@ -29,7 +30,7 @@ def num_epochs(configuration: Configuration, num_examples: int) -> int:
 
 def is_pretrained(model: Mapping[str, Any]) -> bool:
     """Whether the settings of a model name a pretrained network."""
-    kinds = (PretrainedConfig, PretrainedDecoderConfig)
+    kinds = (PretrainedConfig, PretrainedDecoderConfig, PretrainedSeq2SeqConfig)
     return any(issubclass(import_class(path), kinds) for path in _class_paths(model))
 
 

@@ -98,10 +98,17 @@ def test_the_number_of_epochs_depends_on_the_number_of_examples(num_examples: in
     assert num_epochs(parse(["--config=text_classification"]), num_examples) == expected
 
 
-def test_a_pretrained_network_is_fine_tuned_for_few_epochs() -> None:
-    configuration = parse(
-        ["--config=text_classification", "--model.encoder=PretrainedConfig", "--model.encoder.checkpoint=x"]
-    )
+@pytest.mark.parametrize(
+    ("experiment", "network"),
+    [
+        ("text_classification", "encoder=PretrainedConfig"),
+        ("causal_lm", "decoder=PretrainedDecoderConfig"),
+        ("translation", "network=PretrainedSeq2SeqConfig"),
+    ],
+)
+def test_a_pretrained_network_is_fine_tuned_for_few_epochs(experiment: str, network: str) -> None:
+    part = network.partition("=")[0]
+    configuration = parse([f"--config={experiment}", f"--model.{network}", f"--model.{part}.checkpoint=x"])
     assert num_epochs(configuration, 100) == 3
 
 
