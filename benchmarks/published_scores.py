@@ -191,7 +191,7 @@ BENCHMARKS = {
     "resume": Benchmark(_resume, _entity_f1("char LSTM-CRF 0.9348; Lattice LSTM 0.9446")),
     "weibo": Benchmark(_weibo, _entity_f1("char LSTM-CRF 0.5277; Lattice LSTM 0.5879")),
     "msra": Benchmark(_msra, _entity_f1("char LSTM-CRF 0.8881; Lattice LSTM 0.9318")),
-    "ncbi_disease": Benchmark(_ncbi_disease, _entity_f1("BiLSTM-CRF with vectors of PubMed 0.862 (Xu 2018)")),
+    "ncbi_disease": Benchmark(_ncbi_disease, _entity_f1("LSTM-CRF with biomedical vectors 0.844 (Habibi 2017)")),
     "trec": Benchmark(_trec, _accuracy("CNN from random vectors 0.912 (Kim 2014)")),
     "sst2": Benchmark(_sst2, _accuracy("MiniLM-L6-H384 0.915")),
     "chnsenticorp": Benchmark(_chnsenticorp, _with_and_without_leak),

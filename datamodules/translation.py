@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
+import torch
 
 from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
 from lightrail.datamodules.batches.batching import Batch, BatchConfig, pad
@@ -147,15 +148,15 @@ class TranslationData(DataModule):
         `input_ids` and `attention_mask` are [B, S]; `labels`, absent to predict, [B, T] with NO_TARGET as padding;
         `text` and, where there are targets, `target` lists of B.
         """
-        lengths = np.array([len(row["input_ids"]) for row in rows])
-        input_ids = pad([row["input_ids"] for row in rows], 0)
+        lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+        num_targets = sum(len(row["labels"]) for row in rows)
         batch = {
             "id": [row["id"] for row in rows],
-            "input_ids": input_ids,
-            "attention_mask": pad([np.ones(length, np.int32) for length in lengths], 0).bool(),
+            "input_ids": pad([row["input_ids"] for row in rows], 0),
+            "attention_mask": torch.arange(int(lengths.max())) < lengths[:, None],
             "text": [row["text"] for row in rows],
-            "num_tokens": int(lengths.sum()) + sum(len(row["labels"]) for row in rows),
-            "num_targets": sum(len(row["labels"]) for row in rows),
+            "num_tokens": int(lengths.sum()) + num_targets,
+            "num_targets": num_targets,
         }
         if "target" in rows[0]:
             batch["labels"] = pad([row["labels"] for row in rows], NO_TARGET)

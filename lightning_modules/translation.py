@@ -78,7 +78,6 @@ class Translation(TaskModule):
     """
 
     monitor = "val/bleu"
-    input_columns = ("text",)
     transformers_class = "AutoModelForSeq2SeqLM"
     pipeline_tag = "translation"
 

@@ -5,7 +5,6 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
-from functools import partial
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -24,10 +23,10 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_as_many_trials_as_were
 ) -> None:
     tiny_sweep.write(*SLOW, n_trials=3)
     driver = tiny_sweep.start()
-    wait_for(lambda: has_gone_on(tiny_sweep, {}), driver)
+    wait_for(GoneOn(tiny_sweep, {}), driver)
     kill_trials(tiny_sweep)
     before = places(tiny_sweep)
-    wait_for(lambda: has_gone_on(tiny_sweep, before), driver)
+    wait_for(GoneOn(tiny_sweep, before), driver)
     driver.kill()
     driver.communicate()
     for trial in tiny_sweep.study.get_trials(states=[TrialState.RUNNING]):
@@ -39,7 +38,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_as_many_trials_as_were
         assert is_unheard or run.checkpoint("last")["global_step"] == steps, "no other step is lost"
     before = places(tiny_sweep)
     driver = tiny_sweep.start()
-    wait_for(lambda: has_gone_on(tiny_sweep, before), driver)
+    wait_for(GoneOn(tiny_sweep, before), driver)
     driver.kill()
     kill_trials(tiny_sweep)
     driver.communicate()
@@ -53,7 +52,7 @@ def test_a_sweep_that_is_told_to_stop_goes_on(tiny_sweep: TinySweep) -> None:
     before: dict[str, Place] = {}
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         driver = tiny_sweep.start()
-        wait_for(partial(has_gone_on, tiny_sweep, before), driver)
+        wait_for(GoneOn(tiny_sweep, before), driver)
         driver.send_signal(number)
         _, errors = driver.communicate()
         assert driver.returncode == status, errors
@@ -100,15 +99,27 @@ def places(sweep: TinySweep) -> dict[str, Place]:
     }
 
 
-def has_gone_on(sweep: TinySweep, before: Mapping[str, Place]) -> bool:
-    """Whether two trials are trained, each beyond where it was and beyond its first validation."""
-    running = [run for run in sweep.children if run.status == "RUNNING"]
-    now = places(sweep)
-    return len(running) == 2 and all(_is_beyond(now[run.run_id], before.get(run.run_id)) for run in running)
+class GoneOn:
+    """Whether two trials are trained, each beyond where it was and beyond its first validation.
 
+    The last steps before a run was killed may have waited on the disk. They are sent when it resumes, and are none that
+    it trains now: a run counts from what it had when it was first seen to be resumed.
+    """
 
-def _is_beyond(place: Place, before: Place | None) -> bool:
-    return place[1] > VALIDATED_EVERY if before is None else place[0] > before[0] and place[1] > before[1]
+    def __init__(self, sweep: TinySweep, before: Mapping[str, Place]) -> None:
+        self.sweep, self.before = sweep, before
+        self.resumed_at: dict[str, int] = {}
+
+    def __call__(self) -> bool:
+        running = [run.run_id for run in self.sweep.children if run.status == "RUNNING"]
+        now = places(self.sweep)
+        return len(running) == 2 and all(self._is_beyond(run_id, *now[run_id]) for run_id in running)
+
+    def _is_beyond(self, run_id: str, num_resumed: int, num_steps: int) -> bool:
+        if run_id not in self.before:
+            return num_steps > VALIDATED_EVERY
+        resumed, steps = self.before[run_id]
+        return num_resumed > resumed and num_steps > max(steps, self.resumed_at.setdefault(run_id, num_steps))
 
 
 def process_of(trial: FrozenTrial) -> Owner | None:
