@@ -141,3 +141,40 @@ def test_attention_to_the_source_sums_to_one_and_leaves_padding_out(network: Seq
         weights = network.attention(memory, torch.tensor([[START, 3, 4]] * 4))  # [B, T, S]
     torch.testing.assert_close(weights.sum(-1), torch.ones(4, 3))
     assert not weights[~memory.is_token[:, None].expand_as(weights)].any()
+
+
+A, B = 3, 4
+SCRIPT = {(): {A: 0.6, END: 0.3}, (A,): {B: 0.6, END: 0.3}, (A, B): {END: 0.99}}
+"""Probability of the next token after some prefixes; all others share the rest."""
+
+
+class Prefixes:
+    """A cache that keeps the tokens so far."""
+
+    def __init__(self, tokens: list[list[int]]) -> None:
+        self.tokens = tokens
+
+    def select(self, rows: Tensor) -> "Prefixes":
+        return Prefixes([[*self.tokens[row]] for row in rows.tolist()])
+
+
+def test_a_search_goes_on_while_a_prefix_is_better_than_targets_that_have_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two poor targets end before the best one does."""
+    network = NETWORKS["tied"].build(SOURCE, TARGET, is_shared=False).eval()
+
+    def step(newest: Tensor, cache: Prefixes) -> Tensor:
+        rows = []
+        for prefix, token in zip(cache.tokens, newest.tolist(), strict=True):
+            prefix.extend([token] * (token != START))
+            given = SCRIPT.get(tuple(prefix), {})
+            rest = (1 - sum(given.values())) / (SIZE - 2 - len(given))
+            rows.append([math.log(given.get(number, rest)) for number in range(SIZE)])
+        return torch.tensor(rows)
+
+    monkeypatch.setattr(network, "step", step)
+    monkeypatch.setattr(network, "start_cache", lambda memory: Prefixes([[] for _ in memory.states]))
+    found = beam_search(network, read(network, SENTENCES[:1]), DecodingConfig(num_beams=2, num_best=2))[0]
+    assert [one.ids for one in found] == [[A, B], [A]]
+    assert [math.exp(one.log_probability) for one in found] == pytest.approx([0.6 * 0.6 * 0.99, 0.6 * 0.3], rel=1e-4)
