@@ -22,6 +22,7 @@ NETWORKS: dict[str, Seq2SeqConfig] = {
     "lstm": RecurrentSeq2SeqConfig(width=16, is_tied=False),
     "gru": RecurrentSeq2SeqConfig(cell="gru", width=16, depth=2, attention="additive", is_tied=False),
     "unfed": RecurrentSeq2SeqConfig(width=16, feeds_attention=False, is_tied=False),
+    "ngrams": RecurrentSeq2SeqConfig(width=16, is_tied=False, ngram_orders=[2], ngram_buckets=64, ngram_width=8),
 }
 SENTENCES = [[3, 4, 5, 6, 7, 8, 3, 1], [5, 1], [8, 8, 2, 1], [4, 6, 3, 7, 5, 1]]
 
@@ -37,7 +38,7 @@ def network(request: pytest.FixtureRequest) -> Seq2Seq:
 
 def read(network: Seq2Seq, sentences: list[list[int]]) -> Memory:
     longest = max(map(len, sentences))
-    ids = torch.tensor([own + [0] * (longest - len(own)) for own in sentences])
+    ids = torch.tensor([own + [PAD] * (longest - len(own)) for own in sentences])
     is_token = torch.tensor([[place < len(own) for place in range(longest)] for own in sentences])
     with torch.no_grad():
         return network.encode(ids, is_token)

@@ -6,7 +6,7 @@ Shapes: B examples, T positions, D width, V tokens.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Protocol, Self
+from typing import Annotated, Self
 
 import torch
 import torch.nn.functional as F
@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from lightrail.lightning_modules.networks.encoders.characters import CharacterEmbedding, CharactersConfig
 from lightrail.lightning_modules.networks.encoders.encoder import FIRST_TOKEN, UNKNOWN, EncoderConfig, Spelling
 from lightrail.lightning_modules.networks.encoders.vectors import VectorsConfig
-from lightrail.project.basics.annotations import PositiveInt, ShareBelowOne, check_range
+from lightrail.project.basics.annotations import PositiveInt, Ranged, ShareBelowOne, check_range
 from lightrail.project.basics.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromScratchConfig(EncoderConfig):
-    """The input that networks trained from scratch have in common."""
+class InputConfig(Ranged):
+    """The vectors that stand for tokens at the input of a network: their size, and the n-grams added to them."""
 
     width: PositiveInt = 192
     """Size of a position's vector."""
@@ -39,6 +39,12 @@ class FromScratchConfig(EncoderConfig):
     """Size of an n-gram's embedding before it is projected to `width`."""
     ngram_dropout: ShareBelowOne = 0.1
     """Fraction of n-gram embeddings left out in training, in [0, 1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromScratchConfig(InputConfig, EncoderConfig):
+    """The input that networks trained from scratch have in common."""
+
     vectors: VectorsConfig | None = None
     """Pretrained vectors of tokens, from which training starts. null: none."""
     characters: CharactersConfig | None = None
@@ -127,21 +133,6 @@ class TokenDropout(nn.Module):
         return input_ids, is_token & ~is_dropped
 
 
-class NgramSettings(Protocol):
-    """The settings of an encoder that `HashedNgrams` reads."""
-
-    @property
-    def width(self) -> int: ...
-    @property
-    def ngram_orders(self) -> list[int]: ...
-    @property
-    def ngram_buckets(self) -> int: ...
-    @property
-    def ngram_width(self) -> int: ...
-    @property
-    def ngram_dropout(self) -> float: ...
-
-
 class HashedNgrams(nn.Module):
     """Adds up a vector for each n-gram that contains a position, looked up by hash, [B, T] to [B, T, D].
 
@@ -152,7 +143,7 @@ class HashedNgrams(nn.Module):
     Source: P. Bojanowski et al. (2017), "Enriching Word Vectors with Subword Information", for hashing n-grams.
     """
 
-    def __init__(self, settings: NgramSettings) -> None:
+    def __init__(self, settings: InputConfig) -> None:
         super().__init__()
         self.offsets = [range(-first, order - first) for order in settings.ngram_orders for first in range(order)]
         self.num_buckets = settings.ngram_buckets

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, MultipleOf
 from torch import Tensor, nn
 
+from lightrail.lightning_modules.networks.encoders.embedding import HashedNgrams, InputConfig
 from lightrail.lightning_modules.networks.encoders.lstm_layer import reverse_each
 from lightrail.lightning_modules.networks.seq2seq.network import Memory, Seq2Seq, Seq2SeqConfig, Vocabulary
 from lightrail.project.basics.annotations import PositiveInt, ShareBelowOne
@@ -22,13 +23,15 @@ State = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecurrentSeq2SeqConfig(Seq2SeqConfig):
-    """A recurrent encoder-decoder with attention, trained from scratch."""
+class RecurrentSeq2SeqConfig(InputConfig, Seq2SeqConfig):
+    """A recurrent encoder-decoder with attention, trained from scratch. N-grams are those of the source."""
 
-    cell: Literal["lstm", "gru"] = "lstm"
-    """The recurrent unit."""
     width: Annotated[int, Ge(2), MultipleOf(2)] = 256
     """Size of a position's vector, in the source half of it from each direction; an even number."""
+    dropout: ShareBelowOne = 0.3
+    """Fraction of embeddings and states zeroed in training, in [0, 1)."""
+    cell: Literal["lstm", "gru"] = "lstm"
+    """The recurrent unit."""
     depth: PositiveInt = 1
     """Number of layers of encoder and decoder, at least 1."""
     attention: Literal["additive", "multiplicative"] = "multiplicative"
@@ -36,8 +39,6 @@ class RecurrentSeq2SeqConfig(Seq2SeqConfig):
     a product through a matrix (Luong et al., 2015)."""
     feeds_attention: bool = True
     """Each step also reads what the one before took from the source (input feeding)."""
-    dropout: ShareBelowOne = 0.3
-    """Fraction of embeddings and states zeroed in training, in [0, 1)."""
     is_tied: bool = True
     """Score tokens with the vectors of the target's tokens rather than with a second table; and where both sides have
     the same tokens, read these with one table."""
@@ -70,6 +71,7 @@ class RecurrentSeq2Seq(Seq2Seq):
         is_one = is_shared and config.is_tied
         self.source_embedding = None if is_one else nn.Embedding(source.size, width)
         self.embedding = nn.Embedding(target.size, width)
+        self.ngrams = HashedNgrams(config) if config.ngram_orders else None
         self.output = None if config.is_tied else nn.Linear(width, target.size, bias=False)
         self.encoder = nn.ModuleList(BothDirections(config) for _ in range(config.depth))
         unit = nn.LSTM if config.cell == "lstm" else nn.GRU
@@ -88,7 +90,10 @@ class RecurrentSeq2Seq(Seq2Seq):
     def encode(self, input_ids: Tensor, is_token: Tensor) -> Memory:
         """Read sources, [B, S] to [B, S, D]."""
         embedding = self.embedding if self.source_embedding is None else self.source_embedding
-        states = self.dropout(embedding(input_ids))  # [B, S, D]
+        states = embedding(input_ids)  # [B, S, D]
+        if self.ngrams is not None:
+            states = states + self.ngrams(input_ids.masked_fill(~is_token, 0))
+        states = self.dropout(states)
         lengths = is_token.sum(1)
         for layer in self.encoder:
             states = self.dropout(layer(states, lengths))
