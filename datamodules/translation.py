@@ -197,7 +197,7 @@ class TranslationData(DataModule):
         if self.target_tokenizer is None:
             both = (text for example in train for text in self._sides(example))
             tokenizer = self._learned(self.tokenizer, both)
-            return tokenizer, tokenizer
+            return tokenizer, tokenizer.of_targets()
         # The examples are read once, and memory does not grow with them: targets wait in a file.
         with tempfile.TemporaryFile("w+", encoding="utf-8") as waiting:
 

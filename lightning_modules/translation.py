@@ -104,7 +104,7 @@ class Translation(TaskModule):
         self.network = network.build(
             _vocabulary(self.source_tokenizer, source["frame"]),
             _vocabulary(self.target_tokenizer, target["frame"]),
-            is_shared=source["tokenizer"] == target["tokenizer"],
+            is_shared=self.source_tokenizer.has_ids_of(self.target_tokenizer),
         )
         self.hparams["network"] = self.network.config  # with what was loaded: no files are needed again
         self.decoding, self.validation_beams, self.metrics = decoding, validation_beams, metrics

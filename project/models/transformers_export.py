@@ -10,6 +10,7 @@ from lightrail.lightning_modules.generation import TextWriter, TransformersTask
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.logs import silence_transformers
 from lightrail.project.basics.tokens.numbering import LanguageTokenizer
+from lightrail.project.basics.tokens.tokenizing import without_hint_of_sacremoses
 
 NUM_COMPARED = 16
 """Number of positions on which the logits of the exported model are compared."""
@@ -74,7 +75,10 @@ def _compare_tokens(tokenizer: LanguageTokenizer, folder: Path) -> None:
     from transformers import AutoTokenizer
 
     expected = tokenizer.encode(PROBE).tolist()
-    found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False).encode(PROBE, add_special_tokens=False)
+    with without_hint_of_sacremoses():
+        read = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    # Ours is that of what is written, where the two sides of a translation differ.
+    found = read(text_target=PROBE, add_special_tokens=False)["input_ids"]
     if found != expected:
         raise ConfigError(
             f"--format hf: the tokenizer that transformers reads splits {PROBE!r} into {found}, ours into {expected}. "

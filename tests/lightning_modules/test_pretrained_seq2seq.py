@@ -1,6 +1,7 @@
 """Encoder-decoders of transformers: fine-tuned, generating and exported as transformers does it itself."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,13 +12,14 @@ from lightrail.lightning_modules.networks.seq2seq.decoding import DecodingConfig
 from lightrail.lightning_modules.networks.seq2seq.network import Memory, Seq2Seq
 from lightrail.lightning_modules.networks.seq2seq.search import beam_search
 from lightrail.lightning_modules.translation import Translation
+from lightrail.project.basics.tokens.tokenizing import without_hint_of_sacremoses
 from lightrail.project.models.exporting import export
 from lightrail.project.models.stored_model import StoredModel
 from lightrail.testing.contract import NetworkContract
 from tests.support.pretrained_seq2seq import write_seq2seq
 from tests.support.tasks import translation
 
-NAMES = ["t5", "marian", "bart"]
+NAMES = ["t5", "marian", "opus", "bart"]
 TEXTS = [text for number in range(14) for text in translation.pair(number)]
 SOURCES = ["ab c", "ef", "g d ab c"]
 
@@ -33,6 +35,11 @@ def settings(folder: Path, name: str, scale: float = 1.0) -> list[str]:
     ]
     removed = ("--data.tokenizer", "--data.min_count", "--model.network", "--model.label_smoothing")
     return [one for one in translation.settings(folder, []) if not one.startswith(removed)] + own
+
+
+def reader(folder: Path) -> Any:
+    with without_hint_of_sacremoses():
+        return AutoTokenizer.from_pretrained(folder)
 
 
 class TestPretrainedTranslation(NetworkContract):
@@ -62,7 +69,7 @@ def built(folder: Path, name: str) -> Translation:
 def test_it_generates_what_transformers_generates(tmp_path: Path, name: str, num_beams: int) -> None:
     task = built(tmp_path, name)
     model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / name).eval()
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / name)
+    tokenizer = reader(tmp_path / name)
     limit = 9
     given = tokenizer(SOURCES, return_tensors="pt", padding=True)
     suppressed = sorted({0, model.config.decoder_start_token_id} - {model.config.eos_token_id})
@@ -118,7 +125,7 @@ def test_plain_transformers_loads_an_export_with_equal_scores(tmp_path: Path, na
     inputs = trained.transformers_inputs(torch.tensor([[4, 5, 6, 1]]))
     with torch.no_grad():
         torch.testing.assert_close(read(**inputs).logits, trained.logits(**inputs))
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "exported")
+    tokenizer = reader(tmp_path / "exported")
     given = tokenizer(SOURCES[0], return_tensors="pt")
     trained.decoding = DecodingConfig(num_beams=1, max_tokens=8, max_ratio=100.0)
     suppressed = sorted({0, read.config.decoder_start_token_id} - {1})

@@ -4,9 +4,8 @@ from typing import Any
 
 from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.basics.reading import reading
-from lightrail.project.basics.tokens.learning import needs_texts
+from lightrail.project.basics.tokens.learning import load_reader, needs_texts
 from lightrail.project.basics.tokens.numbering import LanguageTokenizer
-from lightrail.project.basics.tokens.tokenizing import load_pretrained
 
 Frame = list[list[int]]
 """Token ids before a text, and after it; a third list has the token with which a decoder begins, where the tokenizer
@@ -27,7 +26,7 @@ def frame_of(tokenizer: LanguageTokenizer, name: str, language: str | None, *, i
         if language is not None:
             raise ConfigError(f"data.{setting}={shown(language)} is for multilingual tokenizers. Leave it out.")
         return [[], [tokenizer.end_id]]
-    pretrained = load_pretrained(name, "characters, bytes, subwords")
+    pretrained = load_reader(name)
     _set_language(pretrained, language, setting, "tgt_lang" if is_target else "src_lang")
     with reading(f"data.tokenizer: {shown(name, 200)} encodes no text", "Choose another tokenizer."):
         given: dict[str, Any] = {"text_target": "a"} if is_target else {"text": "a"}

@@ -1,6 +1,9 @@
 """Loading of language tokenizers: learned from texts, or from Hugging Face."""
 
+import base64
+import tempfile
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,8 @@ from lightrail.project.basics.tokens.tokenizing import load_pretrained, whole_ch
 END = "<end>"
 """Token at the start and the end of each document, unless the tokenizer is a Hugging Face one."""
 UNKNOWN = "\ufffd"
+MARIAN = "MarianTokenizer"
+"""Class of the tokenizers of Marian models, which have a sentencepiece model for each side."""
 _CHARACTERS_PER_COUNT = 2**20
 """Texts are counted in groups of this length: a count takes memory and time for every code point."""
 
@@ -143,8 +148,15 @@ def _own_facts(kind: Kind, backend: Any, **special_tokens: str) -> dict[str, Any
     }
 
 
+def load_reader(name: str) -> Any:
+    """Load a tokenizer of transformers that `LanguageTokenizer` can read. Raises: ConfigError when there is none."""
+    return load_pretrained(name, "characters, bytes, subwords", in_python=[MARIAN])
+
+
 def _pretrained_tokenizer(name: str) -> LanguageTokenizer:
-    tokenizer = load_pretrained(name, "characters, bytes, subwords")
+    tokenizer = load_reader(name)
+    if type(tokenizer).__name__ == MARIAN:
+        return _marian_tokenizer(name, tokenizer)
     end = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
     if end is None:
         raise ConfigError(
@@ -163,6 +175,30 @@ def _pretrained_tokenizer(name: str) -> LanguageTokenizer:
         "special_tokens": {key: str(token) for key, token in tokenizer.special_tokens_map.items() if _is_one(token)},
     }
     return LanguageTokenizer.from_facts(facts)
+
+
+def _marian_tokenizer(name: str, tokenizer: Any) -> LanguageTokenizer:
+    if tokenizer.separate_vocabs:
+        raise ConfigError(
+            f"data.tokenizer: {shown(name, 200)} is a Marian tokenizer with a vocabulary for each side, which is not "
+            "supported. Choose a checkpoint with one vocab.json."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        files = {file.name: base64.b64encode(file.read_bytes()).decode() for file in sorted(Path(folder).iterdir())}
+    special = {"eos_token": tokenizer.eos_token, "unk_token": tokenizer.unk_token, "pad_token": tokenizer.pad_token}
+    facts = {
+        "kind": "marian",
+        "side": "source",
+        "size": max(tokenizer.get_vocab().values()) + 1,
+        "start_id": tokenizer.pad_token_id,
+        "end_id": tokenizer.eos_token_id,
+        "files": files,
+        "chat_template": None,
+        "special_tokens": special,
+    }
+    with reading(f"data.tokenizer: {shown(name, 200)} cannot be read", "Choose another tokenizer."):
+        return LanguageTokenizer.from_facts(facts)
 
 
 def _is_one(token: object) -> bool:

@@ -3,6 +3,7 @@
 Shapes: T tokens of a text, V tokens of the vocabulary.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -20,7 +21,7 @@ from lightrail.project.basics.tokens.tokenizing import encode_plain, whole_chara
 from lightrail.project.basics.tokens.units import WRITTEN_WITHOUT_SPACES
 
 Ids = NDArray[np.int32]
-Kind = Literal["characters", "bytes", "subwords", "pretrained"]
+Kind = Literal["characters", "bytes", "subwords", "pretrained", "marian"]
 
 NUM_CHARACTERS = 0x110000
 HALVES = slice(0xD800, 0xE000)
@@ -62,7 +63,12 @@ class LanguageTokenizer(ABC):
     @staticmethod
     def from_facts(facts: Mapping[str, Any]) -> "LanguageTokenizer":
         """Rebuild a tokenizer from its `facts`."""
-        kinds: dict[str, type[LanguageTokenizer]] = {"characters": _Characters, "bytes": _Bytes, "subwords": _Subwords}
+        kinds: dict[str, type[LanguageTokenizer]] = {
+            "characters": _Characters,
+            "bytes": _Bytes,
+            "subwords": _Subwords,
+            "marian": _Marian,
+        }
         with reading("the tokenizer in a checkpoint", "The file may be damaged: name another checkpoint."):
             return kinds.get(facts["kind"], _Backend)(facts)
 
@@ -81,6 +87,14 @@ class LanguageTokenizer(ABC):
     @abstractmethod
     def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
         """Decode token ids to text; special tokens decode to nothing."""
+
+    def of_targets(self) -> "LanguageTokenizer":
+        """Return the tokenizer of texts that are written, with the same token ids, where it is not this one."""
+        return self
+
+    def has_ids_of(self, other: "LanguageTokenizer") -> bool:
+        """Whether both give each token the same id."""
+        return self._facts == other._facts or (type(self) is type(other) and self.token_ids() == other.token_ids())
 
     def token_ids(self) -> dict[str, int]:
         """Return the id of each token."""
@@ -225,6 +239,59 @@ class _Subwords(_Backend):
 
     def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
         return b"".join(self._spelled[number] for number in ids).decode("utf-8", "replace")
+
+
+class _Marian(LanguageTokenizer):
+    """Encodes the texts of one side of a Marian model: a sentencepiece model for each side, and ids for both.
+
+    Source: J. Tiedemann and S. Thottingal (2020), "OPUS-MT: Building open translation services for the World".
+    """
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        super().__init__(facts)
+        files: dict[str, str] = facts["files"]
+        self._ids: dict[str, int] = json.loads(base64.b64decode(files["vocab.json"]))
+        self._names = {number: token for token, number in self._ids.items()}
+        self._special = {self._ids[token] for token in facts["special_tokens"].values()}
+        self._unknown = self._ids[facts["special_tokens"]["unk_token"]]
+        # The word </s> in a text is no end of it.
+        self._words = {token: number for token, number in self._ids.items() if number not in self._special}
+        from sentencepiece import SentencePieceProcessor
+
+        self._pieces = SentencePieceProcessor(model_proto=base64.b64decode(files[f"{facts['side']}.spm"]))
+
+    def of_targets(self) -> LanguageTokenizer:
+        return _Marian({**self._facts, "side": "target"})
+
+    def encode(self, text: str) -> Ids:
+        plain = whole_characters(text)
+        language = _LANGUAGE.match(plain)
+        start = language.end() if language else 0
+        tokens = [plain[:start]] * bool(start) + self._pieces.encode(plain[start:], out_type=str)
+        return np.array([self._words.get(token, self._unknown) for token in tokens], np.int32)
+
+    def encode_counted(self, text: str) -> CountedTokens:
+        raise ConfigError(
+            "data.tokenizer: that of a Marian model is for translations, and does not say which characters a token "
+            "covers. Choose another tokenizer."
+        )
+
+    def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
+        tokens = [self._names[number] for number in np.asarray(ids).tolist() if number not in self._special]
+        return "".join(tokens).replace(_SPACE, " ").strip()
+
+    def token_ids(self) -> dict[str, int]:
+        return dict(self._ids)
+
+    def save(self, folder: Path | str) -> None:
+        for name, content in self._facts["files"].items():
+            (Path(folder) / name).write_bytes(base64.b64decode(content))
+
+
+_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+"""Stands for a space in sentencepiece."""
+_LANGUAGE = re.compile(">>.*?<<")
+"""Before a source: the language to translate it to."""
 
 
 def code_points(text: str) -> NDArray[np.uint32]:

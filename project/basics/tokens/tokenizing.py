@@ -3,9 +3,11 @@
 import hashlib
 import json
 import re
+import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -169,11 +171,12 @@ def _check_ids(file: Path) -> None:
             raise ValueError(f"{quoted_path(file)} gives the token {shown(token)} the id {shown(number)}")
 
 
-def load_pretrained(name: str, others: str) -> Any:
+def load_pretrained(name: str, others: str, *, in_python: Collection[str] = ()) -> Any:
     """Load a tokenizer of the Hugging Face hub, or of a folder, without running code that comes with it.
 
     Args:
         others: the tokenizers that `data.tokenizer` could name instead, for messages.
+        in_python: classes of transformers without a tokenizer.json that the caller can use.
 
     Raises: ConfigError when there is none, or it cannot be used.
     """
@@ -181,9 +184,10 @@ def load_pretrained(name: str, others: str) -> Any:
 
     with from_hub("data.tokenizer", name, f"Name {others}, or a folder with tokenizer.json."):
         _check_ids(user_path(name) / "tokenizer.json")
-        # Without a decision on code transformers asks for one on standard input.
-        tokenizer: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    if not getattr(tokenizer, "is_fast", False):
+        with without_hint_of_sacremoses():
+            # Without a decision on code transformers asks for one on standard input.
+            tokenizer: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    if not getattr(tokenizer, "is_fast", False) and type(tokenizer).__name__ not in in_python:
         raise ConfigError(
             f"data.tokenizer: {shown(name, 200)} ({type(tokenizer).__name__}) exists in Python only, without a "
             "tokenizer.json. Choose a tokenizer that has one."
@@ -195,6 +199,14 @@ def load_pretrained(name: str, others: str) -> Any:
             "no vocabulary. Save the tokenizer there, or name another."
         )
     return tokenizer
+
+
+@contextmanager
+def without_hint_of_sacremoses() -> Iterator[None]:
+    """Load a tokenizer in the block: that of Marian recommends a package which its encoding does not use."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*sacremoses")
+        yield
 
 
 def encode_plain(backend: Any, text: str | list[str]) -> Any:
