@@ -41,6 +41,8 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
             raise ValueError("it is damaged, or holds objects that could run code, which is never done") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("task"), str):
         raise ConfigError(f"{path} is not a checkpoint of a lightrail task. Name one that `lightrail fit` wrote.")
+    if missing := [name for name in ("state_dict", PLAIN_PARTS[-1]) if name not in checkpoint]:
+        raise ConfigError(f"{path} is damaged: it has no {' and no '.join(missing)}. Name another checkpoint.")
     for name, kind in _TYPES.items():
         if not isinstance(checkpoint.get(name, kind()), kind):
             raise ConfigError(f"{path} is damaged: its {name} is {shown(checkpoint[name])}. Name another checkpoint.")

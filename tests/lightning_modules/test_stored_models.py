@@ -133,6 +133,10 @@ def weights_are_a_list(file: Path) -> None:
     torch.save({**checkpoint(), "state_dict": [1]}, file)
 
 
+def without_weights(file: Path) -> None:
+    torch.save({name: value for name, value in checkpoint().items() if name != "state_dict"}, file)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -144,6 +148,7 @@ def weights_are_a_list(file: Path) -> None:
         (pickle_with_code, r"can be read: it is damaged, or holds objects that could run code, which is never done\."),
         (of_plain_lightning, r"own\.ckpt is not a checkpoint of a lightrail task\."),
         (weights_are_a_list, r"own\.ckpt is damaged: its state_dict is \[1\]\."),
+        (without_weights, r"own\.ckpt is damaged: it has no state_dict\."),
         (pipe, r"own\.ckpt is a pipe; a file is needed\."),
     ],
 )
