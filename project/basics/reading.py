@@ -146,9 +146,8 @@ def from_hub(what: str, name: str, fix: str, *, refusal: type[Refusal] = ConfigE
     unreachable = "" if is_local else _why_unreachable()
     found = f"{missing}, and {unreachable}" if unreachable else ""
     files = sorted(Path(name).expanduser().iterdir()) if is_local and Path(name).expanduser().is_dir() else []
-    for file in files:
-        if file.exists() and not file.is_file() and not file.is_dir():
-            regular_file(file, what, refusal=refusal)
+    for file in _no_files(Path(name).expanduser()) if is_local else ():
+        regular_file(file, what, refusal=refusal)
     where = f"{what}: {shown(name, 200)} cannot be loaded"
     try:
         with reading(where, fix, refusal=refusal), _offline(bool(unreachable)):
@@ -161,6 +160,15 @@ def from_hub(what: str, name: str, fix: str, *, refusal: type[Refusal] = ConfigE
         reason = next(itertools.chain(filter(None, map(_damage, files)), reasons), None)
         reason = found if found and isinstance(cause, OSError) else reason
         raise (refusal(f"{where}: {reason}. {fix}") if reason else error) from cause
+
+
+def _no_files(folder: Path) -> Iterator[Path]:
+    """Yield pipes, devices and sockets in a folder, at any depth: whoever opens one may wait for ever."""
+    for root, _, names in os.walk(folder):
+        for name in names:
+            file = Path(root, name)
+            if not file.is_file() and file.exists():
+                yield file
 
 
 def _why_unreachable() -> str:

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -192,6 +193,14 @@ def saved(tmp_path: Path) -> str:
     train, test = (Dataset.from_dict(data, features=features) for data in (rows, unlabelled))
     DatasetDict(train=train, test=test).save_to_disk(tmp_path / "saved")
     return f"hub:{tmp_path}/saved"
+
+
+def test_a_pipe_within_a_saved_data_set_is_refused_and_not_waited_for(saved: str, tmp_path: Path) -> None:
+    (file,) = (tmp_path / "saved" / "train").glob("*.arrow")
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(DataError, match=r"arrow is a pipe; a file is needed\."):
+        list(read_rows(f"{saved}@train", columns=["text"]))
 
 
 def test_a_saved_data_set_is_read_with_the_names_of_its_labels(saved: str) -> None:
