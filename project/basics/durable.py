@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from lightrail.project.basics.errors import ConfigError
+
 UNFINISHED = ".unfinished"
 """Suffix of a file or folder that is being written. One that is found later was left by a dead process."""
 
@@ -20,8 +22,10 @@ def replacing(target: Path, *, is_synced: bool = True) -> Iterator[IO[bytes]]:
     Args:
         is_synced: sync to disk. Without it a kill is harmless, but a power cut may leave an empty file: for notes that
             are written often and may be lost.
+
+    Raises: ConfigError when there is a folder of this name.
     """
-    unfinished = target.with_name(target.name + UNFINISHED)
+    unfinished = _unfinished(target)
     try:
         with unfinished.open("wb") as stream:
             yield stream
@@ -33,6 +37,14 @@ def replacing(target: Path, *, is_synced: bool = True) -> Iterator[IO[bytes]]:
         unfinished.unlink(missing_ok=True)
 
 
+def _unfinished(target: Path) -> Path:
+    unfinished = target.with_name(target.name + UNFINISHED)
+    for file in (target, unfinished):
+        if file.is_dir():
+            raise ConfigError(f"{file} is a folder, and a file is to be written there. Move the folder away.")
+    return unfinished
+
+
 def write_whole(target: Path, text: str, *, is_synced: bool = True) -> None:
     """Replace the content of a file by a text in UTF-8; see `replacing`."""
     with replacing(target, is_synced=is_synced) as stream:
@@ -41,7 +53,7 @@ def write_whole(target: Path, text: str, *, is_synced: bool = True) -> None:
 
 def link_or_copy(source: Path, target: Path) -> None:
     """Make `target` the same file as `source`, or a copy of it where the file system cannot; whole or not at all."""
-    unfinished = target.with_name(target.name + UNFINISHED)
+    unfinished = _unfinished(target)
     unfinished.unlink(missing_ok=True)
     try:
         unfinished.hardlink_to(source)
@@ -83,4 +95,5 @@ def reserve(file: Path) -> None:
 def remove_unfinished(folder: Path) -> None:
     """Remove the files left by a process that died while it wrote them."""
     for file in folder.glob(f"*{UNFINISHED}"):
-        file.unlink(missing_ok=True)
+        if not file.is_dir():
+            file.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightrail.project.basics.durable import UNFINISHED, put_in_place, remove_unfinished, replacing, sync, write_whole
+from lightrail.project.basics.errors import ConfigError
 
 
 def test_a_text_takes_the_place_of_the_one_before_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -29,6 +30,15 @@ def test_an_error_on_the_way_leaves_the_content_before(tmp_path: Path) -> None:
         write_half()
     assert (tmp_path / "note.txt").read_text() == "one"
     assert os.listdir(tmp_path) == ["note.txt"]
+
+
+@pytest.mark.parametrize("name", ["note.txt", f"note.txt{UNFINISHED}"])
+def test_a_folder_where_a_file_is_to_be_is_named_and_stays(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(ConfigError, match=f"{name} is a folder, and a file is to be written there"):
+        write_whole(tmp_path / "note.txt", "one")
+    remove_unfinished(tmp_path)
+    assert os.listdir(tmp_path) == [name]
 
 
 @pytest.mark.parametrize("is_synced", [True, False])
