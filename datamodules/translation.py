@@ -22,9 +22,9 @@ from lightrail.datamodules.reading import Row
 from lightrail.datamodules.reading.rows import list_for_text, text_value
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
 from lightrail.project.basics.errors import ConfigError, DataError
-from lightrail.project.basics.tokens.framing import Frame, frame_of
+from lightrail.project.basics.tokens.framing import frame_of, framed
 from lightrail.project.basics.tokens.learning import load_language_tokenizer, needs_texts
-from lightrail.project.basics.tokens.numbering import Ids, LanguageTokenizer
+from lightrail.project.basics.tokens.numbering import LanguageTokenizer
 
 
 @final
@@ -124,6 +124,7 @@ class TranslationData(DataModule):
                 "tokenizer": source.facts(),
                 "frame": frame_of(source, self.tokenizer, self.source_language),
                 "prefix": self.source_prefix,
+                "max_length": self.max_length,
             },
             "target": {
                 "tokenizer": target.facts(),
@@ -135,11 +136,15 @@ class TranslationData(DataModule):
         """Return token ids of both sides; a target that is cut has no end."""
         source, target = self._tokenizers_of(facts)
         text, expected = example.values["text"], example.values["target"]
-        ids, num_source = self._framed(source.encode(facts["source"]["prefix"] + text), facts["source"]["frame"])
+        ids, num_source = framed(
+            source.encode(facts["source"]["prefix"] + text), facts["source"]["frame"], self.max_length
+        )
         row = {"input_ids": ids, "num_source": num_source, "text": text}
         if expected is None:
             return {**row, "labels": np.zeros(0, np.int32)}
-        labels, num_target = self._framed(target.encode(expected), facts["target"]["frame"], has_end=False)
+        labels, num_target = framed(
+            target.encode(expected), facts["target"]["frame"], self.max_length, is_cut_whole=False
+        )
         return {**row, "labels": labels, "num_target": num_target, "target": expected}
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
@@ -217,15 +222,6 @@ class TranslationData(DataModule):
 
     def _learned(self, name: str, texts: Iterable[str]) -> LanguageTokenizer:
         return load_language_tokenizer(name, texts, max_vocabulary=self.max_vocabulary, min_count=self.min_count)
-
-    def _framed(self, ids: Ids, frame: Frame, *, has_end: bool = True) -> tuple[Ids, int]:
-        """Return the ids of a text with those around it, and how many there would be without `max_length`."""
-        before, after = frame[:2]
-        num_all = len(before) + len(ids) + len(after)
-        is_cut = num_all > self.max_length
-        end = [] if is_cut and not has_end else after
-        kept = ids[: max(1, self.max_length - len(before) - len(end))]
-        return np.array([*before, *kept, *end], np.int32), num_all
 
     def _tokenizers_of(self, facts: Facts) -> tuple[LanguageTokenizer, LanguageTokenizer]:
         if self._tokenizers is None or self._known is not facts:

@@ -4,6 +4,7 @@ Shapes: B examples, S positions of the source, T positions of the target, N posi
 target.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -29,6 +30,7 @@ from lightrail.lightning_modules.networks.seq2seq.transformer import Transformer
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.project.basics.annotations import PositiveInt, Ranged, Share, ShareBelowOne, check_range
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.tokens.framing import framed
 from lightrail.project.basics.tokens.numbering import LanguageTokenizer
 from lightrail.project.basics.tokens.showing import shown_ids
 
@@ -205,9 +207,10 @@ class Translation(TaskModule):
 
     def _sources(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Encode sources: token ids, and where there are tokens, [B, S] each."""
-        before, after = self.hparams["source"]["frame"]
-        prefix: str = self.hparams["source"]["prefix"]
-        ids = [[*before, *self.source_tokenizer.encode(prefix + text).tolist(), *after] for text in texts]
+        source = self.hparams["source"]
+        most = source.get("max_length", sys.maxsize)  # checkpoints of before have none
+        encoded = [self.source_tokenizer.encode(source["prefix"] + text) for text in texts]
+        ids = [framed(own, source["frame"], most)[0].tolist() for own in encoded]
         longest = max(map(len, ids))
         is_token = torch.tensor([[place < len(own) for place in range(longest)] for own in ids], device=self.device)
         return torch.tensor([own + [0] * (longest - len(own)) for own in ids], device=self.device), is_token

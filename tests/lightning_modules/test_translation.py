@@ -100,3 +100,9 @@ def test_the_best_texts_are_stored_with_their_scores(tmp_path: Path) -> None:
     assert columns["text"] == first(tmp_path)["text"]
     responses = model.respond(columns["text"])
     assert [own[0][0] for own in responses] == columns["prediction"]
+
+
+def test_a_long_source_is_cut_as_in_a_prediction(tmp_path: Path) -> None:
+    model = built(tmp_path, "--data.max_length=4").eval()
+    whole, cut = "ab c d", "ab "
+    assert model.respond([whole]) == model.respond([cut])

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import numpy as np
+
 from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.basics.reading import reading
 from lightrail.project.basics.tokens.learning import load_reader, needs_texts
-from lightrail.project.basics.tokens.numbering import LanguageTokenizer
+from lightrail.project.basics.tokens.numbering import Ids, LanguageTokenizer
 
 Frame = list[list[int]]
 """Token ids before a text, and after it; a third list has the token with which a decoder begins, where the tokenizer
@@ -39,6 +41,22 @@ def frame_of(tokenizer: LanguageTokenizer, name: str, language: str | None, *, i
     place = after.index(tokenizer.end_id) + 1
     # mBART: the code of the language follows the end, and the decoder begins with it.
     return [before, after[:place], after[place:]] if is_target else [before, after]
+
+
+def framed(ids: Ids, frame: Frame, max_length: int, *, is_cut_whole: bool = True) -> tuple[Ids, int]:
+    """Put the tokens of a frame around a text, which is cut to `max_length` with them.
+
+    Args:
+        ids: of the text, [T].
+        is_cut_whole: give a text that is cut the tokens after it too; without, it has no end.
+
+    Returns: the ids, and how many there would be without `max_length`.
+    """
+    before, after = frame[:2]
+    num_all = len(before) + len(ids) + len(after)
+    end = [] if num_all > max_length and not is_cut_whole else after
+    kept = ids[: max(1, max_length - len(before) - len(end))]
+    return np.array([*before, *kept, *end], np.int32), num_all
 
 
 def _set_language(tokenizer: Any, language: str | None, setting: str, attribute: str) -> None:
