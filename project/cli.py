@@ -252,6 +252,16 @@ COMMANDS = {
         place="commands.sync.clean",
     ),
     "demo": Command("train a model and its baseline on real text, in five minutes", "lightrail demo [settings]"),
+    "schema": Command(
+        "print a JSON schema of configurations, with which editors complete and check them",
+        "lightrail schema > lightrail.schema.json",
+        place="editors.schema.run",
+    ),
+    "completion": Command(
+        "print a script with which a shell completes commands, options and names",
+        'eval "$(lightrail completion bash)", or zsh; lightrail completion fish | source',
+        place="editors.completion.run",
+    ),
     "ui": Command("serve the MLflow UI for the recorded runs", "lightrail ui [--port N] [--tracking.uri URI]"),
 }
 

@@ -18,6 +18,8 @@ from lightrail.project.basics.errors import ConfigError, plain, shown
 
 TypeHint: TypeAlias = Any
 """An annotation: a class, a union, `list[int]`, Any, ..."""
+Constraint: TypeAlias = Any
+"""A range of annotated-types beside a type, such as Ge(1)."""
 PositiveInt: TypeAlias = Annotated[int, Ge(1)]
 NaturalInt: TypeAlias = Annotated[int, Ge(0)]
 Positive: TypeAlias = Annotated[float, Gt(0)]
@@ -80,7 +82,7 @@ def refusal(value: object, annotation: TypeHint, name: str) -> ConfigError:
 
 def is_in_range(value: object, annotation: TypeHint) -> bool:
     """Whether a value and its items are in the range of a matching type of the annotation; true when none matches."""
-    own = [(member, constraints) for member, constraints in _members(annotation) if fits(value, member)]
+    own = [(member, constraints) for member, constraints in typed_members(annotation) if fits(value, member)]
     return not own or any(
         all(_holds(value, constraint) for constraint in constraints) and _has_items_in_range(value, member)
         for member, constraints in own
@@ -102,7 +104,8 @@ def _has_items_in_range(value: object, annotation: TypeHint) -> bool:
 
 def has_range(annotation: TypeHint) -> bool:
     """Whether a type, or the type of its items, restricts its values to a range."""
-    return any(constraints or any(map(has_range, get_args(member))) for member, constraints in _members(annotation))
+    members = typed_members(annotation)
+    return any(constraints or any(map(has_range, get_args(member))) for member, constraints in members)
 
 
 def without_ranges(annotation: TypeHint) -> TypeHint:
@@ -120,20 +123,28 @@ def origin_of(annotation: TypeHint) -> TypeHint:
 
 def alternatives(annotation: TypeHint) -> tuple[Any, ...]:
     """Return the members of a union, or the type itself, without their ranges."""
-    return tuple(member for member, _ in _members(annotation))
+    return tuple(member for member, _ in typed_members(annotation))
 
 
-def _members(annotation: TypeHint, constraints: tuple[Any, ...] = ()) -> Iterator[tuple[TypeHint, tuple[Any, ...]]]:
+def typed_members(
+    annotation: TypeHint, constraints: tuple[Constraint, ...] = ()
+) -> Iterator[tuple[TypeHint, tuple[Constraint, ...]]]:
     """Yield the members of a union, or the type itself, each with its constraints."""
     if isinstance(annotation, types.UnionType) or origin_of(annotation) is Union:
         for argument in get_args(annotation):
-            yield from _members(argument, constraints)
+            yield from typed_members(argument, constraints)
     elif origin_of(annotation) is Annotated:
         own, *metadata = get_args(annotation)
         single = (one for item in metadata for one in (item if isinstance(item, GroupedMetadata) else [item]))
-        yield from _members(own, (*constraints, *(one for one in single if type(one) in _CONSTRAINTS)))
+        yield from typed_members(own, (*constraints, *(one for one in single if type(one) in _CONSTRAINTS)))
     else:
         yield annotation, constraints
+
+
+def bounds_of(constraint: Constraint) -> tuple[str, Any]:
+    """Return the name of a constraint in the terms of annotated-types, such as `ge`, and its bound."""
+    name = _CONSTRAINTS[type(constraint)][0]
+    return name, getattr(constraint, name)
 
 
 def item_type(annotation: TypeHint, container: type, index: int = 0) -> TypeHint:
@@ -192,7 +203,7 @@ def fits_with_items(value: object, annotation: TypeHint) -> bool:
 
 def in_plain_words(annotation: TypeHint) -> str:
     """Describe a type: `a whole number of at least 1 or null` for `Annotated[int, Ge(1)] | None`."""
-    members = list(_members(annotation))
+    members = list(typed_members(annotation))
     literals = [str(item) for member, _ in members if origin_of(member) is Literal for item in get_args(member)]
     one_of = [f"one of {', '.join(dict.fromkeys(literals))}"] if literals else []
     others = [f"{_plain(own)}{_range_words(found)}" for own, found in members if origin_of(own) is not Literal]

@@ -153,6 +153,12 @@ def _own_names(bases: Bases) -> set[str]:
     return concrete_names({base.__name__ for base in bases}, _own_components())
 
 
+def descendants_of(bases: Bases) -> tuple[type, ...]:
+    """Import lightrail's classes derived from `bases`, and return them."""
+    own = (import_class(f"{item.module}.{item.name}") for item in _own_components() if item.name in _own_names(bases))
+    return tuple(found for found in dict.fromkeys(own) if issubclass(found, bases))
+
+
 def _descendants(bases: Bases) -> Iterator[type]:
     for base in bases:
         children: Bases = tuple(type.__subclasses__(base))
