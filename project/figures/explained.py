@@ -43,17 +43,17 @@ def write_explained(data: DataModule, task: TaskModule, directory: Path) -> None
     """
     if not isinstance(task, ExplainsBatches | ExplainsTexts):
         return
-    try:
-        with isolate_rng(), evaluating(task):
-            own = _examples(data, task)
-    except Exception as error:  # of any task and data: the run is trained and tested, and stays valid
-        log.warning("%s is left out: %s: %s", EXPLAINED, type(error).__name__, first_line(error))
-        return
-    if isinstance(own, str):
-        log.info("%s is left out: %s", EXPLAINED, own)
-        return
-    lead = f"The first validation examples of at most {_MOST_POSITIONS} positions. lightrail explain shows more."
-    write_whole(directory / EXPLAINED, as_page("validation examples", own, lead))
+    with isolate_rng():  # which restores nothing after an error, so that none may leave it
+        try:
+            with evaluating(task):
+                own = _examples(data, task)
+            if isinstance(own, str):
+                log.info("%s is left out: %s", EXPLAINED, own)
+                return
+            lead = f"The first of at most {_MOST_POSITIONS} positions. lightrail explain shows more, of any text."
+            write_whole(directory / EXPLAINED, as_page("validation examples", own, lead))
+        except Exception as error:  # of any task and data: the run is trained and tested, and stays valid
+            log.warning("%s is left out: %s: %s", EXPLAINED, type(error).__name__, first_line(error))
 
 
 def _examples(data: DataModule, task: TaskModule) -> list[ExplainedText] | str:
