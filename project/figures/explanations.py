@@ -169,7 +169,10 @@ def _map(name: str, weights: Sequence[Sequence[float]], rows: Sequence[str], col
             f'<path d="{squares}"/></g>'
         )
     is_itself = rows == columns and width > 1
-    pairs = [(row, column) for row in range(len(rows)) for column in range(width) if not (is_itself and row == column)]
+    first = int(len(rows) > 1 and rows[:-1] == columns[1:])  # a decoder's first token can look at the start alone
+    pairs = [
+        (row, column) for row in range(first, len(rows)) for column in range(width) if not (is_itself and row == column)
+    ]
     place, column = max(pairs, key=lambda pair: weights[pair[0]][pair[1]])
     caption = escape(f"{name}: {rows[place]} → {columns[column]} {weights[place][column]:.2f}")
     return (

@@ -136,3 +136,6 @@ def test_maps_name_their_tokens_and_largest_weights() -> None:
     assert 'title="x → b: 0.0400">·</td>' in page
     assert "<figcaption>head 1: b → a 1.00</figcaption>" in page
     assert page.count("<path") == 2
+    shifted = AttentionHeads(title="H", rows=["a", "b"], columns=["<start>", "a"], layers=[[[[1.0, 0.0], [0.3, 0.7]]]])
+    page = as_page("run", [ExplainedText("a", [shifted])], "")
+    assert "<figcaption>head 1: b → a 0.70</figcaption>" in page
