@@ -137,19 +137,20 @@ class CausalLM(TaskModule):
         given = torch.tensor([prompt + targets[:-1]], device=self.device)
         wanted = torch.tensor(targets, device=self.device)
 
-        def score() -> Tensor:
-            logits = self.decoder(given)[0, len(prompt) - 1 :].float()
-            return -F.cross_entropy(logits, wanted, reduction="sum")
+        def scores(num: int) -> Tensor:
+            logits = self.decoder(given.expand(num, -1))[:, len(prompt) - 1 :].float()
+            return -F.cross_entropy(logits.transpose(1, 2), wanted.expand(num, -1), reduction="none").sum(1)[:, None]
 
         tokens = shown_ids(tokenizer, given[0].tolist(), text + (question.target or ""))
         is_token = torch.ones_like(given, dtype=torch.bool)
-        yield integrated_gradients(
+        yield from integrated_gradients(
             self.decoder,
-            score,
+            scores,
+            [name],
             tokens,
             is_token,
+            question,
             neutral=(tokenizer.start_id, "the token of a text's start"),
-            title=name,
             note="In nats.",
         )
         yield from attention_heads(self.decoder, lambda: self.decoder(given), tokens)

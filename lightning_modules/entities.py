@@ -4,7 +4,6 @@ Shapes: B sentences, N windows, T positions, W words, D width. A word is the par
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, final
 
 import pyarrow as pa
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
 from lightrail.lightning_modules.explaining.attention import attention_heads
-from lightrail.lightning_modules.explaining.explanation import Explanation, Question, refuse_target
+from lightrail.lightning_modules.explaining.explanation import Copies, Explanation, Question, refuse_target
 from lightrail.lightning_modules.explaining.gradients import integrated_gradients
 from lightrail.lightning_modules.figures.entity_figures import entity_figures
 from lightrail.lightning_modules.figures.figure import Figure
@@ -147,7 +146,7 @@ class EntityTagger(TaskModule):
         """Fit the head's calibration and return its values, named `calibration/NAME`."""
         return {f"calibration/{name}": figure for name, figure in self.head.calibrate(rows).items()}
 
-    def explain_batch(self, batch: Batch, tokens: Sequence[str], question: Question) -> Iterator[Explanation]:
+    def explain_batch(self, copies: Copies, tokens: Sequence[str], question: Question) -> Iterator[Explanation]:
         """Yield the attributions of each predicted entity, of the type asked for, and the attention of the encoder."""
         refuse_target(question)
         if question.label is not None and question.label not in self.labels:
@@ -155,24 +154,27 @@ class EntityTagger(TaskModule):
                 f"--label {shown(question.label)} is none of the {len(self.labels)} types of the model "
                 f"({first_names(self.labels)}).{did_you_mean(question.label, self.labels)}"
             )
+        batch = copies(1)
         with torch.no_grad():
             (spans,) = self.head.spans(self(batch), batch["word_mask"])
-        for span in spans:
-            start, end, kind = self._entity(span, batch["offsets"][0])
-            if question.label in (None, kind):
-                yield integrated_gradients(
-                    self.encoder,
-                    partial(self._span_score, batch, span),
-                    tokens,
-                    batch["attention_mask"],
-                    neutral=self.encoder.neutral,
-                    title=f"Score of the {kind} {batch['text'][0][start:end]}",
-                    note="The score is that of the entity's tags or span in its head, before it is a probability.",
-                )
-        yield from attention_heads(self.encoder, lambda: self(batch), tokens)
+        entities = [(span, *self._entity(span, batch["offsets"][0])) for span in spans]
+        asked = [own for own in entities if question.label in (None, own[-1])]
 
-    def _span_score(self, batch: Batch, span: Span) -> Tensor:
-        return self.head.span_score(self(batch), span)
+        def scores(num: int) -> Tensor:
+            outputs = self(copies(num))
+            return torch.stack([self.head.span_score(outputs, span) for span, *_ in asked], dim=1)  # [K, E]
+
+        yield from integrated_gradients(
+            self.encoder,
+            scores,
+            [f"Score of the {kind} {batch['text'][0][start:end]}" for _, start, end, kind in asked],
+            tokens,
+            batch["attention_mask"],
+            question,
+            neutral=self.encoder.neutral,
+            note="The score is that of the entity's tags or span in its head, before it is a probability.",
+        )
+        yield from attention_heads(self.encoder, lambda: self(batch), tokens)
 
     def _entity(self, span: Span, offsets: Sequence[tuple[int, int]] | None = None) -> Entity:
         """Return a span as an entity by word or, with the words' offsets, by character."""

@@ -5,7 +5,7 @@ rows of a search, V characters and other tokens that are written.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -15,6 +15,15 @@ from torch import Tensor
 
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
+from lightrail.lightning_modules.explaining.attention import attention_heads, encoder_decoder_attention
+from lightrail.lightning_modules.explaining.explanation import (
+    Copies,
+    Explanation,
+    Question,
+    refuse_label,
+    refuse_target,
+)
+from lightrail.lightning_modules.explaining.gradients import integrated_gradients
 from lightrail.lightning_modules.metrics.evaluation import ScoreSums
 from lightrail.lightning_modules.metrics.scores import Score, ShareZero, SumRatio, WeightedMean
 from lightrail.lightning_modules.metrics.sentence_errors import num_edits, only_hanzi
@@ -119,6 +128,41 @@ class PinyinTagger(TaskModule):
         """Return accuracy and error rate by character, sentence accuracy and loss."""
         return _scores()
 
+    def explain_batch(self, copies: Copies, tokens: Sequence[str], question: Question) -> Iterator[Explanation]:
+        """Yield the attributions of the character chosen for each syllable that has several, and the attention."""
+        refuse_label(question)
+        refuse_target(question)
+        if self.encoder is None:
+            return  # each syllable is read by itself
+        batch = copies(1)
+        (ids,), (tokens,) = batch["input_ids"].tolist(), batch["tokens"]
+        with torch.no_grad():
+            outputs: Readings = self(batch)
+        (sentence,) = self.sentences(outputs, batch)
+        places = outputs.is_syllable[0].nonzero()[:, 0].tolist()
+        asked = [number for number, place in enumerate(places) if len(self.characters[ids[place]]) > 1]
+        chosen = outputs.logits.argmax(-1)[asked].tolist()
+
+        def scores(num: int) -> Tensor:
+            logits: Tensor = self(copies(num)).logits.view(num, len(places), -1)
+            return logits[:, asked].log_softmax(-1)[:, range(len(asked)), chosen]  # [K, E]
+
+        titles = [
+            f"Log probability of {self.characters[ids[place]][choice]} for {tokens[place]}, position {place + 1}"
+            for place, choice in zip((places[number] for number in asked), chosen, strict=True)
+        ]
+        yield from integrated_gradients(
+            self.encoder,
+            scores,
+            titles,
+            tokens,
+            batch["attention_mask"],
+            question,
+            neutral=self.encoder.neutral,
+            note=f"In nats, among what the syllable can be read as. The sentence is {sentence}",
+        )
+        yield from attention_heads(self.encoder, lambda: self(batch), tokens)
+
     def sentences(self, outputs: Readings, batch: Batch) -> list[str]:
         """Return the most probable sentence of each example; a token without candidates stays as it is."""
         places = iter(outputs.logits.argmax(-1).tolist())
@@ -149,6 +193,8 @@ class AlignedTokens:
     targets: list[list[str]]
     decoder_ids: Tensor
     """[B, T]; `Seq2Seq.attention` takes it, and its row t is of the character at t."""
+    probabilities: list[float]
+    """Of the whole sentences."""
 
 
 @final
@@ -242,7 +288,21 @@ class PinyinTranslator(TaskModule):
         for row, own in enumerate(found):
             ids[row, : len(own.ids)] = torch.tensor(own.ids, device=ids.device)
         targets = [self._tokens(own, tokens) for own, tokens in zip(found, batch["tokens"], strict=True)]
-        return AlignedTokens(batch["tokens"], targets, self.network.decoder_ids(ids))
+        probabilities = [math.exp(own.log_probability) for own in found]
+        return AlignedTokens(batch["tokens"], targets, self.network.decoder_ids(ids), probabilities)
+
+    def explain_batch(self, copies: Copies, tokens: Sequence[str], question: Question) -> Iterator[Explanation]:
+        """Yield the alignment of the syllables with the characters written for them, and all heads."""
+        refuse_label(question)
+        refuse_target(question)
+        batch = copies(1)
+        source = batch["input_ids"], batch["attention_mask"]
+        with torch.no_grad():
+            found = self.aligned_tokens(Translated(self.network.encode(*source), None), batch)
+        note = f"Sentence: {''.join(found.targets[0])}, with a probability of {found.probabilities[0]:.4f}."
+        yield from encoder_decoder_attention(
+            self.network, source, found.decoder_ids, found.targets[0], found.sources[0], note
+        )
 
     def _expected(self, batch: Batch) -> Tensor:
         """Return the ids of the expected characters, and of other tokens, [B, T]."""

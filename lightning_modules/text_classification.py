@@ -4,7 +4,6 @@ Shapes: B texts, N windows of texts (B unless some text has several), T position
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import final
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
 from lightrail.lightning_modules.explaining.attention import attention_heads
-from lightrail.lightning_modules.explaining.explanation import Explanation, Question, refuse_target
+from lightrail.lightning_modules.explaining.explanation import Copies, Explanation, Question, refuse_target
 from lightrail.lightning_modules.explaining.gradients import integrated_gradients
 from lightrail.lightning_modules.heads.label_head import LabelHead
 from lightrail.lightning_modules.heads.label_loss import LabelLossConfig
@@ -74,26 +73,23 @@ class TextClassifier(TaskModule):
         """Return logits, [B, L]; in training with R-Drop of two passes, [2, B, L]."""
         return self.head.passes(lambda: self._vectors(batch))  # [B, L]
 
-    def explain_batch(self, batch: Batch, tokens: Sequence[str], question: Question) -> Iterator[Explanation]:
+    def explain_batch(self, copies: Copies, tokens: Sequence[str], question: Question) -> Iterator[Explanation]:
         """Yield the attributions of each predicted label, or of the one asked for, and the attention of the encoder."""
         refuse_target(question)
+        batch = copies(1)
         with torch.no_grad():
             labels = self.head.asked_labels(self(batch), question.label)
-        for label, number in labels:
-            yield integrated_gradients(
-                self.encoder,
-                partial(self._logit, batch, number),
-                tokens,
-                batch["attention_mask"],
-                neutral=self.encoder.neutral,
-                title=f"Score of the label {label}",
-                note="The score is the label's logit.",
-            )
+        yield from integrated_gradients(
+            self.encoder,
+            lambda num: self(copies(num))[:, [number for _, number in labels]],
+            [f"Score of the label {label}" for label, _ in labels],
+            tokens,
+            batch["attention_mask"],
+            question,
+            neutral=self.encoder.neutral,
+            note="The score is the label's logit.",
+        )
         yield from attention_heads(self.encoder, lambda: self(batch), tokens)
-
-    def _logit(self, batch: Batch, number: int) -> Tensor:
-        logit: Tensor = self(batch)[0, number]
-        return logit
 
     def _vectors(self, batch: Batch) -> Tensor:
         input_ids, is_token = self.token_dropout(batch["input_ids"], batch["attention_mask"])

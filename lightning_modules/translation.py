@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
-from lightrail.lightning_modules.explaining.attention import finite
-from lightrail.lightning_modules.explaining.explanation import Alignment, Explanation, Question, refuse_label
+from lightrail.lightning_modules.explaining.attention import encoder_decoder_attention
+from lightrail.lightning_modules.explaining.explanation import Explanation, Question, refuse_label
 from lightrail.lightning_modules.heads.next_tokens import NO_TARGET, NextTokens
 from lightrail.lightning_modules.metrics.evaluation import ScoreSums
 from lightrail.lightning_modules.metrics.language_scores import Perplexity
@@ -184,9 +184,8 @@ class Translation(TaskModule):
             found = search(self.network, self.network.encode(input_ids, is_token), decoding)
         return [[(self._text(one), one.score) for one in own] for own in found]
 
-    @torch.no_grad()
     def explain_text(self, text: str, question: Question) -> Iterator[Explanation]:
-        """Yield the alignment of a source with a target: the one asked for, or the best that is found."""
+        """Yield the alignment of a source with a target, the one asked for or the best that is found, and all heads."""
         refuse_label(question)
         input_ids, is_token = self._sources([text])
         target = question.target
@@ -194,15 +193,13 @@ class Translation(TaskModule):
             ((target, _),) = self.respond([text])[0][:1]
         before, after = self.hparams["target"]["frame"][:2]
         labels = [*before, *self.target_tokenizer.encode(target).tolist(), *after]
-        with evaluating(self.network):
-            given = self.network.decoder_ids(torch.tensor([labels], device=self.device))
-            weights = self.network.attention(self.network.encode(input_ids, is_token), given)  # [1, T, S]
-        yield Alignment(
-            title="Alignment of source and target",
-            note=f"Target: {target}" if question.target is None else f"Target as given: {target}",
-            rows=shown_ids(self.target_tokenizer, labels, target),
-            columns=shown_ids(self.source_tokenizer, input_ids[0].tolist(), self.hparams["source"]["prefix"] + text),
-            weights=finite(weights[0]).float().tolist(),
+        yield from encoder_decoder_attention(
+            self.network,
+            (input_ids, is_token),
+            self.network.decoder_ids(torch.tensor([labels], device=self.device)),
+            shown_ids(self.target_tokenizer, labels, target),
+            shown_ids(self.source_tokenizer, input_ids[0].tolist(), self.hparams["source"]["prefix"] + text),
+            f"Target: {target}" if question.target is None else f"Target as given: {target}",
         )
 
     def _sources(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:

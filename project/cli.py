@@ -126,6 +126,7 @@ the attention of all heads.
 
 options:
   --text TEXT               may be repeated
+  --text_pair TEXT          the second text of a pair, one for each --text, for a model that reads pairs
   --output FILE             page to write, replaced if it exists (default explain.html)
   --label NAME              explain this label, or entities of this type; left out: what is predicted
   --target TEXT             explain this translation, or this continuation; left out: the model's own

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lightrail.lightning_modules.explaining.explanation import AttentionHeads
+from lightrail.lightning_modules.explaining.explanation import Alignment, AttentionHeads, Explanation
 from lightrail.lightning_modules.networks.decoders.pretrained_decoder import PretrainedDecoder
 from lightrail.lightning_modules.networks.encoders.pretrained import PretrainedEncoder
-from lightrail.lightning_modules.networks.seq2seq.pretrained import eager_attention
+from lightrail.lightning_modules.networks.seq2seq.network import Seq2Seq
+from lightrail.lightning_modules.networks.seq2seq.pretrained import PretrainedSeq2Seq, eager_attention
 from lightrail.lightning_modules.networks.token_network import TokenNetwork
 from lightrail.project.basics.errors import ConfigError
 
@@ -33,17 +34,73 @@ def attention_heads(network: TokenNetwork, read: Callable[[], Any], tokens: Sequ
     """
     with torch.no_grad(), recorded_attention(network) as layers:
         read()
+    yield from _maps("Attention", layers, tokens, tokens)
+
+
+@torch.no_grad()
+def encoder_decoder_attention(
+    network: Seq2Seq,
+    source: tuple[Tensor, Tensor],
+    decoder_ids: Tensor,
+    targets: Sequence[str],
+    sources: Sequence[str],
+    note: str,
+) -> Iterator[Explanation]:
+    """Yield the alignment of a target with its source, and the maps of all heads of a network that has some.
+
+    Args:
+        network: in evaluation mode.
+        source: token ids, and where there are tokens, [1, S] each.
+        decoder_ids: what the decoder reads, [1, T]; see `Seq2Seq.decoder_ids`.
+        targets, sources: the texts of the tokens that are written, T, and read, S.
+        note: of the alignment.
+    """
+    memory = network.encode(*source)
+    yield Alignment(
+        title="Alignment of source and target",
+        note=note,
+        rows=targets,
+        columns=sources,
+        weights=finite(network.attention(memory, decoder_ids)[0]).float().tolist(),
+    )
+    if isinstance(network, PretrainedSeq2Seq):
+        with eager_attention(network.model):
+            named = {"input_ids": source[0], "attention_mask": source[1].long(), "decoder_input_ids": decoder_ids}
+            outputs = network.model(**named, output_attentions=True, use_cache=False)
+        encoder, decoder, across = outputs.encoder_attentions, outputs.decoder_attentions, outputs.cross_attentions
+    else:
+        with _Recorder() as reading:
+            network.encode(*source)
+        with _Recorder() as writing:
+            network.score(memory, decoder_ids)
+        # A block of a decoder attends to the target, and then to the source.
+        encoder, decoder, across = reading.layers, writing.layers[::2], writing.layers[1::2]
+    yield from _maps("Attention of the encoder", encoder, sources, sources)
+    read = ["<start>", *targets[:-1]]
+    yield from _maps("Attention of the decoder to what is written", decoder, targets, read, "token that is written")
+    yield from _maps("Attention of the decoder to the source", across, targets, sources, "token that is written")
+
+
+def _maps(
+    title: str, layers: Sequence[Tensor], rows: Sequence[str], columns: Sequence[str], row: str = "token that looks"
+) -> Iterator[AttentionHeads]:
+    """Yield the weights of layers, [B, H, T, S] each, in the first row of the batch; nothing without layers."""
     if not layers:
         return
-    shown = min(len(tokens), layers[0].shape[-1], MOST_SHOWN)
-    notes = ["A row is the token that looks, a column what it looks at."]
-    if len(tokens) > shown:
-        notes.append(f"The first {shown} of {len(tokens)} tokens; weights of the others are left out.")
+    height, width = (
+        min(*sizes, MOST_SHOWN) for sizes in zip(map(len, (rows, columns)), layers[0].shape[2:], strict=True)
+    )
+    notes = [f"A row is the {row}, a column what it looks at."]
+    if len(rows) > height or len(columns) > width:
+        notes.append(
+            f"The first {height} of {len(rows)} rows and {width} of {len(columns)} columns; other weights are left out."
+        )
     yield AttentionHeads(
-        title=f"Attention by layer and head, {len(layers)} x {layers[0].shape[1]}",
+        title=f"{title} by layer and head, {len(layers)} x {layers[0].shape[1]}",
         note=" ".join(notes),
-        tokens=tokens[:shown],
-        layers=[finite(own[0, :, :shown, :shown]).float().tolist() for own in layers],
+        rows=rows[:height],
+        columns=columns[:width],
+        layers=[finite(own[0, :, :height, :width]).float().tolist() for own in layers],
     )
 
 

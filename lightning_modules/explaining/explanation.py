@@ -3,7 +3,7 @@
 Shapes: L layers, H heads, T positions, S positions of a source.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
@@ -21,6 +21,8 @@ class Question:
     """Name of a class, or of a type of entity. None: the predicted ones."""
     target: str | None = None
     """A text that the network could write. None: its own."""
+    is_brief: bool = False
+    """Few scores, and their attributions from few steps: what the page of a run takes a moment for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +47,12 @@ class AttentionHeads:
     kind: ClassVar[str] = "heads"
     title: str
     note: str = ""
-    tokens: Sequence[str]
-    """[T]."""
+    rows: Sequence[str]
+    """Tokens that look, [T]."""
+    columns: Sequence[str]
+    """Tokens that are looked at, [S]."""
     layers: Sequence[Sequence[Sequence[Sequence[float]]]]
-    """Weights, [L, H, T, T], from the position of a row to that of a column; a row sums to 1 over the whole text."""
+    """Weights, [L, H, T, S], from the position of a row to that of a column; a row sums to 1 over the whole text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,16 +85,16 @@ class Attribution:
 
 
 Explanation: TypeAlias = Alignment | AttentionHeads | Attribution
+Copies: TypeAlias = Callable[[int], dict[str, Any]]
+"""Returns a batch of N copies of one text, so that several forward passes for it are one."""
 
 
 @runtime_checkable
 class ExplainsBatches(Protocol):
     """A task that explains what it predicts for a text that its data has encoded."""
 
-    def explain_batch(
-        self, batch: Mapping[str, Any], tokens: Sequence[str], question: Question
-    ) -> Iterator[Explanation]:
-        """Yield explanations of a batch of one text.
+    def explain_batch(self, copies: Copies, tokens: Sequence[str], question: Question) -> Iterator[Explanation]:
+        """Yield explanations of one text.
 
         Args:
             tokens: the text of each position, without padding, window by window.
@@ -110,7 +114,7 @@ class ExplainsTexts(Protocol):
 def refuse_target(question: Question) -> None:
     """Refuse a question about a target. Raises: ConfigError."""
     if question.target is not None:
-        raise ConfigError("--target is for models that write a text, and this one writes none. Leave it out.")
+        raise ConfigError("--target is for models that write any text, and this one does not. Leave it out.")
 
 
 def refuse_label(question: Question) -> None:

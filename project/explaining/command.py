@@ -4,14 +4,12 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from lightrail.datamodules.base import DataModule
 from lightrail.lightning_modules.checkpoint import read_checkpoint, stored_configuration
 from lightrail.lightning_modules.explaining.explanation import (
     Attribution,
@@ -21,18 +19,17 @@ from lightrail.lightning_modules.explaining.explanation import (
     Question,
 )
 from lightrail.lightning_modules.exported import restore_task
-from lightrail.lightning_modules.networks.encoders.encoder import FIRST_TOKEN
 from lightrail.lightning_modules.networks.modes import evaluating
 from lightrail.project.basics.durable import write_whole
 from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.basics.hardware import set_threads, usable_accelerator
 from lightrail.project.basics.option_parser import OptionParser
 from lightrail.project.basics.reading import user_path
-from lightrail.project.basics.tokens.showing import shown_tokens
 from lightrail.project.basics.tokens.tokenizing import whole_characters
-from lightrail.project.configuration import parse
+from lightrail.project.configuration import Configuration, parse
 from lightrail.project.configuration.classes import AllowedClasses
-from lightrail.project.explaining.page import ExplainedText, as_page
+from lightrail.project.figures.explained import explained_row
+from lightrail.project.figures.explanations import ExplainedText, as_page
 from lightrail.project.running.build import build
 from lightrail.project.tracking.naming import find_checkpoint
 from lightrail.project.tracking.settings import TrackingConfig
@@ -40,7 +37,7 @@ from lightrail.project.tracking.store import check_folder
 
 log = logging.getLogger(__name__)
 
-_FIX = "Name a run that classifies texts, finds entities, translates or continues texts (lightrail list runs)."
+_FIX = "Name a run that reads texts, other than an export (lightrail list runs)."
 
 
 def run(arguments: list[str]) -> int:
@@ -49,7 +46,8 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("model", nargs="*")
     for name in ("label", "target", "device", "allow_modules"):
         parser.add_argument(f"--{name}")
-    parser.add_argument("--text", action="append", default=[])
+    for name in ("text", "text_pair"):
+        parser.add_argument(f"--{name}", action="append", default=[])
     parser.add_argument("--output", default="explain.html")
     options = parser.read(arguments)
     if len(options.model) != 1:
@@ -57,8 +55,7 @@ def run(arguments: list[str]) -> int:
             f"lightrail explain takes one run or checkpoint, found {len(options.model)}: lightrail explain RUN_ID "
             "--text TEXT."
         )
-    texts = [whole_characters(text) for text in options.text]
-    _check_texts(texts)
+    texts = _texts(options.text, options.text_pair)
     output = _checked_output(options.output)
     device = _device(options.device)
     AllowedClasses((options.allow_modules or "").split(","))
@@ -67,16 +64,17 @@ def run(arguments: list[str]) -> int:
     question = Question(label=options.label, target=options.target and whole_characters(options.target))
     explained = list(explain(path, texts, question, device, options.allow_modules))
     name = options.model[0]
-    write_whole(output, as_page(name, explained))
+    lead = "Numbers with all digits are in the JSON file beside this page."
+    write_whole(output, as_page(name, explained, lead))
     write_whole(output.with_name(f"{output.name}.json"), as_json(name, str(path), explained))
     log.info("wrote %s and %s.json, %d texts", output, output.name, len(explained))
     return 0
 
 
 def explain(
-    path: Path, texts: Sequence[str], question: Question, device: torch.device, modules: str | None = None
+    path: Path, texts: Sequence[Sequence[str]], question: Question, device: torch.device, modules: str | None = None
 ) -> Iterator[ExplainedText]:
-    """Yield the explanations of each text by the model of a checkpoint.
+    """Yield the explanations of each text, or pair of texts, by the model of a checkpoint.
 
     Raises: ConfigError when the model explains nothing, or the question does not apply to it.
     """
@@ -85,7 +83,8 @@ def explain(
     checkpoint = read_checkpoint(path)
     task = restore_task(checkpoint, str(path))
     if isinstance(task, ExplainsTexts):
-        for text in texts:
+        _check_number(texts, ["text"])
+        for (text,) in texts:
             with evaluating(task):
                 yield ExplainedText(text, list(task.to(device).explain_text(text, question)))
     elif isinstance(task, ExplainsBatches):
@@ -98,44 +97,55 @@ def explain(
 def _of_batches(
     path: Path,
     saved: dict[str, Any],
-    texts: Sequence[str],
+    texts: Sequence[Sequence[str]],
     question: Question,
     device: torch.device,
     modules: str | None,
 ) -> Iterator[ExplainedText]:
     """Encode texts with the data of the run, which reads them from a file."""
+    given = [[" ".join(part.splitlines()) for part in parts] for parts in texts]
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "texts.txt"
-        file.write_text("".join(f"{' '.join(text.splitlines())}\n" for text in texts), encoding="utf-8")
-        own = {name: value for name, value in saved["data"]["init_args"].items() if name != "reading"}
-        saved = {**saved, "data": {**saved["data"], "init_args": {**own, "path": str(file)}}}
-        allowed = [f"--allow_modules={modules}"] if modules else []
-        settings = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto", *allowed]
-        configuration = parse(settings, saved=saved)
+        lines, table = Path(folder) / "texts.txt", Path(folder) / "texts.jsonl"
+        lines.write_text("".join(f"{parts[0]}\n" for parts in given), encoding="utf-8")
+        configuration = _reading(lines, saved, modules)
         reader: Any = configuration.data()
-        if len(columns := reader.columns("predict")) > 1:
-            raise ConfigError(
-                f"the model reads {len(columns)} texts at once ({', '.join(columns)}), and explain gives it one. {_FIX}"
-            )
+        columns = reader.columns("predict")
+        names = [*(columns.values() if isinstance(columns, Mapping) else columns)]
+        _check_number(texts, names)
+        if len(names) > 1:
+            records = (json.dumps(dict(zip(names, parts, strict=True))) for parts in given)
+            table.write_text("".join(f"{record}\n" for record in records), encoding="utf-8")
+            configuration = _reading(table, saved, modules)
         experiment = build(configuration, "predict", path)
     data, task = experiment.data, experiment.model.to(device)
-    assert isinstance(task, ExplainsBatches)
-    names = _token_names(data)
-    rows: Any = data.dataset("predict")
+    rows = data.dataset("predict")
     for number in range(len(rows)):
-        batch = data.collate([{**rows.row(number), "id": number, "draw_seed": (number,)}])
-        batch = {name: own.to(device) if isinstance(own, Tensor) else own for name, own in batch.items()}
-        (text,) = batch["text"]
-        tokens = shown_tokens(batch["input_ids"][batch["attention_mask"]].tolist(), names, text)
         with evaluating(task):
-            yield ExplainedText(text, list(task.explain_batch(batch, tokens, question)))
+            own = explained_row(data, task, rows, number, question)
+        # A text that is cut into several rows is named by what each row has of it.
+        yield replace(own, text=" ||| ".join(given[number])) if len(rows) == len(given) else own
 
 
-def _token_names(data: DataModule) -> dict[int, str]:
-    """Return the name of each token id: the tokenizer's own, or that of the vocabulary that was learned."""
-    ids: Mapping[str, int] = data.token_ids() or {}
-    learned = enumerate(data.facts().get("vocabulary", ()), start=FIRST_TOKEN)
-    return {number: name for name, number in ids.items()} or dict(learned)
+def _reading(file: Path, saved: dict[str, Any], modules: str | None) -> Configuration:
+    """Return the configuration of a run, with this file in place of its data."""
+    own = {name: value for name, value in saved["data"]["init_args"].items() if name != "reading"}
+    saved = {**saved, "data": {**saved["data"], "init_args": {**own, "path": str(file)}}}
+    allowed = [f"--allow_modules={modules}"] if modules else []
+    return parse(["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto", *allowed], saved=saved)
+
+
+def _check_number(texts: Sequence[Sequence[str]], names: Sequence[str]) -> None:
+    """Refuse other numbers of texts than a model reads at once, as the columns of these names. Raises: ConfigError."""
+    if len(texts[0]) == len(names):
+        return
+    if len(names) > 2:
+        raise ConfigError(f"the model reads {len(names)} texts at once ({', '.join(names)}), and explain gives it two.")
+    if len(names) == 2:
+        raise ConfigError(
+            f"the model reads two texts at once ({', '.join(names)}), and explain was given one. Add a --text_pair for "
+            "each --text."
+        )
+    raise ConfigError("--text_pair is for models that read two texts at once, and this one reads one. Leave it out.")
 
 
 def as_json(name: str, path: str, explained: Sequence[ExplainedText]) -> str:
@@ -151,12 +161,23 @@ def _as_dict(explanation: Explanation) -> dict[str, Any]:
     return values
 
 
-def _check_texts(texts: Sequence[str]) -> None:
+def _texts(texts: Sequence[str], others: Sequence[str]) -> list[list[str]]:
+    """Return the texts that were given, each with its other one where these are pairs. Raises: ConfigError."""
     if not texts:
         raise ConfigError("lightrail explain needs a text, and found none: give --text TEXT.")
-    for number, text in enumerate(texts, 1):
-        if not text.strip():
-            raise ConfigError(f"--text number {number} is blank: {shown(text)}. Give it at least one character.")
+    if others and len(others) != len(texts):
+        raise ConfigError(
+            f"--text was given {len(texts)} times, and --text_pair {len(others)} times. Give one --text_pair for each "
+            "--text."
+        )
+    for name, own in (("text", texts), ("text_pair", others)):
+        for number, text in enumerate(own, 1):
+            if not text.strip():
+                raise ConfigError(f"--{name} number {number} is blank: {shown(text)}. Give it at least one character.")
+    return [
+        [*map(whole_characters, parts)]
+        for parts in (zip(texts, others, strict=True) if others else zip(texts, strict=True))
+    ]
 
 
 def _checked_output(name: str) -> Path:

@@ -21,6 +21,7 @@ from lightrail.lightning_modules.generation import TextWriter
 from lightrail.project.basics.errors import ConfigError, first_line, plain
 from lightrail.project.basics.private_names import set_default_root
 from lightrail.project.configuration import Configuration
+from lightrail.project.figures.explained import EXPLAINED, write_explained
 from lightrail.project.figures.run_figures import write_figures
 from lightrail.project.models.predictions import PREDICTION, write_predictions
 from lightrail.project.running.build import Experiment, build
@@ -251,6 +252,7 @@ def evaluate(experiment: Experiment, run: TrackedRun, checkpoint: str | None) ->
         main_metric = experiment.model.monitor.removeprefix("val/")
         write_predictions(table, run.directory, experiment.model.scores(), main_metric)
         write_figures(experiment.data, experiment.model, table, run.logger.journal.series(), run.directory)
+        write_explained(experiment.data, experiment.model, run.directory)
         run.set_tags({"mlflow.note.content": _description(experiment, run, metrics, table)})
     return FinishedRun(run.run_id, run.directory, metrics, table)
 
@@ -291,13 +293,14 @@ def _description(experiment: Experiment, run: TrackedRun, metrics: Mapping[str, 
     figures = ", ".join(f"{name} **{value:.4f}**" for name, value in sorted(metrics.items()))
     sizes = ", ".join(f"{summary.num_rows:,} {summary.name}" for summary in experiment.data.summaries())
     worst = "worst mistakes" if PREDICTION in table.column_names else "texts with the highest loss"
+    explained = f", what a few predictions were made of in `{EXPLAINED}`" * (run.directory / EXPLAINED).exists()
     command = f"predict --ckpt_path runs:/{run.run_id} --data.path FILE"
     if isinstance(experiment.model, TextWriter):
         command = f"generate {run.run_id} --prompt TEXT"
     return (
         f"{figures}\n\n"
         f"{type(experiment.model).__name__} on `{experiment.data.path}` ({sizes}). "
-        f"Figures are in the artifacts under `figures`, the {worst} under `samples`.\n\n"
+        f"Figures are in the artifacts under `figures`, the {worst} under `samples`{explained}.\n\n"
         f"`lightrail {command}`"
     )
 

@@ -121,6 +121,7 @@ def test_the_artifacts_are_these_and_nothing_is_left_elsewhere(fitted: Fitted, w
         "environment/hardware.json",
         "predictions/test.parquet",
         *(f"samples/{name}.csv" for name in samples),
+        "samples/explained.html",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "checkpoints/run.json",

@@ -48,7 +48,7 @@ class EntityHead(nn.Module, ABC):
 
     @abstractmethod
     def span_score(self, scores: Tensor, span: Span) -> Tensor:
-        """Return the score that a span gets in the first sentence, []."""
+        """Return the score that a span gets in each sentence, [B]."""
 
     @abstractmethod
     def calibration_rows(self, scores: Tensor, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:

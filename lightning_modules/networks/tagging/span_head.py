@@ -98,9 +98,9 @@ class SpanHead(EntityHead):
         ]
 
     def span_score(self, scores: Tensor, span: Span) -> Tensor:
-        """Return the score of a span's cell, []."""
+        """Return the score of a span's cell in each sentence, [B]."""
         first, end, kind = span
-        return scores[0, first, end - first - 1, kind]
+        return scores[:, first, end - first - 1, kind]
 
     def calibration_rows(self, scores: Tensor, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
         """Return the scores of a sentence's cells and whether each is an entity."""

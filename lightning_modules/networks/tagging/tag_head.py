@@ -95,12 +95,12 @@ class TagHead(EntityHead):
         ]
 
     def span_score(self, scores: Tensor, span: Span) -> Tensor:
-        """Return the sum of the scores of a span's tags, each compared with that of O, []."""
+        """Return the sum of the scores of a span's tags, each compared with that of O, [B]."""
         first, end, kind = span
         roles = [3] if end - first == 1 else [0, *[1] * (end - first - 2), 2]
         tags = self.own_tags[torch.tensor([1 + 4 * kind + role for role in roles], device=scores.device)]
-        words = scores[0, first:end]
-        return (words.gather(1, tags[:, None])[:, 0] - words[:, OUTSIDE]).sum()
+        places = torch.arange(first, end, device=scores.device)
+        return (scores[:, places, tags] - scores[:, places, OUTSIDE]).sum(1)
 
     def calibration_rows(self, scores: Tensor, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
         """Return the emissions, [words, K], and the tags, [words], of each sentence, on the CPU."""

@@ -57,11 +57,12 @@ class ExplainedText:
     explanations: Sequence[Explanation]
 
 
-def as_page(name: str, explained: Sequence[ExplainedText]) -> str:
+def as_page(name: str, explained: Sequence[ExplainedText], lead: str) -> str:
     """Format explanations as HTML, with all texts escaped.
 
     Args:
-        name: what the model was named by.
+        name: what the model was named by, or what the texts are.
+        lead: a line below the title.
     """
     body = "\n".join(_text(number, own) for number, own in enumerate(explained, 1))
     title = escape(f"Explanations: {name}")
@@ -69,7 +70,7 @@ def as_page(name: str, explained: Sequence[ExplainedText]) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{STYLE}{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n"
-        f'<p class="lead">Numbers with all digits are in the JSON file beside this page.</p>\n{body}\n'
+        f'<p class="lead">{escape(lead)}</p>\n{body}\n'
         "</main>\n</body>\n</html>\n"
     )
 
@@ -146,7 +147,7 @@ def _short(weight: float) -> str:
 def _heads(own: AttentionHeads) -> str:
     layers = "\n".join(
         f'<h3>Layer {layer}</h3>\n<div class="layer">'
-        + "".join(_map(f"head {head}", weights, own.tokens) for head, weights in enumerate(heads, 1))
+        + "".join(_map(f"head {head}", weights, own.rows, own.columns) for head, weights in enumerate(heads, 1))
         + "</div>"
         for layer, heads in enumerate(own.layers, 1)
     )
@@ -157,22 +158,25 @@ def _heads(own: AttentionHeads) -> str:
     )
 
 
-def _map(name: str, weights: Sequence[Sequence[float]], tokens: Sequence[str]) -> str:
-    size = len(tokens)
-    rows = []
+def _map(name: str, weights: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str]) -> str:
+    width, parts = len(columns), []
     for place, row in enumerate(weights):
-        largest = sorted(range(size), key=lambda column: -row[column])[:_NUM_NAMED]
-        told = ", ".join(f"{tokens[column]} {row[column]:.2f}" for column in largest)
+        largest = sorted(range(width), key=lambda column: -row[column])[:_NUM_NAMED]
+        told = ", ".join(f"{columns[column]} {row[column]:.2f}" for column in largest)
         squares = "".join(_square(column, place, weight) for column, weight in enumerate(row) if weight >= LEAST_SHOWN)
-        rows.append(
-            f'<g><title>{escape(f"{tokens[place]} → {told}")}</title><rect y="{place}" width="{size}" height="1"/>'
+        parts.append(
+            f'<g><title>{escape(f"{rows[place]} → {told}")}</title><rect y="{place}" width="{width}" height="1"/>'
             f'<path d="{squares}"/></g>'
         )
-    pairs = [(row, column) for row in range(size) for column in range(size) if row != column or size == 1]
+    is_itself = rows == columns and width > 1
+    first = int(len(rows) > 1 and rows[:-1] == columns[1:])  # a decoder's first token can look at the start alone
+    pairs = [
+        (row, column) for row in range(first, len(rows)) for column in range(width) if not (is_itself and row == column)
+    ]
     place, column = max(pairs, key=lambda pair: weights[pair[0]][pair[1]])
-    caption = escape(f"{name}: {tokens[place]} → {tokens[column]} {weights[place][column]:.2f}")
+    caption = escape(f"{name}: {rows[place]} → {columns[column]} {weights[place][column]:.2f}")
     return (
-        f'<figure><svg viewBox="0 0 {size} {size}" role="img" aria-label="{caption}">{"".join(rows)}</svg>'
+        f'<figure><svg viewBox="0 0 {width} {len(rows)}" role="img" aria-label="{caption}">{"".join(parts)}</svg>'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 
