@@ -58,7 +58,8 @@ SMALL_NETWORKS = {
 ABOUT = {"entities.md": "ner", "language_models.md": "causal_lm", "translation.md": "translation"}
 """The experiment that a guide's settings are of, where it is not text classification."""
 AS_THEY_STAND = {
-    *("list", "clean", "sync", "compare", "reproduce", "generate", "explain", "export", "--help", "--version")
+    *("list", "clean", "sync", "compare", "reproduce", "generate", "explain", "export", "schema", "completion"),
+    *("--help", "--version"),
 }
 """Commands that take a moment without any settings added."""
 ANSWERS_AT_ONCE = {"--status", "--print_config", "--help_all", "--help", "-h"}
