@@ -219,6 +219,9 @@ def begin(experiment: Experiment, kind: str, tags: Mapping[str, str] = MappingPr
     if configuration.chosen:
         own["lightrail.chosen"] = "; ".join(configuration.chosen)
         log.info("chosen by the data: %s", own["lightrail.chosen"])
+    if experiment.ancestor is not None:
+        own |= experiment.ancestor.tags()
+        log.info("%s", experiment.ancestor)
     if slurm_job():
         own["lightrail.slurm_job"] = slurm_job()
     inputs = experiment.data.summaries()
@@ -291,6 +294,8 @@ def _description(experiment: Experiment, run: TrackedRun, metrics: Mapping[str, 
     figures = ", ".join(f"{name} **{value:.4f}**" for name, value in sorted(metrics.items()))
     sizes = ", ".join(f"{summary.num_rows:,} {summary.name}" for summary in experiment.data.summaries())
     worst = "worst mistakes" if PREDICTION in table.column_names else "texts with the highest loss"
+    named = experiment.configuration.init_from
+    started = "" if named is None else f"Started from the weights of `{named}`.\n\n"
     command = f"predict --ckpt_path runs:/{run.run_id} --data.path FILE"
     if isinstance(experiment.model, TextWriter):
         command = f"generate {run.run_id} --prompt TEXT"
@@ -298,6 +303,7 @@ def _description(experiment: Experiment, run: TrackedRun, metrics: Mapping[str, 
         f"{figures}\n\n"
         f"{type(experiment.model).__name__} on `{experiment.data.path}` ({sizes}). "
         f"Figures are in the artifacts under `figures`, the {worst} under `samples`.\n\n"
+        f"{started}"
         f"`lightrail {command}`"
     )
 

@@ -5,6 +5,7 @@ tokens of the target.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -14,7 +15,13 @@ from annotated_types import Ge, MultipleOf
 from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.encoders.lstm_layer import reverse_each
-from lightrail.lightning_modules.networks.seq2seq.network import Memory, Seq2Seq, Seq2SeqConfig, Vocabulary
+from lightrail.lightning_modules.networks.seq2seq.network import (
+    Memory,
+    Seq2Seq,
+    Seq2SeqConfig,
+    Vocabulary,
+    token_tables,
+)
 from lightrail.project.basics.annotations import PositiveInt, ShareBelowOne
 
 State = tuple[Tensor, ...]
@@ -97,6 +104,10 @@ class RecurrentSeq2Seq(Seq2Seq):
     def score(self, memory: Memory, decoder_ids: Tensor, *, forced_fraction: float = 1.0) -> Tensor:
         """Score given targets, [B, T] to [B, T, V]."""
         return self._scores(self._read(memory, decoder_ids, forced_fraction)[0])
+
+    def token_tables(self) -> Mapping[str, str]:
+        """Return the names of the embeddings and of the output."""
+        return token_tables(self.source_embedding, self.output)
 
     def start_cache(self, memory: Memory) -> "SearchCache":
         """Return the state before the first token."""
