@@ -25,6 +25,7 @@ from lightrail.lightning_modules.metrics.language_scores import BitsPerUnit, Per
 from lightrail.lightning_modules.metrics.scores import Columns, Score, SumRatio, WeightedMean
 from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig
 from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
+from lightrail.lightning_modules.networks.row_names import RowNames, token_rows
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.project.basics.annotations import ShareBelowOne, check_range
 from lightrail.project.basics.errors import ConfigError
@@ -61,8 +62,13 @@ class CausalLM(TaskModule):
         self.hparams["decoder"] = (
             self.decoder.config
         )  # with the architecture that was loaded: no files are needed again
-        self.label_smoothing = label_smoothing
+        self.tokenizer, self.label_smoothing = tokenizer, label_smoothing
         self.loss_by_position = LossByPosition()
+
+    def row_names(self) -> Mapping[str, RowNames]:
+        """Return the tokens that rows of the decoder stand for."""
+        tokens = token_rows(LanguageTokenizer.from_facts(self.tokenizer).token_ids(), self.tokenizer["size"])
+        return {f"decoder.{name}": names for name, names in self.decoder.rows_of_tokens(target=tokens).items()}
 
     def forward(self, batch: Batch) -> NextTokens:
         """Score the next token at the positions with a target, N of B x T."""

@@ -23,6 +23,7 @@ from lightrail.lightning_modules.metrics.scores import Columns, Score, WeightedM
 from lightrail.lightning_modules.networks.encoders.embedding import TokenDropout
 from lightrail.lightning_modules.networks.encoders.encoder import EncoderConfig, Spelling
 from lightrail.lightning_modules.networks.encoders.recurrent import LstmConfig
+from lightrail.lightning_modules.networks.row_names import RowNames
 from lightrail.lightning_modules.networks.tagging.entity_head import EntityHeadConfig
 from lightrail.lightning_modules.networks.tagging.tag_head import CrfConfig
 from lightrail.lightning_modules.networks.tagging.tag_schemes import Span
@@ -70,6 +71,10 @@ class EntityTagger(TaskModule):
         self.token_dropout = TokenDropout(token_dropout, has_unknown=bool(vocabulary))
         self.dropout = nn.Dropout(dropout)
         self.head = head.build(self.encoder.width, len(labels), is_nested=has_nested)
+
+    def row_names(self) -> Mapping[str, RowNames]:
+        """Return the types, or tags of types, that rows of the head stand for."""
+        return {f"head.{name}": names for name, names in self.head.rows_of_types(self.labels).items()}
 
     def forward(self, batch: Batch) -> Tensor:
         """Score words for the head, [B, W, ...]; windows of a long sentence are joined by their words' places."""

@@ -28,9 +28,10 @@ from lightrail.lightning_modules.metrics.evaluation import ScoreSums
 from lightrail.lightning_modules.metrics.scores import Score, ShareZero, SumRatio, WeightedMean
 from lightrail.lightning_modules.metrics.sentence_errors import num_edits, only_hanzi
 from lightrail.lightning_modules.networks.candidates import CandidateOutput
-from lightrail.lightning_modules.networks.encoders.encoder import EncoderConfig
+from lightrail.lightning_modules.networks.encoders.encoder import FIRST_TOKEN, EncoderConfig
 from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
 from lightrail.lightning_modules.networks.number_formats import at_least_float32
+from lightrail.lightning_modules.networks.row_names import RowNames, vocabulary_rows
 from lightrail.lightning_modules.networks.seq2seq.decoding import DecodingConfig, Hypothesis
 from lightrail.lightning_modules.networks.seq2seq.network import Memory, Seq2SeqConfig, Vocabulary
 from lightrail.lightning_modules.networks.seq2seq.pretrained import PretrainedSeq2SeqConfig
@@ -98,12 +99,18 @@ class PinyinTagger(TaskModule):
     ) -> None:
         super().__init__(optim)
         self.save_hyperparameters()
+        self.candidates = {token: list(candidates.get(token, ())) for token in vocabulary}
         self.characters = ["", ""] + ["".join(candidates.get(token, ())) for token in vocabulary]
         self.encoder = None if encoder is None else encoder.build(vocabulary)
         self.output = CandidateOutput(
             width=0 if self.encoder is None else self.encoder.width,
             counts=[(), ()] + [list(candidates.get(token, {}).values()) for token in vocabulary],
         )
+
+    def row_names(self) -> Mapping[str, RowNames]:
+        """Return the syllable and the character of each row of the output."""
+        rows = [(token, character) for token, own in self.candidates.items() for character in own]
+        return dict.fromkeys(("output.weight", "output.bias"), (rows,))
 
     def forward(self, batch: Batch) -> Readings:
         """Score the candidates of each syllable, [N, K]."""
@@ -234,7 +241,7 @@ class PinyinTranslator(TaskModule):
             )
         super().__init__(optim)
         self.save_hyperparameters()
-        self.num_beams, self.validation_beams = num_beams, validation_beams
+        self.num_beams, self.validation_beams, self.vocabulary = num_beams, validation_beams, vocabulary
         others = [token for token in vocabulary if token not in candidates]
         characters = sorted({character for own in candidates.values() for character in own})
         self.written = ["", "", "", *others, *characters]
@@ -251,6 +258,13 @@ class PinyinTranslator(TaskModule):
             Vocabulary(size=len(self.written), start_id=_START, end_id=_END, never=(_START,)),
             is_shared=False,
         )
+
+    def row_names(self) -> Mapping[str, RowNames]:
+        """Return the syllables that are read and the characters that are written."""
+        source = vocabulary_rows(self.vocabulary, FIRST_TOKEN)
+        target = vocabulary_rows(self.written[_UNKNOWN + 1 :], _UNKNOWN + 1)
+        rows = self.network.rows_of_tokens(source=source, target=target)
+        return {f"network.{name}": names for name, names in rows.items()}
 
     def forward(self, batch: Batch) -> Translated:
         """Read the syllables, and score the candidates of each behind the expected characters, where there are any."""

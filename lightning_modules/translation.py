@@ -23,6 +23,7 @@ from lightrail.lightning_modules.metrics.language_scores import Perplexity
 from lightrail.lightning_modules.metrics.scores import Score, ShareEqual, SumRatio, WeightedMean
 from lightrail.lightning_modules.metrics.translation_scores import TranslationMetricsConfig
 from lightrail.lightning_modules.networks.modes import evaluating
+from lightrail.lightning_modules.networks.row_names import RowNames, token_rows
 from lightrail.lightning_modules.networks.seq2seq.decoding import DecodingConfig, Hypothesis
 from lightrail.lightning_modules.networks.seq2seq.network import Memory, Seq2SeqConfig, Vocabulary
 from lightrail.lightning_modules.networks.seq2seq.search import search
@@ -111,6 +112,14 @@ class Translation(TaskModule):
         self.hparams["network"] = self.network.config  # with what was loaded: no files are needed again
         self.decoding, self.validation_beams, self.metrics = decoding, validation_beams, metrics
         self.label_smoothing, self.teacher_forcing = label_smoothing, teacher_forcing
+
+    def row_names(self) -> Mapping[str, RowNames]:
+        """Return the tokens that rows of the network stand for."""
+        source, target = (
+            token_rows(own.token_ids(), own.size) for own in (self.source_tokenizer, self.target_tokenizer)
+        )
+        rows = self.network.rows_of_tokens(source=source, target=target)
+        return {f"network.{name}": names for name, names in rows.items()}
 
     def forward(self, batch: Batch) -> Translated:
         """Read the sources, and score the targets where there are any."""

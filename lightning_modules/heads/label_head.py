@@ -22,6 +22,7 @@ from lightrail.lightning_modules.metrics.calibration import fit_temperature, fit
 from lightrail.lightning_modules.metrics.label_scores import SEPARATOR, CalibrationError, label_scores
 from lightrail.lightning_modules.metrics.scores import Columns, MacroF1, StoredScore
 from lightrail.lightning_modules.networks.number_formats import at_least_float32
+from lightrail.lightning_modules.networks.row_names import RowNames
 from lightrail.project.basics.annotations import ShareBelowOne, check_range
 from lightrail.project.basics.did_you_mean import did_you_mean, first_names
 from lightrail.project.basics.errors import ConfigError, shown
@@ -65,6 +66,10 @@ class LabelHead(Head):
         self.register_buffer("temperature", torch.ones(()))
         if has_many:
             self.register_buffer("thresholds", torch.full((len(labels),), 0.5))
+
+    def row_names(self) -> Mapping[str, RowNames]:
+        """Return the labels of the linear layer."""
+        return {"linear.weight": (self.labels,), "linear.bias": (self.labels,)}
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Return the logits of vectors, [B, D] to [B, L], in float32 or wider."""

@@ -1,7 +1,8 @@
 """Low-rank adapters: a few weights trained beside those of a pretrained network, which stay fixed."""
 
+import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -63,7 +64,17 @@ def add_adapters(model: "PreTrainedModel", config: LoraConfig, *, section: str) 
         peft.inject_adapter_in_model(settings, model)
 
 
-def merge_adapters(model: "PreTrainedModel") -> None:
+def adapters_of(model: nn.Module) -> dict[str, Any]:
+    """Return rank, scale and kind of each adapter in a network, by the name of its layer."""
+    if "peft" not in sys.modules:  # a slow import, and who has added an adapter has made it
+        return {}
+    from peft.tuners.lora import LoraLayer
+
+    layers = [(name, part) for name, part in model.named_modules() if isinstance(part, LoraLayer)]
+    return {name: (dict(part.r), dict(part.scaling), dict(part.use_dora)) for name, part in layers}
+
+
+def merge_adapters(model: nn.Module) -> None:
     """Add the adapters' products to the layers' own weights, in place, and remove the adapters."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 

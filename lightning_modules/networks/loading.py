@@ -130,6 +130,16 @@ def num_vectors(model: "PreTrainedModel") -> int | None:
     return found
 
 
+def token_tables(model: "PreTrainedModel") -> list[str]:
+    """Return the names of the tensors of a network with an entry for each token id."""
+    if num_vectors(model) is None:
+        return []
+    tables = [part for part in (model.get_input_embeddings(), model.get_output_embeddings()) if part is not None]
+    own = {id(tensor) for part in tables for tensor in part.parameters(recurse=False)}
+    held = model.state_dict(keep_vars=True)
+    return [name for name, tensor in held.items() if id(tensor) in own or name.endswith("final_logits_bias")]
+
+
 class _Lookups(TorchFunctionMode):
     """Notes how many positions a table has of which vectors of consecutive numbers are looked up, the first of a row.
 

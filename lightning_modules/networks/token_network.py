@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.documents import document_positions
+from lightrail.lightning_modules.networks.row_names import AllOrNothing, Names, RowNames
 from lightrail.project.basics.errors import ConfigError, shown
 
 
@@ -36,6 +37,29 @@ class TokenNetwork(nn.Module, ABC):
                 "Override input_embedding."
             )
         return embedding
+
+    def token_tables(self) -> Mapping[str, str] | None:
+        """Return the parameters with a row for each token id, and whose tokens these are: `source` or `target`.
+
+        Those of a network with one tokenizer are the target's. None: not known.
+        """
+        return None
+
+    def rows_of_tokens(self, **tokens: Names) -> Mapping[str, RowNames]:
+        """Return what the rows of parameters stand for, given the tokens by id of `source` and `target`.
+
+        Where the network does not know its tables, each parameter is one of these tokens alone.
+        """
+        tables = self.token_tables()
+        if tables is None:
+            meaning = AllOrNothing(tuple(tokens.values()))
+            return {name: meaning for name, _ in self.named_parameters()}
+        held, rows = self.state_dict(keep_vars=True), dict[str, RowNames]()
+        for name, side in tables.items():
+            dimension = held[name].ndim - 1 if len(held[name]) == 1 else 0  # a bias may be [1, V]
+            size, own = held[name].shape[dimension], tokens[side]
+            rows[name] = (*[None] * dimension, (*own[:size], *range(len(own), size)))
+        return rows
 
     def check_length(self, input_ids: Tensor, document_ids: Tensor | None = None, num_read: int = 0) -> None:
         """Refuse more positions than the network has; `num_read` of a row were read before.

@@ -112,6 +112,13 @@ class Contract(ABC):
         batch = first_batch(self.experiment(tmp_path, "--trainer.max_steps=1"))
         assert decoded(load_exported(tmp_path / "exported"), batch) == decoded(trained, batch)
 
+    def test_a_run_that_starts_from_another_one_begins_with_its_outputs(self, tmp_path: Path) -> None:
+        """Where the data is the same; `model.init_from`."""
+        checkpoint = self.checkpoint(tmp_path)
+        experiment = self.experiment(tmp_path, "--trainer.max_steps=1", f"--model.init_from={checkpoint}")
+        before, batch = type(experiment.model).load_from_checkpoint(checkpoint).eval(), first_batch(experiment)
+        assert decoded(experiment.model.eval(), batch) == decoded(before, batch)
+
     def test_eight_examples_can_be_learned(self, tmp_path: Path) -> None:
         arguments = ["--trainer.max_steps=80", "--model.optim.lr=0.01", *WITHOUT_VALIDATION]
         model = self.fit(tmp_path, *arguments).eval()

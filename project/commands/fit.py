@@ -57,6 +57,8 @@ def check(arguments: list[str]) -> int:
     print(experiment.data.report().render())
     for line in experiment.configuration.chosen:
         print(f"chosen       {line}")
+    if experiment.ancestor is not None:
+        print(f"init         {experiment.ancestor}")
     for line in filter(
         None, (tokenizer_advice(configuration.values, experiment.data), advice(configuration, experiment.data))
     ):

@@ -18,6 +18,7 @@ from lightrail.project.configuration.checking import Checker
 from lightrail.project.configuration.classes import AllowedClasses, import_class
 from lightrail.project.configuration.describing import describe
 from lightrail.project.configuration.parameters import (
+    INIT_FROM,
     Parameter,
     class_of_type,
     has_structure,
@@ -88,6 +89,14 @@ class Configuration:
         """The run's seed, `seed_everything`."""
         return int(self.values["seed_everything"])
 
+    @property
+    def init_from(self) -> str | None:
+        """What the weights of a new run start from, `model.init_from`."""
+        model = self.values["model"]
+        is_ours = parameters_of(import_class(model["class_path"])).get(INIT_FROM.name) is INIT_FROM
+        named: str | None = model["init_args"].get(INIT_FROM.name) if is_ours else None
+        return named
+
     def of_seed(self, seed: int) -> "Configuration":
         """Copy the configuration with another seed, which is added to the run's name, if any."""
         tracking = self.values["tracking"]
@@ -136,7 +145,8 @@ class Configuration:
                 data = self.values["data"]["class_path"]
                 raise ConfigError(f"{target.__name__} needs `{name}` from the data, and {data} does not provide it.")
         known = {name: fact for name, fact in facts.items() if name in taken}
-        built: LightningModule = target(**(build(target, self.values["model"]["init_args"]) | known))
+        given = {key: own for key, own in self.values["model"]["init_args"].items() if taken[key] is not INIT_FROM}
+        built: LightningModule = target(**(build(target, given) | known))
         return built
 
     def facts_among(self, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Union, get_args
 
 from annotated_types import Ge
 from jsonargparse import ArgumentParser, set_parsing_settings
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from lightrail.lightning_modules.arguments import is_from_data
 from lightrail.project.basics.annotations import (
@@ -61,9 +61,25 @@ class Parameter:
         return self.default is REQUIRED and not is_fixed(self.annotation)
 
 
+INIT_FROM = Parameter(
+    "init_from",
+    str | None,
+    None,
+    "Run, checkpoint, exported folder or .safetensors file whose weights a new run starts from, as far as they fit; "
+    "rows of tokens and labels are matched by name. null: fresh or pretrained ones.",
+)
+"""A setting of every model, which is no argument of its class: it says how a run begins, not what the model is."""
+
+
 @functools.cache
 def parameters_of(target: type) -> Mapping[str, Parameter]:
-    """Return the parameters of a class, including those passed to a base class by `**kwargs`."""
+    """Return the parameters of a class, including those passed to a base class by `**kwargs`, and `INIT_FROM`."""
+    own = _parameters_of(target)
+    is_model = issubclass(target, LightningModule) and INIT_FROM.name not in own
+    return {**own, INIT_FROM.name: INIT_FROM} if is_model else own
+
+
+def _parameters_of(target: type) -> Mapping[str, Parameter]:
     defaults, ranges = _real_defaults(target), _RANGES_OF_TRAINER if target is Trainer else {}
     return {
         item.name: Parameter(

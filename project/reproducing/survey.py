@@ -161,7 +161,11 @@ def survey(original: Original, settings: Sequence[str]) -> Survey:
         configuration = configuration_of(original, settings)
         changed = setting_changes(original, parse(_allowing(settings), saved=original.values), configuration)
         found.add("configuration", [*changed.given, *changed.resumed], changed.notes)
-        found.add("data", data_changes(original, build(configuration, "fit", has_run=True).data.summaries()))
+        experiment = build(configuration, "fit", has_run=True)
+        found.add("data", data_changes(original, experiment.data.summaries()))
+        is_other = any(line.startswith("model.init_from:") for line in changed.given)
+        if experiment.ancestor is not None and not is_other:
+            found.add("data", experiment.ancestor.changes(original.tags))
     except Refusal as error:
         refusal = _placed(original, error)
     except Exception as error:  # such as from code that has changed since

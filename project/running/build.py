@@ -22,6 +22,7 @@ from lightrail.project.basics.reading import reading
 from lightrail.project.configuration import Configuration
 from lightrail.project.configuration.classes import import_class
 from lightrail.project.models.predictions import PredictionTable
+from lightrail.project.running.ancestor import Ancestor, take_first_weights
 from lightrail.project.running.callbacks import check_callbacks
 from lightrail.project.running.limits import check_limits
 from lightrail.project.running.training_length import with_length
@@ -53,6 +54,8 @@ class Experiment:
     model: TaskModule
     trainer: pl.Trainer
     predictions: PredictionTable
+    ancestor: Ancestor | None = None
+    """Where the first weights of a new run come from, other than the model itself."""
 
 
 def build(
@@ -90,6 +93,9 @@ def build(
     model = _fresh(configuration, data) if stored is None else _restored(configuration, stored, str(checkpoint))
     if not isinstance(model, TaskModule):
         raise ConfigError(f"model: {type(model).__name__} is not derived from TaskModule of lightrail.")
+    ancestor = None
+    if stored is None and configuration.init_from is not None:
+        ancestor = take_first_weights(model, configuration.init_from, configuration.tracking())
     check_limits(trainer, data, stage, has_run=has_run)
     _check_texts(data, model, stage)
     if stage == "fit":
@@ -99,7 +105,7 @@ def build(
     if configuration.values["trainer"]["enable_checkpointing"] is not False:
         kept = configuration.tracking().checkpoint
         trainer.callbacks += checkpoint_callbacks(model, trainer.callbacks, kept)  # type: ignore[attr-defined]
-    return Experiment(configuration, data, model, trainer, predictions)
+    return Experiment(configuration, data, model, trainer, predictions, ancestor)
 
 
 def _check_task(configuration: Configuration, checkpoint: dict[str, Any], name: str) -> None:

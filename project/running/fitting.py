@@ -220,6 +220,9 @@ def begin(experiment: Experiment, kind: str, tags: Mapping[str, str] = MappingPr
     if configuration.chosen:
         own["lightrail.chosen"] = "; ".join(configuration.chosen)
         log.info("chosen by the data: %s", own["lightrail.chosen"])
+    if experiment.ancestor is not None:
+        own |= experiment.ancestor.tags()
+        log.info("%s", experiment.ancestor)
     if slurm_job():
         own["lightrail.slurm_job"] = slurm_job()
     inputs = experiment.data.summaries()
@@ -294,6 +297,8 @@ def _description(experiment: Experiment, run: TrackedRun, metrics: Mapping[str, 
     sizes = ", ".join(f"{summary.num_rows:,} {summary.name}" for summary in experiment.data.summaries())
     worst = "worst mistakes" if PREDICTION in table.column_names else "texts with the highest loss"
     explained = f", what a few predictions were made of in `{EXPLAINED}`" * (run.directory / EXPLAINED).exists()
+    named = experiment.configuration.init_from
+    started = "" if named is None else f"Started from the weights of `{named}`.\n\n"
     command = f"predict --ckpt_path runs:/{run.run_id} --data.path FILE"
     if isinstance(experiment.model, TextWriter):
         command = f"generate {run.run_id} --prompt TEXT"
@@ -301,6 +306,7 @@ def _description(experiment: Experiment, run: TrackedRun, metrics: Mapping[str, 
         f"{figures}\n\n"
         f"{type(experiment.model).__name__} on `{experiment.data.path}` ({sizes}). "
         f"Figures are in the artifacts under `figures`, the {worst} under `samples`{explained}.\n\n"
+        f"{started}"
         f"`lightrail {command}`"
     )
 

@@ -50,6 +50,7 @@ UNKNOWN = "-"
 FIXED = (
     "seed_everything",
     "model.class_path",
+    "model.init_args.init_from",
     "data.class_path",
     "model.init_args.optim.optimizer",
     "model.init_args.optim.freeze",
@@ -254,6 +255,11 @@ def _rebuilt(before: Interrupted, configuration: Configuration) -> tuple[Experim
     experiment = build(configuration, "fit", before.checkpoint, has_run=True)
     _check_data(before, experiment)
     if before.checkpoint is None:
+        if experiment.ancestor is not None and (changes := experiment.ancestor.changes(before.tags)):
+            raise ConfigError(
+                f"run {before.run.info.run_id} has no checkpoint, and restarts from weights that have changed: "
+                f"{changes[0]}. Restore them, or start a new run."
+            )
         return experiment, {}
     stored = read_checkpoint(before.checkpoint)
     for name in ("optimizer_states", "lr_schedulers", "loops", "loss_window"):

@@ -61,6 +61,7 @@ def test_the_values_hold_every_default() -> None:
             "networks": None,
             "on_start": None,
             "anything": None,
+            "init_from": None,
         },
     }
     assert values["data"]["init_args"] == {"path": "lines.txt", "max_tokens": None}

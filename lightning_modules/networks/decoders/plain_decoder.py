@@ -4,6 +4,7 @@ Shapes: B rows, T positions, N kept positions, V tokens, D width, H heads.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig, TokenCache, filled
 from lightrail.lightning_modules.networks.documents import document_mask, document_positions
+from lightrail.lightning_modules.networks.row_names import RowNames
 from lightrail.project.basics.annotations import PositiveInt, ShareBelowOne
 from lightrail.project.basics.errors import ConfigError
 
@@ -99,6 +101,14 @@ class PlainDecoder(Decoder):
     def input_embedding(self) -> nn.Module:
         """Return the embedding of tokens; positions are added behind it."""
         return self.tokens
+
+    def token_tables(self) -> Mapping[str, str]:
+        """Return the name of the embedding, which is also the output."""
+        return {"tokens.weight": "target"}
+
+    def row_names(self) -> Mapping[str, RowNames]:
+        """Return the positions, which another network may have more or fewer of."""
+        return {"positions.weight": (range(self.max_length),)}
 
     def start_cache(self) -> TokenCache:
         """Return a cache of tokens: PyTorch's layers expose no keys and values, so all are computed again."""

@@ -4,7 +4,7 @@ Shapes: B rows, T positions, N kept positions, V rows of the output matrix.
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from lightrail.lightning_modules.networks.loading import (
     num_vectors,
     position_limit,
     switch_checkpointing,
+    token_tables,
 )
 from lightrail.project.basics.annotations import ShareBelowOne
 from lightrail.project.basics.did_you_mean import nearest
@@ -160,6 +161,10 @@ class PretrainedDecoder(Decoder):
         """Return the embedding of tokens; positions are added behind it."""
         embedding: nn.Module = self.model.get_input_embeddings()
         return embedding
+
+    def token_tables(self) -> Mapping[str, str]:
+        """Return the names of embedding and output."""
+        return {f"model.{name}": "target" for name in token_tables(self.model)}
 
     def start_cache(self) -> Any:
         """Return transformers' own cache; for a network without one, a cache of tokens."""

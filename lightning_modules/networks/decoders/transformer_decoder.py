@@ -4,6 +4,7 @@ Shapes: B rows, T positions, N kept positions, V tokens, D width, H heads, K key
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -113,6 +114,10 @@ class TransformerDecoder(Decoder):
             states = block(states, tables, mask, mask is None and num_read == 0, read)
         states = self.norm(states if keep is None else states[keep])
         return F.linear(states, self.embedding.weight if self.output is None else self.output.weight)
+
+    def token_tables(self) -> Mapping[str, str]:
+        """Return the names of embedding and output."""
+        return dict.fromkeys(["embedding.weight", *([] if self.output is None else ["output.weight"])], "target")
 
     def start_cache(self) -> KeyValueCache:
         """Return an empty cache of each block's keys and values."""

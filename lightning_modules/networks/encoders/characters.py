@@ -6,7 +6,7 @@ embedding, W width of the network.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.encoders.encoder import FIRST_TOKEN, PADDING, Spelling
 from lightrail.lightning_modules.networks.encoders.lstm_layer import LstmLayer
+from lightrail.lightning_modules.networks.row_names import RowNames, vocabulary_rows
 from lightrail.project.basics.annotations import PositiveInt, Ranged, ShareBelowOne
 
 
@@ -114,6 +115,7 @@ class CharacterEmbedding(nn.Module):
 
     def __init__(self, alphabet: Sequence[str], config: CharactersConfig, width: int) -> None:
         super().__init__()
+        self.alphabet = tuple(alphabet)
         self.embedding = nn.Embedding(FIRST_TOKEN + len(alphabet), config.size, padding_idx=PADDING)
         bound = math.sqrt(3 / config.size)  # as Ma and Hovy do; normal_ would draw the row of padding as well
         with torch.no_grad():
@@ -121,6 +123,10 @@ class CharacterEmbedding(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.network = config.build()
         self.projection = nn.Linear(self.network.width, width, bias=False)
+
+    def row_names(self) -> Mapping[str, RowNames]:
+        """Return the characters of the embedding."""
+        return {"embedding.weight": (vocabulary_rows(self.alphabet, FIRST_TOKEN),)}
 
     def forward(self, spelling: Spelling) -> Tensor:
         """Embed the words of a batch, [B, T, D]; a position without a word is zero."""

@@ -4,7 +4,7 @@ Shapes: B examples, T positions, D width, V tokens.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Self
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lightrail.lightning_modules.networks.encoders.characters import CharacterEmbedding, CharactersConfig
 from lightrail.lightning_modules.networks.encoders.encoder import FIRST_TOKEN, UNKNOWN, EncoderConfig, Spelling
 from lightrail.lightning_modules.networks.encoders.vectors import VectorsConfig
+from lightrail.lightning_modules.networks.row_names import AllOrNothing, RowNames, vocabulary_rows
 from lightrail.project.basics.annotations import PositiveInt, Ranged, ShareBelowOne, check_range
 from lightrail.project.basics.errors import ConfigError
 
@@ -81,6 +82,7 @@ class TokenEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         config.check(vocabulary, alphabet)
+        self.vocabulary = tuple(vocabulary)
         self.tokens = nn.Embedding(FIRST_TOKEN + len(vocabulary), config.width)
         nn.init.normal_(self.tokens.weight, std=0.05)
         self.ngrams = HashedNgrams(config) if config.ngram_orders else None
@@ -91,6 +93,16 @@ class TokenEmbedding(nn.Module):
         if config.characters is not None and alphabet is not None:
             self.characters = CharacterEmbedding(alphabet, config.characters, config.width)
         self.dropout = nn.Dropout(config.dropout)
+
+    def row_names(self) -> Mapping[str, RowNames]:
+        """Return the tokens of each table; a table of hashed token ids is one of this vocabulary alone."""
+        tables = self.ngrams.tables if self.ngrams is not None else ()
+        tokens: dict[str, RowNames] = {
+            f"{name}.weight": (vocabulary_rows(self.vocabulary, FIRST_TOKEN),) for name in ("tokens", "vectors")
+        }
+        return tokens | {
+            f"ngrams.tables.{number}.weight": AllOrNothing(self.vocabulary) for number in range(len(tables))
+        }
 
     def forward(self, input_ids: Tensor, spelling: Spelling | None = None) -> Tensor:
         """Embed token ids, [B, T] to [B, T, D]."""

@@ -1,7 +1,7 @@
 """Pretrained encoders of the Hugging Face hub, or from a folder that transformers wrote."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,9 @@ from lightrail.lightning_modules.networks.loading import (
     from_checkpoint,
     num_vectors,
     position_limit,
+    token_tables,
 )
+from lightrail.lightning_modules.networks.row_names import AllOrNothing, RowNames
 from lightrail.project.basics.annotations import ShareBelowOne
 from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.basics.reading import reading
@@ -52,7 +54,7 @@ class PretrainedConfig(EncoderConfig):
                 f"data has learned {len(vocabulary)} tokens of its own. Name the checkpoint's tokenizer in "
                 "data.tokenizer, or choose a network that is trained from scratch."
             )
-        return PretrainedEncoder(self)
+        return PretrainedEncoder(self, vocabulary)
 
 
 class PretrainedEncoder(Encoder):
@@ -60,9 +62,10 @@ class PretrainedEncoder(Encoder):
 
     config: PretrainedConfig
 
-    def __init__(self, config: PretrainedConfig) -> None:
+    def __init__(self, config: PretrainedConfig, vocabulary: Sequence[str] = ()) -> None:
         super().__init__()
         self.config = config
+        self.tokens_of = tuple(vocabulary) or config.checkpoint
         model, self.own_tokens = self._load(config)
         if getattr(model, "pooler", None) is not None:
             # Our own pooling replaces it; weights without a gradient would stop DDP. Some networks call it unasked.
@@ -95,6 +98,10 @@ class PretrainedEncoder(Encoder):
         """Return the embedding of tokens; positions and segments are added behind it."""
         embedding: nn.Module = self.model.get_input_embeddings()
         return embedding
+
+    def row_names(self) -> Mapping[str, RowNames]:
+        """Return that the embedding's tokens are those of the tokenizer that comes with the checkpoint."""
+        return {f"model.{name}": AllOrNothing(self.tokens_of) for name in token_tables(self.model)}
 
     def _probe(self) -> tuple[int, int | None]:
         """Return the width, and the most positions, found by encoding a text. Raises: ConfigError if it cannot."""

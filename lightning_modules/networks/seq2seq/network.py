@@ -5,11 +5,12 @@ V tokens of the target.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.token_network import TokenNetwork
 from lightrail.project.basics.annotations import Ranged
@@ -137,3 +138,13 @@ class Seq2SeqConfig(Ranged, ABC):
 
         Raises: ConfigError when a setting is out of range or names what cannot be read.
         """
+
+
+def token_tables(source_embedding: nn.Module | None, output: nn.Module | None) -> Mapping[str, str]:
+    """Return the tables of a network from scratch, for `TokenNetwork.token_tables`; None: it shares the embedding."""
+    tables = {"embedding.weight": "target"}
+    if source_embedding is not None:
+        tables["source_embedding.weight"] = "source"
+    if output is not None:
+        tables["output.weight"] = "target"
+    return tables

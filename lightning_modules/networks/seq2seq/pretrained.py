@@ -5,7 +5,7 @@ output matrix.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from lightrail.lightning_modules.networks.loading import (
     num_vectors,
     position_limit,
     switch_checkpointing,
+    token_tables,
 )
 from lightrail.lightning_modules.networks.seq2seq.decoding import DecodingConfig, Hypothesis
 from lightrail.lightning_modules.networks.seq2seq.network import Memory, Seq2Seq, Seq2SeqConfig, Vocabulary
@@ -131,6 +132,10 @@ class PretrainedSeq2Seq(Seq2Seq):
         self.check_length(decoder_ids)
         logits: Tensor = self.model(**self._source(memory), decoder_input_ids=decoder_ids, use_cache=False).logits
         return logits
+
+    def token_tables(self) -> Mapping[str, str]:
+        """Return the names of embeddings and output, which both sides share."""
+        return {f"model.{name}": "target" for name in token_tables(self.model)}
 
     def start_cache(self, memory: Memory) -> "SearchCache":
         """Return an empty cache of transformers."""

@@ -5,6 +5,7 @@ tokens of the target.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -15,7 +16,14 @@ from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.encoders.embedding import HashedNgrams, InputConfig
 from lightrail.lightning_modules.networks.encoders.lstm_layer import reverse_each
-from lightrail.lightning_modules.networks.seq2seq.network import Memory, Seq2Seq, Seq2SeqConfig, Vocabulary
+from lightrail.lightning_modules.networks.row_names import AllOrNothing, Names, RowNames
+from lightrail.lightning_modules.networks.seq2seq.network import (
+    Memory,
+    Seq2Seq,
+    Seq2SeqConfig,
+    Vocabulary,
+    token_tables,
+)
 from lightrail.project.basics.annotations import PositiveInt, ShareBelowOne
 
 State = tuple[Tensor, ...]
@@ -102,6 +110,16 @@ class RecurrentSeq2Seq(Seq2Seq):
     def score(self, memory: Memory, decoder_ids: Tensor, *, forced_fraction: float = 1.0) -> Tensor:
         """Score given targets, [B, T] to [B, T, V]."""
         return self._scores(self._read(memory, decoder_ids, forced_fraction)[0])
+
+    def token_tables(self) -> Mapping[str, str]:
+        """Return the names of the embeddings and of the output."""
+        return token_tables(self.source_embedding, self.output)
+
+    def rows_of_tokens(self, **tokens: Names) -> Mapping[str, RowNames]:
+        """Return the tokens of each table; one of hashed token ids is of these tokens alone."""
+        tables = () if self.ngrams is None else self.ngrams.tables
+        hashed = {f"ngrams.tables.{number}.weight": AllOrNothing(tokens["source"]) for number in range(len(tables))}
+        return {**super().rows_of_tokens(**tokens), **hashed}
 
     def start_cache(self, memory: Memory) -> "SearchCache":
         """Return the state before the first token."""

@@ -5,6 +5,7 @@ H, V tokens of the target.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,13 @@ from lightrail.lightning_modules.networks.attention import (
     rotary_tables,
 )
 from lightrail.lightning_modules.networks.encoders.transformer import attention_mask
-from lightrail.lightning_modules.networks.seq2seq.network import Memory, Seq2Seq, Seq2SeqConfig, Vocabulary
+from lightrail.lightning_modules.networks.seq2seq.network import (
+    Memory,
+    Seq2Seq,
+    Seq2SeqConfig,
+    Vocabulary,
+    token_tables,
+)
 from lightrail.project.basics.annotations import PositiveInt, ShareBelowOne
 from lightrail.project.basics.errors import ConfigError
 
@@ -90,6 +97,10 @@ class TransformerSeq2Seq(Seq2Seq):
             self._embedded(self.embedding, decoder_ids), self._tables(decoder_ids), None, source=source
         )
         return self._scores(states)
+
+    def token_tables(self) -> Mapping[str, str]:
+        """Return the names of the embeddings and of the output."""
+        return token_tables(self.source_embedding, self.output)
 
     def start_cache(self, memory: Memory) -> "SearchCache":
         """Return an empty cache of each block's keys and values."""

@@ -1,12 +1,13 @@
 """The interface of heads that find entities in the states of words."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
+from lightrail.lightning_modules.networks.row_names import AllOrNothing, RowNames
 from lightrail.lightning_modules.networks.tagging.tag_schemes import Span
 from lightrail.project.basics.annotations import Ranged
 
@@ -49,6 +50,13 @@ class EntityHead(nn.Module, ABC):
     @abstractmethod
     def span_score(self, scores: Tensor, span: Span) -> Tensor:
         """Return the score that a span gets in each sentence, [B]."""
+
+    def rows_of_types(self, types: Sequence[str]) -> Mapping[str, RowNames]:
+        """Return what the rows of parameters stand for, given the names of the types; see `NamesRows`.
+
+        Without a method of its own a head is taken from another run only where that has the same types.
+        """
+        return {name: AllOrNothing(tuple(types)) for name, _ in self.named_parameters()}
 
     @abstractmethod
     def calibration_rows(self, scores: Tensor, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:

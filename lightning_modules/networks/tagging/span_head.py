@@ -9,7 +9,7 @@ is a decision of its own, so that one span can have two types.
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lightrail.lightning_modules.metrics.calibration import fit_temperature, fit_thresholds
 from lightrail.lightning_modules.networks.number_formats import at_least_float32
+from lightrail.lightning_modules.networks.row_names import RowNames
 from lightrail.lightning_modules.networks.tagging.entity_head import EntityHead, EntityHeadConfig, FoundEntities
 from lightrail.lightning_modules.networks.tagging.tag_schemes import Span
 from lightrail.project.basics.annotations import PositiveInt
@@ -101,6 +102,16 @@ class SpanHead(EntityHead):
         """Return the score of a span's cell in each sentence, [B]."""
         first, end, kind = span
         return scores[:, first, end - first - 1, kind]
+
+    def rows_of_types(self, types: Sequence[str]) -> Mapping[str, RowNames]:
+        """Return the types that rows stand for, and the number of further words of a cell."""
+        pairs = [(kind, place) for kind in types for place in range(self.first.out_features)]
+        return {
+            "pair.weight": (pairs,),
+            "alone.0.weight": (types,),
+            "alone.1.weight": (types,),
+            "widths": (range(self.max_words), types),
+        }
 
     def calibration_rows(self, scores: Tensor, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
         """Return the scores of a sentence's cells and whether each is an entity."""

@@ -3,7 +3,7 @@
 Shapes: B sentences, W words, D width, K tags, S entities found.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lightrail.lightning_modules.metrics.calibration import best_temperature
 from lightrail.lightning_modules.networks.number_formats import at_least_float32
+from lightrail.lightning_modules.networks.row_names import RowNames
 from lightrail.lightning_modules.networks.tagging.crf import LinearChainCrf
 from lightrail.lightning_modules.networks.tagging.entity_head import EntityHead, EntityHeadConfig, FoundEntities
 from lightrail.lightning_modules.networks.tagging.tag_schemes import OUTSIDE, Scheme, Span, TagScheme
@@ -101,6 +102,12 @@ class TagHead(EntityHead):
         tags = self.own_tags[torch.tensor([1 + 4 * kind + role for role in roles], device=scores.device)]
         places = torch.arange(first, end, device=scores.device)
         return (scores[:, places, tags] - scores[:, places, OUTSIDE]).sum(1)
+
+    def rows_of_types(self, types: Sequence[str]) -> Mapping[str, RowNames]:
+        """Return the tags that rows stand for; in the transitions those before and after."""
+        tags = self.scheme.names(types)
+        one = dict.fromkeys(("output.weight", "output.bias", "crf.starts", "crf.ends"), (tags,))
+        return {**one, "crf.transitions": (tags, tags)}
 
     def calibration_rows(self, scores: Tensor, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
         """Return the emissions, [words, K], and the tags, [words], of each sentence, on the CPU."""

@@ -39,6 +39,10 @@ class TagScheme:
         """Return the tag of a letter and the number of a type."""
         return 1 + len(self.letters) * kind + self.letters.index(letter)
 
+    def names(self, types: Sequence[str]) -> tuple[str, ...]:
+        """Return the tags by name, such as B-PER, given the names of the types."""
+        return ("O", *(f"{letter}-{kind}" for kind in types for letter in self.letters))
+
     def of_bioes(self) -> Tensor:
         """Return this scheme's tag for each BIOES tag, [1 + 4 x types]."""
         if self.letters == _LETTERS["bioes"]:
