@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightrail.datamodules.base import DataModule as DataModule
-    from lightrail.datamodules.base import ReadingConfig as ReadingConfig
-    from lightrail.datamodules.base import SplitConfig as SplitConfig
     from lightrail.datamodules.batches.batching import BatchConfig as BatchConfig
     from lightrail.datamodules.batches.sampling import SamplingConfig as SamplingConfig
     from lightrail.datamodules.reading import Row as Row
+    from lightrail.datamodules.settings import ReadingConfig as ReadingConfig
+    from lightrail.datamodules.settings import SplitConfig as SplitConfig
     from lightrail.lightning_modules.arguments import FromData as FromData
     from lightrail.lightning_modules.base import TaskModule as TaskModule
     from lightrail.lightning_modules.generation import GenerationConfig as GenerationConfig
@@ -42,10 +42,11 @@ if TYPE_CHECKING:
     from lightrail.sweeps.library import sweep as sweep
 
 _HOMES = {
-    "datamodules.base": ("DataModule", "ReadingConfig", "SplitConfig"),
+    "datamodules.base": ("DataModule",),
     "datamodules.batches.batching": ("BatchConfig",),
     "datamodules.batches.sampling": ("SamplingConfig",),
     "datamodules.reading": ("Row",),
+    "datamodules.settings": ("ReadingConfig", "SplitConfig"),
     "lightning_modules.arguments": ("FromData",),
     "lightning_modules.base": ("TaskModule",),
     "lightning_modules.generation": ("GenerationConfig",),
