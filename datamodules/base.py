@@ -7,9 +7,9 @@ import tempfile
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, cast, final
+from typing import Any, Literal, Protocol, cast, final, runtime_checkable
 
 import lightning.pytorch as pl
 import numpy as np
@@ -18,14 +18,23 @@ from numpy.typing import NDArray
 from lightrail.datamodules.batches.batching import Batch, BatchConfig, BatchLoader, BucketSampler, Draw, MeasuredRows
 from lightrail.datamodules.batches.sampling import LabelDraw, SamplingConfig
 from lightrail.datamodules.cache import CacheWriter, TokenisedSplit, build_once, cache_folder, digest_of
-from lightrail.datamodules.cache.building import ABOUT, About, is_encoded_with, read_about, temporary_folder
+from lightrail.datamodules.cache.building import (
+    ABOUT,
+    About,
+    different_facts,
+    is_encoded_with,
+    read_about,
+    temporary_folder,
+)
 from lightrail.datamodules.cache.building import Facts as Facts
 from lightrail.datamodules.checking import DataReport, Remedies, SplitFacts, report_on
 from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.division import ExampleStore
-from lightrail.datamodules.reading import Columns, Empty, FileFormat, Quoting, ReadingNotes, Row, read_rows
+from lightrail.datamodules.reading import Columns, ReadingNotes, Row, read_rows
 from lightrail.datamodules.reading.sources import source_digest
-from lightrail.project.basics.annotations import Ranged, ShareBelowOne
+from lightrail.datamodules.settings import ReadingConfig as ReadingConfig
+from lightrail.datamodules.settings import SplitConfig as SplitConfig
+from lightrail.datamodules.settings import SplitSummary as SplitSummary
 from lightrail.project.basics.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -33,46 +42,12 @@ log = logging.getLogger(__name__)
 Split = Literal["train", "validation", "test", "predict"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class SplitConfig(Ranged):
-    """Settings for dividing the rows of `path` among splits that have no source of their own."""
+@runtime_checkable
+class HasFacts(Protocol):
+    """A task that knows what it was built with from its data."""
 
-    validation_fraction: ShareBelowOne = 0.1
-    """Fraction of the texts for the validation split, in [0, 1)."""
-    test_fraction: ShareBelowOne = 0.1
-    """Fraction of the texts for the test split, in [0, 1)."""
-    seed: int = 0
-    """Seed of the split, so that every training seed has the same test set."""
-    drop_repeats: bool = False
-    """Keep one example of each text, and in train none that occurs in another split. Dropped examples are counted."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadingConfig:
-    """Settings for reading files."""
-
-    encoding: str = "utf-8"
-    """Encoding by its name in Python, for example gb18030 or latin-1."""
-    file_format: FileFormat = "auto"
-    """Format of files. auto: by the ending. labelled: lines of LABEL TEXT, or of __label__A __label__B TEXT, as
-    columns `label` and `text`."""
-    quoting: Quoting = "auto"
-    """Quotes around fields of a table. auto: in .csv, not in .tsv."""
-    column_names: list[str] = field(default_factory=list)
-    """Names of the columns of a table without a header line."""
-    empty: Empty = "refuse"
-    """Treatment of an empty cell or line. skip: omit and count it."""
-
-
-@dataclass(frozen=True)
-class SplitSummary:
-    """Summary of a split for the tracker."""
-
-    name: str
-    num_rows: int
-    digest: str
-    """Digest of the encoded content, independent of file names."""
-    source: str
+    def data_facts(self) -> Facts:
+        """Return the facts of the data that the task was built with."""
 
 
 class DataModule(pl.LightningDataModule, ABC):
@@ -128,10 +103,12 @@ class DataModule(pl.LightningDataModule, ABC):
         """Seed of the order of training examples; set when the run is built."""
         self._facts: Facts | None = None
         self._is_adopted = False
-        self._folder: Path | None = None
+        self._folders: dict[str, Path] = {}
+        """Encoded splits by what they are for: `fit` (train, validation and test) or `predict`."""
         self._rows: dict[str, TokenisedSplit] = {}
         self._datasets: dict[str, MeasuredRows] = {}
-        self._about: dict[str, Any] = {}
+        self._about: dict[str, dict[str, Any]] = {}
+        """Metadata of the folder of each split."""
         self._train_loader: BatchLoader | None = None
         self._position: dict[str, int] = {}
 
@@ -237,28 +214,51 @@ class DataModule(pl.LightningDataModule, ABC):
             return str(row)
         file = own.get(split) or self.path
         if not Path(file).is_file():  # where it is one, the cache may name that of whoever built it first
-            file = self._about["files"][rows.cell("file", row)]
+            file = self._about[split]["files"][rows.cell("file", row)]
         return f"{file}:{rows.cell('line', row)}"
 
     @final
     def prepare_data(self) -> None:
         """Encode into the cache unless that is done. Lightning calls this before it starts further processes."""
         is_predicting = self.trainer is not None and self.trainer.predicting
-        self._folder = self._folder or self._encode_once("predict" if is_predicting else "fit")
+        self._encoded("predict" if is_predicting else "fit")
 
     @final
     def setup(self, stage: str) -> None:
-        """Open the cache's rows of each split; may be called again."""
-        if self._rows:
+        """Open the rows of each split, which are encoded if that is not done; may be called again.
+
+        In a Trainer with a task, new data is encoded with the facts of the task. To predict, new data gives `path`, and
+        data that was set up for another stage its test split. Raises: ConfigError, DataError.
+        """
+        folder = self._encoded(stage)
+        names = ("predict",) if folder == self._folders.get("predict") else ("train", "validation", "test")
+        if self._rows.keys() >= set(names):
             return
-        folder = self._folder = self._folder or self._encode_once(stage)
-        names = ("predict",) if stage == "predict" else ("train", "validation", "test")
-        self._rows = {name: TokenisedSplit(folder, name) for name in names}
-        self._about = read_about(folder)
-        self._facts = self._about["facts"]
-        for name, rows in self._rows.items():
-            if note := self.describe(rows):
+        about = read_about(folder)
+        self._facts = about["facts"]
+        for name in names:
+            self._about[name], self._rows[name] = about, TokenisedSplit(folder, name)
+            if note := self.describe(self._rows[name]):
                 log.info("%s: %s", name, note)
+
+    def _encoded(self, stage: str) -> Path:
+        self._meet_task()
+        use = "predict" if stage == "predict" and ("predict" in self._folders or not self._folders) else "fit"
+        if use not in self._folders:
+            self._folders[use] = self._encode_once(use)
+        return self._folders[use]
+
+    def _meet_task(self) -> None:
+        """Encode with the facts of the Trainer's task. Raises: ConfigError when the data has others already."""
+        task = getattr(self.trainer, "lightning_module", None)
+        known = task.data_facts() if isinstance(task, HasFacts) else {}
+        if known and self._facts is None:
+            self.adopt(known)
+        elif other := different_facts(known, self._facts or {}):
+            raise ConfigError(
+                f"the data was set up for another task than {type(task).__name__}: {', '.join(other)} differ. Give the "
+                f"Trainer a new {type(self).__name__} for this one."
+            )
 
     @final
     def rows(self, split: Split) -> TokenisedSplit:
@@ -277,7 +277,7 @@ class DataModule(pl.LightningDataModule, ABC):
         """Return a summary of each split for the tracker."""
         own = {"validation": self.validation_path, "test": self.test_path}
         return [
-            SplitSummary(name, len(rows), self._about["digests"][name], own.get(name) or self.path)
+            SplitSummary(name, len(rows), self._about[name]["digests"][name], own.get(name) or self.path)
             for name, rows in self._rows.items()
         ]
 
@@ -287,8 +287,8 @@ class DataModule(pl.LightningDataModule, ABC):
         sources = {summary.name: summary.source for summary in self.summaries()}
         splits = []
         for name, rows in self._rows.items():
-            facts = SplitFacts(name, sources[name], ReadingNotes(**self._about["notes"][name]))
-            self.examine(rows, self._about["files"], facts)
+            facts = SplitFacts(name, sources[name], ReadingNotes(**self._about[name]["notes"][name]))
+            self.examine(rows, self._about[name]["files"], facts)
             splits.append(facts)
         return report_on(splits, self.max_length if self.is_cut else None, self.length_unit, self.remedies)
 
@@ -324,8 +324,8 @@ class DataModule(pl.LightningDataModule, ABC):
 
     @final
     def predict_dataloader(self) -> BatchLoader:
-        """Make the loader of batches to predict, the shortest examples first."""
-        return self._loader("predict")
+        """Make the loader of batches to predict, the shortest examples first; see `setup`."""
+        return self._loader("predict" if "predict" in self._rows else "test")
 
     def _loader(self, split: Split, *, is_shuffled: bool = False) -> BatchLoader:
         dataset, trainer = self.dataset(split), self.trainer
@@ -350,6 +350,10 @@ class DataModule(pl.LightningDataModule, ABC):
         if not self.path.strip():
             raise ConfigError("data.path is blank. Name a file, a folder or a data set.")
         if stage == "predict":  # texts to predict are read once: they are not cached
+            if self._facts is None:
+                raise ConfigError(
+                    "texts to predict are encoded as the task was trained: give the data to a Trainer together with it."
+                )
             temporary = temporary_folder()
             weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
             return build_once(temporary / "predict", lambda writer: self._encode_all({"predict": self.path}, writer))

@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from inspect import get_annotations
+from inspect import Parameter, get_annotations, signature
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from lightrail.project.basics.annotations import check_types, fits_with_items, in_plain_words
@@ -31,6 +31,19 @@ def is_from_data(annotation: Any) -> bool:
     (True, False)
     """
     return get_origin(annotation) is Annotated and _MARK in get_args(annotation)
+
+
+def facts_for(task: Callable[..., Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those facts of the data that the constructor of a task takes.
+
+    Raises: ConfigError when one is missing that it needs.
+    """
+    annotations, given = get_annotations(task.__init__), signature(task).parameters
+    taken = {name: own for name, own in given.items() if is_from_data(annotations.get(name))}
+    for name, own in taken.items():
+        if own.default is Parameter.empty and name not in facts:
+            raise ConfigError(f"{task.__name__} needs `{name}` from the data, which does not provide it.")
+    return {name: facts[name] for name in taken if name in facts}
 
 
 def check_facts(task: Callable[..., Any], arguments: Mapping[str, Any]) -> None:

@@ -10,17 +10,19 @@ import lightning.pytorch as pl
 import pyarrow as pa
 import torch
 import torch.distributed
+from lightning.fabric.utilities.data import AttributeDict
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightrail.lightning_modules.arguments import to_plain
-from lightrail.lightning_modules.checkpoint import read_checkpoint, rebuild
+from lightrail.lightning_modules.arguments import facts_for, to_plain
+from lightrail.lightning_modules.checkpoint import check_task, read_checkpoint, rebuild
 from lightrail.lightning_modules.compiling import as_written, compile_networks
 from lightrail.lightning_modules.figures.figure import Figure, reliability
-from lightrail.lightning_modules.heads.head import Head
+from lightrail.lightning_modules.heads.head import Head, head_for, own_head
 from lightrail.lightning_modules.metrics.evaluation import MeanLoss, ScoreSums
 from lightrail.lightning_modules.metrics.scores import Columns, StoredScore
+from lightrail.lightning_modules.networks.number_formats import on_parameters
 from lightrail.lightning_modules.optimization import (
     OptimConfig,
     build_optimizer,
@@ -29,8 +31,6 @@ from lightrail.lightning_modules.optimization import (
     drop_frozen_gradients,
     freeze,
 )
-from lightrail.project.basics.errors import ConfigError
-from lightrail.project.basics.private_names import norms_with_statistics
 
 Batch = dict[str, Any]
 Stage = Literal["val", "test"]
@@ -68,6 +68,8 @@ class TaskModule(pl.LightningModule, ABC):
         self.window_loss = torch.zeros((), dtype=torch.float64)
         self.logged_loss = torch.tensor(math.nan)
         self.is_calibrating = False
+        self.is_tracked = False
+        """Whether a run of lightrail records the metrics, each at its step; else Lightning logs them."""
         self.tables: dict[str, Tensor] = {}
         """Values of the torchmetrics metrics that are attributes of the task and updated in `observe`, over all
         processes at the end of a test, by attribute name; `figures` draws from them."""
@@ -78,7 +80,7 @@ class TaskModule(pl.LightningModule, ABC):
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, int]:
         """Return the mean loss (0 without a target) and the number of targets it is a mean over."""
-        return self._head("loss").loss(outputs, batch)
+        return head_for(self, "loss").loss(outputs, batch)
 
     def decode(self, outputs: Any, batch: Batch) -> Mapping[str, Sequence[Any]]:
         """Return the columns of the stored predictions, a value per example.
@@ -87,11 +89,11 @@ class TaskModule(pl.LightningModule, ABC):
         over the example's targets) and any other column that `scores` reads.
         """
         columns = {name: batch[name] for name in self.input_columns}
-        return {**columns, **self._head("decode").decode(outputs, batch)}
+        return {**columns, **head_for(self, "decode").decode(outputs, batch)}
 
     def scores(self) -> Mapping[str, StoredScore]:
         """Return every metric of a test by its name without `test/`, computed from the columns of `decode`."""
-        return self._head("scores").scores()
+        return head_for(self, "scores").scores()
 
     def val_scores(self) -> Mapping[str, StoredScore]:
         """Return the metrics of `scores` that are also computed on the validation split."""
@@ -111,7 +113,7 @@ class TaskModule(pl.LightningModule, ABC):
             columns: those of the stored predictions, [N] each.
             example: returns the encoded row of the test example with an `id`.
         """
-        if head := self._own_head():
+        if head := own_head(self):
             yield from head.figures(columns)
         elif {"prediction", "score"} <= columns.keys():
             yield reliability(columns["score"], columns["prediction"], columns["target"])
@@ -122,7 +124,7 @@ class TaskModule(pl.LightningModule, ABC):
         It may not depend on what `calibrate` sets: an interrupted calibration is repeated. A task without rows is not
         calibrated.
         """
-        return head.calibration_rows(outputs, batch) if (head := self._own_head()) else ()
+        return head.calibration_rows(outputs, batch) if (head := own_head(self)) else ()
 
     def calibrate(self, rows: list[Any]) -> Mapping[str, float]:
         """Fit buffers, such as a temperature, and return metrics to log. Called once, with the weights that are tested.
@@ -130,23 +132,43 @@ class TaskModule(pl.LightningModule, ABC):
         `rows` are those of the whole validation split, in the order of the examples. Until then the buffers change
         nothing.
         """
-        return self._head("calibrate").calibrate(rows)
+        return head_for(self, "calibrate").calibrate(rows)
 
     def column_labels(self) -> Mapping[str, Sequence[str]]:
         """Return what the entries of a list stand for: name of a list column of `decode` to a label per entry."""
-        return head.column_labels() if (head := self._own_head()) else {}
+        return head.column_labels() if (head := own_head(self)) else {}
 
     def column_types(self) -> Mapping[str, pa.DataType]:
         """Return the stored types of those columns of `decode` whose values do not show them, such as lists."""
-        return head.column_types() if (head := self._own_head()) else {}
+        return head.column_types() if (head := own_head(self)) else {}
 
     @final
     def can_be_calibrated(self) -> bool:
         """Whether the task, or its head, writes `calibration_rows`."""
-        writer, head = type(self).calibration_rows, self._own_head()
+        writer, head = type(self).calibration_rows, own_head(self)
         return writer is not TaskModule.calibration_rows or (
             head is not None and type(head).calibration_rows is not Head.calibration_rows
         )
+
+    @final
+    @classmethod
+    def for_facts(cls, facts: Mapping[str, Any], **arguments: Any) -> Self:
+        """Build a task for data: with those of its `facts()` that the task takes, and the other arguments.
+
+        Raises: ConfigError when the data lacks one.
+        """
+        return cls(**facts_for(cls, facts), **arguments)
+
+    @final
+    def data_facts(self) -> dict[str, Any]:
+        """Return the facts of the data that the task was built with, by name."""
+        return facts_for(type(self), self.hparams)
+
+    @final
+    @property
+    def hparams_initial(self) -> AttributeDict:
+        """The constructor's arguments as plain values, which every logger can write."""
+        return AttributeDict(to_plain(dict(super().hparams_initial)))
 
     @final
     @property
@@ -165,19 +187,9 @@ class TaskModule(pl.LightningModule, ABC):
     @final
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Change the number format of parameters only: in half precision, sums of metrics would be wrong after a few
-        hundred batches, and calibrated values would differ from the tested ones. Statistics of a batch norm take the
-        format of its weights, without which PyTorch refuses them.
+        hundred batches, and calibrated values would differ from the tested ones.
         """
-        norms = norms_with_statistics()
-        converted = {id(tensor) for own in self.parameters() for tensor in (own, own.grad)}
-        converted |= {id(own) for part in self.modules() if isinstance(part, norms) for own in part.buffers()}
-
-        def apply(tensor: Tensor) -> Tensor:
-            changed = fn(tensor)
-            is_own = id(tensor) in converted or changed.dtype == tensor.dtype
-            return changed if is_own else tensor.to(changed.device)
-
-        super()._apply(apply, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(on_parameters(self, fn), recurse)  # type: ignore[no-untyped-call]
         return self
 
     @final
@@ -218,6 +230,13 @@ class TaskModule(pl.LightningModule, ABC):
         if every and step % every == 0:
             rate = optimizer.param_groups[-1]["lr"]
             self._track({"train/loss": self._close_loss_window(), "train/learning_rate": rate}, step)
+
+    @final
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Show the mean loss since the last logged step on the progress bar of a plain Trainer."""
+        if not self.is_tracked:
+            mean = self.window_loss / self.window_targets if self.window_targets else self.logged_loss
+            self.log("train/loss", mean, prog_bar=True, logger=False)
 
     @final
     def configure_gradient_clipping(
@@ -307,12 +326,7 @@ class TaskModule(pl.LightningModule, ABC):
     @classmethod
     def from_checkpoint(cls, checkpoint: Mapping[str, Any], name: str) -> Self:
         """Rebuild a task from a checkpoint that was read already; `name` stands for its file in messages."""
-        own = f"{cls.__module__}.{cls.__qualname__}"
-        if checkpoint["task"] != own:
-            raise ConfigError(
-                f"{name} is a checkpoint of {checkpoint['task'].rpartition('.')[2]}, not of {cls.__name__}. "
-                f"Name a checkpoint of this task, or the configuration that it was trained with."
-            )
+        check_task(cls, checkpoint, name)
         return rebuild(cls, checkpoint, name)
 
     @final
@@ -355,23 +369,13 @@ class TaskModule(pl.LightningModule, ABC):
                     self.tables[name] = part.compute().cpu()
                     part.reset()
         # For checkpoints and early stopping. The processes agree already, and the largest of equal values is exact.
-        self.log_dict(values, logger=False, sync_dist=True, reduce_fx="max")
+        self.log_dict(values, logger=not self.is_tracked, sync_dist=True, reduce_fx="max")
         if not (self.trainer.sanity_checking or self.is_calibrating):
-            # A test belongs to the run, not to a step; of values at step 0 MLflow draws bars that compare runs.
-            self._track(values, 0 if stage == "test" else self.trainer.global_step)
+            if self.is_tracked:  # a test at step 0: of such values MLflow draws bars that compare runs
+                self._track(values, 0 if stage == "test" else self.trainer.global_step)
             if self.optim.schedule == "plateau" and self.trainer.state.fn == "fit":
                 (schedule,) = self.trainer.lr_scheduler_configs
                 schedule.scheduler.validated(float(values[self.monitor]))  # type: ignore[union-attr]
-
-    def _own_head(self) -> Head | None:
-        head = getattr(self, "head", None)
-        return head if isinstance(head, Head) else None
-
-    def _head(self, method: str) -> Head:
-        """Return the head that does what the task does not. Raises: NotImplementedError when there is none."""
-        if not (head := self._own_head()):
-            raise NotImplementedError(f"{type(self).__name__} has no Head as `self.head`: write `{method}`.")
-        return head
 
     def _track(self, values: Mapping[str, Any], step: int) -> None:
         if self.logger is not None:

@@ -110,6 +110,15 @@ def rebuild(task: Callable[..., Module], checkpoint: Mapping[str, Any], name: st
     return built
 
 
+def check_task(task: type, checkpoint: Mapping[str, Any], name: str) -> None:
+    """Refuse a checkpoint of another task. Raises: ConfigError."""
+    if checkpoint["task"] != f"{task.__module__}.{task.__qualname__}":
+        raise ConfigError(
+            f"{name} is a checkpoint of {checkpoint['task'].rpartition('.')[2]}, not of {task.__name__}. "
+            f"Name a checkpoint of this task, or the configuration that it was trained with."
+        )
+
+
 def fill(module: nn.Module, weights: Mapping[str, Any]) -> None:
     """Copy weights into a module. Raises: ValueError with those that are missing, unexpected or of other sizes."""
     try:

@@ -1,6 +1,5 @@
 """The command line. A command is imported when it is called, so that `--help` and `list` respond at once."""
 
-import errno
 import gc
 import importlib
 import importlib.metadata
@@ -11,20 +10,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import ModuleType
-from typing import NamedTuple
 
 from lightrail.project import last_resort
 from lightrail.project.basics.did_you_mean import did_you_mean
-from lightrail.project.basics.errors import (
-    ConfigError,
-    Diverged,
-    Refusal,
-    Shown,
-    first_line,
-    for_terminal,
-    full_disk,
-    shown,
-)
+from lightrail.project.basics.errors import ConfigError, Shown, foreseen
 from lightrail.project.basics.logs import set_up_logging
 
 TRACEBACK = "--traceback"
@@ -267,10 +256,6 @@ COMMANDS = {
 }
 
 
-OF_STORES = ("mlflow.exceptions", "sqlalchemy.exc", "sqlite3", "optuna.exceptions")
-"""Modules of exceptions that a damaged, locked or unreachable store raises. Trainings record them and raise others."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; an exception that nobody foresaw becomes one line, with its traceback in a file.
 
@@ -304,36 +289,12 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        found = _foreseen(error)
+        found = foreseen(error)
         if found is None:
             raise
         sys.stderr.write(f"lightrail: error: {found.message}\n")
         return found.status
     return status
-
-
-class _Foreseen(NamedTuple):
-    status: int
-    message: str
-
-
-def _foreseen(error: Exception) -> _Foreseen | None:
-    """Return what to tell of an exception, and the status to exit with; None of one that is a mistake of a program."""
-    if isinstance(error, Refusal):
-        return _Foreseen(2, for_terminal(str(error)) + error.advice)
-    if isinstance(error, Diverged):
-        return _Foreseen(1, for_terminal(str(error)))
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # found wherever a path is first looked at
-        return _Foreseen(
-            2, f"{shown(error.filename)} is too long for a file name. Check the path, or the name of a run."
-        )
-    if (full := full_disk(error)) is not None:
-        return _Foreseen(1, for_terminal(f"the disk is full: {full}. Free space, then resume the run."))
-    if type(error).__module__.startswith(OF_STORES):
-        fix = "Restore a copy of it, or choose another tracking.uri or storage."
-        reason = first_line(error).rstrip(".")
-        return _Foreseen(2, f"the database of the runs or of the study cannot be used: {reason}. {fix}")
-    return None
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -157,9 +157,13 @@ def is_encoded_with(facts: Facts, folder: Path) -> bool:
     """Whether a finished cache was encoded with these facts of a module, which may be some of the cache's."""
     if not is_finished(folder) or damage_of(folder, read_about):
         return False
-    own = read_about(folder)["facts"]
+    return not different_facts(facts, read_about(folder)["facts"])
+
+
+def different_facts(facts: Facts, others: Facts) -> list[str]:
+    """Return the names of those facts that others lack, or have with another value."""
     # compared as JSON, since the order inside a fact matters
-    return all(json.dumps(own.get(name)) == json.dumps(fact) for name, fact in facts.items())
+    return [name for name, fact in facts.items() if json.dumps(others.get(name)) != json.dumps(fact)]
 
 
 def read_about(folder: Path) -> dict[str, Any]:

@@ -48,3 +48,16 @@ class Head(nn.Module, ABC):
     def column_labels(self) -> Mapping[str, Sequence[str]]:
         """Return a label per entry of each list column."""
         return {}
+
+
+def own_head(task: nn.Module) -> Head | None:
+    """Return the head of a task, its attribute `head`; None without one."""
+    head = getattr(task, "head", None)
+    return head if isinstance(head, Head) else None
+
+
+def head_for(task: nn.Module, method: str) -> Head:
+    """Return the head that does what a task does not. Raises: NotImplementedError when there is none."""
+    if not (head := own_head(task)):
+        raise NotImplementedError(f"{type(task).__name__} has no Head as `self.head`: write `{method}`.")
+    return head

@@ -1,10 +1,13 @@
 """Number formats of weights and activations, under mixed precision and with half-precision weights."""
 
 import logging
+from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import Tensor, nn
+
+from lightrail.project.basics.private_names import norms_with_statistics
 
 log = logging.getLogger(__name__)
 
@@ -48,3 +51,20 @@ def has_autocast_lstm(device: str, dtype: torch.dtype) -> bool:
         log.info("LSTM layers compute in float32: this machine's %s has none in %s", device, name)
         return False
     return True
+
+
+def on_parameters(module: nn.Module, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return a function for all tensors of a module that changes the number format of parameters, and any device.
+
+    Statistics of a batch norm take the format of its weights, without which PyTorch refuses them.
+    """
+    norms = norms_with_statistics()
+    converted = {id(tensor) for own in module.parameters() for tensor in (own, own.grad)}
+    converted |= {id(own) for part in module.modules() if isinstance(part, norms) for own in part.buffers()}
+
+    def apply(tensor: Tensor) -> Tensor:
+        changed = function(tensor)
+        is_own = id(tensor) in converted or changed.dtype == tensor.dtype
+        return changed if is_own else tensor.to(changed.device)
+
+    return apply

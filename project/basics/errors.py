@@ -3,6 +3,7 @@
 import errno
 import re
 import unicodedata
+from typing import NamedTuple
 
 MOST_CHARACTERS = 1000
 """Length of a message on the terminal."""
@@ -34,6 +35,37 @@ class Diverged(Exception):  # noqa: N818 - its name is in the run's tag
 
 class Shown(Exception):  # noqa: N818 - not an error
     """The arguments request a text (the message) instead of a run. The command line prints it and exits with 0."""
+
+
+OF_STORES = ("mlflow.exceptions", "sqlalchemy.exc", "sqlite3", "optuna.exceptions")
+"""Modules of exceptions that a damaged, locked or unreachable store raises. Trainings record them and raise others."""
+
+
+class Foreseen(NamedTuple):
+    """The end of a command that an exception causes."""
+
+    status: int
+    """1 failed, 2 refused."""
+    message: str
+
+
+def foreseen(error: Exception) -> Foreseen | None:
+    """Return what to tell of an exception, and the status to exit with; None of one that is a mistake of a program."""
+    if isinstance(error, Refusal):
+        return Foreseen(2, for_terminal(str(error)) + error.advice)
+    if isinstance(error, Diverged):
+        return Foreseen(1, for_terminal(str(error)))
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # found wherever a path is first looked at
+        return Foreseen(
+            2, f"{shown(error.filename)} is too long for a file name. Check the path, or the name of a run."
+        )
+    if (full := full_disk(error)) is not None:
+        return Foreseen(1, for_terminal(f"the disk is full: {full}. Free space, then resume the run."))
+    if type(error).__module__.startswith(OF_STORES):
+        fix = "Restore a copy of it, or choose another tracking.uri or storage."
+        reason = first_line(error).rstrip(".")
+        return Foreseen(2, f"the database of the runs or of the study cannot be used: {reason}. {fix}")
+    return None
 
 
 def without_password(uri: str) -> str:

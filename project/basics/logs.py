@@ -4,6 +4,8 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 OWN_PACKAGE = "lightrail"
+LIGHTNING_LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")
 MOST_CHARACTERS_OF_RECORD = 100_000
 """The log of a trial holds tracebacks."""
 
@@ -24,6 +27,13 @@ def set_up_logging() -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger(OWN_PACKAGE).setLevel(logging.INFO if _is_first_process() else logging.WARNING)
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # MLflow has a handler of its own
+    ignore_known_warnings()
+    warnings.formatwarning = lambda message, *_: str(message).strip()  # the source line is of no use to the user
+    logging.captureWarnings(True)
+
+
+def ignore_known_warnings() -> None:
+    """Ignore warnings of libraries that are known, and that the user can do nothing about."""
     # Lightning 2.6 on torch 2.13; the user can do nothing about it.
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec", category=FutureWarning)
     # A resumed run writes to its earlier folder.
@@ -33,13 +43,28 @@ def set_up_logging() -> None:
     # Warns of layers made in configure_model, where our tasks make none; and of a test without a training to resume.
     warnings.filterwarnings("ignore", message="You're using the WeightAveraging callback")
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used to create")
-    warnings.formatwarning = lambda message, *_: str(message).strip()  # the source line is of no use to the user
-    logging.captureWarnings(True)
+
+
+@contextmanager
+def lines_shown() -> Iterator[None]:
+    """Show lightrail's log lines on standard error within the block, unless the program has set up logging itself."""
+    own = logging.getLogger(OWN_PACKAGE)
+    if own.hasHandlers() or own.level != logging.NOTSET:
+        yield
+        return
+    handler = _handler()
+    own.addHandler(handler)
+    own.setLevel(logging.INFO if _is_first_process() else logging.WARNING)
+    try:
+        yield
+    finally:
+        own.removeHandler(handler)
+        own.setLevel(logging.NOTSET)
 
 
 def take_over_lightning() -> None:
     """Remove Lightning's own log handlers. Call it after the import of Lightning, which sets them."""
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+    for name in LIGHTNING_LOGGERS:
         logging.getLogger(name).handlers.clear()
 
 

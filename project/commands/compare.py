@@ -2,13 +2,18 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightrail.project.basics.catalogue import import_allowed
 from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.basics.option_parser import OptionParser
 from lightrail.project.tracking.settings import TrackingConfig
 from lightrail.project.tracking.store import check_folder, open_store, store_uri
+
+if TYPE_CHECKING:
+    from lightrail.project.comparing.comparison import Comparison
 
 FORMATS = {".md": "markdown", ".html": "html", ".json": "json"}
 LEAST_RESAMPLES = 100
@@ -18,10 +23,17 @@ def run(arguments: list[str]) -> int:
     """Compare runs, and write Markdown, HTML or JSON. Raises: ConfigError for runs that cannot be compared."""
     options = _parser().read(arguments)
     chosen = _format(options)
-    _check(options)
     if options.output:
         check_folder(Path(options.output).absolute().parent, "--output")  # before the computation
-    text = _compared(options, chosen)
+    comparison = compared(
+        options.runs,
+        TrackingConfig(uri=options.uri),
+        options.metric,
+        num_resamples=options.resamples,
+        num_examples=options.num_examples,
+        allow_modules=options.allow_modules.split(","),
+    )
+    text = formatted(comparison, chosen)
     if options.output is None:
         sys.stdout.write(text)
         return 0
@@ -55,29 +67,40 @@ def _format(options: argparse.Namespace) -> str:
     return str(options.format or FORMATS[ending])
 
 
-def _check(options: argparse.Namespace) -> None:
-    if len(options.runs) < 2:
-        raise ConfigError(
-            f"{len(options.runs)} runs to compare. Name at least two: lightrail compare RUN RUN ...; the first is the "
-            f"baseline."
-        )
-    if options.resamples < LEAST_RESAMPLES:
-        raise ConfigError(
-            f"--resamples {options.resamples}: give at least {LEAST_RESAMPLES}, the minimum for intervals."
-        )
-    if options.num_examples < 0:
-        raise ConfigError(f"--num_examples {options.num_examples}: give 0 or more.")
+def compared(
+    runs: Sequence[str],
+    tracking: TrackingConfig,
+    metrics: Sequence[str] = (),
+    *,
+    num_resamples: int = 2_000,
+    num_examples: int = 10,
+    allow_modules: Sequence[str] = (),
+) -> "Comparison":
+    """Compare runs, named as for `find_run`, with the first one. Raises: ConfigError for runs that cannot be compared.
 
-
-def _compared(options: argparse.Namespace, chosen: str) -> str:
+    Args:
+        metrics: all of these are tested; none: all that the runs share, of which the main one is tested.
+        allow_modules: modules of user-defined metrics, which are built from their class names.
+    """
+    if len(runs) < 2:
+        raise ConfigError(
+            f"{len(runs)} runs to compare. Name at least two: lightrail compare RUN RUN ...; the first is the baseline."
+        )
+    if num_resamples < LEAST_RESAMPLES:
+        raise ConfigError(f"--resamples {num_resamples}: give at least {LEAST_RESAMPLES}, the minimum for intervals.")
+    if num_examples < 0:
+        raise ConfigError(f"--num_examples {num_examples}: give 0 or more.")
     from lightrail.project.comparing.comparison import compare
     from lightrail.project.comparing.entries import find_entry
 
-    import_allowed(options.allow_modules.split(","))  # user-defined metrics are built from their class names
-    uri = store_uri(TrackingConfig(uri=options.uri))
+    import_allowed(allow_modules)
+    uri = store_uri(tracking)
     client = open_store(uri, create=False)
-    entries = [find_entry(client, named) for named in options.runs]
-    comparison = compare(entries, uri, options.metric, options.resamples, options.num_examples)
+    return compare([find_entry(client, named) for named in runs], uri, metrics, num_resamples, num_examples)
+
+
+def formatted(comparison: "Comparison", chosen: str) -> str:
+    """Format a comparison as `markdown`, `html` or `json`."""
     if chosen == "html":
         from lightrail.project.comparing.page import as_html
 

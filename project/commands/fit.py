@@ -3,19 +3,23 @@
 `lightrail check`: reports on the data, and measures time and memory of a fit in a dry run.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lightrail.datamodules.checking import DataReport
 from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.configuration import Configuration, parse
 from lightrail.project.configuration.adapting import advice as tokenizer_advice
 from lightrail.project.configuration.sources import take_option, written_out
-from lightrail.project.running.build import build
+from lightrail.project.running.build import Experiment, build
 from lightrail.project.running.dry_run import rehearse
-from lightrail.project.running.fitting import FinishedRun, fit, last_line
+from lightrail.project.running.fitting import FinishedRun, fit
 from lightrail.project.running.resuming import find_interrupted, go_on, requeued_run
 from lightrail.project.running.seeds import FinishedSeeds, fit_seeds, go_on_with_seeds
 from lightrail.project.running.training_length import advice
 from lightrail.project.tracking.logger import is_process_zero
 from lightrail.project.tracking.lookup import test_metrics
-from lightrail.project.tracking.store import store_uri
+from lightrail.project.tracking.store import run_folders, store_uri
 
 
 def run(arguments: list[str]) -> int:
@@ -23,45 +27,67 @@ def run(arguments: list[str]) -> int:
     seeds, rest = take_option(written_out(arguments, "--config"), "--seeds")
     if seeds is not None and not seeds.isdecimal():
         raise ConfigError(f"--seeds {shown(seeds)}: give the number of seeds, such as --seeds 5.")
-    configuration = parse(rest)
-    line = _resumed_after_requeue(configuration, "fit" if seeds is None else "seeds")
-    if line is None:
-        finished = fit(configuration) if seeds is None else fit_seeds(configuration, int(seeds))
-        line = finished.last_line
+    finished = train(parse(rest), None if seeds is None else int(seeds))
     if is_process_zero():
-        print(line)
+        print(finished.last_line)
     return 0
 
 
-def _resumed_after_requeue(configuration: Configuration, kind: str) -> str | None:
-    """Finish the run that this SLURM job started before it was requeued. Returns: its last line; None without one."""
+def train(configuration: Configuration, num_seeds: int | None) -> FinishedRun | FinishedSeeds:
+    """Train and test, once or with `num_seeds` seeds, or finish the run of a requeued SLURM job.
+
+    Raises: ConfigError, DataError before a run exists.
+    """
+    finished = _resumed_after_requeue(configuration, "fit" if num_seeds is None else "seeds")
+    if finished is not None:
+        return finished
+    return fit(configuration) if num_seeds is None else fit_seeds(configuration, num_seeds)
+
+
+def _resumed_after_requeue(configuration: Configuration, kind: str) -> FinishedRun | FinishedSeeds | None:
+    """Finish the run that this SLURM job started before it was requeued. Returns: None without one."""
     found = requeued_run(configuration, kind)
     if found is None:
         return None
     client, earlier = found
     if earlier.info.status == "FINISHED":  # a requeued script runs all of its commands again
-        return last_line(earlier.info.run_id, test_metrics(earlier))
-    finished: FinishedRun | FinishedSeeds
+        folder = run_folders(earlier.info.run_id, earlier.info.artifact_uri).artifacts
+        return FinishedRun(earlier.info.run_id, folder, test_metrics(earlier), None)
     if kind == "seeds":
-        finished = go_on_with_seeds(client, earlier, configuration, force=True)
-    else:
-        finished = go_on(find_interrupted(client, earlier), configuration, force=True)
-    return finished.last_line
+        return go_on_with_seeds(client, earlier, configuration, force=True)
+    return go_on(find_interrupted(client, earlier), configuration, force=True)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A configuration that could be trained, and what was found in its data."""
+
+    experiment: Experiment
+    report: DataReport
+    chosen: Sequence[str]
+    """Settings chosen by the data, in words."""
+    advice: Sequence[str]
+
+    def render(self) -> str:
+        """Format the report, and a line for each choice and advice."""
+        lines = [f"chosen       {line}" for line in self.chosen]
+        if self.experiment.ancestor is not None:
+            lines.append(f"init         {self.experiment.ancestor}")
+        lines += [f"advice       {line}" for line in self.advice]
+        return "\n".join([self.report.render(), *lines])
+
+
+def checked(configuration: Configuration) -> Checked:
+    """Read the data and build the run, without training. Raises: ConfigError, DataError."""
+    store_uri(configuration.tracking())  # refuses what is no store
+    experiment = build(configuration, "fit")
+    texts = (tokenizer_advice(configuration.values, experiment.data), advice(configuration, experiment.data))
+    return Checked(experiment, experiment.data.report(), experiment.configuration.chosen, [*filter(None, texts)])
 
 
 def check(arguments: list[str]) -> int:
     """Print the report on the data and the measurements of a dry run. Raises: ConfigError, DataError."""
-    configuration = parse(written_out(arguments, "--config"))
-    store_uri(configuration.tracking())  # refuses what is no store
-    experiment = build(configuration, "fit")
-    print(experiment.data.report().render())
-    for line in experiment.configuration.chosen:
-        print(f"chosen       {line}")
-    if experiment.ancestor is not None:
-        print(f"init         {experiment.ancestor}")
-    for line in filter(
-        None, (tokenizer_advice(configuration.values, experiment.data), advice(configuration, experiment.data))
-    ):
-        print(f"advice       {line}")
-    print(rehearse(experiment).render())
+    found = checked(parse(written_out(arguments, "--config")))
+    print(found.render())
+    print(rehearse(found.experiment).render())
     return 0

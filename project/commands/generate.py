@@ -22,8 +22,7 @@ log = logging.getLogger(__name__)
 
 def run(arguments: list[str]) -> int:
     """Generate text for each prompt. Raises: ConfigError for an option, a prompt or a model that cannot be used."""
-    parser = _parser()
-    options = parser.read(arguments)
+    options = _parser().read(arguments)
     if len(options.model) != 1:
         raise ConfigError(
             f"lightrail generate takes one run or folder, found {len(options.model)}: lightrail generate RUN_ID "
@@ -42,7 +41,7 @@ def run(arguments: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")
     if isinstance(model, ResponseModel):
-        _respond(model, prompts, options, parser)
+        _respond(model, prompts, options)
         return 0
     encode_prompt = model.turn_ids if options.chat else model.prompt_ids
     for number, prompt_ids in enumerate(map(encode_prompt, prompts), 1):
@@ -108,24 +107,51 @@ def _standard_input() -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
+def written(model: "TextModel | ResponseModel", prompt: str, options: argparse.Namespace) -> list[str]:
+    """Return the texts that the command writes for a prompt.
+
+    Args:
+        options: all that `usual_options` has.
+
+    Raises: ConfigError for an option that is out of range, or that this model does not have.
+    """
+    from lightrail.project.models.generating import ResponseModel
+
+    config = _config(options)
+    if isinstance(model, ResponseModel):
+        return _responses(model, prompt, options)
+    prompt_ids = model.turn_ids(prompt) if options.chat else model.prompt_ids(prompt)
+    steps = model.samples(prompt_ids, config, num_samples=options.num_samples, stops=options.stop)
+    return ["".join(parts) for parts in zip(*steps, strict=True)]
+
+
+def usual_options() -> argparse.Namespace:
+    """Return the options of a command that gives none."""
+    return _parser().parse_args([])
+
+
 _OF_SAMPLES = ("temperature", "top_k", "top_p", "repetition_penalty", "stop", "seed", "chat")
 """Options of text that is drawn at random, token by token."""
 
 
-def _respond(
-    model: "ResponseModel", prompts: Sequence[str], options: argparse.Namespace, parser: argparse.ArgumentParser
-) -> None:
-    """Write the best texts for each prompt. Raises: ConfigError for an option of sampled text."""
+def _responses(model: "ResponseModel", prompt: str, options: argparse.Namespace) -> list[str]:
+    """Return the best texts for a prompt. Raises: ConfigError for an option of sampled text."""
+    usual = usual_options()
     for name in _OF_SAMPLES:
-        if getattr(options, name) != parser.get_default(name):
+        if getattr(options, name) != getattr(usual, name):
             raise ConfigError(
                 f"--{name} is for models that continue a text. This one writes the most probable text for another: "
                 f"leave --{name} out; --num_samples gives the best ones."
             )
-    max_tokens = None if options.max_tokens == parser.get_default("max_tokens") else options.max_tokens
+    max_tokens = None if options.max_tokens == usual.max_tokens else options.max_tokens
+    return model.texts(prompt, num_best=options.num_samples, max_tokens=max_tokens)
+
+
+def _respond(model: "ResponseModel", prompts: Sequence[str], options: argparse.Namespace) -> None:
+    """Write the best texts for each prompt. Raises: ConfigError for an option of sampled text."""
     for number, prompt in enumerate(prompts, 1):
         place = f"prompt {number}" if len(prompts) > 1 and options.num_samples > 1 else ""
-        for rank, text in enumerate(model.texts(prompt, num_best=options.num_samples, max_tokens=max_tokens), 1):
+        for rank, text in enumerate(_responses(model, prompt, options), 1):
             _head(place, rank, options.num_samples)
             sys.stdout.write(f"{text}\n")
 

@@ -47,18 +47,23 @@ def runs_listing(tracking: TrackingConfig, number: int = NUM_RUNS) -> str:
 
     A line fits into 80 columns. The runs of a sweep, or of several seeds, are counted in the line of their parent.
     """
+    found = recorded_runs(tracking, max(NUM_READ, number))
+    ids = {run.info.run_id for run in found}
+    parents = [run.data.tags.get("mlflow.parentRunId") for run in found]
+    num_children = Counter(parents)
+    shown = [run for run, parent in zip(found, parents, strict=True) if parent not in ids][:number]
+    return "\n".join([*aligned([COLUMNS, *(_row(run, num_children[run.info.run_id]) for run in shown)]), ""])
+
+
+def recorded_runs(tracking: TrackingConfig, number: int) -> "list[Run]":
+    """Return the last runs of the store, newest first. Runs whose process has died are closed before."""
     from lightrail.project.tracking.lookup import last_runs
     from lightrail.project.tracking.recovery import close_dead_runs
     from lightrail.project.tracking.store import open_store, store_uri
 
     client = open_store(store_uri(tracking), create=False)
     close_dead_runs(client)
-    found = last_runs(client, max(NUM_READ, number))
-    ids = {run.info.run_id for run in found}
-    parents = [run.data.tags.get("mlflow.parentRunId") for run in found]
-    num_children = Counter(parents)
-    shown = [run for run, parent in zip(found, parents, strict=True) if parent not in ids][:number]
-    return "\n".join([*aligned([COLUMNS, *(_row(run, num_children[run.info.run_id]) for run in shown)]), ""])
+    return last_runs(client, number)
 
 
 def _row(found: "Run", num_children: int) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> int:
         if source == STANDARD_INPUT and sys.stdin is not None and sys.stdin.isatty():
             log.info("reading texts from the terminal, one per line; Ctrl-D on an empty line ends them")
         experiment = build(configuration, "predict", checkpoint)
-        answers = _answers(experiment, is_typed=source == STANDARD_INPUT)
+        answers = answers_of(experiment, is_typed=source == STANDARD_INPUT)
     if answers is not None and output is not None:
         write_answers(answers, Path(output))
         log.info("wrote %d predictions to %s", len(answers), output)
@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _answers(experiment: Experiment, *, is_typed: bool) -> pa.Table | None:
+def answers_of(experiment: Experiment, *, is_typed: bool = False) -> pa.Table | None:
     """Predict one row per example, in their order. Returns: None on every process but the first."""
     trainer, data = experiment.trainer, experiment.data
     if is_typed and trainer.world_size > 1:
@@ -105,7 +105,7 @@ def parse_to_predict(arguments: Sequence[str]) -> tuple[Configuration, Path]:
     `data.reading` in a checkpoint defines how the run's own files are read (a format, column names, an encoding), and
     applies to no other file.
     """
-    return _parse(arguments, _reading_of)
+    return _parse(arguments, _saved_for)
 
 
 def _parse(
@@ -124,12 +124,16 @@ def _parse(
     return parse(rest, saved=stored(stored_configuration(read_checkpoint(path), str(path)), given)), path
 
 
-def _reading_of(saved: dict[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
-    """Return the stored configuration, without `data.reading` if `data.path` is none of the run's own files."""
-    arguments = saved["data"]["init_args"]
+def _saved_for(saved: dict[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
     path = given.get("--data.path", given.get("--data.init_args.path"))
+    return saved if path is None else saved_for_path(saved, path)
+
+
+def saved_for_path(saved: dict[str, Any], path: str) -> dict[str, Any]:
+    """Return a stored configuration, without `data.reading` if `path` is none of the run's own files."""
+    arguments = saved["data"]["init_args"]
     own = {arguments.get(name) for name in ("path", "validation_path", "test_path")}
-    if path is None or "reading" not in arguments or _absolute(path) in {_absolute(name) for name in own if name}:
+    if "reading" not in arguments or _absolute(path) in {_absolute(name) for name in own if name}:
         return saved
     kept = {name: value for name, value in arguments.items() if name != "reading"}
     return {**saved, "data": {**saved["data"], "init_args": kept}}

@@ -198,8 +198,8 @@ def _method(measured: Measured, num_resamples: int, num_swaps: int) -> str:
     )
 
 
-def as_json(comparison: Comparison) -> str:
-    """Format a comparison as JSON."""
+def as_plain(comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison as plain values, with None for NaN and infinity, which JSON cannot represent."""
     plain = {
         "entries": [
             {
@@ -230,7 +230,13 @@ def as_json(comparison: Comparison) -> str:
         "method": comparison.method,
         "mlflow": comparison.link,
     }
-    return json.dumps(_defined(plain), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    defined: dict[str, Any] = _defined(plain)
+    return defined
+
+
+def as_json(comparison: Comparison) -> str:
+    """Format a comparison as JSON."""
+    return json.dumps(as_plain(comparison), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 
 def _defined(value: Any) -> Any:

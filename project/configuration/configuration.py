@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, TypeAlias, get_origin
 
 from annotated_types import Interval
@@ -32,6 +33,7 @@ from lightrail.project.configuration.yaml_file import Value, write_text
 from lightrail.project.tracking.settings import TrackingConfig
 
 NUM_SHOWN = 3
+NONE_GIVEN: Mapping[str, Value] = MappingProxyType({})
 LARGEST_SEED = 2**32 - 1
 Seed: TypeAlias = Annotated[int, Interval(ge=0, le=LARGEST_SEED)]
 SECTIONS = {
@@ -182,19 +184,23 @@ class Configuration:
         return TrackingConfig(**build(TrackingConfig, self.values["tracking"]))
 
 
-def parse(arguments: Sequence[str], *, saved: Mapping[str, Any] | None = None) -> Configuration:
+def parse(
+    arguments: Sequence[str], *, saved: Mapping[str, Any] | None = None, settings: Mapping[str, Value] = NONE_GIVEN
+) -> Configuration:
     """Parse the configuration given by files and arguments, from left to right; later values override earlier ones.
 
     Args:
         arguments: `--config FILE_OR_EXPERIMENT`, `--SECTION.SETTING VALUE`, `--allow_modules MODULE,...`,
             `--print_config`, `--help_all`.
         saved: the stored configuration of a run, which files and arguments override.
+        settings: values by dotted or short name, which override all others: what they are, and not texts to parse.
 
     Raises:
         ConfigError: a file, a setting or a value cannot be used.
         Shown: `--print_config` or `--help_all` is among the arguments.
     """
-    given = list(options(arguments))
+    given: list[tuple[str, Value]] = [(name, Text(text)) for name, text in options(arguments)]
+    given += [(f"--{SHORT_NAMES.get(name, name)}", value) for name, value in settings.items()]
     modules = [module for name, text in given if name == "--allow_modules" for module in text.split(",")]
     allowed = AllowedClasses(modules)
     files = {text: find_config(text) for name, text in given if name == "--config"}
@@ -222,15 +228,15 @@ def parse(arguments: Sequence[str], *, saved: Mapping[str, Any] | None = None) -
     return configuration
 
 
-def _merged(given: Sequence[tuple[str, str]], files: Mapping[str, Path], saved: Mapping[str, Any] | None) -> Draft:
+def _merged(given: Sequence[tuple[str, Value]], files: Mapping[str, Path], saved: Mapping[str, Any] | None) -> Draft:
     """Merge the options of a command over saved settings; `files` are those of each `--config`."""
     draft = Draft()
     draft.add_values(saved or {})
-    for name, text in given:
+    for name, value in given:
         if name == "--config":
-            draft.add_file(files[text])
+            draft.add_file(files[value])
         elif name not in (*FLAGS, "--allow_modules"):
-            draft.add_values(nest(name.removeprefix("--"), Text(text)))
+            draft.add_values(nest(name.removeprefix("--"), value))
     return draft
 
 

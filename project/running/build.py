@@ -71,14 +71,7 @@ def build(
     Raises:
         ConfigError, DataError: a setting or the data cannot be used.
     """
-    take_over_lightning()
-    leave_at_exit()
-    set_threads()
-    seed_all([configuration.seed])
-    data = configuration.data()
-    if not isinstance(data, DataModule):
-        raise ConfigError(f"data: {type(data).__name__} is not derived from DataModule of lightrail.")
-    data.order_seed = configuration.seed
+    data = _prepared(configuration)
     stored = read_checkpoint(checkpoint) if checkpoint else None
     if stored is not None:
         _check_task(configuration, stored, str(checkpoint))
@@ -106,6 +99,37 @@ def build(
         kept = configuration.tracking().checkpoint
         trainer.callbacks += checkpoint_callbacks(model, trainer.callbacks, kept)  # type: ignore[attr-defined]
     return Experiment(configuration, data, model, trainer, predictions, ancestor)
+
+
+def build_again(experiment: Experiment, configuration: Configuration) -> Experiment:
+    """Build data and trainer for further predictions with the model of an experiment, which is not read again.
+
+    Args:
+        configuration: that of the experiment but for settings of the data.
+
+    Raises:
+        ConfigError, DataError: the data cannot be used.
+    """
+    data, model = _prepared(configuration), experiment.model
+    data.adopt(configuration.facts_among(model.hparams))
+    trainer, predictions = _trainer(configuration)
+    data.setup("predict")
+    check_limits(trainer, data, "predict")
+    _check_texts(data, model, "predict")
+    return Experiment(configuration, data, model, trainer, predictions)
+
+
+def _prepared(configuration: Configuration) -> DataModule:
+    """Set up the process for a run, and return its data, which is not read yet."""
+    take_over_lightning()
+    leave_at_exit()
+    set_threads()
+    seed_all([configuration.seed])
+    data = configuration.data()
+    if not isinstance(data, DataModule):
+        raise ConfigError(f"data: {type(data).__name__} is not derived from DataModule of lightrail.")
+    data.order_seed = configuration.seed
+    return data
 
 
 def _check_task(configuration: Configuration, checkpoint: dict[str, Any], name: str) -> None:

@@ -236,6 +236,7 @@ def attach(experiment: Experiment, run: TrackedRun) -> None:
     """Have the trainer log to the run and write into its folder."""
     trainer = experiment.trainer
     trainer.logger = run.logger
+    experiment.model.is_tracked = True
     # Under SLURM Lightning resumes from any checkpoint of its own in its default root.
     set_default_root(trainer, run.directory)
     place_checkpoints(trainer, run.directory / "checkpoints", run.run_id, run.upload_soon)

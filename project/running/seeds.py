@@ -5,6 +5,7 @@ import logging
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightrail.project.basics.errors import ConfigError
@@ -42,6 +43,7 @@ class FinishedSeeds:
     run_id: str
     metrics: Mapping[str, float]
     """`test/NAME` to its mean over the seeds, and `test/NAME_sd` to its sample standard deviation."""
+    directory: Path
 
     @property
     def last_line(self) -> str:
@@ -130,4 +132,4 @@ def _conclude(parent: TrackedRun, results: Mapping[int, SeedResult]) -> Finished
                 table.writerow([seed, result.run_id, *(result.metrics[name] for name in names)])
         scores = {name: [result.metrics[name] for result in results.values()] for name in names}
         seed_scores(scores, list(results), parent.directory / "figures" / "seeds.png")
-    return FinishedSeeds(parent.run_id, figures)
+    return FinishedSeeds(parent.run_id, figures, parent.directory)

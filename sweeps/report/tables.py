@@ -1,7 +1,7 @@
 """The trials of a study as a table, the names of its settings, and its best configurations."""
 
 import csv
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +48,19 @@ def named(settings: Mapping[str, Any], short: Mapping[str, str]) -> list[str]:
 
 def write_csv(outcomes: Sequence[Outcome], sweep: Sweep, path: Path) -> None:
     """Write the trials as CSV: a row for each, with a column for each setting by its full name."""
-    labels = settings_of(outcomes, sweep)
     with path.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.writer(stream)
-        head = ["trial", "state", *sweep.config.metrics, "last_step", "seconds", "halved_batches", "run_ids", "failure"]
-        table.writerow([*head, *labels])
-        for own in outcomes:
-            values: Sequence[float | str] = own.values or [""] * len(sweep.config.metrics)
-            facts = [own.last_step, own.seconds, own.is_halved, " ".join(own.runs.values()), own.failure]
-            table.writerow([own.number, own.state, *values, *facts, *(own.settings.get(label) for label in labels)])
+        csv.writer(stream).writerows(trial_rows(outcomes, sweep))
+
+
+def trial_rows(outcomes: Sequence[Outcome], sweep: Sweep) -> Iterator[list[Any]]:
+    """Yield the names of the columns, and a row for each trial, with "" or None where it has no value."""
+    labels = settings_of(outcomes, sweep)
+    head = ["trial", "state", *sweep.config.metrics, "last_step", "seconds", "halved_batches", "run_ids", "failure"]
+    yield [*head, *labels]
+    for own in outcomes:
+        values: Sequence[float | str] = own.values or [""] * len(sweep.config.metrics)
+        facts = [own.last_step, own.seconds, own.is_halved, " ".join(own.runs.values()), own.failure]
+        yield [own.number, own.state, *values, *facts, *(own.settings.get(label) for label in labels)]
 
 
 def settings_of(outcomes: Sequence[Outcome], sweep: Sweep) -> list[str]:

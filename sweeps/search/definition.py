@@ -147,7 +147,7 @@ class Sweep:
 
         Raises: ConfigError when a setting is unknown, or its value is invalid.
         """
-        own = [_argument(name, value) for name, value in settings.items()]
+        own = [argument_of(name, value) for name, value in settings.items()]
         return parse(
             [
                 *self.base,
@@ -209,7 +209,7 @@ def load(arguments: Sequence[str]) -> Sweep:
     _check(config)
     bases = [config.base] if isinstance(config.base, str) else config.base
     base = [*(f"--config={_beside(name, files[-1])}" for name in bases), *_allowing(modules)]
-    base += [_argument(name, value) for name, value in _dotted(config.overrides)]
+    base += [argument_of(name, value) for name, value in _dotted(config.overrides)]
     sweep = Sweep(config, config.study or files[-1].stem, read_space(config.space), base, tuple(modules))
     _check_names(config, sweep.space)
     return sweep
@@ -279,7 +279,8 @@ def _allowing(modules: list[str]) -> list[str]:
     return [f"--allow_modules={','.join(modules)}"] if modules else []
 
 
-def _argument(name: str, value: Any) -> str:
+def argument_of(name: str, value: Any) -> str:
+    """Return a setting as `--name=VALUE`. Raises: ConfigError for an option of the command line."""
     if f"--{name}" in (*FLAGS, "--config", "--allow_modules"):
         raise ConfigError(f"{name}: it is an option of the command line, and no setting of a trial. Remove it.")
     return f"--{name}={_written(value)}"

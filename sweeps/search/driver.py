@@ -32,7 +32,7 @@ from lightrail.project.basics.private_names import start_at_once
 from lightrail.project.basics.reading import reading
 from lightrail.project.configuration.classes import AllowedClasses
 from lightrail.project.configuration.parameters import parameters_of
-from lightrail.project.tracking.processes import ENDING, exception_for, leave_terminal, not_ignored
+from lightrail.project.tracking.processes import ENDING, exception_for, handling, leave_terminal
 from lightrail.sweeps.search.definition import ResourceConfig, Sweep
 from lightrail.sweeps.search.locks import StudyLock
 from lightrail.sweeps.search.outcomes import Progress
@@ -101,12 +101,10 @@ class Driver:
             self._signal = number
             self._stop()
 
-        before = {number: signal.signal(number, stop) for number in not_ignored(ENDING)}
         try:
-            yield
+            with handling(ENDING, stop):
+                yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
             if self._signal:
                 raise exception_for(self._signal)  # any other exception is a consequence of the signal
 

@@ -6,13 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
@@ -28,6 +30,7 @@ PRELOADED = ["lightrail.sweeps.trials.preloaded"]
 CONTEXT = multiprocessing.get_context("forkserver")
 MOST_STARTS, MOST_CALLS = 20, 2
 _NUM_LAST_LINES = 20
+_STARTING = threading.Lock()
 _SECONDS_BETWEEN_LOOKS = 0.05
 
 
@@ -133,13 +136,26 @@ def _started(target: Callable[..., object], *arguments: Any) -> ForkServerProces
     for _ in range(MOST_STARTS):
         process = CONTEXT.Process(target=target, args=(dict(os.environ), *arguments))
         try:
-            process.start()  # starts another one to fork from where that has ended
+            with _without_main():
+                process.start()  # starts another one to fork from where that has ended
         except (EOFError, OSError) as error:
             failure = error
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         else:
             return process
     raise ConfigError(f"no process can be started: {first_line(failure)}. Free memory, and repeat the command.")
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Have processes that are started in the block not run the program's file, as multiprocessing does."""
+    # Nothing that they are given is defined there, and a script would start its sweep again in each.
+    with _STARTING:
+        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _command(assignment: Assignment, connection: Connection, liveness: Connection) -> "subprocess.Popen[bytes]":

@@ -171,7 +171,7 @@ def test_other_settings_make_another_cache(tmp_path: Path) -> None:
     others: dict[str, Any] = {
         name: lines(tmp_path, f"{name}.txt", "a", "b") for name in ("validation_path", "test_path")
     }
-    folders = {str(ready(CausalLMData(path, **{**others, **change}))._folder) for change in changes}
+    folders = {str(ready(CausalLMData(path, **{**others, **change}))._folders) for change in changes}
     assert len(folders) == len(changes)
     same = ready(CausalLMData(path, **others, blocks=BlockConfig(length=9), encoding_processes=1))
-    assert str(same._folder) in folders
+    assert str(same._folders) in folders

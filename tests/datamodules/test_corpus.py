@@ -287,7 +287,7 @@ def test_a_folder_and_a_pattern_are_read_in_the_order_of_their_names(tmp_path: P
     assert [text[1:-1] for text in spelled(folder, "train")] == wanted
     assert folder.rows("train").digest == pattern.rows("train").digest
     row = folder.rows("train").row(len(wanted) - 1)
-    assert folder._about["files"][row["file"]].endswith("c.txt")
+    assert folder._about["train"]["files"][row["file"]].endswith("c.txt")
 
 
 @pytest.mark.parametrize(

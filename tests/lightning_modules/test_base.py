@@ -200,6 +200,7 @@ def test_the_learning_rate_is_logged_with_the_step_that_uses_it() -> None:
 
 def test_evaluation_counts_every_example_once() -> None:
     model, curves = Signs(optim=STILL), Curves()
+    model.is_tracked = True
     losses = losses_by_hand(model, 10)
     points = Points(10)
     with torch.no_grad():
