@@ -72,10 +72,15 @@ def _check(options: argparse.Namespace) -> None:
 def _compared(options: argparse.Namespace, chosen: str) -> str:
     from lightrail.project.comparing.comparison import compare
     from lightrail.project.comparing.entries import find_entry
+    from lightrail.project.comparing.metrics_alone import NOT_TESTED, compare_metrics, have_metrics_alone
 
     import_allowed(options.allow_modules.split(","))  # user-defined metrics are built from their class names
     uri = store_uri(TrackingConfig(uri=options.uri))
     client = open_store(uri, create=False)
+    if have_metrics_alone(client, options.runs):
+        if chosen == "html":
+            raise ConfigError(f"--format html: it draws intervals. {NOT_TESTED} Use markdown or json.")
+        return compare_metrics(client, options.runs, options.metric, chosen)
     entries = [find_entry(client, named) for named in options.runs]
     comparison = compare(entries, uri, options.metric, options.resamples, options.num_examples)
     if chosen == "html":

@@ -7,7 +7,8 @@ from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.configuration import Configuration, parse
 from lightrail.project.configuration.adapting import advice as tokenizer_advice
 from lightrail.project.configuration.sources import take_option, written_out
-from lightrail.project.running.build import build
+from lightrail.project.plain_modules.rehearsing import NUM_STEPS, rehearse_plain
+from lightrail.project.running.build import build, build_any
 from lightrail.project.running.dry_run import rehearse
 from lightrail.project.running.fitting import FinishedRun, fit, last_line
 from lightrail.project.running.resuming import find_interrupted, go_on, requeued_run
@@ -53,6 +54,8 @@ def check(arguments: list[str]) -> int:
     """Print the report on the data and the measurements of a dry run. Raises: ConfigError, DataError."""
     configuration = parse(written_out(arguments, "--config"))
     store_uri(configuration.tracking())  # refuses what is no store
+    if not configuration.is_of_task:
+        return _check_plain(configuration)
     experiment = build(configuration, "fit")
     print(experiment.data.report().render())
     for line in experiment.configuration.chosen:
@@ -62,4 +65,10 @@ def check(arguments: list[str]) -> int:
     ):
         print(f"advice       {line}")
     print(rehearse(experiment).render())
+    return 0
+
+
+def _check_plain(configuration: Configuration) -> int:
+    experiment = build_any(configuration.of_few_steps(NUM_STEPS), "fit")
+    print(rehearse_plain(experiment.module, experiment.datamodule, experiment.trainer).render())
     return 0

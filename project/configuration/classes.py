@@ -13,6 +13,7 @@ from lightrail.project.basics.catalogue import (
     Component,
     components,
     concrete_names,
+    from_working_folder,
     import_allowed,
 )
 from lightrail.project.basics.did_you_mean import did_you_mean
@@ -33,11 +34,14 @@ class AllowedClasses:
     Args:
         modules: further modules or packages; those of the environment variable and plugins are added. A configuration
             cannot allow modules itself, since it is not trusted.
+        chosen: class paths of model and data that the user typed, or that a file typed by the user names; their
+            packages are allowed, unless they belong to Python itself.
     """
 
-    def __init__(self, modules: Iterable[str] = ()) -> None:
+    def __init__(self, modules: Iterable[str] = (), chosen: Iterable[str] = ()) -> None:
         self.modules = import_allowed(modules)
-        self.packages = (*OWN_PACKAGES, *LIBRARIES, *self.modules)
+        known = (*OWN_PACKAGES, *LIBRARIES, *self.modules)
+        self.packages = (*known, *dict.fromkeys(_packages_of(chosen, known)))
 
     def find(self, name: str, bases: Bases, setting: str) -> type:
         """Return the concrete class of an import path or a bare name.
@@ -113,6 +117,15 @@ class AllowedClasses:
             item.__name__ for item in self._imported(bases) if item not in bases and not inspect.isabstract(item)
         }
         return did_you_mean(name.rpartition(".")[2], imported | _own_names(bases))
+
+
+def _packages_of(paths: Iterable[str], known: Iterable[str]) -> Iterator[str]:
+    for path in map(current_path, paths):
+        package, is_path = path.partition(".")[0], "." in path
+        is_known = path.startswith(tuple(f"{own}." for own in known)) or package == "lightrail"
+        if is_path and not is_known and package.isidentifier() and package not in sys.stdlib_module_names:
+            from_working_folder(package)
+            yield package
 
 
 def import_path(found: type) -> str:

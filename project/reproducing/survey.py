@@ -16,7 +16,7 @@ from lightrail.project.provenance.recording import hardware
 from lightrail.project.reproducing.code import CodeChanges, code_changes
 from lightrail.project.reproducing.environment_changes import PackageChanges, hardware_changes, package_changes
 from lightrail.project.reproducing.original import Original
-from lightrail.project.running.build import build
+from lightrail.project.running.build import build_any
 from lightrail.project.running.resuming import changed_settings
 from lightrail.project.tracking.lookup import DAMAGED
 
@@ -161,7 +161,7 @@ def survey(original: Original, settings: Sequence[str]) -> Survey:
         configuration = configuration_of(original, settings)
         changed = setting_changes(original, parse(_allowing(settings), saved=original.values), configuration)
         found.add("configuration", [*changed.given, *changed.resumed], changed.notes)
-        found.add("data", data_changes(original, build(configuration, "fit", has_run=True).data.summaries()))
+        found.add("data", data_changes(original, build_any(configuration, "fit", has_run=True).summaries()))
     except Refusal as error:
         refusal = _placed(original, error)
     except Exception as error:  # such as from code that has changed since
