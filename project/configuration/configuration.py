@@ -258,8 +258,9 @@ def _add_own_loaders(draft: Draft, allowed: AllowedClasses) -> None:
     path = _class_in(draft, "model")
     if "data" in draft.values or not path:
         return
-    if not issubclass(allowed.find(path, (LightningModule,), "model.class_path"), TaskModule):
-        draft.add_values({"data": {"class_path": import_path(OwnLoaders)}})
+    with suppress(ConfigError):  # which is raised with the place of the setting when all are checked
+        if not issubclass(allowed.find(path, (LightningModule,), "model.class_path"), TaskModule):
+            draft.add_values({"data": {"class_path": import_path(OwnLoaders)}})
 
 
 def _data_of(checker: Checker) -> LightningDataModule:

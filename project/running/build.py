@@ -27,7 +27,7 @@ from lightrail.project.models.predictions import PredictionTable
 from lightrail.project.plain_modules.columns import PlainPredictions
 from lightrail.project.plain_modules.hooks import PlainCheckpointIO, add_checkpoints, take_callbacks
 from lightrail.project.plain_modules.loading import make_repeatable
-from lightrail.project.running.callbacks import check_callbacks
+from lightrail.project.running.callbacks import check_callbacks, check_reserved_names
 from lightrail.project.running.limits import check_limits
 from lightrail.project.running.parts import Built, PlainExperiment
 from lightrail.project.running.parts import Experiment as Experiment
@@ -145,6 +145,7 @@ def _build_plain(configuration: Configuration, stage: Stage, checkpoint: Path | 
             raise ConfigError(f"model: {type(module).__name__} has no training_step, and cannot be trained.")
         if not isinstance(data, DataModule):
             make_repeatable(data or module, configuration.seed)
+        check_reserved_names(trainer)
         add_checkpoints(module, trainer, configuration)
     return PlainExperiment(configuration, data, module, trainer, predictions, checkpoint)
 

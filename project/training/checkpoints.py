@@ -93,6 +93,7 @@ class LastCheckpoint(Checkpoint):
         self._is_between_epochs = False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._is_due |= self.is_called_between_epochs  # without a validation there are no other weights
         self.save_between_epochs(trainer)
         self.stop.ignore()
 
