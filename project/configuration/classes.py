@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
+from lightrail.datamodules.own_loaders import OwnLoaders
 from lightrail.project.basics.catalogue import (
     ENVIRONMENT_VARIABLE,
     ROOT,
@@ -114,7 +115,9 @@ class AllowedClasses:
 
     def _hint(self, name: str, bases: Bases) -> str:
         imported = {
-            item.__name__ for item in self._imported(bases) if item not in bases and not inspect.isabstract(item)
+            item.__name__
+            for item in self._imported(bases)
+            if not (item in bases or inspect.isabstract(item) or item is OwnLoaders)
         }
         return did_you_mean(name.rpartition(".")[2], imported | _own_names(bases))
 
@@ -136,6 +139,8 @@ def import_path(found: type) -> str:
 def import_class(path: str) -> type:
     """Import the class at a path that `AllowedClasses` has found."""
     module, _, name = path.rpartition(".")
+    if (package := path.partition(".")[0]) not in ("lightrail", *LIBRARIES):  # in the process of a trial it is new
+        from_working_folder(package)
     found: type = getattr(importlib.import_module(module), name)
     return found
 

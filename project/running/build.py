@@ -88,7 +88,7 @@ def build(
     if not isinstance(data, DataModule):
         raise ConfigError(
             f"data: {type(data).__name__} is not derived from DataModule of lightrail, whose batches the task "
-            f"{configuration.values['model']['class_path'].rpartition('.')[2]} needs."
+            f"{configuration.values['model']['class_path'].rpartition('.')[2]} needs. Name one (lightrail list)."
         )
     data.order_seed = configuration.seed
     stored = read_checkpoint(checkpoint) if checkpoint else None

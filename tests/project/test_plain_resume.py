@@ -10,13 +10,13 @@ import torch
 from lightrail.project.configuration import parse
 from lightrail.project.running.build import build_any
 from lightrail.project.training.checkpoints import LastCheckpoint, place_checkpoints
-from lightrail.testing.resuming import Curves, assert_same_weights, keep_all
+from lightrail.testing.resuming import Curves, assert_same_weights, keep_all, weights_in
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Checkpoint directory .* exists and is not empty",
     "ignore:You're resuming from a checkpoint that ended before the epoch ended",
     "ignore:The '.*_dataloader' does not have many workers",
-    "ignore:Starting from v1.9.0, `tensorboardX` has been removed",
+    "ignore:It is recommended to use `self.log",
 )
 MODULES = "tests.support.plain_modules"
 QUIET = [
@@ -79,3 +79,12 @@ def test_every_state_of_a_plain_module_leads_to_the_same_end(tmp_path: Path, cas
         place = f"resumed from state {number}, step {stored['global_step']}"
         assert_same_weights(found, weights, place)
         assert (chosen, of_steps(again, stored["global_step"])) == (monitor, of_steps(curves, stored["global_step"]))
+
+
+def test_two_processes_resume_to_the_same_weights(tmp_path: Path) -> None:
+    arguments = settings("LitModel", "NoisyData", "--trainer.devices=2", "--trainer.strategy=ddp_fork")
+    train(arguments, tmp_path / "whole")
+    train([*arguments, "--trainer.max_steps=2"], tmp_path / "part")
+    train(arguments, tmp_path / "rest", resume_from=tmp_path / "part" / "last.ckpt")
+    found, whole = (weights_in(tmp_path / name / "last.ckpt") for name in ("rest", "whole"))
+    assert_same_weights(found, whole, "resumed on two processes")
