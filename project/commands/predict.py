@@ -24,7 +24,7 @@ from lightrail.project.configuration import Configuration, parse
 from lightrail.project.configuration.sources import options, take_option, written_out
 from lightrail.project.models.answer_files import check_output, show_answers, with_named_lists, write_answers
 from lightrail.project.running.build import build_any
-from lightrail.project.running.fitting import test
+from lightrail.project.running.fitting import refused_by_lightning, test
 from lightrail.project.running.parts import Built, Experiment
 from lightrail.project.tracking.logger import is_process_zero
 from lightrail.project.tracking.naming import find_checkpoint
@@ -65,13 +65,9 @@ def _answers(experiment: Built, *, is_typed: bool) -> pa.Table | None:
     if is_typed and trainer.world_size > 1:
         raise ConfigError("data.path is -: standard input is read by one process. Set --trainer.devices 1.")
     started = time.monotonic()
-    trainer.predict(
-        module,
-        datamodule=experiment.datamodule,
-        return_predictions=False,
-        ckpt_path=experiment.weights_from,
-        weights_only=True,
-    )
+    data, weights = experiment.datamodule, experiment.weights_from
+    with refused_by_lightning():
+        trainer.predict(module, datamodule=data, return_predictions=False, ckpt_path=weights, weights_only=True)
     table = experiment.predictions.table
     if table is None:
         return None
@@ -88,7 +84,8 @@ def validate(arguments: list[str]) -> int:
     experiment = build_any(configuration, "validate", checkpoint)
     trainer = experiment.trainer
     data, weights = experiment.datamodule, experiment.weights_from
-    trainer.validate(experiment.module, datamodule=data, ckpt_path=weights, verbose=False, weights_only=True)
+    with refused_by_lightning():
+        trainer.validate(experiment.module, datamodule=data, ckpt_path=weights, verbose=False, weights_only=True)
     if trainer.is_global_zero:
         for name, value in sorted(trainer.callback_metrics.items()):
             print(f"{name} {float(value):.6f}")

@@ -175,7 +175,7 @@ def train_and_test(experiment: Built, run: TrackedRun, checkpoint: Path | None, 
 def _train(experiment: Built, run: TrackedRun, checkpoint: Path | None) -> str | None:
     """Train to the end, and calibrate; return the best checkpoint, None for the current weights."""
     module, data = experiment.module, experiment.datamodule
-    with _restoring(checkpoint), _refused_by_lightning():
+    with _restoring(checkpoint), refused_by_lightning():
         experiment.trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     best = _best(experiment)
     for own in experiment.trainer.callbacks if best is None else ():  # type: ignore[attr-defined]
@@ -252,7 +252,7 @@ def evaluate(experiment: Built, run: TrackedRun, checkpoint: str | Path | None) 
     _forget_averaging(experiment)
     if not experiment.is_tested:
         return _conclude(experiment, run, _without_test(experiment, run))
-    with _restoring(checkpoint), _refused_by_lightning():
+    with _restoring(checkpoint), refused_by_lightning():
         trainer.test(
             experiment.module, datamodule=experiment.datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True
         )
@@ -290,7 +290,7 @@ def _conclude(experiment: Built, run: TrackedRun, metrics: dict[str, float]) -> 
 
 
 @contextmanager
-def _refused_by_lightning() -> Iterator[None]:
+def refused_by_lightning() -> Iterator[None]:
     """Restate in one line what Lightning refuses, as a setting that a module cannot use. Raises: ConfigError."""
     try:
         yield

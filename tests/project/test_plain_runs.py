@@ -155,6 +155,18 @@ def test_what_cannot_run_is_refused_in_one_line(model: str, data: str, match: st
     assert "Traceback" not in outcome.err
 
 
+def test_a_module_without_evaluation_ends_with_its_last_weights(store: str) -> None:
+    where = f"--tracking.uri={store}"
+    outcome = lightrail("fit", *settings("NoEvaluation", "TrainOnly"), "--model.activation=torch.nn.ReLU", where)
+    assert outcome.status == 0, outcome.err
+    assert outcome.metrics.keys() == {"last/loss"}
+    run = RecordedRun(store, outcome.run_id)
+    assert run.checkpoint("last")["hyper_parameters"] == {"width": 4}, "a module is no plain value"
+    named = f"runs:/{run.run_id}/checkpoints/last.ckpt"
+    refused = lightrail("validate", named, where, f"--allow_modules={MODULES}")
+    assert (refused.status, "Lightning refuses this run: " in refused.err) == (2, True)
+
+
 def test_a_setting_that_a_module_cannot_use_is_refused_in_one_line(store: str) -> None:
     outcome = lightrail(
         "fit", *settings("Gan", "TrainOnly"), "--trainer.gradient_clip_val=1", f"--tracking.uri={store}"
