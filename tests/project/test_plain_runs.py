@@ -20,6 +20,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:The number of training batches",
     "ignore:It is recommended to use `self.log",
     "ignore:Using `DistributedSampler` with the dataloaders",
+    "ignore:Attribute .activation. is an instance of `nn.Module`",
 )
 MODULES = "tests.support.plain_modules"
 QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1"]
