@@ -118,7 +118,12 @@ def _task_class(path: str, name: str) -> type[TaskModule]:
         with reading(what, "Use the version that wrote it."):
             importlib.import_module(module)
     found = getattr(sys.modules.get(module), task, None)
-    if not (isinstance(found, type) and issubclass(found, TaskModule)):
+    if isinstance(found, type) and not issubclass(found, TaskModule):
+        raise ConfigError(
+            f"{name} is a checkpoint of {task}, which is not derived from TaskModule of lightrail, as this needs. "
+            f"Load it with {task}.load_from_checkpoint, or use `lightrail predict`."
+        )
+    if not isinstance(found, type):
         raise ConfigError(
             f"{name} needs the task {shown(path)}, which cannot be imported. If it is your own, import its module "
             f"first (--allow_modules on the command line)."

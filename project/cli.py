@@ -22,6 +22,7 @@ settings:
   --config C                a YAML file, or the name of a shipped experiment (lightrail list);
                             may be repeated, later files are merged over earlier ones;
                             fit and check take C without --config too: lightrail fit digits
+  --model CLASS             another task, or any LightningModule of yours; --data CLASS any LightningDataModule
   --model.NAME V            a setting of the task, --model.encoder.NAME V of its network
   --data.NAME V             a setting of the data
   --trainer.NAME V          an argument of Lightning's Trainer, such as --trainer.max_epochs 3

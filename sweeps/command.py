@@ -226,17 +226,17 @@ def build_corners(corners: list[tuple[str, dict[str, Any]]], metrics: list[str])
 
     Runs in a process of its own, which frees the memory of the networks when it ends.
     """
-    from lightrail.project.running.build import build
+    from lightrail.project.running.build import build_any
 
     for name, values in corners:
         try:
-            experiment = build(Configuration(values), "fit")
+            experiment = build_any(Configuration(values), "fit")
         except Refusal as refusal:
             return f"space: a trial with {name} cannot be built: {refusal}"
-        known = experiment.model.validation_metrics()
         for metric in metrics:
-            if metric not in known:
-                return f"metric: {type(experiment.model).__name__} does not log {metric}.{did_you_mean(metric, known)}"
+            if not experiment.can_log(metric):
+                name, known = type(experiment.module).__name__, experiment.known_metrics()
+                return f"metric: {name} does not log {metric}.{did_you_mean(metric, known)}"
     return ""
 
 

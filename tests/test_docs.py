@@ -55,6 +55,8 @@ SMALL_NETWORKS = {
     "": [],
 }
 """Settings by the network's class; "" stands for no network."""
+ALONE = "own_lightning_module.md"
+"""A guide whose commands run with the code in it, by `tests/test_own_lightning_module.py`."""
 ABOUT = {"entities.md": "ner", "language_models.md": "causal_lm", "translation.md": "translation"}
 """The experiment that a guide's settings are of, where it is not text classification."""
 AS_THEY_STAND = {
@@ -82,7 +84,8 @@ class Block:
 
 
 def blocks(*languages: str) -> list[Block]:
-    return [block for document in DOCUMENTS for block in blocks_of(document) if block.language in languages]
+    documents = [document for document in DOCUMENTS if document.name != ALONE]
+    return [block for document in documents for block in blocks_of(document) if block.language in languages]
 
 
 def blocks_of(document: Path) -> Iterator[Block]:
@@ -230,6 +233,7 @@ def test_every_block_is_of_a_kind_that_is_tested_and_is_closed(document: Path) -
     tested = {"", "sh", "bash", "yaml", "text"}
     shown = {"python", "toml"} if document.name == "own_task.md" else set()  # by `tests/test_outside.py`
     shown |= {"python"} if document.name in ("README.md", "python.md") else set()  # by `tests/test_notebooks.py`
+    shown |= {"python"} if document.name == ALONE else set()
     assert {block.language for block in found} <= tested | shown
 
 

@@ -210,7 +210,7 @@ def import_allowed(names: Iterable[str] = ()) -> tuple[str, ...]:
     given = [*names, *os.environ.get(ENVIRONMENT_VARIABLE, "").split(",")]
     modules = dict.fromkeys(name.strip() for name in given if name.strip())
     for name in modules:
-        IMPORTED.add(name.partition(".")[0])
+        from_working_folder(name)
         _import_named(name)
     found = (*modules, *(name for name in _import_plugins() if name not in modules))
     IMPORTED.update(name.partition(".")[0] for name in found)
@@ -231,10 +231,14 @@ def _import_plugins() -> tuple[str, ...]:
     return tuple(found)
 
 
-def _import_named(name: str) -> None:
-    """Import a module that the user allowed; it may be in the working folder."""
+def from_working_folder(module: str) -> None:
+    """Let a module that the user named be imported from the working folder too, and note it for the record of code."""
+    IMPORTED.add(module.partition(".")[0])
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
+
+
+def _import_named(name: str) -> None:
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -1,6 +1,8 @@
 """Settings that follow from the machine: number format and threads."""
 
 import os
+import resource
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -48,3 +50,11 @@ def usable_cores() -> int:
     except (OSError, ValueError):  # no control groups, or of the first version
         return cores
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Return the peak memory of a GPU, or of this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

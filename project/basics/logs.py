@@ -43,6 +43,8 @@ def ignore_known_warnings() -> None:
     # Warns of layers made in configure_model, where our tasks make none; and of a test without a training to resume.
     warnings.filterwarnings("ignore", message="You're using the WeightAveraging callback")
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used to create")
+    # Of a plain module's loaders, whose batches already seen are skipped.
+    warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch ended")
 
 
 @contextmanager

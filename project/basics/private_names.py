@@ -37,10 +37,30 @@ def is_validation_due(trainer: "pl.Trainer") -> bool:
     return bool(trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher))
 
 
+def end_restart(trainer: "pl.Trainer") -> None:
+    """Have the rest of a resumed epoch end like any other (Lightning 2.6)."""
+    # Its own property cannot: where max_steps is set, it stays true.
+    trainer.fit_loop._restarting = False
+
+
+def begin_epoch_afresh(trainer: "pl.Trainer") -> None:
+    """Have a training that is resumed between two epochs begin the next one like any other (Lightning 2.6)."""
+    # Else it takes the beginning for a validation that is over, where validations are counted in batches, and counts
+    # a step that was not trained.
+    loop = trainer.fit_loop
+    if loop.epoch_loop.batch_progress.current.ready == 0:
+        loop._restarting = loop.epoch_loop.restarting = False
+
+
 def validation_seconds(trainer: "pl.Trainer") -> float | None:
     """Return the seconds between validations; None when they are counted in batches (Lightning 2.6)."""
     seconds: float | None = trainer._val_check_time_interval  # type: ignore[attr-defined]
     return seconds
+
+
+def combination_mode(loaders: Any) -> Any:
+    """Return how loaders are combined: that of a CombinedLoader, else what Lightning chooses itself (Lightning 2.6)."""
+    return getattr(loaders, "_mode", "max_size_cycle")
 
 
 def loss_scale(trainer: "pl.Trainer") -> "Tensor | None":

@@ -14,6 +14,7 @@ from lightrail.project.tracking.store import check_folder, open_store, store_uri
 
 if TYPE_CHECKING:
     from lightrail.project.comparing.comparison import Comparison
+    from lightrail.project.comparing.metrics_alone import MetricsAlone
 
 FORMATS = {".md": "markdown", ".html": "html", ".json": "json"}
 LEAST_RESAMPLES = 100
@@ -75,8 +76,10 @@ def compared(
     num_resamples: int = 2_000,
     num_examples: int = 10,
     allow_modules: Sequence[str] = (),
-) -> "Comparison":
-    """Compare runs, named as for `find_run`, with the first one. Raises: ConfigError for runs that cannot be compared.
+) -> "Comparison | MetricsAlone":
+    """Compare runs, named as for `find_run`, with the first one; those of plain modules by their metrics alone.
+
+    Raises: ConfigError for runs that cannot be compared.
 
     Args:
         metrics: all of these are tested; none: all that the runs share, of which the main one is tested.
@@ -92,15 +95,24 @@ def compared(
         raise ConfigError(f"--num_examples {num_examples}: give 0 or more.")
     from lightrail.project.comparing.comparison import compare
     from lightrail.project.comparing.entries import find_entry
+    from lightrail.project.comparing.metrics_alone import compare_metrics, have_metrics_alone
 
     import_allowed(allow_modules)
     uri = store_uri(tracking)
     client = open_store(uri, create=False)
+    if have_metrics_alone(client, runs):
+        return compare_metrics(client, runs, metrics)
     return compare([find_entry(client, named) for named in runs], uri, metrics, num_resamples, num_examples)
 
 
-def formatted(comparison: "Comparison", chosen: str) -> str:
-    """Format a comparison as `markdown`, `html` or `json`."""
+def formatted(comparison: "Comparison | MetricsAlone", chosen: str) -> str:
+    """Format a comparison as `markdown`, `html` or `json`. Raises: ConfigError where the form needs intervals."""
+    from lightrail.project.comparing.metrics_alone import NOT_TESTED, MetricsAlone
+
+    if isinstance(comparison, MetricsAlone):
+        if chosen == "html":
+            raise ConfigError(f"--format html: it draws intervals. {NOT_TESTED} Use markdown or json.")
+        return comparison.as_json() if chosen == "json" else comparison.as_markdown()
     if chosen == "html":
         from lightrail.project.comparing.page import as_html
 

@@ -11,7 +11,8 @@ from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.configuration import Configuration, parse
 from lightrail.project.configuration.adapting import advice as tokenizer_advice
 from lightrail.project.configuration.sources import take_option, written_out
-from lightrail.project.running.build import Experiment, build
+from lightrail.project.plain_modules.rehearsing import NUM_STEPS, PlainRehearsal, rehearse_plain
+from lightrail.project.running.build import Experiment, build, build_any
 from lightrail.project.running.dry_run import rehearse
 from lightrail.project.running.fitting import FinishedRun, fit
 from lightrail.project.running.resuming import find_interrupted, go_on, requeued_run
@@ -87,7 +88,18 @@ def checked(configuration: Configuration) -> Checked:
 
 def check(arguments: list[str]) -> int:
     """Print the report on the data and the measurements of a dry run. Raises: ConfigError, DataError."""
-    found = checked(parse(written_out(arguments, "--config")))
+    configuration = parse(written_out(arguments, "--config"))
+    if not configuration.is_of_task:
+        print(checked_plain(configuration).render())
+        return 0
+    found = checked(configuration)
     print(found.render())
     print(rehearse(found.experiment).render())
     return 0
+
+
+def checked_plain(configuration: Configuration) -> PlainRehearsal:
+    """Measure a few steps of a plain module, of whose data nothing is known. Raises: ConfigError."""
+    store_uri(configuration.tracking())  # refuses what is no store
+    experiment = build_any(configuration.of_few_steps(NUM_STEPS), "fit")
+    return rehearse_plain(experiment.module, experiment.datamodule, experiment.trainer)

@@ -83,6 +83,8 @@ def _row(found: "Run", num_children: int) -> tuple[str, ...]:
 
 def _result(found: "Run") -> str:
     """Return the metric that a run was selected by, of its test, or of a sweep's best trial; "" before there is one."""
+    from lightrail.project.tracking.lookup import test_metrics
+
     metrics, selected = found.data.metrics, found.data.tags.get(METRIC_TAG, "")
     prefixes = ("test/", "best/")
     named = [f"{prefix}{selected}" for prefix in prefixes]
@@ -90,6 +92,8 @@ def _result(found: "Run") -> str:
     for name in (*named, *others, "test/loss", "best/loss"):
         if name in metrics:
             return f"{name.partition('/')[2]} {metrics[name]:.4f}"
+    for name, value in test_metrics(found).items():  # of a plain module, by its own name
+        return f"{name} {value:.4f}"
     return ""
 
 

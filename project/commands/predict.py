@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightrail.lightning_modules.checkpoint import read_checkpoint, stored_configuration
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import Configuration, parse
 from lightrail.project.configuration.sources import options, take_option, written_out
 from lightrail.project.models.answer_files import check_output, show_answers, with_named_lists, write_answers
-from lightrail.project.running.build import Experiment, build
-from lightrail.project.running.fitting import test
+from lightrail.project.running.build import build_any
+from lightrail.project.running.fitting import refused_by_lightning, test
+from lightrail.project.running.parts import Built, Experiment
+from lightrail.project.tracking.logger import is_process_zero
 from lightrail.project.tracking.naming import find_checkpoint
 from lightrail.project.tracking.settings import TrackingConfig
 
@@ -44,7 +47,7 @@ def run(arguments: list[str]) -> int:
     with redirect_stdout(sys.stderr):  # standard output is for predictions alone: some Lightning callbacks print there
         if source == STANDARD_INPUT and sys.stdin is not None and sys.stdin.isatty():
             log.info("reading texts from the terminal, one per line; Ctrl-D on an empty line ends them")
-        experiment = build(configuration, "predict", checkpoint)
+        experiment = build_any(configuration, "predict", checkpoint)
         answers = answers_of(experiment, is_typed=source == STANDARD_INPUT)
     if answers is not None and output is not None:
         write_answers(answers, Path(output))
@@ -54,27 +57,35 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def answers_of(experiment: Experiment, *, is_typed: bool = False) -> pa.Table | None:
+def answers_of(experiment: Built, *, is_typed: bool = False) -> pa.Table | None:
     """Predict one row per example, in their order. Returns: None on every process but the first."""
-    trainer, data = experiment.trainer, experiment.data
+    trainer, module = experiment.trainer, experiment.module
+    if not is_overridden("predict_dataloader", experiment.datamodule or module):
+        raise ConfigError("there is no predict_dataloader, and nothing to predict. Add one to the data.")
     if is_typed and trainer.world_size > 1:
         raise ConfigError("data.path is -: standard input is read by one process. Set --trainer.devices 1.")
     started = time.monotonic()
-    trainer.predict(experiment.model, datamodule=data, return_predictions=False)
+    data, weights = experiment.datamodule, experiment.weights_from
+    with refused_by_lightning():
+        trainer.predict(module, datamodule=data, return_predictions=False, ckpt_path=weights, weights_only=True)
     table = experiment.predictions.table
     if table is None:
         return None
     log.info("predicted %d in %.1f s", len(table), time.monotonic() - started)
-    lines = pa.array(data.dataset("predict").values("line")[table["id"].to_numpy()], pa.int64())
+    if not isinstance(experiment, Experiment):
+        return table
+    lines = pa.array(experiment.data.dataset("predict").values("line")[table["id"].to_numpy()], pa.int64())
     return with_named_lists(table.add_column(1, "line", lines), experiment.model.column_labels())
 
 
 def validate(arguments: list[str]) -> int:
     """Print the metrics of a checkpoint on the validation split. Raises: ConfigError, DataError."""
     configuration, checkpoint = parse_with_checkpoint(arguments)
-    experiment = build(configuration, "validate", checkpoint)
+    experiment = build_any(configuration, "validate", checkpoint)
     trainer = experiment.trainer
-    trainer.validate(experiment.model, datamodule=experiment.data, verbose=False)
+    data, weights = experiment.datamodule, experiment.weights_from
+    with refused_by_lightning():
+        trainer.validate(experiment.module, datamodule=data, ckpt_path=weights, verbose=False, weights_only=True)
     if trainer.is_global_zero:
         for name, value in sorted(trainer.callback_metrics.items()):
             print(f"{name} {float(value):.6f}")
@@ -84,7 +95,7 @@ def validate(arguments: list[str]) -> int:
 def test_checkpoint(arguments: list[str]) -> int:
     """Test a checkpoint as a new run, and print its metrics. Raises: ConfigError, DataError."""
     finished = test(*parse_with_checkpoint(arguments))
-    if finished.predictions is not None:
+    if is_process_zero():
         print(finished.last_line)
     return 0
 

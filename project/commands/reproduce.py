@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
+
 from lightrail.project.basics.errors import ConfigError, printable, shown
 from lightrail.project.configuration import Configuration
 from lightrail.project.configuration.sources import options, take_option
@@ -50,12 +52,14 @@ def run(arguments: list[str]) -> int:
 
 
 def _repeat(original: Original, configuration: Configuration) -> int:
-    then = read_predictions(original.predictions)  # before the training
+    then = read_predictions(original.predictions) if original.predictions is not None else None  # before the training
     tags = {"lightrail.reproduces": original.run_id, "lightrail.kind": "reproduction"}
     finished = fit(configuration, tags=tags, has_run=True)
-    if finished.predictions is None:  # not process zero
+    if not is_process_zero():
         return 0
-    outcome = compare(original.client, (original.run_id, finished.run_id), (then, finished.predictions))
+    nothing = pa.table({"id": pa.array([], pa.int64())})
+    tables = (nothing if then is None else then, nothing if finished.predictions is None else finished.predictions)
+    outcome = compare(original.client, (original.run_id, finished.run_id), tables)
     print(table(outcome))
     verb = "reproduces" if outcome.is_equal else "does not reproduce"
     print(f"run {finished.run_id} {verb} {original.run_id}: {in_few_words(outcome)}")

@@ -23,7 +23,7 @@ from lightrail.project.basics.errors import ConfigError, first_line
 from lightrail.project.basics.reading import reading
 from lightrail.project.models.predictions import read_predictions, stored_scores
 from lightrail.project.tracking.database import where_files_were
-from lightrail.project.tracking.lookup import PREDICTIONS, SHORT_ID, children_of, run_artifact, short_name
+from lightrail.project.tracking.lookup import PREDICTIONS, RESULTS_TAG, SHORT_ID, children_of, run_artifact, short_name
 from lightrail.project.tracking.naming import find_run
 
 if TYPE_CHECKING:
@@ -104,6 +104,10 @@ def _unfinished(run: "Run") -> list[str]:
 def _tested(client: "MlflowClient", run: "Run") -> ScoredRun:
     about = f"run {run.info.run_id} ({short_name(run)}, {run.info.status})"
     digest = run.data.tags.get("lightrail.test_digest")
+    if RESULTS_TAG in run.data.tags:
+        raise ConfigError(
+            f"{about} is of a plain LightningModule, which stores no predictions. Compare it with other runs of such."
+        )
     path = run_artifact(client, run, PREDICTIONS) if digest else None
     if digest is None or path is None:
         raise ConfigError(

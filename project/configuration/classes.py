@@ -7,12 +7,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
+from lightrail.datamodules.own_loaders import OwnLoaders
 from lightrail.project.basics.catalogue import (
     ENVIRONMENT_VARIABLE,
     ROOT,
     Component,
     components,
     concrete_names,
+    from_working_folder,
     import_allowed,
 )
 from lightrail.project.basics.did_you_mean import did_you_mean
@@ -33,11 +35,14 @@ class AllowedClasses:
     Args:
         modules: further modules or packages; those of the environment variable and plugins are added. A configuration
             cannot allow modules itself, since it is not trusted.
+        chosen: class paths of model and data that the user typed, or that a file typed by the user names; their
+            packages are allowed, unless they belong to Python itself.
     """
 
-    def __init__(self, modules: Iterable[str] = ()) -> None:
+    def __init__(self, modules: Iterable[str] = (), chosen: Iterable[str] = ()) -> None:
         self.modules = import_allowed(modules)
-        self.packages = (*OWN_PACKAGES, *LIBRARIES, *self.modules)
+        known = (*OWN_PACKAGES, *LIBRARIES, *self.modules)
+        self.packages = (*known, *dict.fromkeys(_packages_of(chosen, known)))
 
     def find(self, name: str, bases: Bases, setting: str) -> type:
         """Return the concrete class of an import path or a bare name.
@@ -110,9 +115,20 @@ class AllowedClasses:
 
     def _hint(self, name: str, bases: Bases) -> str:
         imported = {
-            item.__name__ for item in self._imported(bases) if item not in bases and not inspect.isabstract(item)
+            item.__name__
+            for item in self._imported(bases)
+            if not (item in bases or inspect.isabstract(item) or item is OwnLoaders)
         }
         return did_you_mean(name.rpartition(".")[2], imported | _own_names(bases))
+
+
+def _packages_of(paths: Iterable[str], known: Iterable[str]) -> Iterator[str]:
+    for path in map(current_path, paths):
+        package, is_path = path.partition(".")[0], "." in path
+        is_known = path.startswith(tuple(f"{own}." for own in known)) or package == "lightrail"
+        if is_path and not is_known and package.isidentifier() and package not in sys.stdlib_module_names:
+            from_working_folder(package)
+            yield package
 
 
 def import_path(found: type) -> str:
@@ -123,6 +139,8 @@ def import_path(found: type) -> str:
 def import_class(path: str) -> type:
     """Import the class at a path that `AllowedClasses` has found."""
     module, _, name = path.rpartition(".")
+    if (package := path.partition(".")[0]) not in ("lightrail", *LIBRARIES):  # in the process of a trial it is new
+        from_working_folder(package)
     found: type = getattr(importlib.import_module(module), name)
     return found
 

@@ -10,13 +10,16 @@ from typing import Annotated, Any, TypeAlias, get_origin
 from annotated_types import Interval
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
+from lightrail.datamodules.base import DataModule
+from lightrail.datamodules.own_loaders import OwnLoaders
+from lightrail.lightning_modules.base import TaskModule
 from lightrail.project.basics.annotations import TypeHint, alternatives, item_type
 from lightrail.project.basics.catalogue import form_for_words
 from lightrail.project.basics.did_you_mean import nearest
 from lightrail.project.basics.errors import ConfigError, Shown, plain
 from lightrail.project.configuration.adapting import is_for_other_data, writing
 from lightrail.project.configuration.checking import Checker
-from lightrail.project.configuration.classes import AllowedClasses, import_class
+from lightrail.project.configuration.classes import AllowedClasses, import_class, import_path
 from lightrail.project.configuration.describing import describe
 from lightrail.project.configuration.parameters import (
     INIT_FROM,
@@ -121,9 +124,23 @@ class Configuration:
         trainer = {**self.values["trainer"], "max_epochs": max_epochs}
         return Configuration({**self.values, "trainer": trainer}, (*self.chosen, *chosen))
 
+    def of_few_steps(self, number: int) -> "Configuration":
+        """Copy the configuration for a trial run of a few steps, which writes nothing."""
+        return replace(self, values={**self.values, "trainer": {**self.values["trainer"], "fast_dev_run": number}})
+
     def dump(self) -> str:
         """Return YAML that `--config` reads as the same configuration."""
         return write_text(self.values)
+
+    @property
+    def is_of_task(self) -> bool:
+        """Whether the model is a task of lightrail, and not any other LightningModule."""
+        return issubclass(import_class(self.values["model"]["class_path"]), TaskModule)
+
+    @property
+    def is_of_data(self) -> bool:
+        """Whether the data is a DataModule of lightrail, and not any other LightningDataModule."""
+        return issubclass(import_class(self.values["data"]["class_path"]), DataModule)
 
     def data(self) -> LightningDataModule:
         """Build the data module."""
@@ -202,9 +219,10 @@ def parse(
     given: list[tuple[str, Value]] = [(name, Text(text)) for name, text in options(arguments)]
     given += [(f"--{SHORT_NAMES.get(name, name)}", value) for name, value in settings.items()]
     modules = [module for name, text in given if name == "--allow_modules" for module in text.split(",")]
-    allowed = AllowedClasses(modules)
     files = {text: find_config(text) for name, text in given if name == "--config"}
+    allowed = AllowedClasses(modules, _typed_classes(_merged(given, files, None)))
     draft = _merged(given, files, saved)
+    _add_own_loaders(draft, allowed)
     chosen = []
     for text, file in files.items():
         if not is_for_other_data(file, draft):
@@ -238,6 +256,27 @@ def _merged(given: Sequence[tuple[str, Value]], files: Mapping[str, Path], saved
         elif name not in (*FLAGS, "--allow_modules"):
             draft.add_values(nest(name.removeprefix("--"), value))
     return draft
+
+
+def _typed_classes(draft: Draft) -> list[str]:
+    """Return the class paths of model and data among the settings that the user typed, in arguments or files."""
+    return [path for section in ("model", "data") if (path := _class_in(draft, section))]
+
+
+def _class_in(draft: Draft, section: str) -> str:
+    given = draft.values.get(section)
+    path = given.get("class_path") if isinstance(given, dict) else given
+    return str(path) if isinstance(path, str) and not path.endswith((".yaml", ".yml")) else ""
+
+
+def _add_own_loaders(draft: Draft, allowed: AllowedClasses) -> None:
+    """Choose the loaders of the model itself as data, where no data is named and the model is no task of lightrail."""
+    path = _class_in(draft, "model")
+    if "data" in draft.values or not path:
+        return
+    with suppress(ConfigError):  # which is raised with the place of the setting when all are checked
+        if not issubclass(allowed.find(path, (LightningModule,), "model.class_path"), TaskModule):
+            draft.add_values({"data": {"class_path": import_path(OwnLoaders)}})
 
 
 def _data_of(checker: Checker) -> LightningDataModule:

@@ -47,6 +47,19 @@ def learning_curves(
         _draw_lines(axes, panel, kept, lower_is_better)
 
 
+def plain_curves(series: Series, directory: Path, monitor: str) -> None:
+    """Draw the learning curves of a plain module, whose metrics are named `val_loss` instead of `val/loss`, or so."""
+    restated = {_restated(name): points for name, points in series.items()}
+    folder = directory / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    learning_curves(restated, folder / "learning_curves.png", _restated(monitor))
+
+
+def _restated(name: str) -> str:
+    stage, _, rest = name.replace("/", "_").partition("_")
+    return f"{stage}/{rest.removesuffix('_step')}"
+
+
 @dataclass(frozen=True)
 class Panel:
     """Series that share axes; the last one is of the validation, where there is one."""

@@ -11,12 +11,14 @@ import pyarrow as pa
 from lightrail.datamodules.checking import DataReport
 from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.commands.compare import compared, formatted
-from lightrail.project.commands.fit import checked, train
+from lightrail.project.commands.fit import checked, checked_plain, train
 from lightrail.project.commands.list import recorded_runs
 from lightrail.project.commands.resume import resume as resume_run
 from lightrail.project.comparing.comparison import Comparison, as_plain
+from lightrail.project.comparing.metrics_alone import MetricsAlone
 from lightrail.project.library.calling import calling, refusing
 from lightrail.project.library.settings import Settings, Source, configuration_of, plain_settings
+from lightrail.project.plain_modules.rehearsing import PlainRehearsal
 from lightrail.project.running.dry_run import Rehearsal, rehearse
 from lightrail.project.running.fitting import FinishedRun, last_line
 from lightrail.project.running.seeds import FinishedSeeds
@@ -70,11 +72,12 @@ Named: TypeAlias = Run | str | os.PathLike[str]
 class Check:
     """What `lightrail check` reports. As a text it is what the command prints."""
 
-    data: DataReport
+    data: DataReport | None
+    """None for a plain LightningModule, of whose data nothing is known."""
     chosen: Sequence[str]
     """Settings chosen by the data, in words."""
     advice: Sequence[str]
-    measured: Rehearsal
+    measured: Rehearsal | PlainRehearsal
     """Time and memory of a few training steps."""
     text: str = field(repr=False)
 
@@ -87,23 +90,25 @@ class Check:
 class RunComparison:
     """Runs compared with the first one. As a text it is Markdown; a notebook shows it as a page."""
 
-    comparison: Comparison = field(repr=False)
+    comparison: Comparison | MetricsAlone = field(repr=False)
 
     @property
     def values(self) -> dict[str, Any]:
         """The plain values of `lightrail compare --format json`: entries, differences, examples, settings, notes."""
-        return as_plain(self.comparison)
+        return self.comparison.plain() if isinstance(self.comparison, MetricsAlone) else as_plain(self.comparison)
 
     @property
     def table(self) -> "pd.DataFrame":
-        """Metrics by run: columns `run_id`, `name`, and each metric with the ends of its interval."""
+        """Metrics by run: columns `run_id`, `name`, and each metric with the ends of its interval, where it has one."""
         import pandas as pd
 
         rows = []
         for entry in self.values["entries"]:
             row = {"run_id": entry["run_id"], "name": entry["name"]}
             for metric, own in entry["metrics"].items():
-                row |= {metric: own["value"], f"{metric}_low": own["low"], f"{metric}_high": own["high"]}
+                has_interval = isinstance(own, dict)
+                row[metric] = own["value"] if has_interval else own
+                row |= {f"{metric}_{end}": own[end] for end in ("low", "high") if has_interval}
             rows.append(row)
         return pd.DataFrame(rows)
 
@@ -163,7 +168,11 @@ def check(config: Source, settings: Settings | None = None, *, allow_modules: Se
     Args: as for `fit`. Raises: ConfigError, DataError.
     """
     with calling():
-        found = checked(configuration_of(config, settings, allow_modules))
+        configuration = configuration_of(config, settings, allow_modules)
+        if not configuration.is_of_task:
+            steps = checked_plain(configuration)
+            return Check(None, (), (), steps, steps.render())
+        found = checked(configuration)
         measured = rehearse(found.experiment)
     return Check(found.report, found.chosen, found.advice, measured, f"{found.render()}\n{measured.render()}")
 

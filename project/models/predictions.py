@@ -139,6 +139,11 @@ class PredictionTable(Callback):
         self.table: pa.Table | None = None
         self._columns: dict[str, list[Any]] = defaultdict(list)
 
+    @property
+    def num_rows(self) -> int:
+        """Number of rows that this process has collected."""
+        return len(self._columns["id"])
+
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._columns.clear()
 

@@ -14,6 +14,7 @@ from lightrail.project.tracking.database import where_files_were
 from lightrail.project.tracking.lookup import (
     DAMAGED,
     PREDICTIONS,
+    RESULTS_TAG,
     TRAININGS,
     children_of,
     is_inside,
@@ -38,7 +39,8 @@ class Original:
     store: str
     values: dict[str, Any]
     """The complete configuration of the run."""
-    predictions: Path
+    predictions: Path | None
+    """None: of a plain module, which stores none."""
 
     @property
     def run_id(self) -> str:
@@ -137,7 +139,7 @@ def find_original(named: str, store: str) -> Original:
             f"Finish it with `lightrail resume {run_id}`, or wait where it is still running."
         )
     values, predictions = stored_configuration(client, run, "config.yaml"), run_artifact(client, run, PREDICTIONS)
-    if values is None or predictions is None:
+    if values is None or (predictions is None and RESULTS_TAG not in run.data.tags):
         lacking = "config.yaml" if values is None else PREDICTIONS
         where = where_files_were(run.info.artifact_uri)
         raise ConfigError(

@@ -16,7 +16,7 @@ from lightrail.project.provenance.recording import hardware
 from lightrail.project.reproducing.code import CodeChanges, code_changes
 from lightrail.project.reproducing.environment_changes import PackageChanges, hardware_changes, package_changes
 from lightrail.project.reproducing.original import Original
-from lightrail.project.running.build import build
+from lightrail.project.running.build import build_any
 from lightrail.project.running.resuming import changed_settings
 from lightrail.project.tracking.lookup import DAMAGED
 
@@ -161,8 +161,8 @@ def survey(original: Original, settings: Sequence[str]) -> Survey:
         configuration = configuration_of(original, settings)
         changed = setting_changes(original, parse(_allowing(settings), saved=original.values), configuration)
         found.add("configuration", [*changed.given, *changed.resumed], changed.notes)
-        experiment = build(configuration, "fit", has_run=True)
-        found.add("data", data_changes(original, experiment.data.summaries()))
+        experiment = build_any(configuration, "fit", has_run=True)
+        found.add("data", data_changes(original, experiment.summaries()))
         is_other = any(line.startswith("model.init_from:") for line in changed.given)
         if experiment.ancestor is not None and not is_other:
             found.add("data", experiment.ancestor.changes(original.tags))

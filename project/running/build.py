@@ -1,15 +1,17 @@
 """Builds data, model and trainer of a run from its configuration, for every command and every trial."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightrail.datamodules.base import DataModule, Split
+from lightrail.datamodules.own_loaders import OwnLoaders
 from lightrail.lightning_modules.arguments import check_facts, from_plain
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import DAMAGED, fill, read_checkpoint, stored_configuration
@@ -22,9 +24,14 @@ from lightrail.project.basics.reading import reading
 from lightrail.project.configuration import Configuration
 from lightrail.project.configuration.classes import import_class
 from lightrail.project.models.predictions import PredictionTable
-from lightrail.project.running.ancestor import Ancestor, take_first_weights
-from lightrail.project.running.callbacks import check_callbacks
+from lightrail.project.plain_modules.columns import PlainPredictions
+from lightrail.project.plain_modules.hooks import PlainCheckpointIO, add_checkpoints, take_callbacks
+from lightrail.project.plain_modules.loading import make_repeatable
+from lightrail.project.running.ancestor import take_first_weights
+from lightrail.project.running.callbacks import check_callbacks, check_reserved_names
 from lightrail.project.running.limits import check_limits
+from lightrail.project.running.parts import Built, PlainExperiment
+from lightrail.project.running.parts import Experiment as Experiment
 from lightrail.project.running.training_length import with_length
 from lightrail.project.training.checkpoints import DurableCheckpointIO, StepSeeds, checkpoint_callbacks, seed_all
 from lightrail.project.training.divergence import StopWhenNotFinite
@@ -42,26 +49,26 @@ _SPLITS: dict[Stage, tuple[Split, ...]] = {
 }
 """The splits that each stage reads."""
 _NUM_LONGEST = 8
+LIGHTNING_EPOCHS = 1000
+"""Lightning's own number of epochs where no setting says how long to train."""
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """The parts of a run, built and consistent with each other."""
+def build_any(
+    configuration: Configuration, stage: Stage, checkpoint: Path | None = None, *, has_run: bool = False
+) -> Built:
+    """Build the parts of a run, as `build`, of a task or of any other LightningModule.
 
-    configuration: Configuration
-    """With what was chosen by the data."""
-    data: DataModule
-    model: TaskModule
-    trainer: pl.Trainer
-    predictions: PredictionTable
-    ancestor: Ancestor | None = None
-    """Where the first weights of a new run come from, other than the model itself."""
+    Of the latter nothing is read or made before the trainer does: Lightning calls its hooks in their usual order.
+    """
+    if configuration.is_of_task:
+        return build(configuration, stage, checkpoint, has_run=has_run)
+    return _build_plain(configuration, stage, checkpoint)
 
 
 def build(
     configuration: Configuration, stage: Stage, checkpoint: Path | None = None, *, has_run: bool = False
 ) -> Experiment:
-    """Read the data, and build the model for it and the trainer. Nothing is written except the cache of the data.
+    """Read the data, and build the task for it and the trainer. Nothing is written except the cache of the data.
 
     Args:
         checkpoint: take vocabulary, labels, architecture and weights from this file. Settings that differ from the
@@ -69,9 +76,16 @@ def build(
         has_run: a run with these settings exists: what it trained with is not refused as being of no use.
 
     Raises:
-        ConfigError, DataError: a setting or the data cannot be used.
+        ConfigError, DataError: a setting or the data cannot be used, or the model is no task of lightrail.
     """
-    data = _prepared(configuration)
+    _prepare(configuration)
+    if not configuration.is_of_task:
+        name = configuration.values["model"]["class_path"].rpartition(".")[2]
+        raise ConfigError(
+            f"model: {name} is not derived from TaskModule of lightrail, and this needs a task: a plain "
+            "LightningModule is trained, tested, resumed, reproduced and searched, and predicts by its predict_step."
+        )
+    data = _data_of_task(configuration)
     stored = read_checkpoint(checkpoint) if checkpoint else None
     if stored is not None:
         _check_task(configuration, stored, str(checkpoint))
@@ -83,9 +97,8 @@ def build(
         configuration = with_length(configuration, data)
     trainer, predictions = _trainer(configuration)
     data.setup(stage)
-    model = _fresh(configuration, data) if stored is None else _restored(configuration, stored, str(checkpoint))
-    if not isinstance(model, TaskModule):
-        raise ConfigError(f"model: {type(model).__name__} is not derived from TaskModule of lightrail.")
+    model = _fresh(configuration, data.facts()) if stored is None else _restored(configuration, stored, str(checkpoint))
+    assert isinstance(model, TaskModule)
     ancestor = None
     if stored is None and configuration.init_from is not None:
         ancestor = take_first_weights(model, configuration.init_from, configuration.tracking())
@@ -110,7 +123,8 @@ def build_again(experiment: Experiment, configuration: Configuration) -> Experim
     Raises:
         ConfigError, DataError: the data cannot be used.
     """
-    data, model = _prepared(configuration), experiment.model
+    _prepare(configuration)
+    data, model = _data_of_task(configuration), experiment.model
     data.adopt(configuration.facts_among(model.hparams))
     trainer, predictions = _trainer(configuration)
     data.setup("predict")
@@ -119,17 +133,55 @@ def build_again(experiment: Experiment, configuration: Configuration) -> Experim
     return Experiment(configuration, data, model, trainer, predictions)
 
 
-def _prepared(configuration: Configuration) -> DataModule:
-    """Set up the process for a run, and return its data, which is not read yet."""
+def _data_of_task(configuration: Configuration) -> DataModule:
+    """Return the data, which is not read yet."""
+    data = configuration.data()
+    if not isinstance(data, DataModule):
+        raise ConfigError(
+            f"data: {type(data).__name__} is not derived from DataModule of lightrail, whose batches the task "
+            f"{configuration.values['model']['class_path'].rpartition('.')[2]} needs. Name one (lightrail list)."
+        )
+    data.order_seed = configuration.seed
+    return data
+
+
+def _prepare(configuration: Configuration) -> None:
     take_over_lightning()
     leave_at_exit()
     set_threads()
     seed_all([configuration.seed])
-    data = configuration.data()
-    if not isinstance(data, DataModule):
-        raise ConfigError(f"data: {type(data).__name__} is not derived from DataModule of lightrail.")
-    data.order_seed = configuration.seed
-    return data
+
+
+def _build_plain(configuration: Configuration, stage: Stage, checkpoint: Path | None) -> PlainExperiment:
+    """Build a plain module, its data and a trainer, without reading data. Raises: ConfigError."""
+    _prepare(configuration)
+    if configuration.init_from is not None:
+        raise ConfigError(
+            "model.init_from is for tasks of lightrail, which know what the rows of their weights stand for. Load "
+            "weights in the constructor of your module."
+        )
+    if checkpoint is not None:
+        _check_task(configuration, read_checkpoint(checkpoint), str(checkpoint))
+    if stage == "fit" and not configuration.has_length:
+        configuration = configuration.of_length(LIGHTNING_EPOCHS, f"trainer.max_epochs {LIGHTNING_EPOCHS}, Lightning's")
+    trainer, predictions = _trainer(configuration)
+    data: pl.LightningDataModule | None = configuration.data()
+    facts: Mapping[str, Any] = {}
+    if isinstance(data, DataModule):
+        data.order_seed = configuration.seed
+        data.setup(stage)
+        facts = data.facts()
+    data = None if isinstance(data, OwnLoaders) else data
+    module = _fresh(configuration, facts)
+    take_callbacks(module, trainer)
+    if stage == "fit":
+        if not is_overridden("training_step", module):
+            raise ConfigError(f"model: {type(module).__name__} has no training_step, and cannot be trained.")
+        if not isinstance(data, DataModule):
+            make_repeatable(data or module, configuration.seed)
+        check_reserved_names(trainer)
+        add_checkpoints(module, trainer, configuration)
+    return PlainExperiment(configuration, data, module, trainer, predictions, checkpoint)
 
 
 def _check_task(configuration: Configuration, checkpoint: dict[str, Any], name: str) -> None:
@@ -183,9 +235,9 @@ def _check_training(model: TaskModule, trainer: pl.Trainer) -> None:
     parameter_groups(model, model.optim)
 
 
-def _fresh(configuration: Configuration, data: DataModule) -> pl.LightningModule:
+def _fresh(configuration: Configuration, facts: Mapping[str, Any]) -> pl.LightningModule:
     try:
-        return configuration.model(configuration.facts_among(data.facts()))
+        return configuration.model(configuration.facts_among(facts))
     except (MemoryError, OverflowError, RuntimeError) as error:
         words = ("allocate memory", "out of memory", "overflow")
         if isinstance(error, RuntimeError) and not any(word in str(error) for word in words):
@@ -215,7 +267,8 @@ def _restored(configuration: Configuration, checkpoint: dict[str, Any], name: st
 
 def _trainer(configuration: Configuration) -> tuple[pl.Trainer, PredictionTable]:
     arguments = configuration.trainer_arguments()
-    predictions = PredictionTable()
+    is_of_task, is_of_data = configuration.is_of_task, configuration.is_of_data
+    predictions = PredictionTable() if is_of_task else PlainPredictions()
     given = arguments["callbacks"]
     shows_progress = arguments["enable_progress_bar"] is not False
     own: list[pl.Callback] = [StepSeeds(configuration.seed), Throughput(), SystemMetrics(), predictions]
@@ -227,9 +280,10 @@ def _trainer(configuration: Configuration) -> tuple[pl.Trainer, PredictionTable]
     arguments |= {
         "accelerator": accelerator,
         "callbacks": [*own, *given],
-        "plugins": [DurableCheckpointIO(configuration.values), *(arguments["plugins"] or [])],
-        "precision": arguments["precision"] or fastest_precision(accelerator),
-        "use_distributed_sampler": False,  # our batches are split among the processes already
+        "plugins": [_checkpoint_io(configuration), *(arguments["plugins"] or [])],
+        "precision": arguments["precision"] or (fastest_precision(accelerator) if is_of_task else None),
+        # The batches of our own data are split among the processes already.
+        "use_distributed_sampler": arguments["use_distributed_sampler"] and not is_of_data,
         "num_sanity_val_steps": arguments["num_sanity_val_steps"] or 0,
         # Ours are added once the model is built; Lightning would add one that keeps the last under another name.
         "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in given),
@@ -243,6 +297,12 @@ def _trainer(configuration: Configuration) -> tuple[pl.Trainer, PredictionTable]
     except Exception as error:
         raise ConfigError(f"trainer: {plain(str(error), 500)}") from error
     return trainer, predictions
+
+
+def _checkpoint_io(configuration: Configuration) -> DurableCheckpointIO:
+    if configuration.is_of_task:
+        return DurableCheckpointIO(configuration.values)
+    return PlainCheckpointIO(configuration.values, import_class(configuration.values["model"]["class_path"]))
 
 
 def _check_numbers(arguments: dict[str, Any]) -> None:

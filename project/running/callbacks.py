@@ -56,6 +56,7 @@ def check_callbacks(
     Args:
         arguments: class and arguments of each callback of the configuration.
     """
+    check_reserved_names(trainer)
     callbacks, known = trainer.callbacks, model.validation_metrics()  # type: ignore[attr-defined]
     for callback in callbacks:
         name = f"trainer.callbacks: {type(callback).__name__}"
@@ -67,13 +68,21 @@ def check_callbacks(
         if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
             raise ConfigError("trainer.max_time, or the duration of a Timer, is not above 0. Give a longer time.")
         if isinstance(callback, ModelCheckpoint):
-            reserved = (LAST,) if callback is best_checkpoint(callbacks) else (BEST, LAST)
-            if f"{callback.filename}.ckpt" in reserved:
-                raise ConfigError(f"{name} cannot write {callback.filename}.ckpt, which every run has. Set filename.")
             _check_file_name(callback, known, name)
     for kind, given in arguments:
         for fault in _FAULTS[kind](given, trainer, model) if kind in _FAULTS else ():
             raise ConfigError(f"trainer.callbacks: {kind.__name__}.{fault}")
+
+
+def check_reserved_names(trainer: pl.Trainer) -> None:
+    """Refuse callbacks that would overwrite the checkpoints of the run. Raises: ConfigError."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in (own for own in callbacks if isinstance(own, ModelCheckpoint)):
+        if f"{callback.filename}.ckpt" in ((LAST,) if callback is best_checkpoint(callbacks) else (BEST, LAST)):
+            raise ConfigError(
+                f"trainer.callbacks: {type(callback).__name__} cannot write {callback.filename}.ckpt, which every run "
+                "has. Set filename."
+            )
 
 
 def _check_file_name(callback: ModelCheckpoint, known: Iterable[str], name: str) -> None:

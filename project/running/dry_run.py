@@ -1,8 +1,6 @@
 """Dry run: time and memory of a training, measured on a few of its own steps."""
 
 import math
-import resource
-import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +12,9 @@ from lightning.pytorch.utilities import move_data_to_device
 
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.optimization import build_optimizer
-from lightrail.project.running.build import Experiment
+from lightrail.project.basics.hardware import peak_bytes
 from lightrail.project.running.limits import num_batches
+from lightrail.project.running.parts import Experiment
 
 NUM_TIMED = 5
 
@@ -70,7 +69,7 @@ def rehearse(experiment: Experiment) -> Rehearsal:
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         precision=str(trainer.precision),
         longest=(len(batches[largest]), int(lengths[largest])),
-        peak_bytes=_peak_bytes(device),
+        peak_bytes=peak_bytes(device),
         batches_per_epoch=num_batches(trainer, len(loader)),
         num_steps=_num_steps(trainer, len(loader)),
         seconds_per_step=seconds,
@@ -103,10 +102,3 @@ def _num_steps(trainer: pl.Trainer, available: int) -> float:
     per_epoch = math.ceil(num_batches(trainer, available) / trainer.accumulate_grad_batches)
     by_epochs = per_epoch * trainer.max_epochs if trainer.max_epochs not in (None, -1) else math.inf
     return min(by_epochs, trainer.max_steps if trainer.max_steps != -1 else math.inf)
-
-
-def _peak_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,5 +1,6 @@
 """A complete run: trained, calibrated, tested and stored."""
 
+import json
 import logging
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pyarrow as pa
 import torch.distributed
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import WeightAveraging
 
@@ -22,10 +24,12 @@ from lightrail.project.basics.errors import ConfigError, first_line, plain
 from lightrail.project.basics.private_names import set_default_root
 from lightrail.project.configuration import Configuration
 from lightrail.project.figures.explained import EXPLAINED, write_explained
-from lightrail.project.figures.run_figures import write_figures
+from lightrail.project.figures.run_figures import plain_curves, write_figures
 from lightrail.project.models.predictions import PREDICTION, write_predictions
-from lightrail.project.running.build import Experiment, build
+from lightrail.project.running.build import build_any
+from lightrail.project.running.parts import Built, Experiment
 from lightrail.project.tracking.logger import is_process_zero
+from lightrail.project.tracking.lookup import RESULTS_TAG, UNKNOWN_DATA
 from lightrail.project.tracking.run import TrackedRun, start_run
 from lightrail.project.training.checkpoints import BEST, best_checkpoint, keep_best, place_checkpoints, store_buffers
 from lightrail.project.training.samples import place_samples
@@ -33,6 +37,7 @@ from lightrail.project.training.stopping import slurm_job
 
 log = logging.getLogger(__name__)
 
+NO_TEST = "the model has no test_step, or there is no test_dataloader"
 TRAINED_TAG = "lightrail.trained"
 """Tag of a run that was trained to the end without a test: a trial of a sweep. The best one is tested later."""
 
@@ -142,21 +147,19 @@ def fit(
     Raises:
         ConfigError, DataError: raised before the run exists; nothing is left behind.
     """
-    experiment = build(configuration, "fit", has_run=has_run)
+    experiment = build_any(configuration, "fit", has_run=has_run)
     experiment.trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
     return fit_built(experiment, tags, tests=tests)
 
 
-def fit_built(experiment: Experiment, tags: Mapping[str, str], *, tests: bool = True) -> FinishedRun:
+def fit_built(experiment: Built, tags: Mapping[str, str], *, tests: bool = True) -> FinishedRun:
     """Train and test an experiment that was built for it, as a new run with these further tags."""
     run = begin(experiment, kind="fit", tags=tags)
     with run.status():
         return train_and_test(experiment, run, checkpoint=None, tests=tests)
 
 
-def train_and_test(
-    experiment: Experiment, run: TrackedRun, checkpoint: Path | None, *, tests: bool = True
-) -> FinishedRun:
+def train_and_test(experiment: Built, run: TrackedRun, checkpoint: Path | None, *, tests: bool = True) -> FinishedRun:
     """Train to the end, from the start or from a checkpoint of this run, and test the best weights if it `tests`."""
     try:
         best = _train(experiment, run, checkpoint)
@@ -170,16 +173,17 @@ def train_and_test(
     return FinishedRun(run.run_id, run.directory, {}, None)
 
 
-def _train(experiment: Experiment, run: TrackedRun, checkpoint: Path | None) -> str | None:
+def _train(experiment: Built, run: TrackedRun, checkpoint: Path | None) -> str | None:
     """Train to the end, and calibrate; return the best checkpoint, None for the current weights."""
-    with _restoring(checkpoint):
-        experiment.trainer.fit(experiment.model, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=True)
+    module, data = experiment.module, experiment.datamodule
+    with _restoring(checkpoint), refused_by_lightning():
+        experiment.trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     best = _best(experiment)
     for own in experiment.trainer.callbacks if best is None else ():  # type: ignore[attr-defined]
         if isinstance(own, WeightAveraging):
-            own.on_train_end(experiment.trainer, experiment.model)  # Lightning omits it when no step was left to train
+            own.on_train_end(experiment.trainer, module)  # Lightning omits it when no step was left to train
     _forget_averaging(experiment)
-    if experiment.model.can_be_calibrated():
+    if isinstance(experiment, Experiment) and experiment.model.can_be_calibrated():
         calibrate(experiment, best)
     if best is not None:
         folder = run.directory / "checkpoints"
@@ -196,24 +200,29 @@ def test(configuration: Configuration, checkpoint: Path) -> FinishedRun:
     Raises:
         ConfigError, DataError: raised before the run exists; nothing is left behind.
     """
-    experiment = build(configuration, "test", checkpoint)
+    experiment = build_any(configuration, "test", checkpoint)
+    if not experiment.is_tested:
+        raise ConfigError(f"{NO_TEST}: there is nothing to test. Use `lightrail validate`, or add them.")
     run = begin(experiment, kind="test")
     with run.status():
-        return evaluate(experiment, run, checkpoint=None)
+        return evaluate(experiment, run, experiment.weights_from)
 
 
-def begin(experiment: Experiment, kind: str, tags: Mapping[str, str] = MappingProxyType({})) -> TrackedRun:
+def begin(experiment: Built, kind: str, tags: Mapping[str, str] = MappingProxyType({})) -> TrackedRun:
     """Start the tracked run and have the trainer log and write to it."""
-    digests = {summary.name: summary.digest for summary in experiment.data.summaries()}
+    inputs = experiment.summaries()
+    digests = {summary.name: summary.digest for summary in inputs}
     own = {
         "lightrail.kind": kind,
-        "lightrail.task": type(experiment.model).__name__,
-        "lightrail.metric": experiment.model.monitor.removeprefix("val/"),
+        "lightrail.task": type(experiment.module).__name__,
+        "lightrail.metric": experiment.monitor.removeprefix("val/"),
         "lightrail.seed": str(experiment.configuration.seed),
-        "lightrail.data_digest": digests["train"],
-        "lightrail.test_digest": digests["test"],
+        "lightrail.data_digest": digests.get("train", UNKNOWN_DATA),
+        "lightrail.test_digest": digests.get("test", UNKNOWN_DATA),
     }
-    for name, score in experiment.model.scores().items():
+    if not inputs:
+        log.info("the content of the data is not known: whether it changes, or equals that of other runs, is not told")
+    for name, score in experiment.scores().items():
         if signature := score.signature():
             own[f"lightrail.signature.{name}"] = signature
     configuration = experiment.configuration
@@ -225,32 +234,38 @@ def begin(experiment: Experiment, kind: str, tags: Mapping[str, str] = MappingPr
         log.info("%s", experiment.ancestor)
     if slurm_job():
         own["lightrail.slurm_job"] = slurm_job()
-    inputs = experiment.data.summaries()
     run = start_run(configuration.tracking(), configuration.values, {**own, **tags}, inputs)
     attach(experiment, run)
     log.info("run %s", run.run_id)
     return run
 
 
-def attach(experiment: Experiment, run: TrackedRun) -> None:
+def attach(experiment: Built, run: TrackedRun) -> None:
     """Have the trainer log to the run and write into its folder."""
     trainer = experiment.trainer
     trainer.logger = run.logger
-    experiment.model.is_tracked = True
+    if isinstance(experiment, Experiment):
+        experiment.model.is_tracked = True
     # Under SLURM Lightning resumes from any checkpoint of its own in its default root.
     set_default_root(trainer, run.directory)
     place_checkpoints(trainer, run.directory / "checkpoints", run.run_id, run.upload_soon)
     place_samples(trainer, run.directory, run.upload_soon)
 
 
-def evaluate(experiment: Experiment, run: TrackedRun, checkpoint: str | None) -> FinishedRun:
+def evaluate(experiment: Built, run: TrackedRun, checkpoint: str | Path | None) -> FinishedRun:
     """Test a checkpoint, or with None the current weights, and store predictions and figures."""
     trainer = experiment.trainer
     _forget_averaging(experiment)
-    model, data = experiment.model, experiment.data
-    with _restoring(checkpoint):
-        trainer.test(model, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True)
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+    if not experiment.is_tested:
+        return _conclude(experiment, run, _without_test(experiment, run))
+    with _restoring(checkpoint), refused_by_lightning():
+        trainer.test(
+            experiment.module, datamodule=experiment.datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True
+        )
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    if not isinstance(experiment, Experiment):
+        return _conclude(experiment, run, metrics)
+    metrics = {name: value for name, value in metrics.items() if name.startswith("test/")}
     table = experiment.predictions.table
     if table is not None:
         main_metric = experiment.model.monitor.removeprefix("val/")
@@ -259,6 +274,35 @@ def evaluate(experiment: Experiment, run: TrackedRun, checkpoint: str | None) ->
         write_explained(experiment.data, experiment.model, run.directory)
         run.set_tags({"mlflow.note.content": _description(experiment, run, metrics, table)})
     return FinishedRun(run.run_id, run.directory, metrics, table)
+
+
+def _without_test(experiment: Built, run: TrackedRun) -> dict[str, float]:
+    """Return, and log, the best value of the monitored metric; without one, the last value of every metric."""
+    callback, last = best_checkpoint(experiment.trainer.callbacks), experiment.trainer.callback_metrics  # type: ignore[attr-defined]
+    score = callback.best_model_score if callback is not None else None
+    log.warning("%s: the run ends with its training", NO_TEST)
+    found = {f"last/{name}": float(value) for name, value in last.items()}
+    if score is not None:
+        found = {f"best/{experiment.monitor}": float(score)}
+    run.logger.log_metrics(found, step=0)
+    return found
+
+
+def _conclude(experiment: Built, run: TrackedRun, metrics: dict[str, float]) -> FinishedRun:
+    """Record which metrics are the results of a run without stored predictions, and draw its learning curves."""
+    run.set_tags({RESULTS_TAG: json.dumps(sorted(metrics)), "lightrail.metric": experiment.monitor})
+    if is_process_zero():
+        plain_curves(run.logger.journal.series(), run.directory, experiment.monitor)
+    return FinishedRun(run.run_id, run.directory, metrics, None)
+
+
+@contextmanager
+def refused_by_lightning() -> Iterator[None]:
+    """Restate in one line what Lightning refuses, as a setting that a module cannot use. Raises: ConfigError."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise ConfigError(f"Lightning refuses this run: {plain(str(error), 500)}") from error
 
 
 @contextmanager
@@ -286,7 +330,7 @@ def _is_of_restoring(error: BaseException) -> bool:
     return any(code.co_filename.endswith("checkpoint_connector.py") and "restore" in code.co_name for code in frames)
 
 
-def _forget_averaging(experiment: Experiment) -> None:
+def _forget_averaging(experiment: Built) -> None:
     """Remove WeightAveraging from the callbacks of an evaluation."""
     trainer = experiment.trainer  # in an evaluation it would replace the averaged weights by those of the last step
     trainer.callbacks = [own for own in trainer.callbacks if not isinstance(own, WeightAveraging)]  # type: ignore[attr-defined]
@@ -312,7 +356,7 @@ def _description(experiment: Experiment, run: TrackedRun, metrics: Mapping[str, 
     )
 
 
-def _best(experiment: Experiment) -> str | None:
+def _best(experiment: Built) -> str | None:
     """Return the best checkpoint; None, for the current weights, when none was kept."""
     callback = best_checkpoint(experiment.trainer.callbacks)  # type: ignore[attr-defined]
     if callback is None or not callback.best_model_path:

@@ -17,8 +17,9 @@ from lightrail.lightning_modules.optimization import apply_settings
 from lightrail.project.basics.durable import remove_unfinished, write_whole
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import Configuration, completed
-from lightrail.project.running.build import Experiment, build
+from lightrail.project.running.build import build_any
 from lightrail.project.running.fitting import TRAINED_TAG, FinishedRun, attach, evaluate, train_and_test
+from lightrail.project.running.parts import Built, Experiment
 from lightrail.project.tracking.database import where_files_were
 from lightrail.project.tracking.logger import flatten, is_process_zero
 from lightrail.project.tracking.lookup import (
@@ -80,10 +81,14 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[
     return {name: change for name, change in values.items() if change.old != change.new}
 
 
-def refuse_fixed(changes: Mapping[str, Change]) -> None:
-    """Refuse changes of settings that a resumed run must keep. Raises: ConfigError naming the setting."""
+def refuse_fixed(changes: Mapping[str, Change], more: Sequence[str] = ()) -> None:
+    """Refuse changes of settings that a resumed run must keep. Raises: ConfigError naming the setting.
+
+    Args:
+        more: beginnings of the names of further settings.
+    """
     for name, change in changes.items():
-        if name in FIXED and change.old != UNKNOWN:
+        if (name in FIXED or name.startswith(tuple(more))) and change.old != UNKNOWN:
             raise ConfigError(
                 f"{name} was {change.old} and is {change.new}: a resumed run cannot change it. "
                 f"Leave it out, or start a new run with `lightrail fit`."
@@ -113,9 +118,9 @@ class ApplyChanges(Callback):
         self._patience = {id(own): own.patience for own in _early_stopping(trainer)}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, TaskModule)
-        (optimizer,), (schedule,) = trainer.optimizers, trainer.lr_scheduler_configs
-        apply_settings(pl_module, pl_module.optim, optimizer, schedule.scheduler)  # type: ignore[arg-type]
+        if isinstance(pl_module, TaskModule):
+            (optimizer,), (schedule,) = trainer.optimizers, trainer.lr_scheduler_configs
+            apply_settings(pl_module, pl_module.optim, optimizer, schedule.scheduler)  # type: ignore[arg-type]
         for callback in _early_stopping(trainer):
             callback.patience = self._patience[id(callback)]
         trainer.should_stop = False
@@ -222,6 +227,7 @@ def go_on(
             f"Resume without changes, or start a new run."
         )
     experiment, stored = _rebuilt(before, configuration)
+    refuse_fixed(changes, experiment.fixed)
     experiment.trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
     step = stored.get("global_step", 0)
     run = continue_run(before.run.info.run_id, configuration.tracking(), force=force)
@@ -243,16 +249,16 @@ def evaluate_trained(run: "Run", configuration: Configuration, *, force: bool = 
     Raises: ConfigError when it is still running, or its checkpoint is missing.
     """
     checkpoint = find_checkpoint(f"runs:/{run.info.run_id}", configuration.tracking())
-    experiment = build(configuration, "test", checkpoint)
+    experiment = build_any(configuration, "test", checkpoint)
     tracked = continue_run(run.info.run_id, configuration.tracking(), force=force, reopen=True)
     with tracked.status():
         attach(experiment, tracked)
-        return evaluate(experiment, tracked, checkpoint=None)
+        return evaluate(experiment, tracked, experiment.weights_from)
 
 
-def _rebuilt(before: Interrupted, configuration: Configuration) -> tuple[Experiment, dict[str, Any]]:
+def _rebuilt(before: Interrupted, configuration: Configuration) -> tuple[Built, dict[str, Any]]:
     """Build the experiment of an interrupted run, and read its last checkpoint; {} when there is none."""
-    experiment = build(configuration, "fit", before.checkpoint, has_run=True)
+    experiment = build_any(configuration, "fit", before.checkpoint, has_run=True)
     _check_data(before, experiment)
     if before.checkpoint is None:
         if experiment.ancestor is not None and (changes := experiment.ancestor.changes(before.tags)):
@@ -262,14 +268,15 @@ def _rebuilt(before: Interrupted, configuration: Configuration) -> tuple[Experim
             )
         return experiment, {}
     stored = read_checkpoint(before.checkpoint)
-    for name in ("optimizer_states", "lr_schedulers", "loops", "loss_window"):
+    for name in experiment.needed_to_resume:
         if not stored.get(name):
             raise ConfigError(
                 f"{before.checkpoint} has no {name}, without which a training cannot be resumed. Restore the file, or "
                 f"start a new run."
             )
     for state in stored["loops"]["fit_loop"]["state_dict"].get("combined_loader", []):
-        experiment.data.train_dataloader().load_state_dict(state)  # refuses other batches before the run is changed
+        if isinstance(experiment, Experiment):
+            experiment.data.train_dataloader().load_state_dict(state)  # refuses other batches before the run is changed
     # Not against the configuration of the last resume: that may have ended before its first checkpoint.
     if changed_settings(stored["configuration"], configuration.values):
         callbacks = experiment.trainer.callbacks  # type: ignore[attr-defined]
@@ -278,8 +285,8 @@ def _rebuilt(before: Interrupted, configuration: Configuration) -> tuple[Experim
     return experiment, stored
 
 
-def _check_data(before: Interrupted, experiment: Experiment) -> None:
-    for summary in experiment.data.summaries():
+def _check_data(before: Interrupted, experiment: Built) -> None:
+    for summary in experiment.summaries():
         digest = before.digests.get(summary.name, summary.digest)
         if not summary.digest.startswith(digest):
             raise ConfigError(

@@ -12,7 +12,7 @@ from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import Configuration
 from lightrail.project.configuration.configuration import LARGEST_SEED
 from lightrail.project.figures.run_figures import seed_scores
-from lightrail.project.running.build import build
+from lightrail.project.running.build import build_any
 from lightrail.project.running.fitting import FinishedRun, fit, fit_built, last_line
 from lightrail.project.running.resuming import find_interrupted, go_on, has_begun
 from lightrail.project.tracking.logger import is_process_zero
@@ -63,7 +63,7 @@ def fit_seeds(configuration: Configuration, number: int) -> FinishedSeeds:
     tags = {"lightrail.kind": "seeds", "lightrail.seeds": " ".join(map(str, seeds))}
     if slurm_job():
         tags["lightrail.slurm_job"] = slurm_job()
-    first = build(configuration.of_seed(seeds[0]), "fit")  # refuses before the parent exists
+    first = build_any(configuration.of_seed(seeds[0]), "fit")  # refuses before the parent exists
     parent = start_run(configuration.tracking(), configuration.values, tags)
     log.info("run %s is the parent of the runs with seeds %s", parent.run_id, tags["lightrail.seeds"])
     with parent.status():
@@ -131,5 +131,6 @@ def _conclude(parent: TrackedRun, results: Mapping[int, SeedResult]) -> Finished
             for seed, result in results.items():
                 table.writerow([seed, result.run_id, *(result.metrics[name] for name in names)])
         scores = {name: [result.metrics[name] for result in results.values()] for name in names}
-        seed_scores(scores, list(results), parent.directory / "figures" / "seeds.png")
+        if scores:
+            seed_scores(scores, list(results), parent.directory / "figures" / "seeds.png")
     return FinishedSeeds(parent.run_id, figures, parent.directory)

@@ -1,5 +1,6 @@
 """Lookup of runs, and of their configurations, metrics and files."""
 
+import json
 import shutil
 import tempfile
 import time
@@ -32,6 +33,10 @@ SECTIONS = ("model", "data", "trainer", "tracking")
 """Sections of each stored configuration."""
 MOST_BYTES = 2**30
 DAMAGED = "Restore the file from a copy, or choose another run."
+RESULTS_TAG = "lightrail.results"
+"""Tag of a run of a plain module: the names of the metrics that are its results, as JSON."""
+UNKNOWN_DATA = "unknown"
+"""Digest of data whose content is not known."""
 SHORT_ID = 8
 """Length of the beginning of an id that is shown: every command takes one that is unique."""
 MAX_TEXT_BYTES, MAX_YAML_BYTES, MAX_YAML_VALUES = 256 * 2**20, 16 * 2**20, 1_000_000
@@ -156,8 +161,14 @@ def metric_history(client: "MlflowClient", run_id: str, name: str) -> "list[Metr
 
 
 def test_metrics(run: "Run") -> dict[str, float]:
-    """Return the test metrics of a run, `test/NAME` to value."""
-    return {name: value for name, value in run.data.metrics.items() if name.startswith("test/")}
+    """Return the test metrics of a run, `test/NAME` to value; of a plain module, those that its test logged."""
+    own = run.data.tags.get(RESULTS_TAG)
+    names: Any = []
+    if own is not None:
+        with suppress(ValueError):  # a store may hold any text
+            names = json.loads(own)
+    results = set(map(str, names)) if isinstance(names, list) else set()
+    return {name: value for name, value in run.data.metrics.items() if name.startswith("test/") or name in results}
 
 
 def short_name(run: "Run") -> str:

@@ -42,6 +42,8 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, config: CheckpointConfig) -> None:
         self.config = config
+        self.is_called_after_batch = self.is_called_between_epochs = False
+        """Whether another calls `after_batch`, or `save_between_epochs`, later than the hook of this callback."""
         self.path: Path | None = None
         self.after_saving: Callable[[], None] | None = None
         self.stop = StopRequest()
@@ -60,6 +62,11 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if not self.is_called_after_batch:
+            self.after_batch(trainer)
+
+    def after_batch(self, trainer: pl.Trainer) -> None:
+        """Write a state if one is due and the batch ended an optimizer step."""
         if trainer.global_step == self._step:
             return  # gradients are still being accumulated, and checkpoints do not contain them
         self._step = trainer.global_step
@@ -77,10 +84,17 @@ class LastCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # After max_steps Lightning ends the epoch in the middle: its state is already written, as a mid-epoch one.
         self._is_between_epochs = is_epoch_over(trainer)
+        if not self.is_called_between_epochs:
+            self.save_between_epochs(trainer)
+
+    def save_between_epochs(self, trainer: pl.Trainer) -> None:
+        """Write a state if one is due and an epoch is over."""
         self._save_if(trainer, self._is_due and self._is_between_epochs)
         self._is_between_epochs = False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._is_due |= self.is_called_between_epochs  # without a validation there are no other weights
+        self.save_between_epochs(trainer)
         self.stop.ignore()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -126,7 +140,7 @@ def _before_the_next_epoch(state: dict[str, Any]) -> dict[str, Any]:
     # With `max_steps` Lightning, resumed at the end of an epoch, would count it twice and skip the next one.
     progress = state["epoch_progress"]
     for counts in progress.values():
-        counts["completed"] = counts["processed"]
+        counts |= dict.fromkeys(counts, counts["processed"])
     return {name: _with_current_zero(item) if name.startswith("epoch_loop.") else item for name, item in state.items()}
 
 
@@ -175,15 +189,13 @@ class DurableCheckpointIO(TorchCheckpointIO):
         return checkpoint
 
 
-def checkpoint_callbacks(
-    model: pl.LightningModule, given: list[Callback], config: CheckpointConfig
-) -> list[Checkpoint]:
+def checkpoint_callbacks(model: TaskModule, given: list[Callback], config: CheckpointConfig) -> list[Checkpoint]:
     """Build the callbacks that keep `best.ckpt`, by the task's own metric, and `last.ckpt`.
 
     Args:
         given: callbacks of the configuration. A ModelCheckpoint with a `monitor` among them replaces `best.ckpt`.
     """
-    if best_checkpoint(given) or not isinstance(model, TaskModule):
+    if best_checkpoint(given):
         return [LastCheckpoint(config)]
     best = ModelCheckpoint(
         filename=BEST.removesuffix(".ckpt"),

@@ -1,7 +1,7 @@
 """Ends a training whose loss is no longer finite, and says at which step and example that began."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +20,8 @@ SMALLEST_LOSS_SCALE = 2.0**-8
 """Float16 training halves its scale, at first 2**16, at each step that overflows; below this none succeeds."""
 NUM_SHOWN = 5
 ADVICE = (
-    "Lower model.optim.lr, set trainer.gradient_clip_val, or look at the examples; then fit again, or resume from the "
-    "last finite checkpoint. To train on, set tracking.non_finite_loss=continue."
+    "Lower the learning rate (model.optim.lr), set trainer.gradient_clip_val, or look at the examples; then fit "
+    "again, or resume from the last finite checkpoint. To train on, set tracking.non_finite_loss=continue."
 )
 
 
@@ -59,11 +59,15 @@ class StopWhenNotFinite(Callback):
     ) -> None:
         if not self.is_on:
             return
-        self._step.parts.append((outputs["loss"], batch["id"]))
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if isinstance(loss, Tensor):  # of manual optimization it need not be known
+            self._step.parts.append((loss.detach().mean(), batch["id"] if _has_ids(batch) else ()))
         if trainer.global_step == self._global_step:
             return  # gradients are still being accumulated
         done, self._step = self._step, _Step()
         done.number = self._global_step = trainer.global_step
+        if not done.parts:
+            return
         self._start_reading(trainer, done)
         self._judge(trainer, pl_module)
         self._unread = done
@@ -74,9 +78,8 @@ class StopWhenNotFinite(Callback):
         self._judge(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, TaskModule)
-        # Not the mean, which is NaN for a split without targets.
-        self._validation_total = float(_largest(trainer, _is_bad(pl_module.val_loss.total)))
+        if isinstance(pl_module, TaskModule):  # not the mean, which is NaN for a split without targets
+            self._validation_total = float(_largest(trainer, _is_bad(pl_module.val_loss.total)))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.is_on and self._validation_total and trainer.state.fn == "fit" and not trainer.sanity_checking:
@@ -124,7 +127,7 @@ class StopWhenNotFinite(Callback):
         value = bad[0][0] if bad else math.nan
         if trainer.logger is not None and step.number % (trainer.log_every_n_steps or 1):  # type: ignore[attr-defined]
             trainer.logger.log_metrics({"train/loss": value}, step.number)
-        what = f"train/loss is {value}" if ids else "no gradient was finite for many steps"
+        what = f"train/loss is {value}" if bad or ids else "no gradient was finite for many steps"
         self._stop(trainer, f"{what} at step {step.number}; {_gradient_norm(module)}{_shown(trainer, ids)}. {ADVICE}")
 
     def _stop(self, trainer: pl.Trainer, message: str) -> None:
@@ -132,6 +135,10 @@ class StopWhenNotFinite(Callback):
         if not trainer.is_global_zero:
             raise SystemExit(0)  # on another status Lightning kills the first process, which still writes the run's end
         raise Diverged(message)
+
+
+def _has_ids(batch: Any) -> bool:
+    return isinstance(batch, Mapping) and "id" in batch and "is_filler" in batch
 
 
 def _is_bad(value: Tensor) -> Tensor:

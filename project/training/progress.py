@@ -77,7 +77,7 @@ class TrainingProgress(ProgressBar):
         pause = SECONDS_BETWEEN_LOSSES if self._bar else SECONDS_BETWEEN_LINES
         if self.is_enabled and now - self._last_shown >= pause:
             self._last_shown = now
-            loss = f"loss {pl_module.recent_loss:.3f}" if isinstance(pl_module, TaskModule) else ""
+            loss = _recent(trainer, pl_module)
             if self._bar:
                 self._bar.update(self._task, completed=trainer.global_step, description=f"training, {loss}")
             else:
@@ -113,8 +113,16 @@ class TrainingProgress(ProgressBar):
         return f"{(now - self._started) / done * (total - self.trainer.global_step):.0f} s to go"
 
 
+def _recent(trainer: pl.Trainer, module: pl.LightningModule) -> str:
+    """Format the recent loss; of a module without one, what it logs for the progress bar."""
+    if isinstance(module, TaskModule):
+        return f"loss {module.recent_loss:.3f}"
+    shown = [f"{name} {float(own):.3f}" for name, own in trainer.progress_bar_metrics.items()]
+    return ", ".join(shown) or "no metric with prog_bar=True"
+
+
 def _headlines(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, float]:
     """Return loss and monitored metric of a validation; of a module without them, all it logged. The run has all."""
-    values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val")}
     headlines = ("val/loss", module.monitor) if isinstance(module, TaskModule) else values
     return {name: values[name] for name in headlines if name in values}

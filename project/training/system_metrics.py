@@ -4,7 +4,7 @@ import _thread
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,7 +13,9 @@ import psutil
 import torch
 import torch.distributed
 from lightning.pytorch import Callback
+from torch.utils._pytree import tree_leaves
 
+from lightrail.lightning_modules.base import TaskModule
 from lightrail.project.tracking.logger import MlflowLogger
 from lightrail.project.tracking.sender import milliseconds_now
 
@@ -44,9 +46,9 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not batch.get("is_filler", False):
-            self._num_examples += len(batch["id"])
-            self._num_tokens += batch["num_tokens"]
+        examples, tokens = _sizes(batch)
+        self._num_examples += examples
+        self._num_tokens += tokens
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         is_step_over = trainer.global_step != self._last_step  # an epoch's last step may take fewer batches
         if every and is_step_over and trainer.global_step % every == 0:
@@ -58,8 +60,9 @@ class Throughput(Callback):
         if trainer.world_size > 1:
             torch.distributed.all_reduce(counts)
         rates = {
-            "throughput/examples_per_second": float(counts[0]) / seconds,
-            "throughput/tokens_per_second": float(counts[1]) / seconds,
+            f"throughput/{name}_per_second": float(count) / seconds
+            for name, count in zip(("examples", "tokens"), counts, strict=True)
+            if isinstance(pl_module, TaskModule) or count
         }
         if trainer.logger is not None:
             trainer.logger.log_metrics(rates, step=trainer.global_step)
@@ -69,6 +72,17 @@ class Throughput(Callback):
         self._last_step = trainer.global_step
         self._num_examples = self._num_tokens = 0
         self._since, self._paused_seconds = time.perf_counter(), 0.0
+
+
+def _sizes(batch: Any) -> tuple[int, int]:
+    """Return the numbers of examples and tokens of a batch; of a plain module's the length of its first tensor, and 0.
+
+    A batch that only fills a process up has none.
+    """
+    if isinstance(batch, Mapping) and "is_filler" in batch:
+        return (0, 0) if batch["is_filler"] else (len(batch["id"]), batch["num_tokens"])
+    first = next((own for own in tree_leaves(batch) if isinstance(own, torch.Tensor) and own.ndim), ())
+    return len(first), 0
 
 
 class SystemMetrics(Callback):

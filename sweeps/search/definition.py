@@ -305,7 +305,7 @@ def _check(config: SweepConfig) -> None:
             f"metric names {len(config.metrics)} and direction has {len(config.directions)}. Give one for each metric."
         )
     for metric in config.metrics:
-        if not metric.startswith("val/"):
+        if metric.startswith(("test", "train/")):
             raise ConfigError(f"metric: {shown(metric)}: only validation metrics can be optimized. Give one of val/.")
     if config.confirm.top and len(config.metrics) > 1:
         raise ConfigError(

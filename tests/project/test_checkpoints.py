@@ -179,7 +179,6 @@ def test_a_given_checkpoint_without_a_metric_decides_nothing() -> None:
     periodic = ModelCheckpoint(filename="{step}", every_n_train_steps=5, save_top_k=-1)
     assert best_checkpoint([EarlyStopping("val/loss"), periodic]) is None
     assert kinds_of(checkpoint_callbacks(Signs(), [periodic], OFTEN)) == [ModelCheckpoint, LastCheckpoint]
-    assert kinds_of(checkpoint_callbacks(LightningModule(), [], OFTEN)) == [LastCheckpoint]
 
 
 def kinds_of(callbacks: Sequence[Callback]) -> list[type]:

@@ -131,9 +131,23 @@ def test_a_configuration_cannot_allow_modules(tmp_path: Path) -> None:
 
 
 def test_only_what_was_allowed_this_time_is_allowed() -> None:
-    parse(CHOSEN)
+    stored = parse(CHOSEN).values
     with pytest.raises(ConfigError, match=r"tests\.support\.components\.Tagger is outside the packages"):
-        parse(["--model", "tests.support.components.Tagger", "--data", "Lines"])
+        parse([], saved=stored)
+
+
+def test_a_typed_class_of_model_or_data_is_the_users_own_decision(tmp_path: Path) -> None:
+    typed = ["--model", "tests.support.components.Tagger", "--data", "tests.support.components.Lines"]
+    chosen = parse(typed).values
+    file = tmp_path / "a.yaml"
+    file.write_text("model: tests.support.components.Tagger\ndata: {class_path: tests.support.components.Lines}")
+    assert parse(["--config", str(file)]).values == chosen
+    with pytest.raises(ConfigError, match="is outside the packages"):
+        parse([*typed[2:], "--model.dropout", "0.5"], saved=chosen | {"model": {"class_path": "elsewhere.Tagger"}})
+    with pytest.raises(ConfigError, match="is not a LightningModule"):
+        parse(["--model", "tests.support.components.WideConfig", *typed[2:]])
+    with pytest.raises(ConfigError, match=r"elsewhere\.Network is outside the packages"):
+        parse([*typed, "--model.network", "elsewhere.Network"])
 
 
 def test_the_environment_allows_modules(monkeypatch: pytest.MonkeyPatch) -> None:
