@@ -359,7 +359,7 @@ class TaskModule(pl.LightningModule, ABC):
         if not (self.trainer.sanity_checking or self.is_calibrating):
             # A test belongs to the run, not to a step; of values at step 0 MLflow draws bars that compare runs.
             self._track(values, 0 if stage == "test" else self.trainer.global_step)
-            if self.optim.schedule == "plateau" and self.trainer.state.fn == "fit":
+            if self.optim.follows_metric and self.trainer.state.fn == "fit":
                 (schedule,) = self.trainer.lr_scheduler_configs
                 schedule.scheduler.validated(float(values[self.monitor]))  # type: ignore[union-attr]
 

@@ -14,7 +14,7 @@ from lightrail.lightning_modules.arguments import check_facts, from_plain
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import DAMAGED, fill, read_checkpoint, stored_configuration
 from lightrail.lightning_modules.networks.token_network import TokenNetwork
-from lightrail.lightning_modules.optimization import parameter_groups
+from lightrail.lightning_modules.optimization import build_optimizer, build_schedule
 from lightrail.project.basics.errors import ConfigError, first_line, plain
 from lightrail.project.basics.hardware import fastest_precision, set_threads, usable_accelerator
 from lightrail.project.basics.logs import take_over_lightning
@@ -41,6 +41,8 @@ _SPLITS: dict[Stage, tuple[Split, ...]] = {
 }
 """The splits that each stage reads."""
 _NUM_LONGEST = 8
+_USUAL_LENGTH = 1000
+"""Optimizer steps for which a schedule is tried where the number of a training is not known before its data."""
 
 
 @dataclass(frozen=True)
@@ -148,9 +150,10 @@ def _check_training(model: TaskModule, trainer: pl.Trainer) -> None:
         )
     model.configure_model()
     is_endless = trainer.max_epochs in (None, -1) and trainer.max_steps == -1
-    model.optim.check_end(math.inf if is_endless else trainer.max_steps)
     model.optim.check_validation(trainer.limit_val_batches)
-    parameter_groups(model, model.optim)
+    optimizer = build_optimizer(model, model.optim)
+    steps = trainer.max_steps if trainer.max_steps > 0 else _USUAL_LENGTH
+    build_schedule(optimizer, model.optim, math.inf if is_endless else steps, model.monitor_mode)
 
 
 def _fresh(configuration: Configuration, data: DataModule) -> pl.LightningModule:

@@ -56,7 +56,8 @@ FIXED = (
     "model.init_args.optim.layer_decay",
     "model.init_args.optim.unfreeze_fraction",
 )
-
+FIXED_CLASS = "model.init_args.optim.optimizer."
+"""Prefix of the arguments of an optimizer by class path, whose state depends on them."""
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[
 def refuse_fixed(changes: Mapping[str, Change]) -> None:
     """Refuse changes of settings that a resumed run must keep. Raises: ConfigError naming the setting."""
     for name, change in changes.items():
-        if name in FIXED and change.old != UNKNOWN:
+        if (name in FIXED or name.startswith(FIXED_CLASS)) and change.old != UNKNOWN:
             raise ConfigError(
                 f"{name} was {change.old} and is {change.new}: a resumed run cannot change it. "
                 f"Leave it out, or start a new run with `lightrail fit`."
