@@ -374,8 +374,8 @@ class TaskModule(pl.LightningModule, ABC):
         return head
 
     def _track(self, values: Mapping[str, Any], step: int) -> None:
-        if self.logger is not None:
-            self.logger.log_metrics(dict(values), step=step)
+        for own in self.loggers:
+            own.log_metrics(dict(values), step=step)
 
     @property
     def recent_loss(self) -> float:

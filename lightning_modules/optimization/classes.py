@@ -45,7 +45,6 @@ _NO_SCHEDULES: dict[type, str] = {
 class OptimizerClass(DeferredClass):
     """An optimizer by class path; learning rate, weight decay and groups are those of every optimizer here."""
 
-    base: ClassVar[type] = Optimizer
     given: ClassVar[Mapping[type, Mapping[str, str]]] = {
         Optimizer: {
             "params": "model.optim.freeze decides which parameters are trained",
@@ -56,6 +55,11 @@ class OptimizerClass(DeferredClass):
         }
     }
     refused: ClassVar[Mapping[type, str]] = _NO_OPTIMIZERS
+
+    @classmethod
+    def base(cls) -> type:
+        """Return the class that it must be derived from."""
+        return Optimizer
 
     def build(self, groups: Groups, others: Callable[[Groups], AdamW], module: nn.Module, lr: float) -> Optimizer:
         """Build the optimizer. Raises: ConfigError when it refuses its arguments.
@@ -144,7 +148,6 @@ def _part(groups: Groups, chosen: set[int], is_chosen: bool) -> Groups:
 class ScheduleClass(DeferredClass):
     """A learning-rate schedule by class path. Rates that it names are those of the parameters that learn at `lr`."""
 
-    base: ClassVar[type] = LRScheduler
     given: ClassVar[Mapping[type, Mapping[str, str]]] = {
         LRScheduler: {
             "optimizer": "model.optim.optimizer is the optimizer",
@@ -158,6 +161,11 @@ class ScheduleClass(DeferredClass):
         ReduceLROnPlateau: {"mode": "the metric decides whether less is better"},
     }
     refused: ClassVar[Mapping[type, str]] = _NO_SCHEDULES
+
+    @classmethod
+    def base(cls) -> type:
+        """Return the class that it must be derived from."""
+        return LRScheduler
 
     @property
     def follows_metric(self) -> bool:

@@ -60,8 +60,6 @@ class DeferredClass:
     A configuration writes it as any other class, `class_path` and `init_args`. Subclasses name what they build.
     """
 
-    base: ClassVar[type]
-    """The class must be derived from it."""
     given: ClassVar[Mapping[type, Mapping[str, str]]]
     """By class, for those derived from it too: arguments that only a training knows, with what decides on them."""
     refused: ClassVar[Mapping[type, str]]
@@ -74,6 +72,11 @@ class DeferredClass:
     def name(self) -> str:
         """The name of the class, without its module."""
         return self.path.rpartition(".")[2]
+
+    @classmethod
+    def base(cls) -> type:
+        """Return the class that it must be derived from."""
+        raise NotImplementedError
 
     @classmethod
     def decided(cls, found: type) -> Mapping[str, str]:
@@ -90,8 +93,10 @@ class DeferredClass:
         """Return the class; nothing is imported. Raises: ConfigError when it is not imported, or has another base."""
         module, _, name = self.path.rpartition(".")
         found = getattr(sys.modules.get(module), name, None)
-        if not (isinstance(found, type) and issubclass(found, self.base)):
-            raise ConfigError(f"there is no imported {self.base.__name__} {shown(self.path)}. Import its module first.")
+        if not (isinstance(found, type) and issubclass(found, self.base())):
+            raise ConfigError(
+                f"there is no imported {self.base().__name__} {shown(self.path)}. Import its module first."
+            )
         return found
 
 

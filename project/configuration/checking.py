@@ -32,11 +32,16 @@ from lightrail.project.configuration.yaml_file import SettingPath, Value, read_t
 log = logging.getLogger(__name__)
 
 OWNED = {
-    "trainer.logger": "lightrail logs every run to MLflow. Choose the store in the section `tracking`",
+    "trainer.logger": "lightrail logs every run to MLflow. Choose the store in the section `tracking`, and further "
+    "loggers in tracking.loggers",
     "trainer.default_root_dir": "a run's files go to its MLflow artifacts. Choose the store in the section `tracking`",
     "allow_modules": "a configuration cannot allow modules itself. Give --allow_modules on the command line",
 }
 """Settings that a configuration must not contain, and why."""
+OF_FUNCTIONS = {
+    "lightning.pytorch.callbacks.throughput_monitor.ThroughputMonitor": "every run has throughput/... without it",
+}
+"""Classes that require a function, which a configuration cannot name, and what to use instead."""
 
 
 @dataclass
@@ -152,6 +157,11 @@ class Checker:
             return self._replaced_by_text(name, given, parameter, path)
         found = self.allowed.find(name, bases, self.at((*path, "class_path")))
         inner = (*path, "init_args")
+        if (instead := OF_FUNCTIONS.get(import_path(found))) is not None:
+            where = self.at((*path, "class_path"))
+            raise ConfigError(
+                f"{where}: {found.__name__} cannot be used here: it takes a function; {instead}. Remove it."
+            )
         if not isinstance(given, dict):
             raise ConfigError(f"{self.at(inner)}: expected arguments as `name: value`, found {shown(given)}.")
         taken = self._parameters(found, parameter.default, inner)

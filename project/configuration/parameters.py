@@ -107,13 +107,13 @@ def is_deferred(annotation: TypeHint) -> bool:
 def bases_of(annotation: TypeHint) -> tuple[type, ...]:
     """Return the classes from one of which a class must be derived that stands as a value of this type."""
     members = filter(is_open, alternatives(annotation))
-    return tuple(member.base if is_deferred(member) else member for member in members)
+    return tuple(member.base() if is_deferred(member) else member for member in members)
 
 
 def deferred_type(annotation: TypeHint, target: type) -> type[DeferredClass] | None:
     """Return the member of a type that builds objects of a class later; None where they are built at once."""
     members = filter(is_deferred, alternatives(annotation))
-    return next((member for member in members if issubclass(target, member.base)), None)
+    return next((member for member in members if issubclass(target, member.base())), None)
 
 
 def is_open(annotation: TypeHint) -> bool:

@@ -21,6 +21,7 @@ from lightrail.project.basics.logs import take_over_lightning
 from lightrail.project.basics.reading import reading
 from lightrail.project.configuration import Configuration
 from lightrail.project.configuration.classes import import_class
+from lightrail.project.loggers.further import check_loggers
 from lightrail.project.models.predictions import PredictionTable
 from lightrail.project.running.callbacks import check_callbacks
 from lightrail.project.running.limits import check_limits
@@ -96,6 +97,7 @@ def build(
     _check_texts(data, model, stage)
     if stage == "fit":
         _check_training(model, trainer)
+        check_loggers(configuration.tracking())
         check_callbacks(trainer, model, configuration.callbacks())
         trainer.callbacks[:0] = sampled_text(model, configuration.tracking().samples)  # type: ignore[attr-defined]
     if configuration.values["trainer"]["enable_checkpointing"] is not False:

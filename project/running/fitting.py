@@ -22,6 +22,7 @@ from lightrail.project.basics.errors import ConfigError, first_line, plain
 from lightrail.project.basics.private_names import set_default_root
 from lightrail.project.configuration import Configuration
 from lightrail.project.figures.run_figures import write_figures
+from lightrail.project.loggers.further import further_loggers, show_files
 from lightrail.project.models.predictions import PREDICTION, write_predictions
 from lightrail.project.running.build import Experiment, build
 from lightrail.project.tracking.logger import is_process_zero
@@ -82,8 +83,8 @@ class _Calibration(Callback):
         if trainer.is_global_zero and self.checkpoint is not None:
             store_buffers(pl_module, Path(self.checkpoint))
         trainer.strategy.barrier("calibrated")
-        if trainer.logger is not None:
-            trainer.logger.log_metrics(dict(figures), step=0)
+        for own in trainer.loggers:
+            own.log_metrics(dict(figures), step=0)
         if trainer.is_global_zero:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
             is_kept = figures.get("calibration/temperature") == 1.0
@@ -228,10 +229,14 @@ def begin(experiment: Experiment, kind: str, tags: Mapping[str, str] = MappingPr
     return run
 
 
-def attach(experiment: Experiment, run: TrackedRun) -> None:
-    """Have the trainer log to the run and write into its folder."""
+def attach(experiment: Experiment, run: TrackedRun, step: int | None = None) -> None:
+    """Have the trainer log to the run and write into its folder.
+
+    Args:
+        step: optimizer step from which the run is resumed: what loggers hold of later ones is dropped.
+    """
     trainer = experiment.trainer
-    trainer.logger = run.logger
+    trainer.loggers = [run.logger, *further_loggers(experiment.configuration, run, step)]
     # Under SLURM Lightning resumes from any checkpoint of its own in its default root.
     set_default_root(trainer, run.directory)
     place_checkpoints(trainer, run.directory / "checkpoints", run.run_id, run.upload_soon)
@@ -251,6 +256,7 @@ def evaluate(experiment: Experiment, run: TrackedRun, checkpoint: str | None) ->
         main_metric = experiment.model.monitor.removeprefix("val/")
         write_predictions(table, run.directory, experiment.model.scores(), main_metric)
         write_figures(experiment.data, experiment.model, table, run.logger.journal.series(), run.directory)
+        show_files(trainer.loggers, run.directory, trainer.global_step)
         run.set_tags({"mlflow.note.content": _description(experiment, run, metrics, table)})
     return FinishedRun(run.run_id, run.directory, metrics, table)
 

@@ -226,7 +226,7 @@ def go_on(
     step = stored.get("global_step", 0)
     run = continue_run(before.run.info.run_id, configuration.tracking(), force=force)
     with run.status():
-        attach(experiment, run)
+        attach(experiment, run, step)
         remove_unfinished(run.directory / "checkpoints")
         if changes:
             run.set_tags(change_tags(changes, before.tags, step))

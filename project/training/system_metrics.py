@@ -61,8 +61,8 @@ class Throughput(Callback):
             "throughput/examples_per_second": float(counts[0]) / seconds,
             "throughput/tokens_per_second": float(counts[1]) / seconds,
         }
-        if trainer.logger is not None:
-            trainer.logger.log_metrics(rates, step=trainer.global_step)
+        for own in trainer.loggers:
+            own.log_metrics(rates, step=trainer.global_step)
         self._start_over(trainer)
 
     def _start_over(self, trainer: pl.Trainer) -> None:
