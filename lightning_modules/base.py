@@ -373,13 +373,13 @@ class TaskModule(pl.LightningModule, ABC):
         if not (self.trainer.sanity_checking or self.is_calibrating):
             if self.is_tracked:  # a test at step 0: of such values MLflow draws bars that compare runs
                 self._track(values, 0 if stage == "test" else self.trainer.global_step)
-            if self.optim.schedule == "plateau" and self.trainer.state.fn == "fit":
+            if self.optim.follows_metric and self.trainer.state.fn == "fit":
                 (schedule,) = self.trainer.lr_scheduler_configs
                 schedule.scheduler.validated(float(values[self.monitor]))  # type: ignore[union-attr]
 
     def _track(self, values: Mapping[str, Any], step: int) -> None:
-        if self.logger is not None:
-            self.logger.log_metrics(dict(values), step=step)
+        for own in self.loggers:
+            own.log_metrics(dict(values), step=step)
 
     @property
     def recent_loss(self) -> float:

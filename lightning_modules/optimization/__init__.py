@@ -1,5 +1,6 @@
 """Optimizer, learning-rate schedule and freezing: the settings every task shares."""
 
+from lightrail.lightning_modules.optimization.classes import OptimizerClass, ScheduleClass
 from lightrail.lightning_modules.optimization.config import OptimConfig, ScheduleName
 from lightrail.lightning_modules.optimization.layers import layer_numbers
 from lightrail.lightning_modules.optimization.optimizer import (
@@ -16,7 +17,9 @@ from lightrail.lightning_modules.optimization.optimizer import (
 
 __all__ = [
     "OptimConfig",
+    "OptimizerClass",
     "Schedule",
+    "ScheduleClass",
     "ScheduleName",
     "apply_settings",
     "build_optimizer",

@@ -3,7 +3,8 @@
 import math
 import re
 from collections import defaultdict
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from lightrail.lightning_modules.optimization.classes import OptimizerClass, ScheduleClass
 from lightrail.lightning_modules.optimization.config import OptimConfig, ScheduleName
 from lightrail.lightning_modules.optimization.layers import layer_numbers
 from lightrail.project.basics.errors import ConfigError
@@ -36,42 +38,79 @@ def schedule_factor(step: int, *, num_steps: int, warmup: int, name: ScheduleNam
     return final + (1 - final) * remaining
 
 
-class Plateau:
-    """The factor that validations without a better metric lower; torch's ReduceLROnPlateau decides when.
+class _Shape:
+    """The factor of the learning rate that a schedule of torch sets: its rate as a fraction of the peak."""
 
-    Any improvement counts as one, as for the best checkpoint.
-    """
-
-    def __init__(self, config: OptimConfig, mode: Literal["min", "max"]) -> None:
-        self._share = SGD([torch.zeros(1)], lr=1.0)
-        self._decision = ReduceLROnPlateau(
-            self._share,
-            mode,
-            factor=config.plateau_factor,
-            patience=config.plateau_patience,
-            threshold=0.0,
-            threshold_mode="abs",
-            min_lr=config.final_fraction,
+    def __init__(self, config: OptimConfig, num_steps: int, mode: Literal["min", "max"]) -> None:
+        named = config.schedule if isinstance(config.schedule, ScheduleClass) else None
+        self._peak = config.lr if named and not named.follows_metric else 1.0
+        self._shadow = SGD([torch.zeros(1)], lr=self._peak, momentum=0.9)
+        self.schedule: Any = (
+            named.build(self._shadow, num_steps, mode, config.lr)
+            if named
+            else ReduceLROnPlateau(
+                self._shadow,
+                mode,
+                factor=config.plateau_factor,
+                patience=config.plateau_patience,
+                threshold=0.0,
+                threshold_mode="abs",
+                min_lr=config.final_fraction,
+            )
         )
 
     @property
     def share(self) -> float:
-        """The factor, in (0, 1]; it multiplies the learning rate."""
-        return float(self._share.param_groups[0]["lr"])
+        """The factor, which multiplies the learning rate."""
+        return float(self._shadow.param_groups[0]["lr"]) / self._peak
+
+    def _advance(self, *metric: float) -> None:
+        self._shadow.step()  # which torch expects before each step of a schedule
+        self.schedule.step(*metric)
+
+
+@final
+class Plateau(_Shape):
+    """The factor that validations without a better metric lower; torch's ReduceLROnPlateau decides when.
+
+    By the name `plateau` any improvement counts as one, as for the best checkpoint.
+    """
 
     def validated(self, metric: float) -> None:
         """Count a validation, and lower the factor where it is time."""
-        self._decision.step(metric)
+        self._advance(metric)
 
     def state_dict(self) -> dict[str, float]:
         """Return what was seen, without the settings: another patience counts from the next validation on."""
-        decision = self._decision
-        return {"share": self.share, "best": float(decision.best), "num_bad_validations": decision.num_bad_epochs}
+        own = self.schedule
+        cooldown = {"cooldown": own.cooldown_counter} if own.cooldown else {}
+        seen = {"best": float(own.best), "num_bad_validations": own.num_bad_epochs}
+        return {"share": self.share, **seen, **cooldown}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Restore what `state_dict` returned."""
-        self._share.param_groups[0]["lr"] = state["share"]
-        self._decision.best, self._decision.num_bad_epochs = state["best"], int(state["num_bad_validations"])
+        self._shadow.param_groups[0]["lr"] = state["share"]
+        own = self.schedule
+        own.best, own.num_bad_epochs = state["best"], int(state["num_bad_validations"])
+        own.cooldown_counter = int(state.get("cooldown", 0))
+
+
+@final
+class StepShape(_Shape):
+    """The factor that a schedule of torch sets by the number of steps since warm-up ended."""
+
+    def __init__(self, config: OptimConfig, num_steps: int, mode: Literal["min", "max"]) -> None:
+        self._restart = partial(super().__init__, config, num_steps, mode)
+        self._restart()
+
+    def advance_to(self, step: int) -> None:
+        """Advance to a step since warm-up ended; a step before the current one is reached from the start again."""
+        if step < self.schedule.last_epoch:
+            self._restart()
+        # OneCycleLR raises an exception after its last step; its last rate is kept.
+        last = getattr(self.schedule, "total_steps", step + 1) - 1
+        while self.schedule.last_epoch < min(step, last):
+            self._advance()
 
 
 class Schedule(LambdaLR):
@@ -83,13 +122,17 @@ class Schedule(LambdaLR):
     """
 
     def __init__(self, optimizer: Optimizer, config: OptimConfig, num_steps: int, mode: Literal["min", "max"]) -> None:
-        self.plateau = Plateau(config, mode) if config.schedule == "plateau" else None
         warmup = math.ceil(config.warmup_fraction * num_steps)
+        of_class = isinstance(config.schedule, ScheduleClass)
+        self.plateau = Plateau(config, num_steps, mode) if config.follows_metric else None
+        shape = StepShape(config, num_steps - warmup, mode) if of_class and self.plateau is None else None
+        name: ScheduleName = "constant" if isinstance(config.schedule, ScheduleClass) else config.schedule
 
         def factor(step: int) -> float:
-            planned = schedule_factor(
-                step, num_steps=num_steps, warmup=warmup, name=config.schedule, final=config.final_fraction
-            )
+            planned = schedule_factor(step, num_steps=num_steps, warmup=warmup, name=name, final=config.final_fraction)
+            if shape is not None:
+                shape.advance_to(max(0, step - warmup))
+                return planned * shape.share
             return planned if self.plateau is None else planned * self.plateau.share
 
         super().__init__(optimizer, factor)
@@ -132,11 +175,14 @@ def build_schedule(
 def build_optimizer(module: nn.Module, config: OptimConfig, *, is_fused: bool = True) -> Optimizer:
     """Build the optimizer over the parameters that are trained."""
     groups = parameter_groups(module, config)
+    adamw = partial(AdamW, lr=config.lr, betas=(0.9, config.beta2), fused=is_fused)
     optimizer: Optimizer
-    if config.optimizer == "sgd":
+    if isinstance(config.optimizer, OptimizerClass):
+        optimizer = config.optimizer.build(groups, adamw, module, config.lr)
+    elif config.optimizer == "sgd":
         optimizer = SGD(groups, lr=config.lr, momentum=0.9, fused=is_fused)
     else:
-        optimizer = AdamW(groups, lr=config.lr, betas=(0.9, config.beta2), fused=is_fused)
+        optimizer = adamw(groups)
     if config.l1:
         optimizer.register_step_post_hook(lambda stepped, *_: shrink(stepped))
     return optimizer

@@ -8,9 +8,9 @@ import operator
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from inspect import signature
-from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, GroupedMetadata, Gt, Interval, Le, Lt, MaxLen, MinLen, MultipleOf
 
@@ -53,6 +53,53 @@ class Ranged:
 
     def __post_init__(self) -> None:
         check_arguments(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeferredClass:
+    """A class of a library with its arguments, built later, with those that only a training knows.
+
+    A configuration writes it as any other class, `class_path` and `init_args`. Subclasses name what they build.
+    """
+
+    given: ClassVar[Mapping[type, Mapping[str, str]]]
+    """By class, for those derived from it too: arguments that only a training knows, with what decides on them."""
+    refused: ClassVar[Mapping[type, str]]
+    """Classes that cannot be used, with the reason and what to use instead."""
+    path: str
+    """Import path."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name of the class, without its module."""
+        return self.path.rpartition(".")[2]
+
+    @classmethod
+    def base(cls) -> type:
+        """Return the class that it must be derived from."""
+        raise NotImplementedError
+
+    @classmethod
+    def decided(cls, found: type) -> Mapping[str, str]:
+        """Return those arguments of a class that a configuration cannot give, with what decides on them instead."""
+        return {name: why for kind, own in cls.given.items() if issubclass(found, kind) for name, why in own.items()}
+
+    @classmethod
+    def check(cls, found: type, setting: str) -> None:
+        """Refuse a class that cannot be used. Raises: ConfigError."""
+        if found in cls.refused:
+            raise ConfigError(f"{setting}: {found.__name__} cannot be used here: it {cls.refused[found]}.")
+
+    def find(self) -> type:
+        """Return the class; nothing is imported. Raises: ConfigError when it is not imported, or has another base."""
+        module, _, name = self.path.rpartition(".")
+        found = getattr(sys.modules.get(module), name, None)
+        if not (isinstance(found, type) and issubclass(found, self.base())):
+            raise ConfigError(
+                f"there is no imported {self.base().__name__} {shown(self.path)}. Import its module first."
+            )
+        return found
 
 
 def check_arguments(built: object) -> None:

@@ -15,7 +15,9 @@ from lightrail.project.configuration.classes import AllowedClasses, import_path
 from lightrail.project.configuration.parameters import (
     REQUIRED,
     Parameter,
+    bases_of,
     class_of_type,
+    deferred_type,
     has_structure,
     is_callable,
     is_fixed,
@@ -30,11 +32,16 @@ from lightrail.project.configuration.yaml_file import SettingPath, Value, read_t
 log = logging.getLogger(__name__)
 
 OWNED = {
-    "trainer.logger": "lightrail logs every run to MLflow. Choose the store in the section `tracking`",
+    "trainer.logger": "lightrail logs every run to MLflow. Choose the store in the section `tracking`, and further "
+    "loggers in tracking.loggers",
     "trainer.default_root_dir": "a run's files go to its MLflow artifacts. Choose the store in the section `tracking`",
     "allow_modules": "a configuration cannot allow modules itself. Give --allow_modules on the command line",
 }
 """Settings that a configuration must not contain, and why."""
+OF_FUNCTIONS = {
+    "lightning.pytorch.callbacks.throughput_monitor.ThroughputMonitor": "every run has throughput/... without it",
+}
+"""Classes that require a function, which a configuration cannot name, and what to use instead."""
 
 
 @dataclass
@@ -132,8 +139,8 @@ class Checker:
             raise ConfigError(f"{self.at(path)}: {shown(value)}: a configuration cannot name a function.")
         if bases := tuple(base for base in map(class_of_type, members) if base):
             return import_path(self.allowed.find(value, bases, self.at(path)))
-        open_members = tuple(filter(is_open, members))
-        if open_members and (not is_text or self.allowed.knows(value, open_members)):
+        bases = bases_of(parameter.annotation)
+        if bases and (not is_text or self.allowed.knows(value, bases)):
             return self._spec({"class_path": value}, parameter, path)
         return self._leaf(value, parameter, path)
 
@@ -145,15 +152,26 @@ class Checker:
             name = import_path(type(parameter.default))
         if not isinstance(name, str):
             raise ConfigError(f"{self.at((*path, 'class_path'))} is required: the name of a class.")
-        bases = tuple(filter(is_open, members))
+        bases = bases_of(parameter.annotation)
         if any(fits(name, member) for member in members) and not self.allowed.knows(name, bases):
             return self._replaced_by_text(name, given, parameter, path)
         found = self.allowed.find(name, bases, self.at((*path, "class_path")))
         inner = (*path, "init_args")
+        if (instead := OF_FUNCTIONS.get(import_path(found))) is not None:
+            where = self.at((*path, "class_path"))
+            raise ConfigError(
+                f"{where}: {found.__name__} cannot be used here: it takes a function; {instead}. Remove it."
+            )
         if not isinstance(given, dict):
             raise ConfigError(f"{self.at(inner)}: expected arguments as `name: value`, found {shown(given)}.")
-        arguments = self.arguments(given, self._parameters(found, parameter.default, inner), inner)
-        return {"class_path": import_path(found), "init_args": arguments}
+        taken = self._parameters(found, parameter.default, inner)
+        if (deferred := deferred_type(parameter.annotation, found)) is not None:
+            deferred.check(found, self.at((*path, "class_path")))
+            decided = deferred.decided(found)
+            for key in given.keys() & decided.keys():
+                raise ConfigError(f"{self.at((*inner, key))} cannot be set: {decided[key]}. Remove it.")
+            taken = {key: item for key, item in taken.items() if key not in decided}
+        return {"class_path": import_path(found), "init_args": self.arguments(given, taken, inner)}
 
     def _replaced_by_text(
         self, name: str, given: Mapping[str, Value], parameter: Parameter, path: SettingPath

@@ -25,6 +25,7 @@ from lightrail.project.configuration.parameters import (
     INIT_FROM,
     Parameter,
     class_of_type,
+    deferred_type,
     has_structure,
     is_fixed,
     is_open,
@@ -65,7 +66,9 @@ def _built(value: Value, annotation: TypeHint) -> Any:
             return fixed(**build(fixed, value))
         if "class_path" in value and any(map(is_open, members)):
             target = import_class(value["class_path"])
-            return target(**build(target, value["init_args"]))
+            arguments = build(target, value["init_args"])
+            deferred = deferred_type(annotation, target)
+            return target(**arguments) if deferred is None else deferred(path=value["class_path"], arguments=arguments)
     if isinstance(value, dict | list) and has_structure(annotation):
         return _built_items(value, annotation)
     return read(value, annotation)[0]

@@ -16,6 +16,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightrail.lightning_modules.arguments import is_from_data
 from lightrail.project.basics.annotations import (
+    DeferredClass,
     NaturalInt,
     PositiveInt,
     TypeHint,
@@ -110,7 +111,25 @@ def is_fixed(annotation: TypeHint) -> bool:
     """Whether a value of this type is written as its arguments without a class path, as for concrete dataclasses."""
     if annotation is Trainer:
         return True
-    return isinstance(annotation, type) and dataclasses.is_dataclass(annotation) and not inspect.isabstract(annotation)
+    is_settings = isinstance(annotation, type) and dataclasses.is_dataclass(annotation) and not is_deferred(annotation)
+    return is_settings and not inspect.isabstract(annotation)
+
+
+def is_deferred(annotation: TypeHint) -> bool:
+    """Whether a value of this type is a class that is built later."""
+    return isinstance(annotation, type) and issubclass(annotation, DeferredClass)
+
+
+def bases_of(annotation: TypeHint) -> tuple[type, ...]:
+    """Return the classes from one of which a class must be derived that stands as a value of this type."""
+    members = filter(is_open, alternatives(annotation))
+    return tuple(member.base() if is_deferred(member) else member for member in members)
+
+
+def deferred_type(annotation: TypeHint, target: type) -> type[DeferredClass] | None:
+    """Return the member of a type that builds objects of a class later; None where they are built at once."""
+    members = filter(is_deferred, alternatives(annotation))
+    return next((member for member in members if issubclass(target, member.base())), None)
 
 
 def is_open(annotation: TypeHint) -> bool:

@@ -16,13 +16,14 @@ from lightrail.lightning_modules.arguments import check_facts, from_plain
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import DAMAGED, fill, read_checkpoint, stored_configuration
 from lightrail.lightning_modules.networks.token_network import TokenNetwork
-from lightrail.lightning_modules.optimization import parameter_groups
+from lightrail.lightning_modules.optimization import build_optimizer, build_schedule
 from lightrail.project.basics.errors import ConfigError, first_line, plain
 from lightrail.project.basics.hardware import fastest_precision, set_threads, usable_accelerator
 from lightrail.project.basics.logs import take_over_lightning
 from lightrail.project.basics.reading import reading
 from lightrail.project.configuration import Configuration
 from lightrail.project.configuration.classes import import_class
+from lightrail.project.loggers.further import check_loggers
 from lightrail.project.models.predictions import PredictionTable
 from lightrail.project.plain_modules.columns import PlainPredictions
 from lightrail.project.plain_modules.hooks import PlainCheckpointIO, add_checkpoints, take_callbacks
@@ -51,6 +52,8 @@ _SPLITS: dict[Stage, tuple[Split, ...]] = {
 _NUM_LONGEST = 8
 LIGHTNING_EPOCHS = 1000
 """Lightning's own number of epochs where no setting says how long to train."""
+_USUAL_LENGTH = 1000
+"""Optimizer steps for which a schedule is tried where the number of a training is not known before its data."""
 
 
 def build_any(
@@ -106,6 +109,7 @@ def build(
     _check_texts(data, model, stage)
     if stage == "fit":
         _check_training(model, trainer)
+        check_loggers(configuration.tracking())
         check_callbacks(trainer, model, configuration.callbacks())
         trainer.callbacks[:0] = sampled_text(model, configuration.tracking().samples)  # type: ignore[attr-defined]
     if configuration.values["trainer"]["enable_checkpointing"] is not False:
@@ -155,6 +159,7 @@ def _prepare(configuration: Configuration) -> None:
 def _build_plain(configuration: Configuration, stage: Stage, checkpoint: Path | None) -> PlainExperiment:
     """Build a plain module, its data and a trainer, without reading data. Raises: ConfigError."""
     _prepare(configuration)
+    check_loggers(configuration.tracking())
     if configuration.init_from is not None:
         raise ConfigError(
             "model.init_from is for tasks of lightrail, which know what the rows of their weights stand for. Load "
@@ -230,9 +235,10 @@ def _check_training(model: TaskModule, trainer: pl.Trainer) -> None:
         )
     model.configure_model()
     is_endless = trainer.max_epochs in (None, -1) and trainer.max_steps == -1
-    model.optim.check_end(math.inf if is_endless else trainer.max_steps)
     model.optim.check_validation(trainer.limit_val_batches)
-    parameter_groups(model, model.optim)
+    optimizer = build_optimizer(model, model.optim)
+    steps = trainer.max_steps if trainer.max_steps > 0 else _USUAL_LENGTH
+    build_schedule(optimizer, model.optim, math.inf if is_endless else steps, model.monitor_mode)
 
 
 def _fresh(configuration: Configuration, facts: Mapping[str, Any]) -> pl.LightningModule:

@@ -10,15 +10,20 @@ import torch
 from lightning.pytorch.callbacks import (
     BackboneFinetuning,
     BaseFinetuning,
+    BasePredictionWriter,
     BatchSizeFinder,
+    Callback,
+    Checkpoint,
     EarlyStopping,
     EMAWeightAveraging,
     GradientAccumulationScheduler,
+    LambdaCallback,
     LearningRateFinder,
     ModelCheckpoint,
     ModelPruning,
     ModelSummary,
     OnExceptionCheckpoint,
+    ProgressBar,
     RichModelSummary,
     RichProgressBar,
     StochasticWeightAveraging,
@@ -41,6 +46,11 @@ UNUSABLE: dict[type, str] = {
     BatchSizeFinder: "it needs data with an attribute `batch_size`. `lightrail check` shows the memory of the largest "
     "batch: set data.batch.size or data.batch.max_tokens by it",
     BackboneFinetuning: f"it needs a model with an attribute `backbone`. {_FREEZING}",
+    BasePredictionWriter: "it is a base class. `lightrail predict` writes predictions",
+    Callback: "it is a base class. Derive your own, and allow its module with --allow_modules",
+    Checkpoint: "it is a base class. Use ModelCheckpoint",
+    LambdaCallback: "it takes functions, which a configuration cannot name. Derive your own class from Callback",
+    ProgressBar: "it is a base class. Use RichProgressBar or TQDMProgressBar, or none for that of every run",
     BaseFinetuning: f"it is a base class that freezes nothing. {_FREEZING}",
 }
 """Callbacks of Lightning that cannot work here, with the reason and what to use instead."""

@@ -25,6 +25,7 @@ from lightrail.project.basics.private_names import set_default_root
 from lightrail.project.configuration import Configuration
 from lightrail.project.figures.explained import EXPLAINED, write_explained
 from lightrail.project.figures.run_figures import plain_curves, write_figures
+from lightrail.project.loggers.further import further_loggers, show_files
 from lightrail.project.models.predictions import PREDICTION, write_predictions
 from lightrail.project.running.build import build_any
 from lightrail.project.running.parts import Built, Experiment
@@ -88,8 +89,8 @@ class _Calibration(Callback):
         if trainer.is_global_zero and self.checkpoint is not None:
             store_buffers(pl_module, Path(self.checkpoint))
         trainer.strategy.barrier("calibrated")
-        if trainer.logger is not None:
-            trainer.logger.log_metrics(dict(figures), step=0)
+        for own in trainer.loggers:
+            own.log_metrics(dict(figures), step=0)
         if trainer.is_global_zero:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
             is_kept = figures.get("calibration/temperature") == 1.0
@@ -240,10 +241,14 @@ def begin(experiment: Built, kind: str, tags: Mapping[str, str] = MappingProxyTy
     return run
 
 
-def attach(experiment: Built, run: TrackedRun) -> None:
-    """Have the trainer log to the run and write into its folder."""
+def attach(experiment: Built, run: TrackedRun, step: int | None = None) -> None:
+    """Have the trainer log to the run and write into its folder.
+
+    Args:
+        step: optimizer step from which the run is resumed: what loggers hold of later ones is dropped.
+    """
     trainer = experiment.trainer
-    trainer.logger = run.logger
+    trainer.loggers = [run.logger, *further_loggers(experiment.configuration, run, step)]
     if isinstance(experiment, Experiment):
         experiment.model.is_tracked = True
     # Under SLURM Lightning resumes from any checkpoint of its own in its default root.
@@ -272,6 +277,7 @@ def evaluate(experiment: Built, run: TrackedRun, checkpoint: str | Path | None) 
         write_predictions(table, run.directory, experiment.model.scores(), main_metric)
         write_figures(experiment.data, experiment.model, table, run.logger.journal.series(), run.directory)
         write_explained(experiment.data, experiment.model, run.directory)
+        show_files(trainer.loggers, run.directory, trainer.global_step)
         run.set_tags({"mlflow.note.content": _description(experiment, run, metrics, table)})
     return FinishedRun(run.run_id, run.directory, metrics, table)
 

@@ -58,7 +58,8 @@ FIXED = (
     "model.init_args.optim.layer_decay",
     "model.init_args.optim.unfreeze_fraction",
 )
-
+FIXED_CLASS = "model.init_args.optim.optimizer."
+"""Prefix of the arguments of an optimizer by class path, whose state depends on them."""
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def refuse_fixed(changes: Mapping[str, Change], more: Sequence[str] = ()) -> Non
         more: beginnings of the names of further settings.
     """
     for name, change in changes.items():
-        if (name in FIXED or name.startswith(tuple(more))) and change.old != UNKNOWN:
+        if (name in FIXED or name.startswith((FIXED_CLASS, *more))) and change.old != UNKNOWN:
             raise ConfigError(
                 f"{name} was {change.old} and is {change.new}: a resumed run cannot change it. "
                 f"Leave it out, or start a new run with `lightrail fit`."
@@ -232,7 +233,7 @@ def go_on(
     step = stored.get("global_step", 0)
     run = continue_run(before.run.info.run_id, configuration.tracking(), force=force)
     with run.status():
-        attach(experiment, run)
+        attach(experiment, run, step)
         remove_unfinished(run.directory / "checkpoints")
         if changes:
             run.set_tags(change_tags(changes, before.tags, step))

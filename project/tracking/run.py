@@ -7,7 +7,7 @@ import random
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,6 +145,8 @@ class TrackedRun:
         self._uri = uri
         self._folders = folders
         self._lock = lock
+        self.at_end: list[Callable[[], None]] = []
+        """Called on process zero when the run ends, however it ends; they raise nothing."""
 
     @property
     def address(self) -> str:
@@ -189,6 +191,8 @@ class TrackedRun:
             return
         from mlflow import MlflowClient
 
+        for close in self.at_end:
+            close()
         journal, sender = self.logger.journal, self.logger.sender
         with suppress(OSError):
             self._folders.reserve.unlink()  # on a full disk, the space for what follows

@@ -4,12 +4,13 @@ Imports neither torch nor MLflow, so that `--help` stays fast.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, final
 
 from annotated_types import Interval
 
-from lightrail.project.basics.annotations import NaturalInt, NotNegative, PositiveInt, Ranged
+from lightrail.project.basics.annotations import DeferredClass, NaturalInt, NotNegative, PositiveInt, Ranged
 from lightrail.project.basics.errors import ConfigError, shown
 
 
@@ -44,6 +45,31 @@ class SamplesConfig(Ranged):
     """Seed of the sampling, the same at each validation. Random numbers of the training are not affected."""
 
 
+_BY_THE_RUN = {
+    "save_dir": "the files of a run go to its folder",
+    "version": "it is the run",
+    "id": "it is that of the run",
+    "resume": "a resumed run continues in its loggers",
+    "experiment": "it would be one of another process",
+}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class LoggerClass(DeferredClass):
+    """A logger of Lightning by class path."""
+
+    given: ClassVar[Mapping[type, Mapping[str, str]]] = {object: _BY_THE_RUN}
+    refused: ClassVar[Mapping[type, str]] = {}
+
+    @classmethod
+    def base(cls) -> type:
+        """Return the class that it must be derived from."""
+        from lightning.pytorch.loggers import Logger
+
+        return Logger
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
     """Store, experiment, name and tags of a run, and what it writes during training."""
@@ -60,6 +86,9 @@ class TrackingConfig:
     non_finite_loss: Literal["stop", "continue"] = "stop"
     """At a loss that is NaN or infinite, in training or in validation. stop: end the run as FAILED at that step, with
     the examples and the gradient norm in the message, and the last finite checkpoint kept. continue: train on."""
+    loggers: tuple[Literal["tensorboard", "wandb", "csv"] | LoggerClass, ...] = ()
+    """Further loggers, to which metrics, figures and texts go too; or classes derived from Lightning's Logger. One that
+    fails is left out from then on."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     samples: SamplesConfig = SamplesConfig()
 

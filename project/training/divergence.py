@@ -125,8 +125,8 @@ class StopWhenNotFinite(Callback):
         bad = [(float(loss), ids) for loss, ids in step.parts if not math.isfinite(float(loss))]
         ids = _of_all(trainer, [number for _, own in bad for number in own])
         value = bad[0][0] if bad else math.nan
-        if trainer.logger is not None and step.number % (trainer.log_every_n_steps or 1):  # type: ignore[attr-defined]
-            trainer.logger.log_metrics({"train/loss": value}, step.number)
+        for own in trainer.loggers if step.number % (trainer.log_every_n_steps or 1) else ():  # type: ignore[attr-defined]
+            own.log_metrics({"train/loss": value}, step.number)
         what = f"train/loss is {value}" if bad or ids else "no gradient was finite for many steps"
         self._stop(trainer, f"{what} at step {step.number}; {_gradient_norm(module)}{_shown(trainer, ids)}. {ADVICE}")
 

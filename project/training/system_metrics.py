@@ -64,8 +64,8 @@ class Throughput(Callback):
             for name, count in zip(("examples", "tokens"), counts, strict=True)
             if isinstance(pl_module, TaskModule) or count
         }
-        if trainer.logger is not None:
-            trainer.logger.log_metrics(rates, step=trainer.global_step)
+        for own in trainer.loggers:
+            own.log_metrics(rates, step=trainer.global_step)
         self._start_over(trainer)
 
     def _start_over(self, trainer: pl.Trainer) -> None:

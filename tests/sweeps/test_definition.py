@@ -160,3 +160,17 @@ def test_what_a_study_searches_for_is_its_identity(tmp_path: Path) -> None:
     ]
     for more in fixed:
         assert make_sweep(tmp_path, **more).identity() != before, more
+
+
+def test_a_sweep_searches_over_optimizers_and_schedules_of_torch(tmp_path: Path) -> None:
+    branches = {
+        "muon": {"model.optim.optimizer": "torch.optim.Muon", "model.optim.optimizer.momentum": {"choices": [0.9]}},
+        "ours": {"model.optim.optimizer": {"choices": ["adamw", "NAdam"]}},
+    }
+    step = {"model.optim.schedule": "StepLR", "model.optim.schedule.step_size": 3}
+    sweep = make_sweep(tmp_path, space={"way": {"branches": branches}, **step})
+    corners = sweep.space.corners()
+    found = [setting(sweep.configuration(corner).values, "model.optim.optimizer") for corner in corners]
+    names = [own if isinstance(own, str) else own["class_path"].rpartition(".")[2] for own in found]
+    assert sorted(set(names)) == ["Muon", "NAdam", "adamw"]
+    assert {own["init_args"]["momentum"] for own in found if own != "adamw" and "Muon" in own["class_path"]} == {0.9}
