@@ -153,10 +153,7 @@ class TaskModule(pl.LightningModule, ABC):
     @final
     @classmethod
     def for_facts(cls, facts: Mapping[str, Any], **arguments: Any) -> Self:
-        """Build a task for data: with those of its `facts()` that the task takes, and the other arguments.
-
-        Raises: ConfigError when the data lacks one.
-        """
+        """Build a task with those `facts()` of data that it takes. Raises: ConfigError when the data lacks one."""
         return cls(**facts_for(cls, facts), **arguments)
 
     @final
