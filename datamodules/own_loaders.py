@@ -7,4 +7,4 @@ import lightning.pytorch as pl
 
 @final
 class OwnLoaders(pl.LightningDataModule):
-    """Stands in a configuration for data that the model itself brings, by its method `train_dataloader` and its kin."""
+    """Replaces the data in a configuration whose model makes its own loaders, by `train_dataloader` and its kin."""
