@@ -299,6 +299,7 @@ def _conclude(experiment: Built, run: TrackedRun, metrics: dict[str, float]) -> 
     run.set_tags({RESULTS_TAG: json.dumps(sorted(metrics)), "lightrail.metric": experiment.monitor})
     if is_process_zero():
         plain_curves(run.logger.journal.series(), run.directory, experiment.monitor)
+        show_files(experiment.trainer.loggers, run.directory, experiment.trainer.global_step)
     return FinishedRun(run.run_id, run.directory, metrics, None)
 
 
