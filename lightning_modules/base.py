@@ -31,6 +31,7 @@ from lightrail.lightning_modules.optimization import (
     drop_frozen_gradients,
     freeze,
 )
+from lightrail.project.basics.logs import NO_LOGGER, without_warning
 
 Batch = dict[str, Any]
 Stage = Literal["val", "test"]
@@ -366,7 +367,8 @@ class TaskModule(pl.LightningModule, ABC):
                     self.tables[name] = part.compute().cpu()
                     part.reset()
         # For checkpoints and early stopping. The processes agree already, and the largest of equal values is exact.
-        self.log_dict(values, logger=not self.is_tracked, sync_dist=True, reduce_fx="max")
+        with without_warning(NO_LOGGER):  # what is for loggers is returned without one too
+            self.log_dict(values, logger=not self.is_tracked, sync_dist=True, reduce_fx="max")
         if not (self.trainer.sanity_checking or self.is_calibrating):
             if self.is_tracked:  # a test at step 0: of such values MLflow draws bars that compare runs
                 self._track(values, 0 if stage == "test" else self.trainer.global_step)

@@ -71,7 +71,9 @@ The first run is the baseline of the others. The runs of
 
 options:
   --output FILE             .md, .html (one file with a figure) or .json; left out: to standard output
-  --format F                markdown (default), html or json, where the file name has none of these endings
+  --format F                markdown (default), html or json (--json), where the file name has none of these endings
+  --require R               exit with status 1 unless each run is shown to be `better` than the baseline, or
+                            `not_worse:MARGIN`, by the metrics that are tested
   --metric NAME ...         only these metrics, all of them tested; left out: all that the runs share, of which
                             the one that they were selected by is tested
   --resamples N             bootstrap resamples (default 2000); random swaps are at least 10,000
@@ -139,7 +141,7 @@ options:
   --overrides.NAME V        a setting of every trial, such as --overrides.tracking.uri URI
   --launcher L              local (default), ray or slurm: what runs `resources.workers` trials at a time
   --timeout_minutes M       start no trial later than this
-  --status                  show the study as a table, without training
+  --status                  show the study as a table, without training; with --json for programs
   --allow_modules M,...     also allow classes of these modules
 """
 CLEAN_HELP = """
@@ -173,17 +175,17 @@ class Command:
 COMMANDS = {
     "list": Command(
         "list experiments, tasks, networks and data; or the last runs",
-        "lightrail list [runs [--number N] [--tracking.uri URI]]",
+        "lightrail list [runs [--number N] [--json] [--tracking.uri URI]]",
     ),
     "check": Command(
         "check data and configuration, without training",
-        "lightrail check C [settings]",
+        "lightrail check C [--json] [settings]",
         SETTINGS_HELP,
         place="commands.fit.check",
     ),
     "fit": Command(
         "train, test the best checkpoint, close the run",
-        "lightrail fit C [--seeds N] [settings]",
+        "lightrail fit C [--seeds N] [--json] [settings]",
         SEEDS_HELP + SETTINGS_HELP,
     ),
     "resume": Command("resume an interrupted run", "lightrail resume RUN [settings]", RESUME_HELP + SETTINGS_HELP),

@@ -14,12 +14,14 @@ from optuna.storages import RDBStorage
 from lightrail.project.basics.did_you_mean import did_you_mean
 from lightrail.project.basics.errors import ConfigError, Refusal, shown, without_password
 from lightrail.project.basics.reading import reading
+from lightrail.project.basics.tables import as_json
 from lightrail.project.configuration import Configuration
 from lightrail.project.tracking.database import sqlite_address, sqlite_file
 from lightrail.project.tracking.run import TrackedRun, continue_run, start_run
 from lightrail.sweeps.launching import launch
 from lightrail.sweeps.report.concluding import chosen, conclude
 from lightrail.sweeps.report.description import status_table
+from lightrail.sweeps.report.tables import plain_trials
 from lightrail.sweeps.search.confirming import Train, announcement, confirm, confirmation_of
 from lightrail.sweeps.search.definition import Sweep, load
 from lightrail.sweeps.search.driver import Driver, shares, try_out, usable_gpus
@@ -120,8 +122,8 @@ def _test_best(study: optuna.Study, sweep: Sweep, train: Train, is_stopping: Eve
                 log.warning("%s: %s", name, error)
 
 
-def show_status(arguments: Sequence[str]) -> str:
-    """Return a table of the study's trials so far.
+def show_status(arguments: Sequence[str], *, is_json: bool = False) -> str:
+    """Return a table of the study's trials so far, or the same as JSON.
 
     Raises: ConfigError when the storage holds no such study.
     """
@@ -130,7 +132,11 @@ def show_status(arguments: Sequence[str]) -> str:
     storage = open_storage(sweep) if file is None or file.exists() else None  # which would create it
     with _reading(sweep):
         if storage is not None and sweep.name in optuna.get_all_study_names(storage):
-            return status_table(optuna.load_study(study_name=sweep.name, storage=storage), sweep)
+            study = optuna.load_study(study_name=sweep.name, storage=storage)
+            if not is_json:
+                return status_table(study, sweep)
+            about = {"study": sweep.name, "run_id": study.user_attrs.get(RUN), "n_trials": sweep.config.n_trials}
+            return as_json({**about, "trials": plain_trials(outcomes_of(study, sweep), sweep)})
     where = without_password(sweep.config.storage)
     raise ConfigError(f"{where} holds no study {sweep.name!r}. Omit --status to start it.")
 

@@ -1,5 +1,6 @@
 """The guide to one's own LightningModule: its code is written down, and its commands run, as they stand there."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -60,3 +61,5 @@ def test_the_guide_to_ones_own_lightning_module_holds(tmp_path: Path, monkeypatc
                 run_id, other_id = outcome.run_id, run_id
     assert (tmp_path / "predictions.jsonl").read_text().count("\n") == 16
     assert "finished" in lightrail("sweep", "--config=sweep.yaml", "--status").out
+    status = json.loads(lightrail("sweep", "--config=sweep.yaml", "--status", "--json").out)
+    assert len(status["trials"]) == status["n_trials"]

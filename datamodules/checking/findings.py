@@ -3,8 +3,8 @@
 import itertools
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from lightrail.datamodules.checking.facts import (
     Pairs,
@@ -280,6 +280,21 @@ class DataReport:
         if num_left:
             lines.append(f"... and {num_left} more findings")
         return "\n".join(lines if self.findings else [*lines, "no findings"])
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return the facts of each split, and the findings, as plain values."""
+        splits = {
+            split.name: {
+                "source": split.source,
+                "rows": len(split),
+                "distinct": len(split) - len(repeats(split.digests)),
+                f"{self.unit}_percentiles": length_percentiles(split.lengths),
+                "cut_share": None if self.max_length is None else cut_shares(split.lengths, self.max_length)[0],
+                "labels": dict(split.label_counts.most_common()),
+            }
+            for split in self.splits
+        }
+        return {"splits": splits, "findings": [asdict(finding) for finding in self.findings]}
 
     def _forms(self) -> list[str]:
         """How the files were recognised, one line for those read alike."""

@@ -17,8 +17,9 @@ from torch.overrides import TorchFunctionMode
 
 from lightrail.lightning_modules.networks.modes import evaluating
 from lightrail.project.basics.errors import ConfigError, first_line, shown
+from lightrail.project.basics.logs import without_warning
 from lightrail.project.basics.reading import from_hub
-from lightrail.project.basics.tokens.tokenizing import without_hint_of_sacremoses
+from lightrail.project.basics.tokens.tokenizing import HINT_OF_MARIAN
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig as Architecture
@@ -222,7 +223,7 @@ def _own_tokens(checkpoint: str, revision: str | None) -> dict[str, int] | None:
             for name in _TOKENIZER_FILES
         ):
             return None
-        with without_hint_of_sacremoses():
+        with without_warning(HINT_OF_MARIAN):
             tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision, trust_remote_code=False)
         tokens: dict[str, int] = tokenizer.get_vocab()
     except Exception as error:  # it may be damaged, a Python one, or need a package: the data's may be another

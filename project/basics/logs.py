@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 OWN_PACKAGE = "lightrail"
+NO_LOGGER = ".*no logger configured"
+"""Pattern of a warning of Lightning: a value is logged, and the trainer has no logger."""
 LIGHTNING_LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")
 MOST_CHARACTERS_OF_RECORD = 100_000
 """The log of a trial holds tracebacks."""
@@ -62,6 +64,14 @@ def lines_shown() -> Iterator[None]:
     finally:
         own.removeHandler(handler)
         own.setLevel(logging.NOTSET)
+
+
+@contextmanager
+def without_warning(message: str) -> Iterator[None]:
+    """Leave out a library's warning that matches a pattern, within the block."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message)
+        yield
 
 
 def take_over_lightning() -> None:

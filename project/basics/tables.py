@@ -1,8 +1,11 @@
-"""Text tables for a terminal, in Markdown and in HTML."""
+"""Text tables for a terminal, in Markdown and in HTML, and values as JSON."""
 
+import json
+import math
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from lightrail.project.basics.errors import printable
 
@@ -18,6 +21,24 @@ def width(text: str) -> int:
     6
     """
     return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in text)
+
+
+def as_json(value: Any) -> str:
+    """Format plain values as JSON, with null for NaN and infinity, which it cannot represent."""
+    return json.dumps(defined(value), ensure_ascii=False, indent=2, allow_nan=False)
+
+
+def defined(value: Any) -> Any:
+    """Replace NaN and infinity in nested values by None.
+
+    >>> defined({"a": (1.0, float("nan"))})
+    {'a': [1.0, None]}
+    """
+    if isinstance(value, Mapping):
+        return {key: defined(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [defined(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def aligned(rows: Sequence[Row], right: Collection[int] = ()) -> list[str]:

@@ -15,15 +15,20 @@ from lightrail.project.tracking.store import check_folder, open_store, store_uri
 if TYPE_CHECKING:
     from lightrail.project.comparing.comparison import Comparison
     from lightrail.project.comparing.metrics_alone import MetricsAlone
+    from lightrail.project.comparing.requiring import Requirement
 
 FORMATS = {".md": "markdown", ".html": "html", ".json": "json"}
 LEAST_RESAMPLES = 100
 
 
 def run(arguments: list[str]) -> int:
-    """Compare runs, and write Markdown, HTML or JSON. Raises: ConfigError for runs that cannot be compared."""
+    """Compare runs, and write Markdown, HTML or JSON.
+
+    Returns: 1 where something required is not shown, else 0. Raises: ConfigError for runs that cannot be compared.
+    """
     options = _parser().read(arguments)
     chosen = _format(options)
+    required = None if options.require is None else _required(options.require)
     if options.output:
         check_folder(Path(options.output).absolute().parent, "--output")  # before the computation
     comparison = compared(
@@ -34,10 +39,22 @@ def run(arguments: list[str]) -> int:
         num_examples=options.num_examples,
         allow_modules=options.allow_modules.split(","),
     )
-    text = formatted(comparison, chosen)
+    unmet = [] if required is None else list(required.unmet(comparison))
+    _write(formatted(comparison, chosen), options)
+    sys.stderr.writelines(f"lightrail: --require {options.require}: {sentence}\n" for sentence in unmet)
+    return int(bool(unmet))
+
+
+def _required(text: str) -> "Requirement":
+    from lightrail.project.comparing.requiring import Requirement
+
+    return Requirement.read(text)
+
+
+def _write(text: str, options: argparse.Namespace) -> None:
     if options.output is None:
         sys.stdout.write(text)
-        return 0
+        return
     try:
         Path(options.output).write_text(text, encoding="utf-8")
     except OSError as error:
@@ -45,7 +62,6 @@ def run(arguments: list[str]) -> int:
             f"--output {shown(options.output)}: {error.strerror}. Name a file that may be written."
         ) from error
     sys.stdout.write(f"{len(options.runs)} runs compared in {options.output}\n")
-    return 0
 
 
 def _parser() -> OptionParser:
@@ -53,6 +69,8 @@ def _parser() -> OptionParser:
     parser.add_argument("runs", nargs="*")
     parser.add_argument("--output")
     parser.add_argument("--format", choices=list(FORMATS.values()))
+    parser.add_argument("--json", dest="format", action="store_const", const="json")
+    parser.add_argument("--require")
     parser.add_argument("--metric", nargs="+", action="extend", default=[])
     parser.add_argument("--resamples", type=int, default=2_000)
     parser.add_argument("--num_examples", type=int, default=10)

@@ -4,13 +4,15 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from lightrail.datamodules.checking import DataReport
 from lightrail.project.basics.errors import ConfigError, shown
+from lightrail.project.basics.tables import as_json
 from lightrail.project.configuration import Configuration, parse
 from lightrail.project.configuration.adapting import advice as tokenizer_advice
-from lightrail.project.configuration.sources import take_option, written_out
+from lightrail.project.configuration.sources import JSON, take_flag, take_option, written_out
 from lightrail.project.plain_modules.rehearsing import NUM_STEPS, PlainRehearsal, rehearse_plain
 from lightrail.project.running.build import Experiment, build, build_any
 from lightrail.project.running.dry_run import rehearse
@@ -25,12 +27,13 @@ from lightrail.project.tracking.store import run_folders, store_uri
 
 def run(arguments: list[str]) -> int:
     """Train and test, or resume the run of a requeued SLURM job. Raises: ConfigError, DataError before a run exists."""
-    seeds, rest = take_option(written_out(arguments, "--config"), "--seeds")
+    is_json, given = take_flag(arguments, JSON)
+    seeds, rest = take_option(written_out(given, "--config"), "--seeds")
     if seeds is not None and not seeds.isdecimal():
         raise ConfigError(f"--seeds {shown(seeds)}: give the number of seeds, such as --seeds 5.")
     finished = train(parse(rest), None if seeds is None else int(seeds))
     if is_process_zero():
-        print(finished.last_line)
+        print(as_json(finished.as_plain()) if is_json else finished.last_line)
     return 0
 
 
@@ -69,6 +72,12 @@ class Checked:
     """Settings chosen by the data, in words."""
     advice: Sequence[str]
 
+    def as_plain(self) -> dict[str, Any]:
+        """Return the report, choices and advice as plain values."""
+        ancestor = self.experiment.ancestor
+        init = None if ancestor is None else str(ancestor)
+        return {"data": self.report.as_plain(), "chosen": [*self.chosen], "init": init, "advice": [*self.advice]}
+
     def render(self) -> str:
         """Format the report, and a line for each choice and advice."""
         lines = [f"chosen       {line}" for line in self.chosen]
@@ -88,13 +97,17 @@ def checked(configuration: Configuration) -> Checked:
 
 def check(arguments: list[str]) -> int:
     """Print the report on the data and the measurements of a dry run. Raises: ConfigError, DataError."""
-    configuration = parse(written_out(arguments, "--config"))
+    is_json, given = take_flag(arguments, JSON)
+    configuration = parse(written_out(given, "--config"))
     if not configuration.is_of_task:
-        print(checked_plain(configuration).render())
+        steps = checked_plain(configuration)
+        print(as_json({"measured": asdict(steps)}) if is_json else steps.render())
         return 0
     found = checked(configuration)
-    print(found.render())
-    print(rehearse(found.experiment).render())
+    if not is_json:
+        print(found.render())
+    measured = rehearse(found.experiment)
+    print(as_json({**found.as_plain(), "measured": asdict(measured)}) if is_json else measured.render())
     return 0
 
 

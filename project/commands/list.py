@@ -3,13 +3,14 @@
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from lightrail.project.basics import catalogue
 from lightrail.project.basics.catalogue import Entry
 from lightrail.project.basics.errors import ConfigError, plain
 from lightrail.project.basics.option_parser import OptionParser
-from lightrail.project.basics.tables import aligned
+from lightrail.project.basics.tables import aligned, as_json
 from lightrail.project.tracking.settings import TrackingConfig
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ COLUMNS = ("run", "status", "started", "name", "result")
 MOST_CHARACTERS = 20
 MOST_CHARACTERS_OF_RESULT = 25
 """Maximum width of a name and of a result, with which a line fits into 80 columns."""
+BEST = "best/"
+"""Prefix of the metrics of a sweep's best trial."""
 METRIC_TAG = "lightrail.metric"
 """Tag of a run: the metric by which its best checkpoint is selected, without `val/`."""
 
@@ -31,10 +34,16 @@ def run(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["runs"]:
         parser = OptionParser("list runs")
         parser.add_argument("--number", type=int, default=NUM_RUNS)
+        parser.add_argument("--json", action="store_true")
         options = parser.read(arguments[1:])
         if options.number < 1:
             raise ConfigError(f"--number {options.number}: expected a number of runs above 0.")
-        sys.stdout.write(runs_listing(TrackingConfig(uri=options.uri), options.number))
+        tracking = TrackingConfig(uri=options.uri)
+        if options.json:
+            rows = [plain_run(found) for found in recorded_runs(tracking, options.number)]
+            sys.stdout.write(f"{as_json(rows)}\n")
+        else:
+            sys.stdout.write(runs_listing(tracking, options.number))
         return 0
     if arguments:
         raise ConfigError(f"`lightrail list` takes no arguments, or `runs`; found {' '.join(arguments)!r}.")
@@ -66,6 +75,25 @@ def recorded_runs(tracking: TrackingConfig, number: int) -> "list[Run]":
     return last_runs(client, number)
 
 
+def plain_run(found: "Run") -> dict[str, Any]:
+    """Return a run as plain values: what it is, when it started (UTC), and its results."""
+    from lightrail.project.tracking.lookup import test_metrics
+
+    tags, milliseconds = found.data.tags, found.info.start_time
+    best = {name: own for name, own in found.data.metrics.items() if name.startswith(BEST)}
+    started = datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat() if milliseconds else None
+    return {
+        "run_id": found.info.run_id,
+        "name": found.info.run_name,
+        "status": found.info.status,
+        "started": started,
+        "kind": tags.get("lightrail.kind"),
+        "task": tags.get("lightrail.task"),
+        "parent": tags.get("mlflow.parentRunId"),
+        "metrics": dict(sorted({**best, **test_metrics(found)}.items())),
+    }
+
+
 def _row(found: "Run", num_children: int) -> tuple[str, ...]:
     from lightrail.project.tracking.lookup import SHORT_ID, started
 
@@ -86,7 +114,7 @@ def _result(found: "Run") -> str:
     from lightrail.project.tracking.lookup import test_metrics
 
     metrics, selected = found.data.metrics, found.data.tags.get(METRIC_TAG, "")
-    prefixes = ("test/", "best/")
+    prefixes = ("test/", BEST)
     named = [f"{prefix}{selected}" for prefix in prefixes]
     others = sorted(name for name in metrics if name.startswith(prefixes) and not name.endswith(("/loss", "_sd")))
     for name in (*named, *others, "test/loss", "best/loss"):

@@ -2,6 +2,9 @@
 
 import importlib
 
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.configuration.sources import JSON, take_flag
+
 STATUS = "--status"
 
 
@@ -13,8 +16,11 @@ def run(arguments: list[str]) -> int:
     Raises: ConfigError, DataError.
     """
     sweeping = importlib.import_module("lightrail.sweeps.command")  # by name: sweeps import this package, not it them
-    rest = [argument for argument in arguments if argument != STATUS]
-    line = sweeping.show_status(rest) if STATUS in arguments else sweeping.run_sweep(rest)
+    is_status, given = take_flag(arguments, STATUS)
+    is_json, rest = take_flag(given, JSON)
+    if is_json and not is_status:
+        raise ConfigError("--json is for --status. The result of a sweep is `lightrail sweep ... --status --json`.")
+    line = sweeping.show_status(rest, is_json=is_json) if is_status else sweeping.run_sweep(rest)
     print(line)
     concluding = importlib.import_module("lightrail.sweeps.report.concluding")
-    return int(STATUS not in arguments and concluding.is_without_result(line))
+    return int(not is_status and concluding.is_without_result(line))

@@ -1,13 +1,13 @@
 """The comparison of runs as data, before it is formatted as Markdown, HTML or JSON."""
 
 import json
-import math
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from lightrail.lightning_modules.metrics.scores import Score, StoredScore
+from lightrail.project.basics import tables
 from lightrail.project.basics.did_you_mean import did_you_mean
 from lightrail.project.basics.errors import ConfigError, without_password
 from lightrail.project.comparing.entries import (
@@ -230,19 +230,10 @@ def as_plain(comparison: Comparison) -> dict[str, Any]:
         "method": comparison.method,
         "mlflow": comparison.link,
     }
-    defined: dict[str, Any] = _defined(plain)
-    return defined
+    found: dict[str, Any] = tables.defined(plain)
+    return found
 
 
 def as_json(comparison: Comparison) -> str:
     """Format a comparison as JSON."""
-    return json.dumps(as_plain(comparison), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-
-
-def _defined(value: Any) -> Any:
-    """Replace NaN and infinity in nested values by None, which JSON can represent."""
-    if isinstance(value, dict):
-        return {key: _defined(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_defined(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return tables.as_json(as_plain(comparison)) + "\n"

@@ -1,13 +1,12 @@
 """Runs without stored predictions side by side: their own metrics, without intervals and tests."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.basics.tables import literal, markdown_table
+from lightrail.project.basics.tables import as_json, literal, markdown_table
 from lightrail.project.comparing.comparison import different_settings
 from lightrail.project.tracking.lookup import RESULTS_TAG, SHORT_ID, UNKNOWN_DATA, children_of, short_name, test_metrics
 from lightrail.project.tracking.naming import find_run
@@ -61,7 +60,7 @@ class MetricsAlone:
 
     def as_json(self) -> str:
         """Format the results as JSON."""
-        return json.dumps(self.plain(), ensure_ascii=False, indent=2) + "\n"
+        return as_json(self.plain()) + "\n"
 
     def as_markdown(self) -> str:
         """Format the results as Markdown."""

@@ -22,6 +22,8 @@ from lightrail.project.configuration.yaml_file import (
 
 FLAGS = ("--print_config", "--help_all")
 """Options without a value."""
+JSON = "--json"
+"""Flag of commands that can print values for programs."""
 SHORT_NAMES = {
     "epochs": "trainer.max_epochs",
     "max_epochs": "trainer.max_epochs",
@@ -240,6 +242,11 @@ def _as_list(value: Value) -> list[Value]:
     if isinstance(value, Text) and isinstance(items := read_text(value), list):
         return items
     return list(value) if isinstance(value, list) else [] if value is None else [value]
+
+
+def take_flag(arguments: Sequence[str], name: str) -> tuple[bool, list[str]]:
+    """Remove a flag from the arguments. Returns: whether it was among them, and the other arguments."""
+    return name in arguments, [argument for argument in arguments if argument != name]
 
 
 def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[str]]:

@@ -12,7 +12,7 @@ from lightrail.datamodules.checking import DataReport
 from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.commands.compare import compared, formatted
 from lightrail.project.commands.fit import checked, checked_plain, train
-from lightrail.project.commands.list import recorded_runs
+from lightrail.project.commands.list import plain_run, recorded_runs
 from lightrail.project.commands.resume import resume as resume_run
 from lightrail.project.comparing.comparison import Comparison, as_plain
 from lightrail.project.comparing.metrics_alone import MetricsAlone
@@ -225,18 +225,10 @@ def runs(number: int = 20, *, settings: Sequence[str] = (), tracking_uri: str | 
         found = recorded_runs(TrackingConfig(uri=tracking_uri), number)
     rows = []
     for run in found:
-        tags = run.data.tags
-        row: dict[str, Any] = {
-            "run_id": run.info.run_id,
-            "name": run.info.run_name,
-            "status": run.info.status,
-            "started": pd.to_datetime(run.info.start_time, unit="ms", errors="coerce"),
-            "kind": tags.get("lightrail.kind"),
-            "task": tags.get("lightrail.task"),
-            "parent": tags.get("mlflow.parentRunId"),
-        }
-        row |= {name: run.data.params.get(_param(name, run.data.params)) for name in settings}
-        rows.append(row | {name: own for name, own in sorted(run.data.metrics.items()) if name.startswith(RESULTS)})
+        row = plain_run(run)
+        metrics, started = row.pop("metrics"), pd.to_datetime(run.info.start_time, unit="ms", errors="coerce")
+        row |= {"started": started, **{name: run.data.params.get(_param(name, run.data.params)) for name in settings}}
+        rows.append(row | metrics)
     return pd.DataFrame(rows)
 
 

@@ -8,9 +8,9 @@ import torch
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.generation import TextWriter, TransformersTask
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.basics.logs import silence_transformers
+from lightrail.project.basics.logs import silence_transformers, without_warning
 from lightrail.project.basics.tokens.numbering import LanguageTokenizer
-from lightrail.project.basics.tokens.tokenizing import without_hint_of_sacremoses
+from lightrail.project.basics.tokens.tokenizing import HINT_OF_MARIAN
 
 NUM_COMPARED = 16
 """Number of positions on which the logits of the exported model are compared."""
@@ -75,7 +75,7 @@ def _compare_tokens(tokenizer: LanguageTokenizer, folder: Path) -> None:
     from transformers import AutoTokenizer
 
     expected = tokenizer.encode(PROBE).tolist()
-    with without_hint_of_sacremoses():
+    with without_warning(HINT_OF_MARIAN):
         read = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     # Ours is that of what is written, where the two sides of a translation differ.
     found = read(text_target=PROBE, add_special_tokens=False)["input_ids"]

@@ -117,6 +117,10 @@ class FinishedRun:
     predictions: pa.Table | None
     """One row for each test example; None on all processes but the first."""
 
+    def as_plain(self) -> dict[str, Any]:
+        """Return the results as plain values."""
+        return {"run_id": self.run_id, "metrics": dict(self.metrics), "directory": str(self.directory)}
+
     @property
     def last_line(self) -> str:
         """The line that a command prints last."""

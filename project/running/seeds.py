@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import Configuration
@@ -44,6 +44,10 @@ class FinishedSeeds:
     metrics: Mapping[str, float]
     """`test/NAME` to its mean over the seeds, and `test/NAME_sd` to its sample standard deviation."""
     directory: Path
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return the results as plain values."""
+        return {"run_id": self.run_id, "metrics": dict(self.metrics), "directory": str(self.directory)}
 
     @property
     def last_line(self) -> str:

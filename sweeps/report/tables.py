@@ -63,6 +63,12 @@ def trial_rows(outcomes: Sequence[Outcome], sweep: Sweep) -> Iterator[list[Any]]
         yield [own.number, own.state, *values, *facts, *(own.settings.get(label) for label in labels)]
 
 
+def plain_trials(outcomes: Sequence[Outcome], sweep: Sweep) -> list[dict[str, Any]]:
+    """Return the trials as mappings by the names of the columns; settings that a trial does not have are None."""
+    head, *rows = trial_rows(outcomes, sweep)
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
 def settings_of(outcomes: Sequence[Outcome], sweep: Sweep) -> list[str]:
     """Return the labels of all settings of the trials, those of branches after those of the whole space."""
     labels = {label for own in outcomes for label in own.settings}

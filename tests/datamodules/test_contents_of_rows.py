@@ -69,6 +69,8 @@ def test_a_list_is_no_text(
     names = {"text", "second", "prompt", "response", "context", "syllables", "entities", "label"} - {column}
     row = {**dict.fromkeys(names, "a"), "entities": [], column: ["so", "it", "goes"]}
     data = make(path=json_lines(tmp_path / "a.jsonl", [row]), **fields)
+    if stage == "predict":
+        data.adopt({})
     with pytest.raises(DataError, match=rf"a\.jsonl:1: column '{column}' holds a list of 3, .*Join them.*{setting}"):
         data.setup(stage)
 

@@ -341,8 +341,8 @@ def test_empty_rows_are_skipped_and_counted(tmp_path: Path, small_shards: None) 
     records = [{"text": text if number % 10 else " "} for number, text in enumerate(SENTENCES)]
     path = lines(tmp_path, "rows.jsonl", *map(json.dumps, records))
     data = ready(CausalLMData(path, reading=ReadingConfig(empty="skip"), encoding_processes=1))
-    assert data._about["notes"]["train"]["num_empty_skipped"] == 30
-    assert data._about["notes"]["train"]["num_rows"] == 270
+    assert data._about["train"]["notes"]["train"]["num_empty_skipped"] == 30
+    assert data._about["train"]["notes"]["train"]["num_rows"] == 270
     assert "30 rows" in data.report().render()
 
 

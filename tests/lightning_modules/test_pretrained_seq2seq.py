@@ -12,7 +12,8 @@ from lightrail.lightning_modules.networks.seq2seq.decoding import DecodingConfig
 from lightrail.lightning_modules.networks.seq2seq.network import Memory, Seq2Seq
 from lightrail.lightning_modules.networks.seq2seq.search import beam_search
 from lightrail.lightning_modules.translation import Translation
-from lightrail.project.basics.tokens.tokenizing import without_hint_of_sacremoses
+from lightrail.project.basics.logs import without_warning
+from lightrail.project.basics.tokens.tokenizing import HINT_OF_MARIAN
 from lightrail.project.models.exporting import export
 from lightrail.project.models.stored_model import StoredModel
 from lightrail.testing.contract import NetworkContract
@@ -38,7 +39,7 @@ def settings(folder: Path, name: str, scale: float = 1.0) -> list[str]:
 
 
 def reader(folder: Path) -> Any:
-    with without_hint_of_sacremoses():
+    with without_warning(HINT_OF_MARIAN):
         return AutoTokenizer.from_pretrained(folder)
 
 

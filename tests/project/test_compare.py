@@ -147,6 +147,38 @@ def test_runs_are_named_by_id_prefix_or_name(made_up: MadeUp) -> None:
     assert loss["value"] == pytest.approx(11 * 1.9 / 20, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "required", "said"),
+    [
+        (BAD, GOOD, "better", ""),
+        (GOOD, BAD, "better", "second is not shown to be better: accuracy -0.5500 ["),
+        (GOOD, GOOD[::-1], "better", "second is not shown to be better: accuracy +0.0000 ["),
+        (GOOD, GOOD, "not_worse:0.01", ""),
+        (GOOD, BAD, "not_worse:0.1", "second is not shown to be at most 0.1 worse: accuracy -0.5500 ["),
+        (BAD, GOOD, "not_worse:0", ""),
+    ],
+)
+def test_a_comparison_is_a_gate(made_up: MadeUp, first: str, second: str, required: str, said: str) -> None:
+    made_up.run("first", predictions(first))
+    made_up.run("second", predictions(second))
+    outcome = made_up.compare("first", "second", f"--require={required}", "--json")
+    assert outcome.status == int(bool(said))
+    assert said in outcome.err
+    assert json.loads(outcome.out)["main_metric"] == "accuracy"
+
+
+def test_less_of_a_loss_is_better_for_a_gate(made_up: MadeUp) -> None:
+    made_up.run("first", predictions(BAD))
+    made_up.run("second", predictions(GOOD))
+    assert made_up.compare("first", "second", "--require=better", "--metric=loss").status == 0
+    assert made_up.compare("second", "first", "--require=not_worse:0.5", "--metric=loss").status == 1
+
+
+@pytest.mark.parametrize("required", ["worse", "not_worse", "not_worse:-1", "not_worse:nan", "better:1"])
+def test_a_gate_that_is_none_is_refused(made_up: MadeUp, required: str) -> None:
+    assert "give better, or not_worse:MARGIN" in made_up.refusal("first", "second", f"--require={required}")
+
+
 def test_a_name_of_several_runs_is_refused_with_their_ids(made_up: MadeUp) -> None:
     ids = [made_up.run("same", predictions(GOOD)), made_up.run("same", predictions(BAD))]
     message = made_up.refusal("same", ids[0])

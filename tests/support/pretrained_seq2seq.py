@@ -17,7 +17,8 @@ from transformers import (
     T5Config,
 )
 
-from lightrail.project.basics.tokens.tokenizing import without_hint_of_sacremoses
+from lightrail.project.basics.logs import without_warning
+from lightrail.project.basics.tokens.tokenizing import HINT_OF_MARIAN
 
 LAYERS = {"encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
 WIDTHS = {"d_model": 16, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_position_embeddings": 64}
@@ -59,7 +60,7 @@ def write_opus(folder: Path, texts: list[str]) -> MarianTokenizer:
         pieces += [model.id_to_piece(number) for number in range(3, len(model))]
     names = ["<pad>", "</s>", "<unk>", ">>deu<<", *dict.fromkeys(reversed(pieces))]  # other ids than sentencepiece's
     (folder / "vocab.json").write_text(json.dumps({name: number for number, name in enumerate(names)}), "utf-8")
-    with without_hint_of_sacremoses():
+    with without_warning(HINT_OF_MARIAN):
         tokenizer = MarianTokenizer(*(str(folder / name) for name in ("source.spm", "target.spm", "vocab.json")))
     tokenizer.save_pretrained(folder)
     return tokenizer

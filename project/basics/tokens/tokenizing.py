@@ -3,15 +3,14 @@
 import hashlib
 import json
 import re
-import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Set
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lightrail.project.basics.errors import ConfigError, shown
+from lightrail.project.basics.logs import without_warning
 from lightrail.project.basics.reading import from_hub, quoted_path, reading, user_path
 from lightrail.project.basics.tokens.truncating import Frame
 
@@ -24,6 +23,8 @@ _WORDS = re.compile(r"\w+|[^\w\s]")
 _HALF_CHARACTERS = re.compile("[\ud800-\udfff]")
 
 
+HINT_OF_MARIAN = ".*sacremoses"
+"""Pattern of a warning: Marian's tokenizer recommends a package that its encoding does not use."""
 _CONTINUES = "##"
 """Prefix of a piece that continues a word."""
 _MAX_WORD = 100
@@ -184,7 +185,7 @@ def load_pretrained(name: str, others: str, *, in_python: Collection[str] = ()) 
 
     with from_hub("data.tokenizer", name, f"Name {others}, or a folder with tokenizer.json."):
         _check_ids(user_path(name) / "tokenizer.json")
-        with without_hint_of_sacremoses():
+        with without_warning(HINT_OF_MARIAN):
             # Without a decision on code transformers asks for one on standard input.
             tokenizer: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     if not getattr(tokenizer, "is_fast", False) and type(tokenizer).__name__ not in in_python:
@@ -199,14 +200,6 @@ def load_pretrained(name: str, others: str, *, in_python: Collection[str] = ()) 
             "no vocabulary. Save the tokenizer there, or name another."
         )
     return tokenizer
-
-
-@contextmanager
-def without_hint_of_sacremoses() -> Iterator[None]:
-    """Load a tokenizer in the block: that of Marian recommends a package which its encoding does not use."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*sacremoses")
-        yield
 
 
 def encode_plain(backend: Any, text: str | list[str]) -> Any:
