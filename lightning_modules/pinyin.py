@@ -37,6 +37,7 @@ from lightrail.lightning_modules.networks.seq2seq.network import Memory, Seq2Seq
 from lightrail.lightning_modules.networks.seq2seq.pretrained import PretrainedSeq2SeqConfig
 from lightrail.lightning_modules.networks.seq2seq.recurrent import RecurrentSeq2SeqConfig
 from lightrail.lightning_modules.networks.seq2seq.search import search
+from lightrail.lightning_modules.networks.seq2seq.teacher_forcing import TeacherForcingConfig
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.project.basics.annotations import PositiveInt, check_range
 from lightrail.project.basics.errors import ConfigError
@@ -218,6 +219,7 @@ class PinyinTranslator(TaskModule):
         network: the encoder-decoder.
         num_beams: prefixes that are followed at a time in tests and predictions, at least 1.
         validation_beams: the same in a validation, which is repeated often.
+        teacher_forcing: how often training reads the given character of a sentence.
     """
 
     monitor = "val/character_accuracy"
@@ -230,6 +232,7 @@ class PinyinTranslator(TaskModule):
         network: Seq2SeqConfig = RecurrentSeq2SeqConfig(),
         num_beams: PositiveInt = 4,
         validation_beams: PositiveInt = 1,
+        teacher_forcing: TeacherForcingConfig = TeacherForcingConfig(),
         optim: OptimConfig = OptimConfig(lr=2e-3),
     ) -> None:
         check_range(num_beams, PositiveInt, "model.num_beams")
@@ -239,9 +242,11 @@ class PinyinTranslator(TaskModule):
                 "model.network: PretrainedSeq2SeqConfig reads and writes the tokens of its own tokenizer, and pinyin "
                 "is syllables. Choose RecurrentSeq2SeqConfig or TransformerSeq2SeqConfig."
             )
+        teacher_forcing.check(network)
         super().__init__(optim)
         self.save_hyperparameters()
         self.num_beams, self.validation_beams, self.vocabulary = num_beams, validation_beams, vocabulary
+        self.teacher_forcing = teacher_forcing
         others = [token for token in vocabulary if token not in candidates]
         characters = sorted({character for own in candidates.values() for character in own})
         self.written = ["", "", "", *others, *characters]
@@ -271,7 +276,8 @@ class PinyinTranslator(TaskModule):
         source = batch["input_ids"], batch["attention_mask"]
         if self.training:
             given = self.network.decoder_ids(self._expected(batch))
-            return Translated(None, self._readings(self.network(*source, given), batch))
+            scores = self.network(*source, given, forced_fraction=self.teacher_forcing.current(self))
+            return Translated(None, self._readings(scores, batch))
         memory = self.network.encode(*source)
         if not all(batch["text"]):
             return Translated(memory, None)

@@ -27,30 +27,14 @@ from lightrail.lightning_modules.networks.row_names import RowNames, token_rows
 from lightrail.lightning_modules.networks.seq2seq.decoding import DecodingConfig, Hypothesis
 from lightrail.lightning_modules.networks.seq2seq.network import Memory, Seq2SeqConfig, Vocabulary
 from lightrail.lightning_modules.networks.seq2seq.search import search
+from lightrail.lightning_modules.networks.seq2seq.teacher_forcing import TeacherForcingConfig
 from lightrail.lightning_modules.networks.seq2seq.transformer import TransformerSeq2SeqConfig
 from lightrail.lightning_modules.optimization import OptimConfig
-from lightrail.project.basics.annotations import PositiveInt, Ranged, Share, ShareBelowOne, check_range
+from lightrail.project.basics.annotations import PositiveInt, ShareBelowOne, check_range
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.tokens.framing import framed
 from lightrail.project.basics.tokens.numbering import LanguageTokenizer
 from lightrail.project.basics.tokens.showing import shown_ids
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeacherForcingConfig(Ranged):
-    """How often training reads the given token of a target, and not the one that the network found likeliest.
-
-    Source: S. Bengio et al. (2015), "Scheduled Sampling for Sequence Prediction with Recurrent Neural Networks".
-    """
-
-    first: Share = 1.0
-    """Fraction of positions that read the given token at the first step, in [0, 1]."""
-    last: Share = 1.0
-    """That fraction at the last step; between the two it changes evenly."""
-
-    def fraction(self, progress: float) -> float:
-        """Return the fraction after this part of the training, in [0, 1]."""
-        return self.first + (self.last - self.first) * min(1.0, progress)
 
 
 @dataclass(frozen=True)
@@ -130,7 +114,7 @@ class Translation(TaskModule):
         given, memory = self.network.decoder_ids(labels), None
         if self.training:
             sources = batch["input_ids"], batch["attention_mask"]
-            logits = self.network(*sources, given, forced_fraction=self._forced_fraction())  # [B, T, V]
+            logits = self.network(*sources, given, forced_fraction=self.teacher_forcing.current(self))  # [B, T, V]
         else:
             memory = self.network.encode(batch["input_ids"], batch["attention_mask"])
             logits = self.network.score(memory, given)
@@ -242,11 +226,6 @@ class Translation(TaskModule):
     def _text(self, found: Hypothesis) -> str:
         return self.target_tokenizer.decode(found.ids)
 
-    def _forced_fraction(self) -> float:
-        if self.teacher_forcing == TeacherForcingConfig():
-            return 1.0
-        return self.teacher_forcing.fraction(self.global_step / max(1, self.trainer.estimated_stepping_batches))
-
 
 def _vocabulary(tokenizer: LanguageTokenizer, frame: list[list[int]]) -> Vocabulary:
     before, _, *start = frame
@@ -267,8 +246,4 @@ def _check(network: Seq2SeqConfig, decoding: DecodingConfig, teacher_forcing: Te
         raise ConfigError(
             f"model.decoding.num_best is {decoding.num_best}, and num_beams {decoding.num_beams}. Give at most as many."
         )
-    if teacher_forcing != TeacherForcingConfig() and not network.reads_token_by_token:
-        raise ConfigError(
-            f"model.teacher_forcing: {type(network).__name__} reads all tokens of a target at once, so that it cannot "
-            "read its own in training. Leave it out, or choose RecurrentSeq2SeqConfig."
-        )
+    teacher_forcing.check(network)

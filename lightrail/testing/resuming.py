@@ -79,6 +79,7 @@ def train(experiment: Experiment, folder: Path, resume_from: Path | None = None,
     """Train with checkpoints in `folder`; copy all of them to a new folder in `keep` whenever one is written."""
     curves, order, trainer = Curves(), Order(), experiment.trainer
     trainer.logger = curves
+    experiment.model.is_tracked = True  # as in a run: points at the steps of the training
     trainer.callbacks.insert(0, order)  # type: ignore[attr-defined]
     place_checkpoints(trainer, folder)
     (last,) = (own for own in trainer.callbacks if isinstance(own, LastCheckpoint))  # type: ignore[attr-defined]

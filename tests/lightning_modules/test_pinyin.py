@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightrail.lightning_modules.networks.seq2seq.teacher_forcing import TeacherForcingConfig
 from lightrail.lightning_modules.pinyin import PinyinTranslator
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import parse
@@ -109,6 +110,16 @@ def test_what_the_decoder_reads_is_what_was_written_before(tmp_path: Path) -> No
     assert read == sides.targets[longest][:-1]
     attention = model.network.attention(outputs.memory, sides.decoder_ids)
     assert attention.shape == (*sides.decoder_ids.shape, batch["input_ids"].shape[1])
+
+
+def test_training_can_read_its_own_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, batch = translator_and_batch(tmp_path)
+    model = TestPinyinTranslator().experiment(tmp_path, "--trainer.max_steps=1", "--model.network.dropout=0").model
+    losses = []
+    for fraction in (1.0, 0.0):
+        monkeypatch.setattr(TeacherForcingConfig, "current", lambda *_, own=fraction: own)
+        losses.append(model.train().loss(model(batch), batch)[0].item())
+    assert losses[0] != losses[1]
 
 
 def test_a_network_with_tokens_of_its_own_is_refused(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 
+from lightrail.lightning_modules.networks.seq2seq.teacher_forcing import TeacherForcingConfig
 from lightrail.lightning_modules.optimization import OptimConfig, build_optimizer
 from lightrail.lightning_modules.optimization.layers import layer_numbers
-from lightrail.lightning_modules.translation import TeacherForcingConfig, Translation
+from lightrail.lightning_modules.translation import Translation
 from lightrail.project.basics.errors import ConfigError
 from lightrail.testing.contract import NetworkContract, TaskContract, decoded, first_batch
 from tests.support.tasks import translation
