@@ -9,7 +9,7 @@ from typing import Any
 
 NETWORKS = "lightning_modules.networks"
 STORED = {
-    "datamodules.base": ("datamodules.base", "ReadingConfig SplitConfig"),
+    "datamodules.base": ("datamodules.settings", "ReadingConfig SplitConfig"),
     "datamodules.batching": ("datamodules.batches.batching", "BatchConfig"),
     "datamodules.blocks": ("datamodules.batches.blocks", "BlockConfig"),
     "datamodules.causal_lm": ("datamodules.causal_lm", "CausalLMData"),

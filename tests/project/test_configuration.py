@@ -83,6 +83,7 @@ def test_the_values_hold_every_default() -> None:
             "top_k": None,
             "seed": 0,
         },
+        "loggers": [],
     }
 
 

@@ -105,7 +105,7 @@ def test_a_setting_with_another_owner_names_it(name: str, owner: str) -> None:
 
 def test_what_is_required_is_asked_for() -> None:
     assert refusal(*ALLOW, "--data", "Lines") == "model is required: a LightningModule."
-    assert refusal(*ALLOW, "--model", "Tagger") == "data is required: a LightningDataModule."
+    assert refusal("--model", "TextClassifier") == "data is required: a LightningDataModule."
     assert refusal(*ALLOW, "--model.dropout", "1") == "model.class_path is required: the name of a class."
     named = refusal(*CHOSEN, "--model.network", "NamedConfig")
     assert named == "model.init_args.network.init_args.name is required: text."

@@ -267,7 +267,8 @@ def test_a_folder_that_is_no_export_is_refused(tmp_path: Path) -> None:
     export(stored(tmp_path), tmp_path / "out", "safetensors")
     description = json.loads((tmp_path / "out" / "lightrail.json").read_text("utf-8"))
     for task, message in (
-        ("pathlib.Path", "which cannot be imported"),
+        ("nowhere.Task", "which cannot be imported"),
+        ("pathlib.Path", "which is not derived from TaskModule of lightrail"),
         ("lightrail.lightning_modules.x.Y", "version of lightr"),
     ):
         (tmp_path / "out" / "lightrail.json").write_text(json.dumps({**description, "task": task}))

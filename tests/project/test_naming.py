@@ -124,7 +124,8 @@ def test_a_path_wins_where_it_is_written_as_one_or_nothing_else_matches(
     assert find_run(client, "./copy").info.run_id == copied.run_id
     (tmp_path / "copy").rename(tmp_path / "moved")
     assert find_run(client, "moved").info.run_id == copied.run_id
-    torch.save({"task": "x", "run": {"id": copied.run_id}}, tmp_path / "own.ckpt")
+    own = {"task": "x", "run": {"id": copied.run_id}, "state_dict": {}, "hyper_parameters": {}}
+    torch.save(own, tmp_path / "own.ckpt")
     assert find_run(client, "own.ckpt").info.run_id == copied.run_id
 
 
