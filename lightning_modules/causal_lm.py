@@ -183,3 +183,7 @@ class CausalLM(TaskModule):
             "bits_per_byte": BitsPerUnit(units="num_bytes", higher_is_better=False),
             "token_accuracy": SumRatio(numerator="num_correct", denominator="num_targets"),
         }
+
+    def baselines(self) -> Mapping[str, float]:
+        """Return the loss of equal probabilities for all tokens of the vocabulary, in nats."""
+        return {"loss": math.log(self.tokenizer["size"])}

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lightrail.lightning_modules.metrics.scores import Columns, Score, Values
+from lightrail.lightning_modules.metrics.scores import Columns, Score, Values, by_name
 from lightrail.project.basics.errors import DataError
 
 Entity: TypeAlias = tuple[int, int, str]
@@ -138,6 +138,11 @@ class EntityScore(Score):
             for predicted, expected in zip(columns["prediction"], columns["target"], strict=True)
         ]
         return np.array(counts, np.float64).reshape(len(counts), 3 * len(self.types))
+
+    def by_label(self, columns: Columns) -> dict[str, tuple[int, int]]:
+        """Return how many entities of each type are predicted, and how many expected."""
+        _, predicted, expected = self.statistics(columns).sum(0).reshape(3, len(self.types))
+        return by_name(self.types, predicted, expected)
 
     def value(self, sums: Values) -> Values:
         """Return the score that `figure` names, of counts added up, [..., 3L] to [...]."""

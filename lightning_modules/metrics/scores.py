@@ -11,7 +11,7 @@ Shapes: N examples, S statistics, L labels.
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, TypeAlias, final
+from typing import Any, ClassVar, Protocol, TypeAlias, final, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +76,22 @@ class Score(StoredScore):
     @abstractmethod
     def value(self, sums: Values) -> Values:
         """Return the metric of examples whose rows add up to `sums`, [..., S] to [...]; NaN where it is undefined."""
+
+
+@runtime_checkable
+class CountsByLabel(Protocol):
+    """A metric that knows how often each class is predicted and expected."""
+
+    def by_label(self, columns: Columns) -> Mapping[str, tuple[int, int]]:
+        """Return how often each class is predicted, and how often expected."""
+
+
+@runtime_checkable
+class HasBaselines(Protocol):
+    """A task that states what is reached without learning."""
+
+    def baselines(self) -> Mapping[str, float]:
+        """Return the value of a metric of `scores`, by its name, that a network which knows nothing reaches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +188,11 @@ class LabelCounts(Score):
         each = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, len(self.labels)), -2, 0)
         return each[0], each[1], each[2]
 
+    def by_label(self, columns: Columns) -> dict[str, tuple[int, int]]:
+        """Return how often each label is predicted, and how often expected."""
+        _, predicted, expected = self.counts(self.statistics(columns).sum(0))
+        return by_name(self.labels, predicted, expected)
+
 
 @dataclass(frozen=True, kw_only=True)
 class MacroF1(LabelCounts):
@@ -208,6 +229,11 @@ def mean_over_labels(numerators: Values, denominators: Values, is_counted: NDArr
     """Return the mean of ratios over the labels that count, [..., L] to [...]; 0 / 0 is 0, as is the mean of none."""
     ratios = np.where(is_counted, numerators / np.maximum(denominators, 1), 0)
     return np.asarray(ratios.sum(-1) / np.maximum(is_counted.sum(-1), 1), np.float64)
+
+
+def by_name(names: Sequence[str], predicted: Values, expected: Values) -> dict[str, tuple[int, int]]:
+    """Return the two counts of each class, [L] each, by its name."""
+    return {name: (int(one), int(two)) for name, one, two in zip(names, predicted, expected, strict=True)}
 
 
 def _with_count(is_right: NDArray[np.bool_]) -> Values:

@@ -13,6 +13,7 @@ from lightrail.project.basics.tables import as_json
 from lightrail.project.configuration import Configuration, parse
 from lightrail.project.configuration.adapting import advice as tokenizer_advice
 from lightrail.project.configuration.sources import JSON, take_flag, take_option, written_out
+from lightrail.project.findings.rules import stored_findings
 from lightrail.project.plain_modules.rehearsing import NUM_STEPS, PlainRehearsal, rehearse_plain
 from lightrail.project.running.build import Experiment, build, build_any
 from lightrail.project.running.dry_run import rehearse
@@ -33,7 +34,10 @@ def run(arguments: list[str]) -> int:
         raise ConfigError(f"--seeds {shown(seeds)}: give the number of seeds, such as --seeds 5.")
     finished = train(parse(rest), None if seeds is None else int(seeds))
     if is_process_zero():
-        print(as_json(finished.as_plain()) if is_json else finished.last_line)
+        result = (
+            as_json(finished.as_plain()) if is_json else "\n".join([*map(str, finished.findings), finished.last_line])
+        )
+        print(result)
     return 0
 
 
@@ -56,7 +60,7 @@ def _resumed_after_requeue(configuration: Configuration, kind: str) -> FinishedR
     client, earlier = found
     if earlier.info.status == "FINISHED":  # a requeued script runs all of its commands again
         folder = run_folders(earlier.info.run_id, earlier.info.artifact_uri).artifacts
-        return FinishedRun(earlier.info.run_id, folder, test_metrics(earlier), None)
+        return FinishedRun(earlier.info.run_id, folder, test_metrics(earlier), None, stored_findings(client, earlier))
     if kind == "seeds":
         return go_on_with_seeds(client, earlier, configuration, force=True)
     return go_on(find_interrupted(client, earlier), configuration, force=True)

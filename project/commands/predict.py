@@ -96,7 +96,7 @@ def test_checkpoint(arguments: list[str]) -> int:
     """Test a checkpoint as a new run, and print its metrics. Raises: ConfigError, DataError."""
     finished = test(*parse_with_checkpoint(arguments))
     if is_process_zero():
-        print(finished.last_line)
+        print(*finished.findings, finished.last_line, sep="\n")
     return 0
 
 

@@ -26,7 +26,7 @@ def run(arguments: list[str]) -> int:
     settings = [argument for argument in arguments[1:] if argument != "--force"]
     finished = resume(arguments[0], settings, force="--force" in arguments)
     if is_process_zero():
-        print(finished.last_line)
+        print(*finished.findings, finished.last_line, sep="\n")
     return 0
 
 

@@ -49,13 +49,18 @@ def learning_curves(
 
 def plain_curves(series: Series, directory: Path, monitor: str) -> None:
     """Draw the learning curves of a plain module, whose metrics are named `val_loss` instead of `val/loss`, or so."""
-    restated = {_restated(name): points for name, points in series.items()}
     folder = directory / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    learning_curves(restated, folder / "learning_curves.png", _restated(monitor))
+    own = {as_of_a_task(name): points for name, points in series.items()}
+    learning_curves(own, folder / "learning_curves.png", as_of_a_task(monitor))
 
 
-def _restated(name: str) -> str:
+def as_of_a_task(name: str) -> str:
+    """Return the name that a series of a plain module would have as one of a task.
+
+    >>> as_of_a_task("val_loss"), as_of_a_task("train_loss_step")
+    ('val/loss', 'train/loss')
+    """
     stage, _, rest = name.replace("/", "_").partition("_")
     return f"{stage}/{rest.removesuffix('_step')}"
 

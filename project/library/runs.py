@@ -16,6 +16,7 @@ from lightrail.project.commands.list import plain_run, recorded_runs
 from lightrail.project.commands.resume import resume as resume_run
 from lightrail.project.comparing.comparison import Comparison, as_plain
 from lightrail.project.comparing.metrics_alone import MetricsAlone
+from lightrail.project.findings.finding import Finding
 from lightrail.project.library.calling import calling, refusing
 from lightrail.project.library.settings import Settings, Source, configuration_of, plain_settings
 from lightrail.project.plain_modules.rehearsing import PlainRehearsal
@@ -47,6 +48,8 @@ class Run:
     """Address of the MLflow store that the run is recorded in."""
     predictions: pa.Table | None = field(default=None, repr=False)
     """One row for each test example; None of several seeds."""
+    findings: Sequence[Finding] = field(default=(), repr=False)
+    """What may have gone wrong, the most severe first: `code`, `severity`, `message`, `docs`."""
 
     @property
     def status(self) -> str:
@@ -250,4 +253,5 @@ def store_of(runs: Sequence[Named]) -> str | None:
 
 def _run(finished: FinishedRun | FinishedSeeds, tracking: TrackingConfig) -> Run:
     predictions = finished.predictions if isinstance(finished, FinishedRun) else None
-    return Run(finished.run_id, finished.directory, dict(finished.metrics), store_uri(tracking), predictions)
+    store = store_uri(tracking)
+    return Run(finished.run_id, finished.directory, dict(finished.metrics), store, predictions, finished.findings)

@@ -5,7 +5,8 @@ import logging
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +26,8 @@ from lightrail.project.basics.private_names import set_default_root
 from lightrail.project.configuration import Configuration
 from lightrail.project.figures.explained import EXPLAINED, write_explained
 from lightrail.project.figures.run_figures import plain_curves, write_figures
+from lightrail.project.findings.finding import Finding
+from lightrail.project.findings.rules import evidence_of, find, in_markdown, plain_evidence, write_findings
 from lightrail.project.loggers.further import further_loggers, show_files
 from lightrail.project.models.predictions import PREDICTION, write_predictions
 from lightrail.project.running.build import build_any
@@ -116,10 +119,14 @@ class FinishedRun:
     """`test/NAME` to value."""
     predictions: pa.Table | None
     """One row for each test example; None on all processes but the first."""
+    findings: Sequence[Finding] = ()
+    """What may have gone wrong, the most severe first; empty on all processes but the first."""
 
     def as_plain(self) -> dict[str, Any]:
         """Return the results as plain values."""
-        return {"run_id": self.run_id, "metrics": dict(self.metrics), "directory": str(self.directory)}
+        findings = [asdict(own) for own in self.findings]
+        result = {"run_id": self.run_id, "metrics": dict(self.metrics), "directory": str(self.directory)}
+        return {**result, "findings": findings}
 
     @property
     def last_line(self) -> str:
@@ -275,15 +282,18 @@ def evaluate(experiment: Built, run: TrackedRun, checkpoint: str | Path | None) 
     if not isinstance(experiment, Experiment):
         return _conclude(experiment, run, metrics)
     metrics = {name: value for name, value in metrics.items() if name.startswith("test/")}
-    table = experiment.predictions.table
+    table, found = experiment.predictions.table, list[Finding]()
     if table is not None:
         main_metric = experiment.model.monitor.removeprefix("val/")
         write_predictions(table, run.directory, experiment.model.scores(), main_metric)
-        write_figures(experiment.data, experiment.model, table, run.logger.journal.series(), run.directory)
+        series = run.logger.journal.series()
+        write_figures(experiment.data, experiment.model, table, series, run.directory)
         write_explained(experiment.data, experiment.model, run.directory)
         show_files(trainer.loggers, run.directory, trainer.global_step)
-        run.set_tags({"mlflow.note.content": _description(experiment, run, metrics, table)})
-    return FinishedRun(run.run_id, run.directory, metrics, table)
+        found = find(partial(evidence_of, experiment.data, experiment.model, table, series))
+        note = _description(experiment, run, metrics, table, found)
+        run.set_tags({"mlflow.note.content": note, **write_findings(found, run.directory)})
+    return FinishedRun(run.run_id, run.directory, metrics, table, found)
 
 
 def _without_test(experiment: Built, run: TrackedRun) -> dict[str, float]:
@@ -301,10 +311,16 @@ def _without_test(experiment: Built, run: TrackedRun) -> dict[str, float]:
 def _conclude(experiment: Built, run: TrackedRun, metrics: dict[str, float]) -> FinishedRun:
     """Record which metrics are the results of a run without stored predictions, and draw its learning curves."""
     run.set_tags({RESULTS_TAG: json.dumps(sorted(metrics)), "lightrail.metric": experiment.monitor})
+    found: list[Finding] = []
     if is_process_zero():
-        plain_curves(run.logger.journal.series(), run.directory, experiment.monitor)
+        series = run.logger.journal.series()
+        plain_curves(series, run.directory, experiment.monitor)
         show_files(experiment.trainer.loggers, run.directory, experiment.trainer.global_step)
-    return FinishedRun(run.run_id, run.directory, metrics, None)
+        callback = best_checkpoint(experiment.trainer.callbacks)  # type: ignore[attr-defined]
+        is_lower = callback is not None and callback.mode == "min"
+        found = find(partial(plain_evidence, series, experiment.monitor, lower_is_better=is_lower))
+        run.set_tags(write_findings(found, run.directory))
+    return FinishedRun(run.run_id, run.directory, metrics, None, found)
 
 
 @contextmanager
@@ -347,19 +363,23 @@ def _forget_averaging(experiment: Built) -> None:
     trainer.callbacks = [own for own in trainer.callbacks if not isinstance(own, WeightAveraging)]  # type: ignore[attr-defined]
 
 
-def _description(experiment: Experiment, run: TrackedRun, metrics: Mapping[str, float], table: pa.Table) -> str:
+def _description(
+    experiment: Experiment, run: TrackedRun, metrics: Mapping[str, float], table: pa.Table, found: Sequence[Finding]
+) -> str:
     """Format the description on the run's page, in Markdown."""
     figures = ", ".join(f"{name} **{value:.4f}**" for name, value in sorted(metrics.items()))
     sizes = ", ".join(f"{summary.num_rows:,} {summary.name}" for summary in experiment.data.summaries())
     worst = "worst mistakes" if PREDICTION in table.column_names else "texts with the highest loss"
     explained = f", what a few predictions were made of in `{EXPLAINED}`" * (run.directory / EXPLAINED).exists()
     named = experiment.configuration.init_from
+    said = f"{in_markdown(found)}\n\n" if found else ""
     started = "" if named is None else f"Started from the weights of `{named}`.\n\n"
     command = f"predict --ckpt_path runs:/{run.run_id} --data.path FILE"
     if isinstance(experiment.model, TextWriter):
         command = f"generate {run.run_id} --prompt TEXT"
     return (
         f"{figures}\n\n"
+        f"{said}"
         f"{type(experiment.model).__name__} on `{experiment.data.path}` ({sizes}). "
         f"Figures are in the artifacts under `figures`, the {worst} under `samples`{explained}.\n\n"
         f"{started}"

@@ -3,8 +3,8 @@
 import csv
 import logging
 import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import Configuration
 from lightrail.project.configuration.configuration import LARGEST_SEED
 from lightrail.project.figures.run_figures import seed_scores
+from lightrail.project.findings.finding import Finding
+from lightrail.project.findings.rules import stored_findings
 from lightrail.project.running.build import build_any
 from lightrail.project.running.fitting import FinishedRun, fit, fit_built, last_line
 from lightrail.project.running.resuming import find_interrupted, go_on, has_begun
@@ -34,6 +36,7 @@ class SeedResult:
     run_id: str
     metrics: Mapping[str, float]
     """`test/NAME` to value."""
+    findings: Sequence[Finding] = ()
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,14 @@ class FinishedSeeds:
     metrics: Mapping[str, float]
     """`test/NAME` to its mean over the seeds, and `test/NAME_sd` to its sample standard deviation."""
     directory: Path
+    findings: Sequence[Finding] = ()
+    """Those of all seeds, each code once."""
 
     def as_plain(self) -> dict[str, Any]:
         """Return the results as plain values."""
-        return {"run_id": self.run_id, "metrics": dict(self.metrics), "directory": str(self.directory)}
+        findings = [asdict(own) for own in self.findings]
+        result = {"run_id": self.run_id, "metrics": dict(self.metrics), "directory": str(self.directory)}
+        return {**result, "findings": findings}
 
     @property
     def last_line(self) -> str:
@@ -93,7 +100,7 @@ def go_on_with_seeds(client: "MlflowClient", run: "Run", configuration: Configur
             if child is None:
                 results[seed] = _begin(parent, configuration, seed)
             elif child.info.status == "FINISHED":
-                results[seed] = SeedResult(child.info.run_id, test_metrics(child))
+                results[seed] = SeedResult(child.info.run_id, test_metrics(child), stored_findings(client, child))
             else:
                 results[seed] = _result(
                     go_on(find_interrupted(client, child), configuration.of_seed(seed), force=force)
@@ -120,7 +127,7 @@ def _below(parent: TrackedRun) -> dict[str, str]:
 
 
 def _result(finished: FinishedRun) -> SeedResult:
-    return SeedResult(finished.run_id, finished.metrics)
+    return SeedResult(finished.run_id, finished.metrics, finished.findings)
 
 
 def _conclude(parent: TrackedRun, results: Mapping[int, SeedResult]) -> FinishedSeeds:
@@ -137,4 +144,14 @@ def _conclude(parent: TrackedRun, results: Mapping[int, SeedResult]) -> Finished
         scores = {name: [result.metrics[name] for result in results.values()] for name in names}
         if scores:
             seed_scores(scores, list(results), parent.directory / "figures" / "seeds.png")
-    return FinishedSeeds(parent.run_id, figures, parent.directory)
+    return FinishedSeeds(parent.run_id, figures, parent.directory, findings_of_all(results))
+
+
+def findings_of_all(results: Mapping[int, SeedResult]) -> list[Finding]:
+    """Return each finding once, as the first seed that has it states it, after the seeds that have it."""
+    first = {own.code: own for result in reversed([*results.values()]) for own in result.findings}
+    found = []
+    for code, own in first.items():
+        seeds = [str(seed) for seed, result in results.items() if code in (one.code for one in result.findings)]
+        found.append(replace(own, message=f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}: {own.message}"))
+    return found

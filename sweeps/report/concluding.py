@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import optuna
 from mlflow.exceptions import MlflowException
 
+from lightrail.project.findings.finding import Finding
+from lightrail.project.findings.rules import write_findings
 from lightrail.project.tracking.lookup import BEST_CHECKPOINT
 from lightrail.project.tracking.run import TrackedRun
 from lightrail.project.tracking.store import answering, open_store
 from lightrail.sweeps.report.description import description, lead_of
+from lightrail.sweeps.report.edges import findings_of_sweep
 from lightrail.sweeps.report.figures import write_figures
 from lightrail.sweeps.report.page import report_page
 from lightrail.sweeps.report.tables import write_best, write_csv
@@ -40,7 +43,9 @@ def conclude(study: optuna.Study, sweep: Sweep, parent: TrackedRun) -> str:
     outcomes = outcomes_of(study, sweep)
     confirmation = confirmation_of(study, sweep)
     best = chosen(outcomes, sweep, confirmation)
-    _write(outcomes, best, sweep, parent, confirmation)
+    run_of_best = best_run(best[0], sweep) if best else None
+    found = findings_of_sweep(outcomes, best, run_of_best, sweep, parent.logger.uri)
+    _write(outcomes, best, sweep, parent, confirmation, found)
     figures = figures_of(outcomes, sweep)
     if confirmation is not None and confirmation.order:
         name = f"confirmed/{confirmation.metric.removeprefix('val/')}"
@@ -53,6 +58,8 @@ def conclude(study: optuna.Study, sweep: Sweep, parent: TrackedRun) -> str:
         register_best(client, best, sweep, parent.run_id)
     if confirmation is not None:
         log.info("%s", confirmation.verdict)
+    for own in found:
+        log.info("%s", own)
     if not best:
         failures = [f"trial {own.number} failed: {own.failure}" for own in outcomes if own.failure]
         log.error(
@@ -89,6 +96,7 @@ def _write(
     sweep: Sweep,
     parent: TrackedRun,
     confirmation: Confirmation | None,
+    found: Sequence[Finding],
 ) -> None:
     folder = parent.directory
     shutil.rmtree(folder / "best", ignore_errors=True)  # of an earlier front, which may have had other trials
@@ -99,9 +107,10 @@ def _write(
         write_confirmation(confirmation, folder / "confirmed.csv")
     number = best[0].number if best else None
     drawn = write_figures(outcomes, sweep, number, folder / "figures")
-    lead = lead_of(outcomes, best, sweep, confirmation)
+    lead = " ".join([lead_of(outcomes, best, sweep, confirmation), *(f"{own.code}: {own.message}" for own in found)])
     (folder / "report.html").write_text(report_page(outcomes, best, sweep, lead, drawn), encoding="utf-8")
-    parent.set_tags({"mlflow.note.content": description(outcomes, best, files, sweep, confirmation)})
+    note = description(outcomes, best, files, sweep, confirmation, found)
+    parent.set_tags({"mlflow.note.content": note, **write_findings(found, folder)})
 
 
 BEST_TAG = "lightrail.best"

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import optuna
 
 from lightrail.project.basics.tables import literal, markdown_table
+from lightrail.project.findings.finding import Finding
+from lightrail.project.findings.rules import in_markdown
 from lightrail.sweeps.report.tables import named, seconds_cell, setting_cells, settings_of, short_names, value_cells
 from lightrail.sweeps.search.confirming import Confirmation, announcement
 from lightrail.sweeps.search.definition import Sweep
@@ -22,6 +24,7 @@ def description(
     files: Sequence[str],
     sweep: Sweep,
     confirmation: Confirmation | None,
+    found: Sequence[Finding],
 ) -> str:
     """Return the study's description in Markdown: the best settings, how to train them, and the best trials.
 
@@ -34,6 +37,8 @@ def description(
         parts += [best_line(own, sweep), _settings(own), f"`lightrail fit --config {file}` (the file is an artifact)"]
     if confirmation is not None:
         parts.append(literal(confirmation.verdict))
+    if found:
+        parts.append(in_markdown(found))
     if best:
         parts.append(_first_trials(outcomes, sweep))
     parts.append("All trials are in `trials.csv`; `report.html` shows them with all figures.")

@@ -277,7 +277,7 @@ def test_differences_are_reported_also_when_it_cannot_be_built(made: Made, monke
     def fail(*_: object, **__: object) -> None:
         raise TypeError("as asked")
 
-    monkeypatch.setattr("lightrail.project.reproducing.survey.build", fail)
+    monkeypatch.setattr("lightrail.project.reproducing.survey.build_any", fail)
     with other(made.code, "days", "weeks"), pytest.raises(TypeError, match="as asked") as caught:
         made.reproduce()
     assert f"{MODULE}.py: line 6" in caught.value.__notes__[0]
