@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from functools import cache
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 EXPLAINED = "samples/explained.html"
 """The page of a run, in its artifacts."""
-_NUM_EXAMPLES, _MOST_POSITIONS = 3, 64
+_NUM_EXAMPLES, _MOST_TRIED, _MOST_POSITIONS = 3, 12, 64
 _MOST_WEIGHTS = 8_000_000
 """Weights of a network, those of embeddings aside, that reads the examples often enough in a second or two."""
 
@@ -66,10 +66,12 @@ def _examples(data: DataModule, task: TaskModule) -> list[ExplainedText] | str:
     rows: Any = data.dataset("validation")
     lengths = data.lengths(rows)
     fitting = (lengths if lengths.ndim == 1 else lengths.max(1)) <= _MOST_POSITIONS
-    numbers = fitting.nonzero()[0][:_NUM_EXAMPLES].tolist()
+    numbers = fitting.nonzero()[0][:_MOST_TRIED].tolist()
     if not numbers:
         return f"no validation example has at most {_MOST_POSITIONS} positions"
-    return [explained_row(data, task, rows, number, Question(is_brief=True)) for number in numbers]
+    tried = (explained_row(data, task, rows, number, Question(is_brief=True)) for number in numbers)
+    found = list(islice((own for own in tried if own.explanations), _NUM_EXAMPLES))
+    return found or f"there is nothing to explain in the first {len(numbers)} validation examples"
 
 
 def _num_weights(task: nn.Module) -> int:
