@@ -88,6 +88,7 @@ class Fit:
         every = {"val_check_interval": 2, "check_val_every_n_epoch": None, "limit_val_batches": None, **more}
         self.trainer = quiet_trainer(max_steps=steps, callbacks=callbacks, num_sanity_val_steps=1, **every)
         self.trainer.logger = self.curves
+        self.model.is_tracked = True
         self.trainer.callbacks += checkpoint_callbacks(self.model, [], CheckpointConfig())  # type: ignore[attr-defined]
         place_checkpoints(self.trainer, folder / "checkpoints")
         place_samples(self.trainer, folder, self.uploads.append)
