@@ -1,6 +1,7 @@
 """`lightrail fit`: trains, tests the best checkpoint and closes the run; with `--seeds N` once per seed.
 
-`lightrail check`: reports on the data, and measures time and memory of a fit in a dry run.
+`lightrail check`: reports on the data, and measures time and memory of a fit in a dry run; with `--find` also looks for a
+learning rate and a batch size.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from lightrail.project.configuration.sources import take_option, written_out
 from lightrail.project.plain_modules.rehearsing import NUM_STEPS, PlainRehearsal, rehearse_plain
 from lightrail.project.running.build import Experiment, build, build_any
 from lightrail.project.running.dry_run import rehearse
+from lightrail.project.running.finding.finders import check_finders, find
 from lightrail.project.running.fitting import FinishedRun, fit
 from lightrail.project.running.resuming import find_interrupted, go_on, requeued_run
 from lightrail.project.running.seeds import FinishedSeeds, fit_seeds, go_on_with_seeds
@@ -87,14 +89,24 @@ def checked(configuration: Configuration) -> Checked:
 
 
 def check(arguments: list[str]) -> int:
-    """Print the report on the data and the measurements of a dry run. Raises: ConfigError, DataError."""
-    configuration = parse(written_out(arguments, "--config"))
+    """Print the report on the data, the measurements of a dry run, and what finders find.
+
+    Raises: ConfigError, DataError.
+    """
+    wanted, rest = take_option(written_out(arguments, "--config"), "--find")
+    finders = [] if wanted is None else wanted.split(",")
+    configuration = parse(rest)
+    check_finders(finders, configuration)
     if not configuration.is_of_task:
         print(checked_plain(configuration).render())
         return 0
     found = checked(configuration)
     print(found.render())
-    print(rehearse(found.experiment).render())
+    print(rehearse(found.experiment).render(), flush=True)
+    del found  # the memory that its model takes is not to count
+    if is_process_zero():
+        for result in find(finders, configuration).values():
+            print(result.render())
     return 0
 
 
