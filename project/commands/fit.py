@@ -1,7 +1,7 @@
 """`lightrail fit`: trains, tests the best checkpoint and closes the run; with `--seeds N` once per seed.
 
-`lightrail check`: reports on the data, and measures time and memory of a fit in a dry run; with `--find` also looks for a
-learning rate and a batch size.
+`lightrail check`: reports on the data, and measures time and memory of a fit in a dry run; with `--find` also looks for
+a learning rate and a batch size.
 """
 
 from collections.abc import Sequence
@@ -100,13 +100,14 @@ def check(arguments: list[str]) -> int:
     if not configuration.is_of_task:
         print(checked_plain(configuration).render())
         return 0
+    if not is_process_zero():
+        return 0  # started by torchrun or srun: the first process checks for all
     found = checked(configuration)
     print(found.render())
     print(rehearse(found.experiment).render(), flush=True)
     del found  # the memory that its model takes is not to count
-    if is_process_zero():
-        for result in find(finders, configuration).values():
-            print(result.render())
+    for result in find(finders, configuration).values():
+        print(result.render())
     return 0
 
 

@@ -42,6 +42,12 @@ def test_two_processes_find_what_one_finds_and_nothing_is_left(here: Path) -> No
     assert "--trainer.accumulate_grad_batches" in one.out.splitlines()[-1]
 
 
+def test_one_process_of_several_checks_for_all(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightrail.project.commands.fit.is_process_zero", lambda: False)
+    outcome = lightrail("check", *SMALL, *write_texts(here))
+    assert (outcome.status, outcome.out) == (0, "")
+
+
 def test_a_call_from_python_returns_what_is_found(here: Path) -> None:
     settings = dict(argument.removeprefix("--").split("=") for argument in [*SMALL, *write_texts(here)])
     model, data = ({"class_path": settings.pop(name)} for name in ("model", "data"))
