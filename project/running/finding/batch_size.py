@@ -13,7 +13,8 @@ import torch
 from lightrail.project.running.dry_run import TrainingStep
 from lightrail.project.running.parts import Experiment
 
-NUM_TIMED = 2
+NUM_TIMED, SECONDS_TIMED = 2, 0.2
+"""Steps timed of a size, at least; more, if these take less time, of which other programs may take a part."""
 LEAST_GAIN = 1.05
 """Factor of the throughput below which twice as many examples count as no faster."""
 MOST_TRIED = 2**16
@@ -118,8 +119,8 @@ def throughput_by_size(train: Callable[[int], Any], limit: int) -> dict[int, flo
     best, num_slow, size = 0.0, 0, 1
     while size <= limit and num_slow < 2:
         train(size)  # the first of a size allocates
-        seconds = []
-        for _ in range(NUM_TIMED):
+        seconds: list[float] = []
+        while len(seconds) < NUM_TIMED or sum(seconds) < SECONDS_TIMED:
             started = time.perf_counter()
             train(size)
             seconds.append(time.perf_counter() - started)
