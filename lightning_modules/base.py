@@ -194,7 +194,7 @@ class TaskModule(pl.LightningModule, ABC):
     def on_train_start(self) -> None:
         """Move the sum of losses to the device; targets of an unfinished step do not count."""
         self.num_targets = 0
-        self.window_loss = self.window_loss.to(self.device)
+        self.window_loss = self.window_loss.to(self.device, copy=True)  # processes of ddp_spawn share the original
 
     @final
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -51,6 +51,12 @@ options:
   --seeds N                 train and test with N consecutive seeds from the configuration's on, under one parent run
                             that records mean and standard deviation
 """
+CHECK_HELP = """
+options:
+  --find lr                 also train at growing learning rates until the loss diverges, and suggest one
+  --find batch_size         also look for the largest useful batch, with the accumulation that keeps the step;
+                            both: --find lr,batch_size
+"""
 RESUME_HELP = f"""{RUN_HELP}
 Settings given here apply from the resumed step on, and are recorded as tags of the run.
 
@@ -179,8 +185,8 @@ COMMANDS = {
     ),
     "check": Command(
         "check data and configuration, without training",
-        "lightrail check C [--json] [settings]",
-        SETTINGS_HELP,
+        "lightrail check C [--find lr,batch_size] [--json] [settings]",
+        CHECK_HELP + SETTINGS_HELP,
         place="commands.fit.check",
     ),
     "fit": Command(

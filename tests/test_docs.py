@@ -187,9 +187,16 @@ def run_apart(*arguments: str) -> Outcome:
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+def settings_of(arguments: list[str]) -> list[str]:
+    """Leave options of a command out, which are no settings."""
+    for option in ("--seeds", "--find"):
+        arguments = take_option(arguments, option)[1]
+    return arguments
+
+
 def tiny(arguments: list[str]) -> list[str]:
     """Add settings that make training of this configuration take a moment: one step, a small network, a small file."""
-    values = parse(take_option(arguments, "--seeds")[1]).values
+    values = parse(settings_of(arguments)).values
     part = next((own for own in ("decoder", "network") if own in values["model"]["init_args"]), "encoder")
     network = values["model"]["init_args"].get(part) or {"class_path": ""}
     smaller = [f"--model.{part}.{setting}" for setting in SMALL_NETWORKS[class_name(network)]]
@@ -241,11 +248,11 @@ def test_every_block_is_of_a_kind_that_is_tested_and_is_closed(document: Path) -
 def test_settings_and_commands_in_the_text_exist(document: Path, run_id: str) -> None:
     text = FENCED.sub("", document.read_text("utf-8"))
     for settings in INLINE_SETTINGS.findall(text):
-        parse(["--config", ABOUT.get(document.name, "text_classification"), *shlex.split(settings)])
+        parse(["--config", ABOUT.get(document.name, "text_classification"), *settings_of(shlex.split(settings))])
     for command, *arguments in map(shlex.split, INLINE_COMMAND.findall(text)):
         assert command in COMMANDS
         if command in ("fit", "check") and arguments:
-            parse(written_out(arguments, "--config"))
+            parse(settings_of(written_out(arguments, "--config")))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)

@@ -1,6 +1,7 @@
 """`lightrail fit`: trains, tests the best checkpoint and closes the run; with `--seeds N` once per seed.
 
-`lightrail check`: reports on the data, and measures time and memory of a fit in a dry run.
+`lightrail check`: reports on the data, and measures time and memory of a fit in a dry run; with `--find` also looks for
+a learning rate and a batch size.
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from lightrail.project.running.fitting import FinishedRun, fit
 from lightrail.project.running.resuming import find_interrupted, go_on, requeued_run
 from lightrail.project.running.seeds import FinishedSeeds, fit_seeds, go_on_with_seeds
 from lightrail.project.running.training_length import advice
+from lightrail.project.running.tuning.finders import check_finders, find
 from lightrail.project.tracking.logger import is_process_zero
 from lightrail.project.tracking.lookup import test_metrics
 from lightrail.project.tracking.store import run_folders, store_uri
@@ -100,18 +102,35 @@ def checked(configuration: Configuration) -> Checked:
 
 
 def check(arguments: list[str]) -> int:
-    """Print the report on the data and the measurements of a dry run. Raises: ConfigError, DataError."""
+    """Print the report on the data, the measurements of a dry run, and what finders find.
+
+    Raises: ConfigError, DataError.
+    """
     is_json, given = take_flag(arguments, JSON)
-    configuration = parse(written_out(given, "--config"))
+    wanted, rest = take_option(written_out(given, "--config"), "--find")
+    finders = [] if wanted is None else wanted.split(",")
+    configuration = parse(rest)
+    check_finders(finders, configuration)
     if not configuration.is_of_task:
         steps = checked_plain(configuration)
         print(as_json({"measured": asdict(steps)}) if is_json else steps.render())
         return 0
+    if not is_process_zero():
+        return 0  # started by torchrun or srun: the first process checks for all
     found = checked(configuration)
     if not is_json:
         print(found.render())
     measured = rehearse(found.experiment)
-    print(as_json({**found.as_plain(), "measured": asdict(measured)}) if is_json else measured.render())
+    if not is_json:
+        print(measured.render(), flush=True)
+    plain = {**found.as_plain(), "measured": asdict(measured)}
+    del found  # the memory that its model takes is not to count
+    results = find(finders, configuration)
+    if is_json:
+        print(as_json({**plain, "found": {name: asdict(result) for name, result in results.items()}}))
+        return 0
+    for result in results.values():
+        print(result.render())
     return 0
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
 
 import pyarrow as pa
 
@@ -23,6 +23,8 @@ from lightrail.project.plain_modules.rehearsing import PlainRehearsal
 from lightrail.project.running.dry_run import Rehearsal, rehearse
 from lightrail.project.running.fitting import FinishedRun, last_line
 from lightrail.project.running.seeds import FinishedSeeds
+from lightrail.project.running.tuning.finders import Found, check_finders
+from lightrail.project.running.tuning.finders import find as run_finders
 from lightrail.project.tracking.lookup import read_run
 from lightrail.project.tracking.settings import TrackingConfig
 from lightrail.project.tracking.store import open_store, store_uri
@@ -82,6 +84,8 @@ class Check:
     advice: Sequence[str]
     measured: Rehearsal | PlainRehearsal
     """Time and memory of a few training steps."""
+    found: Mapping[str, Found]
+    """By name of a finder: `lr` (`rates`, `losses`, `suggestion`), `batch_size` (`most`, `throughput`, `settings`)."""
     text: str = field(repr=False)
 
     def __str__(self) -> str:
@@ -165,19 +169,34 @@ def resume(run: Named, settings: Settings | None = None, *, force: bool = False)
         return _run(resume_run(name_of(run), [], values, force=force), TrackingConfig(uri=uri))
 
 
-def check(config: Source, settings: Settings | None = None, *, allow_modules: Sequence[str] = ()) -> Check:
+def check(
+    config: Source,
+    settings: Settings | None = None,
+    *,
+    find: Sequence[Literal["lr", "batch_size"]] = (),
+    allow_modules: Sequence[str] = (),
+) -> Check:
     """Check data and configuration, and measure a few steps, as `lightrail check` does. Nothing is recorded.
 
-    Args: as for `fit`. Raises: ConfigError, DataError.
+    Args: as for `fit`, and
+        find: `lr` for a learning-rate range test, `batch_size` for the largest useful batch.
+
+    Raises: ConfigError, DataError.
     """
     with calling():
         configuration = configuration_of(config, settings, allow_modules)
+        check_finders(find, configuration)
         if not configuration.is_of_task:
             steps = checked_plain(configuration)
-            return Check(None, (), (), steps, steps.render())
-        found = checked(configuration)
-        measured = rehearse(found.experiment)
-    return Check(found.report, found.chosen, found.advice, measured, f"{found.render()}\n{measured.render()}")
+            return Check(None, (), (), steps, {}, steps.render())
+        own = checked(configuration)
+        measured, report, advice = rehearse(own.experiment), own.report, own.advice
+        chosen, lines = own.chosen, [own.render(), measured.render()]
+        del own  # the memory that its model takes is not to count
+        found = run_finders(find, configuration)
+    return Check(
+        report, chosen, advice, measured, found, "\n".join([*lines, *(one.render() for one in found.values())])
+    )
 
 
 def compare(

@@ -30,7 +30,7 @@ from lightrail.project.plain_modules.hooks import PlainCheckpointIO, add_checkpo
 from lightrail.project.plain_modules.loading import make_repeatable
 from lightrail.project.running.ancestor import take_first_weights
 from lightrail.project.running.callbacks import check_callbacks, check_reserved_names
-from lightrail.project.running.limits import check_limits
+from lightrail.project.running.limits import check_limits, check_strategy
 from lightrail.project.running.parts import Built, PlainExperiment
 from lightrail.project.running.parts import Experiment as Experiment
 from lightrail.project.running.training_length import with_length
@@ -99,6 +99,7 @@ def build(
     if stage == "fit":
         configuration = with_length(configuration, data)
     trainer, predictions = _trainer(configuration)
+    check_strategy(trainer)
     data.setup(stage)
     model = _fresh(configuration, data.facts()) if stored is None else _restored(configuration, stored, str(checkpoint))
     assert isinstance(model, TaskModule)

@@ -42,9 +42,8 @@ from lightrail.project.training.checkpoints import BEST, LAST, best_checkpoint
 
 _FREEZING = "Set model.optim.freeze and model.optim.unfreeze_fraction"
 UNUSABLE: dict[type, str] = {
-    LearningRateFinder: "it needs a model with an attribute `lr`. Search model.optim.lr with `lightrail sweep`",
-    BatchSizeFinder: "it needs data with an attribute `batch_size`. `lightrail check` shows the memory of the largest "
-    "batch: set data.batch.size or data.batch.max_tokens by it",
+    LearningRateFinder: "it needs a model with an attribute `lr`. Use `lightrail check --find lr`",
+    BatchSizeFinder: "it needs data with an attribute `batch_size`. Use `lightrail check --find batch_size`",
     BackboneFinetuning: f"it needs a model with an attribute `backbone`. {_FREEZING}",
     BasePredictionWriter: "it is a base class. `lightrail predict` writes predictions",
     Callback: "it is a base class. Derive your own, and allow its module with --allow_modules",

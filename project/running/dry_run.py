@@ -51,15 +51,13 @@ class Rehearsal:
 def rehearse(experiment: Experiment) -> Rehearsal:
     """Train one step on the largest batch, then time steps of median size, on the run's device and in its precision."""
     trainer, model = experiment.trainer, experiment.model
-    device = trainer.strategy.root_device
-    trainer.precision_plugin.convert_module(model).to(device).train()
+    step = TrainingStep(model, trainer)
     loader = experiment.data.train_dataloader()
     batches = loader.sampler.global_batches()
     lengths = loader.sampler.positions()[batches.longest()]
     by_size = np.argsort(batches.sizes() * lengths, kind="stable")
     largest = int(by_size[-1])
     middle = [batches[int(number)] for number in by_size[len(by_size) // 2 :][: NUM_TIMED - 1]]
-    step = _Step(experiment, device)
     step(loader, batches[largest])
     started = time.perf_counter()
     for batch in middle:
@@ -69,22 +67,21 @@ def rehearse(experiment: Experiment) -> Rehearsal:
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         precision=str(trainer.precision),
         longest=(len(batches[largest]), int(lengths[largest])),
-        peak_bytes=peak_bytes(device),
+        peak_bytes=peak_bytes(step.device),
         batches_per_epoch=num_batches(trainer, len(loader)),
         num_steps=_num_steps(trainer, len(loader)),
         seconds_per_step=seconds,
     )
 
 
-class _Step:
-    """A training step as in the run, without its logging."""
+class TrainingStep:
+    """A training step as in the run, on its device and in its precision, without its logging."""
 
-    def __init__(self, experiment: Experiment, device: torch.device) -> None:
-        self.model: TaskModule = experiment.model
-        self.model.configure_model()
-        self.device = device
-        self.precision = experiment.trainer.precision_plugin
-        self.optimizer = build_optimizer(self.model, self.model.optim)
+    def __init__(self, model: TaskModule, trainer: pl.Trainer) -> None:
+        self.model, self.device, self.precision = model, trainer.strategy.root_device, trainer.precision_plugin
+        self.precision.convert_module(model).to(self.device).train()
+        model.configure_model()
+        self.optimizer = build_optimizer(model, model.optim)
 
     def __call__(self, loader: Any, batch: Any) -> None:
         rows = [{**loader.rows.row(index), "id": index} for index in batch.tolist()]

@@ -4,10 +4,24 @@ Lightning finds them only in training, or understands them in a way that nobody 
 """
 
 import lightning.pytorch as pl
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from lightrail.datamodules.base import DataModule
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.private_names import validation_seconds
+
+
+def check_strategy(trainer: pl.Trainer) -> None:
+    """Refuse strategies under which the processes of a task would not train one model. Raises: ConfigError.
+
+    Without a plan of a network's parts ModelParallelStrategy trains one model per process, each on its part of the
+    batches; and clipping, freezing and calibration look at whole parameters, of which FSDP and DeepSpeed keep shards.
+    """
+    if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+        raise ConfigError(
+            f"trainer.strategy is {type(trainer.strategy).__name__}, which divides a model among processes; a task of "
+            "lightrail is whole on each. Use ddp, or a smaller batch with trainer.accumulate_grad_batches."
+        )
 
 
 def check_limits(trainer: pl.Trainer, data: DataModule, stage: str, *, has_run: bool = False) -> None:

@@ -245,6 +245,14 @@ def test_the_curve_of_a_resumed_run_is_that_of_one_that_was_not_interrupted(tmp_
         assert resumed == whole[step // 3 :], step
 
 
+def test_processes_that_share_the_memory_of_a_task_add_up_losses_of_their_own() -> None:
+    model = Signs()
+    shared: torch.Tensor = model.window_loss.share_memory_()  # type: ignore[no-untyped-call]  # as torch does with the tensors of what it sends to a process
+    fit(model, max_steps=1, log_every_n_steps=2)
+    assert float(model.window_loss) > 0
+    assert float(shared) == 0
+
+
 def test_metrics_of_an_evaluation_are_logged_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """NCCL reduces no tensor of the CPU."""
     model, logged = Signs(), {}
