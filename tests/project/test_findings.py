@@ -101,6 +101,7 @@ def test_a_training_that_ends_while_its_metric_rises_is_too_short() -> None:
         [0.5, 0.7, 0.8, 0.85, 0.87],  # gains that halve: a schedule that ends at zero has its best at the end
         [0.7971, 0.8481, 0.8655, 0.8726],  # of `pinyin`
         [0.6795, 0.7743, 0.7931, 0.8021, 0.8187, 0.8199],  # of an entity tagger
+        [0.5, 0.8, 0.8, 0.8, 0.9],  # a learning rate that dropped
         [0.3, 0.5, 0.7],  # too few validations
         [0.3, 0.45, 0.58, 0.81, 0.8],
     ],

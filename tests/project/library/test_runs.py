@@ -21,6 +21,7 @@ import torch
 import lightrail
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import parse
+from lightrail.project.findings import rules
 from lightrail.project.library.calling import calling, refusing
 from tests.support.callbacks import Interrupt
 
@@ -47,8 +48,9 @@ def state_of_the_process() -> dict[str, Any]:
 
 
 def test_a_run_is_that_of_the_command_and_leaves_the_process_as_it_was(
-    values: dict[str, Any], fitted_classifier: Fitted
+    values: dict[str, Any], fitted_classifier: Fitted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(rules, "RULES", {"inputs-cut": ("note", lambda _: "all were cut")})
     logging.getLogger("lightning.pytorch").addHandler(logging.NullHandler())
     before = state_of_the_process()
     run = lightrail.fit(values, {"name": "from Python", "trainer.callbacks": None})
@@ -57,6 +59,7 @@ def test_a_run_is_that_of_the_command_and_leaves_the_process_as_it_was(
     assert run.predictions is not None
     assert run.predictions.equals(fitted_classifier.predictions.replace_schema_metadata())
     assert (run.status, run.directory) == ("FINISHED", RecordedRun(run.store, run.run_id).directory)
+    assert [(own.code, own.message) for own in run.findings] == [("inputs-cut", "all were cut.")]
     assert run.last_line.split()[2:] == fitted_classifier.outcome.last_line.split()[2:]
 
 
