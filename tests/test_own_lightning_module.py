@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,16 @@ def run(arguments: list[str]) -> Outcome:
     outcome = lightrail(*arguments, *ADDED.get(arguments[0], []))
     assert outcome.status == 0, (arguments, outcome.err)
     return outcome
+
+
+@pytest.fixture(autouse=True)
+def only_this_package() -> Iterator[None]:
+    """Other guides have a package of this name too."""
+    before = sys.modules.pop("my_package", None)
+    yield
+    sys.modules.pop("my_package", None)
+    if before is not None:
+        sys.modules["my_package"] = before
 
 
 def test_the_guide_to_ones_own_lightning_module_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
