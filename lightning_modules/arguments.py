@@ -48,7 +48,10 @@ def facts_for(task: Callable[..., Any], facts: Mapping[str, Any]) -> dict[str, A
 
 def check_facts(task: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
     """Check those of a task's arguments that came from the data, as a file gives them. Raises: ValueError."""
+    defaults = signature(task).parameters
     for name, annotation in get_annotations(task.__init__).items():
+        if is_from_data(annotation) and name not in arguments and defaults[name].default is Parameter.empty:
+            raise ValueError(f"its argument {name}, which came from the data, is missing")
         if is_from_data(annotation) and name in arguments and not fits_with_items(arguments[name], annotation):
             raise ValueError(f"its argument {name} is {shown(arguments[name])}, not {in_plain_words(annotation)}")
 

@@ -51,6 +51,14 @@ def write_whole(target: Path, text: str, *, is_synced: bool = True) -> None:
         stream.write(text.encode())
 
 
+def read_note(file: Path) -> str:
+    """Return the text of a file that is no loss; "" where there is none, or a pipe, which nobody may ever write to.
+
+    Raises: OSError, ValueError for one that cannot be read, or is no text.
+    """
+    return file.read_text("utf-8") if file.is_file() else ""
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Make `target` the same file as `source`, or a copy of it where the file system cannot; whole or not at all."""
     unfinished = _unfinished(target)

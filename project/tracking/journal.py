@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightrail.project.basics.durable import replacing, write_whole
+from lightrail.project.basics.durable import read_note, replacing, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -316,7 +316,7 @@ class Journal:
         if self._unwritten_mark is not None:
             return self._unwritten_mark
         try:
-            return max(0, int(self._mark.read_text()))
+            return max(0, int(read_note(self._mark)))
         except (OSError, ValueError):
             return 0
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from lightrail.project.basics.durable import read_note
 from lightrail.project.basics.errors import ConfigError
 
 SECONDS_TO_SETTLE = 60.0
@@ -128,7 +129,7 @@ class RunLock:
         if self._held.get(self.path) == os.getpid():
             return f"process {os.getpid()} on this machine"
         with suppress(OSError):
-            return str(owner_of(self.path.read_text()) or "another process")
+            return str(owner_of(read_note(self.path)) or "another process")
         return "another process"
 
 

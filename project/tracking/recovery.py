@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightrail.project.basics.durable import write_whole
+from lightrail.project.basics.durable import read_note, write_whole
 from lightrail.project.basics.errors import ConfigError, Refusal, first_line, without_password
 from lightrail.project.basics.private_names import tracking_store
 from lightrail.project.tracking.database import local_path, sqlite_file
@@ -76,7 +76,7 @@ def waiting_runs() -> list[WaitingRun]:
     found = []
     for file in sorted(_file_of("*").parent.glob("*.json")):
         with suppress(OSError, ValueError, TypeError):
-            found.append(WaitingRun(**json.loads(file.read_text())))
+            found.append(WaitingRun(**json.loads(read_note(file))))
     return found
 
 
@@ -324,7 +324,7 @@ def _unsent_in(folder: Path) -> Iterator[Path]:
 def _store_of(artifacts: Path) -> str | None:
     """Return the store in which the run of a folder was started, None when it is not recorded there."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads((artifacts / "checkpoints" / "run.json").read_text(encoding="utf-8"))["store"])
+        return str(json.loads(read_note(artifacts / "checkpoints" / "run.json"))["store"])
     return None
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightrail.project.basics.durable import UNFINISHED, write_whole
+from lightrail.project.basics.durable import UNFINISHED, read_note, write_whole
 from lightrail.project.basics.errors import first_line
 from lightrail.project.tracking.journal import Ending, Journal
 from lightrail.project.tracking.store import RunFolders
@@ -113,7 +113,7 @@ class Uploads:
     def _known(self) -> dict[str, list[int]]:
         if self._uploaded is None:
             try:
-                found = json.loads(self._folders.uploaded.read_text())
+                found = json.loads(read_note(self._folders.uploaded))
             except (OSError, ValueError, RecursionError):
                 found = None
             self._uploaded = found if isinstance(found, dict) else {}

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightrail.lightning_modules.arguments import from_plain, to_plain
+from lightrail.lightning_modules.arguments import FromData, check_facts, from_plain, to_plain
 from lightrail.lightning_modules.networks.encoders.pretrained import PretrainedConfig
 from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
 from lightrail.lightning_modules.optimization import OptimConfig
@@ -88,3 +88,12 @@ def test_no_module_of_others_is_imported_for_a_checkpoint(tmp_path: Path, monkey
     with pytest.raises(ConfigError, match=r"the checkpoint names intruder\.Config"):
         from_plain({"class_path": "intruder.Config", "init_args": {}})
     assert "intruder" not in sys.modules
+
+
+def test_a_missing_fact_is_named_and_one_with_a_default_may_be_left_out() -> None:
+    class Task:
+        def __init__(self, labels: FromData[list[str]], alphabet: FromData[list[str] | None] = None) -> None: ...
+
+    check_facts(Task, {"labels": ["a"]})
+    with pytest.raises(ValueError, match="its argument labels, which came from the data, is missing"):
+        check_facts(Task, {"alphabet": ["a"]})

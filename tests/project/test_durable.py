@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from lightrail.project.basics.durable import UNFINISHED, put_in_place, remove_unfinished, replacing, sync, write_whole
+from lightrail.project.basics.durable import (
+    UNFINISHED,
+    put_in_place,
+    read_note,
+    remove_unfinished,
+    replacing,
+    sync,
+    write_whole,
+)
 from lightrail.project.basics.errors import ConfigError
 
 
@@ -39,6 +47,12 @@ def test_a_folder_where_a_file_is_to_be_is_named_and_stays(tmp_path: Path, name:
         write_whole(tmp_path / "note.txt", "one")
     remove_unfinished(tmp_path)
     assert os.listdir(tmp_path) == [name]
+
+
+def test_a_note_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    write_whole(tmp_path / "note", "one")
+    assert [read_note(tmp_path / name) for name in ("pipe", "note", "none")] == ["", "one", ""]
 
 
 @pytest.mark.parametrize("is_synced", [True, False])

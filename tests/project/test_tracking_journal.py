@@ -1,6 +1,7 @@
 """Nothing that was logged is lost or doubled, whatever happens to the process or the store."""
 
 import logging
+import os
 import pickle
 import threading
 from collections.abc import Iterator
@@ -185,6 +186,14 @@ class TestJournal:
         journal.mark_sent(batches[-1].end)
         assert journal.is_sent
         assert list(journal.batches(7)) == []
+
+    def test_a_pipe_in_the_place_of_the_mark_is_no_mark(self, tmp_path: Path) -> None:
+        journal = Journal(tmp_path / "metrics.jsonl")
+        journal.append_metrics({"a": 1.0}, 1, time=1)
+        os.mkfifo(tmp_path / "metrics.sent")
+        assert [batch.points[0].value for batch in journal.batches(7)] == [1.0]
+        journal.mark_sent(next(journal.batches(7)).end)
+        assert Journal(tmp_path / "metrics.jsonl").is_sent
 
     def test_half_a_line_is_passed_over_and_the_next_one_is_whole(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
