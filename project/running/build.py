@@ -30,7 +30,7 @@ from lightrail.project.plain_modules.hooks import PlainCheckpointIO, add_checkpo
 from lightrail.project.plain_modules.loading import make_repeatable
 from lightrail.project.running.ancestor import take_first_weights
 from lightrail.project.running.callbacks import check_callbacks, check_reserved_names
-from lightrail.project.running.limits import check_limits, check_strategy
+from lightrail.project.running.limits import check_limits, check_processes, check_strategy
 from lightrail.project.running.parts import Built, PlainExperiment
 from lightrail.project.running.parts import Experiment as Experiment
 from lightrail.project.running.training_length import with_length
@@ -100,6 +100,8 @@ def build(
         configuration = with_length(configuration, data)
     trainer, predictions = _trainer(configuration)
     check_strategy(trainer)
+    if stage != "predict":
+        check_processes(trainer)
     data.setup(stage)
     model = _fresh(configuration, data.facts()) if stored is None else _restored(configuration, stored, str(checkpoint))
     assert isinstance(model, TaskModule)
@@ -180,6 +182,8 @@ def _build_plain(configuration: Configuration, stage: Stage, checkpoint: Path | 
     data = None if isinstance(data, OwnLoaders) else data
     module = _fresh(configuration, facts)
     take_callbacks(module, trainer)
+    if stage != "predict":
+        check_processes(trainer)
     if stage == "fit":
         if not is_overridden("training_step", module):
             raise ConfigError(f"model: {type(module).__name__} has no training_step, and cannot be trained.")

@@ -3,6 +3,8 @@
 Lightning finds them only in training, or understands them in a way that nobody means.
 """
 
+import os
+
 import lightning.pytorch as pl
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
@@ -21,6 +23,20 @@ def check_strategy(trainer: pl.Trainer) -> None:
         raise ConfigError(
             f"trainer.strategy is {type(trainer.strategy).__name__}, which divides a model among processes; a task of "
             "lightrail is whole on each. Use ddp, or a smaller batch with trainer.accumulate_grad_batches."
+        )
+
+
+def check_processes(trainer: pl.Trainer) -> None:
+    """Refuse processes that `torchrun` started and the trainer does not know of: each would train a model of its own.
+
+    Raises: ConfigError.
+    """
+    started = os.environ.get("WORLD_SIZE", "1") if "TORCHELASTIC_RUN_ID" in os.environ else "1"
+    if started != "1" and started != str(trainer.world_size):
+        on_each = os.environ.get("LOCAL_WORLD_SIZE", started)
+        raise ConfigError(
+            f"torchrun started {started} processes, and trainer.devices x trainer.num_nodes is {trainer.world_size}. "
+            f"Give trainer.devices={on_each}, and trainer.num_nodes where there are several machines."
         )
 
 

@@ -1,5 +1,6 @@
 """Settings of the trainer that do not fit the data, and callbacks that cannot work: refused before there is a run."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -8,6 +9,7 @@ import pytest
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import parse
 from lightrail.project.running.build import Experiment, Stage, build
+from lightrail.project.running.limits import check_processes
 from tests.support.running import QUIET
 from tests.support.tasks.text_classification import write_texts
 
@@ -178,3 +180,23 @@ def test_overfitting_repeats_the_same_batches_in_each_epoch(task: list[str], mor
     assert list(ids.of_epoch) == [0, 1, 2]
     assert ids.of_epoch[0] == ids.of_epoch[1] == ids.of_epoch[2]
     assert len(ids.of_epoch[0]) == 2
+
+
+def test_a_strategy_that_divides_a_model_is_refused(task: list[str]) -> None:
+    with pytest.raises(ConfigError, match="which divides a model among processes; a task of lightrail is whole on"):
+        built(task, "--trainer.strategy=ModelParallelStrategy")
+
+
+@pytest.mark.parametrize(("started", "is_refused"), [("2", True), ("1", False)])
+def test_processes_of_torchrun_that_the_trainer_does_not_know_of_are_refused(
+    task: list[str], monkeypatch: pytest.MonkeyPatch, started: str, is_refused: bool
+) -> None:
+    trainer = built(task).trainer
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", started)
+    with (
+        pytest.raises(ConfigError, match=r"torchrun started 2 .*is 1\. Give trainer\.devices=2")
+        if is_refused
+        else nullcontext()
+    ):
+        check_processes(trainer)
