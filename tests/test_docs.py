@@ -123,7 +123,7 @@ def run_block(commands: list[list[str]], run_id: str) -> None:
     other_id = run_id
     for words in commands:
         outcome = run([word.replace("RUN_ID", run_id).replace("OTHER_ID", other_id) for word in words])
-        if outcome and words[1] == "fit" and outcome.out.startswith("run "):
+        if outcome and words[1] == "fit" and outcome.last_line.startswith("run "):  # behind findings
             run_id, other_id = outcome.run_id, run_id
 
 

@@ -41,6 +41,10 @@ OF_STORES = ("mlflow.exceptions", "sqlalchemy.exc", "sqlite3", "optuna.exception
 """Modules of exceptions that a damaged, locked or unreachable store raises. Trainings record them and raise others."""
 
 
+OF_COMPILING = ("torch._inductor", "torch._dynamo")
+"""Modules of exceptions of torch.compile, which first runs in a training."""
+
+
 class Foreseen(NamedTuple):
     """The end of a command that an exception causes."""
 
@@ -65,6 +69,9 @@ def foreseen(error: Exception) -> Foreseen | None:
         fix = "Restore a copy of it, or choose another tracking.uri or storage."
         reason = first_line(error).rstrip(".")
         return Foreseen(2, f"the database of the runs or of the study cannot be used: {reason}. {fix}")
+    if type(error).__module__.startswith(OF_COMPILING):
+        fix = "It needs a C++ compiler that works, such as g++. Install one, or set is_compiled to false."
+        return Foreseen(2, f"torch.compile fails here: {plain(first_line(error), 200).rstrip('.')}. {fix}")
     return None
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from lightrail.project import cli
 from lightrail.project.basics import logs
-from lightrail.project.basics.errors import DataError, Shown
+from lightrail.project.basics.errors import DataError, Shown, foreseen
 from lightrail.project.tracking.run import start_run
 from lightrail.project.tracking.settings import TrackingConfig
 
@@ -176,3 +176,13 @@ def test_other_processes_only_warn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert logs._is_first_process()
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert not logs._is_first_process()
+
+
+def test_a_compiler_that_does_not_work_is_a_refusal() -> None:
+    failure = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+    found = foreseen(failure("CppCompileError: C++ compile error\nmore"))
+    assert found is not None
+    assert found.status == 2
+    assert found.message.startswith("torch.compile fails here: ")
+    assert found.message.endswith("Install one, or set is_compiled to false.")
+    assert "\n" not in found.message
