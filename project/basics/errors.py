@@ -65,13 +65,17 @@ def foreseen(error: Exception) -> Foreseen | None:
         )
     if (full := full_disk(error)) is not None:
         return Foreseen(1, for_terminal(f"the disk is full: {full}. Free space, then resume the run."))
+    return _of_a_library(error)
+
+
+def _of_a_library(error: Exception) -> Foreseen | None:
+    reason = plain(first_line(error), 200).rstrip(".")
     if type(error).__module__.startswith(OF_STORES):
         fix = "Restore a copy of it, or choose another tracking.uri or storage."
-        reason = first_line(error).rstrip(".")
         return Foreseen(2, f"the database of the runs or of the study cannot be used: {reason}. {fix}")
     if type(error).__module__.startswith(OF_COMPILING):
         fix = "It needs a C++ compiler that works, such as g++. Install one, or set is_compiled to false."
-        return Foreseen(2, f"torch.compile fails here: {plain(first_line(error), 200).rstrip('.')}. {fix}")
+        return Foreseen(2, f"torch.compile fails here: {reason}. {fix}")
     return None
 
 
