@@ -322,3 +322,9 @@ def _check_numbers(arguments: dict[str, Any]) -> None:
         raise ConfigError(
             "trainer.barebones is true: Lightning then logs nothing, and a run has no metrics. Remove it."
         )
+    share = arguments["overfit_batches"]
+    if isinstance(share, float) and share > 1:
+        raise ConfigError(
+            f"trainer.overfit_batches is {share:g}, a share above 1: Lightning would train each batch that often. Give "
+            "a whole number of batches, or a share up to 1."
+        )

@@ -12,10 +12,11 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping
 
 from lightrail.lightning_modules.base import TaskModule
-from lightrail.lightning_modules.checkpoint import read_checkpoint
+from lightrail.lightning_modules.checkpoint import DAMAGED, read_checkpoint
 from lightrail.lightning_modules.optimization import apply_settings
 from lightrail.project.basics.durable import remove_unfinished, write_whole
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, shown
+from lightrail.project.basics.reading import reading
 from lightrail.project.configuration import Configuration, completed
 from lightrail.project.running.build import build_any
 from lightrail.project.running.fitting import TRAINED_TAG, FinishedRun, attach, evaluate, train_and_test
@@ -60,6 +61,9 @@ FIXED = (
 )
 FIXED_CLASS = "model.init_args.optim.optimizer."
 """Prefix of the arguments of an optimizer by class path, whose state depends on them."""
+
+_COUNTS = ("ready", "started", "processed", "completed", "_batches_that_stepped")
+"""Keys of a checkpoint's counts of batches, steps and epochs."""
 
 log = logging.getLogger(__name__)
 
@@ -275,7 +279,10 @@ def _rebuilt(before: Interrupted, configuration: Configuration) -> tuple[Built, 
                 f"{before.checkpoint} has no {name}, without which a training cannot be resumed. Restore the file, or "
                 f"start a new run."
             )
-    for state in stored["loops"]["fit_loop"]["state_dict"].get("combined_loader", []):
+    with reading(f"{before.checkpoint} cannot be resumed", DAMAGED):
+        check_counts(stored["loops"])
+        states = list(stored["loops"]["fit_loop"]["state_dict"].get("combined_loader", []))
+    for state in states:
         if isinstance(experiment, Experiment):
             experiment.data.train_dataloader().load_state_dict(state)  # refuses other batches before the run is changed
     # Not against the configuration of the last resume: that may have ended before its first checkpoint.
@@ -284,6 +291,14 @@ def _rebuilt(before: Interrupted, configuration: Configuration) -> tuple[Built, 
         place = next((n for n, own in enumerate(callbacks, start=1) if isinstance(own, LastCheckpoint)), 0)
         callbacks.insert(place, ApplyChanges())
     return experiment, stored
+
+
+def check_counts(loops: Any) -> None:
+    """Check the progress of loops, which Lightning restores as it is. Raises: ValueError naming a count."""
+    for name, value in loops.items() if isinstance(loops, Mapping) else ():
+        if name in _COUNTS and not (type(value) is int and value >= 0):
+            raise ValueError(f"its count of {name} is {shown(value)}")
+        check_counts(value)
 
 
 def _check_data(before: Interrupted, experiment: Built) -> None:

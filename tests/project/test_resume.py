@@ -178,6 +178,12 @@ def test_a_checkpoint_of_weights_alone_is_refused_and_the_run_stays_as_it_was(in
         outcome = resume(interrupted)
         assert outcome.status == 2
         assert f"last.ckpt has no {name}, without which a training cannot be resumed." in outcome.err
+    progress = whole["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    progress["total"]["completed"] = []  # as damage leaves it; Lightning adds to it in the training
+    torch.save(whole, interrupted.directory / "checkpoints" / "last.ckpt")
+    outcome = resume(interrupted)
+    assert outcome.status == 2
+    assert "last.ckpt cannot be resumed: its count of completed is []." in outcome.err
     assert (interrupted.tags, interrupted.metrics, interrupted.status) == before
 
 
