@@ -219,3 +219,11 @@ def test_word_pieces_write_chinese_without_spaces(tmp_path: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", sep_token="[SEP]").save_pretrained(tmp_path)
     tokenizer = load_language_tokenizer(str(tmp_path))
     assert tokenizer.decode(tokenizer.encode("中国ok ok很好")) == "中国 ok ok 很好"
+
+
+@pytest.mark.parametrize("name", ["size", "start_id", "end_id"])
+@pytest.mark.parametrize("value", ["nü", -1, 1.5, True])
+def test_a_damaged_number_among_the_facts_is_refused(name: str, value: Any) -> None:
+    facts = load_language_tokenizer("characters", ["ab"]).facts()
+    with pytest.raises(ConfigError, match=f"the tokenizer in a checkpoint: its {name} is "):
+        LanguageTokenizer.from_facts({**facts, name: value})

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.basics.reading import reading
 from lightrail.project.basics.tokens.tokenizing import encode_plain, whole_characters
 from lightrail.project.basics.tokens.units import WRITTEN_WITHOUT_SPACES
@@ -49,6 +49,9 @@ class LanguageTokenizer(ABC):
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
         self._facts = dict(facts)
+        for name in ("size", "start_id", "end_id"):
+            if type(facts[name]) is not int or facts[name] < 0:
+                raise ValueError(f"its {name} is {shown(facts[name])}, not a whole number")
         self.size: int = facts["size"]
         """V."""
         self.start_id: int = facts["start_id"]
