@@ -28,6 +28,7 @@ SCORES: dict[str, Score] = {
     "loss": WeightedMean(column="loss", higher_is_better=False),
 }
 GOOD, BAD = "+" * 19 + "-", "+" * 8 + "-" * 12
+NEARLY_GOOD = "+" * 18 + "--"
 
 
 def predictions(answers: str, *, first_id: int = 0, target: str = "+") -> pa.Table:
@@ -153,7 +154,9 @@ def test_runs_are_named_by_id_prefix_or_name(made_up: MadeUp) -> None:
         (BAD, GOOD, "better", ""),
         (GOOD, BAD, "better", "second is not shown to be better: accuracy -0.5500 ["),
         (GOOD, GOOD[::-1], "better", "second is not shown to be better: accuracy +0.0000 ["),
+        (NEARLY_GOOD, GOOD, "better", "second is not shown to be better: accuracy +0.0500 ["),
         (GOOD, GOOD, "not_worse:0.01", ""),
+        (GOOD, NEARLY_GOOD, "not_worse:0.06", "second is not shown to be at most 0.06 worse: accuracy -0.0500 ["),
         (GOOD, BAD, "not_worse:0.1", "second is not shown to be at most 0.1 worse: accuracy -0.5500 ["),
         (BAD, GOOD, "not_worse:0", ""),
     ],
@@ -172,6 +175,9 @@ def test_less_of_a_loss_is_better_for_a_gate(made_up: MadeUp) -> None:
     made_up.run("second", predictions(GOOD))
     assert made_up.compare("first", "second", "--require=better", "--metric=loss").status == 0
     assert made_up.compare("second", "first", "--require=not_worse:0.5", "--metric=loss").status == 1
+    made_up.run("third", predictions(NEARLY_GOOD))
+    assert made_up.compare("second", "third", "--require=not_worse:0.1", "--metric=loss").status == 1
+    assert made_up.compare("second", "third", "--require=not_worse:1", "--metric=loss").status == 0
 
 
 @pytest.mark.parametrize("required", ["worse", "not_worse", "not_worse:-1", "not_worse:nan", "better:1"])
