@@ -29,7 +29,7 @@ from lightrail.datamodules.cache.building import (
 from lightrail.datamodules.cache.building import Facts as Facts
 from lightrail.datamodules.checking import DataReport, Remedies, SplitFacts, report_on
 from lightrail.datamodules.checking.facts import Inspected
-from lightrail.datamodules.division import ExampleStore
+from lightrail.datamodules.corpus.division import ExampleStore
 from lightrail.datamodules.reading import Columns, ReadingNotes, Row, read_rows
 from lightrail.datamodules.reading.sources import source_digest
 from lightrail.datamodules.settings import ReadingConfig as ReadingConfig

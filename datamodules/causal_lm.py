@@ -16,10 +16,10 @@ from lightrail.datamodules.cache import CacheWriter, TokenisedSplit
 from lightrail.datamodules.cache.building import About, empty_split
 from lightrail.datamodules.checking import SplitFacts
 from lightrail.datamodules.corpus.building import CorpusBuilder, CorpusPlan, Joined
+from lightrail.datamodules.corpus.division import FEW_INPUTS, all_repeat, few_inputs
 from lightrail.datamodules.corpus.encoding import Division, encode_document
 from lightrail.datamodules.corpus.files import SourceConfig, sources_digest
 from lightrail.datamodules.corpus.shards import CorpusReading, DocumentKind
-from lightrail.datamodules.division import FEW_INPUTS, all_repeat, few_inputs
 from lightrail.datamodules.reading import Row
 from lightrail.datamodules.reading.rows import list_for_text
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments

@@ -17,11 +17,11 @@ from torchmetrics import Metric
 
 from lightrail.lightning_modules.arguments import facts_for, to_plain
 from lightrail.lightning_modules.checkpoint import check_task, read_checkpoint, rebuild
-from lightrail.lightning_modules.compiling import as_written, compile_networks
 from lightrail.lightning_modules.figures.figure import Figure, reliability
 from lightrail.lightning_modules.heads.head import Head, head_for, own_head
 from lightrail.lightning_modules.metrics.evaluation import MeanLoss, ScoreSums
 from lightrail.lightning_modules.metrics.scores import Columns, StoredScore
+from lightrail.lightning_modules.networks.compiling import as_written, compile_networks
 from lightrail.lightning_modules.networks.number_formats import on_parameters
 from lightrail.lightning_modules.optimization import (
     OptimConfig,

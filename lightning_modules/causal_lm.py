@@ -18,12 +18,12 @@ from lightrail.lightning_modules.explaining.attention import attention_heads
 from lightrail.lightning_modules.explaining.explanation import Explanation, Question, refuse_label
 from lightrail.lightning_modules.explaining.gradients import integrated_gradients
 from lightrail.lightning_modules.figures.figure import Curve, Figure
-from lightrail.lightning_modules.generation import GenerationConfig, generate
 from lightrail.lightning_modules.heads.next_tokens import NO_TARGET, NextTokens
 from lightrail.lightning_modules.metrics.language import LossByPosition
 from lightrail.lightning_modules.metrics.language_scores import BitsPerUnit, Perplexity
 from lightrail.lightning_modules.metrics.scores import Columns, Score, SumRatio, WeightedMean
 from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig
+from lightrail.lightning_modules.networks.decoders.generation import GenerationConfig, generate
 from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig
 from lightrail.lightning_modules.networks.row_names import RowNames, token_rows
 from lightrail.lightning_modules.optimization import OptimConfig

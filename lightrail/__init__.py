@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from lightrail.datamodules.settings import SplitConfig as SplitConfig
     from lightrail.lightning_modules.arguments import FromData as FromData
     from lightrail.lightning_modules.base import TaskModule as TaskModule
-    from lightrail.lightning_modules.generation import GenerationConfig as GenerationConfig
     from lightrail.lightning_modules.heads.head import Head as Head
     from lightrail.lightning_modules.metrics.scores import Score as Score
     from lightrail.lightning_modules.metrics.scores import StoredScore as StoredScore
     from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig as DecoderConfig
+    from lightrail.lightning_modules.networks.decoders.generation import GenerationConfig as GenerationConfig
     from lightrail.lightning_modules.networks.encoders.encoder import EncoderConfig as EncoderConfig
     from lightrail.lightning_modules.optimization import OptimConfig as OptimConfig
     from lightrail.project.basics.errors import ConfigError as ConfigError
@@ -49,7 +49,7 @@ _HOMES = {
     "datamodules.settings": ("ReadingConfig", "SplitConfig"),
     "lightning_modules.arguments": ("FromData",),
     "lightning_modules.base": ("TaskModule",),
-    "lightning_modules.generation": ("GenerationConfig",),
+    "lightning_modules.networks.decoders.generation": ("GenerationConfig",),
     "lightning_modules.heads.head": ("Head",),
     "lightning_modules.metrics.scores": ("Score", "StoredScore"),
     "lightning_modules.networks.decoders.decoder": ("DecoderConfig",),

@@ -19,8 +19,8 @@ from lightrail.datamodules.batches.batching import Batch
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.lightning_modules.exported import load_exported
-from lightrail.lightning_modules.generation import GenerationConfig, TextWriter
 from lightrail.lightning_modules.metrics.evaluation import ScoreSums
+from lightrail.lightning_modules.networks.decoders.generation import GenerationConfig, TextWriter
 from lightrail.project.configuration import parse
 from lightrail.project.figures.run_figures import write_figures
 from lightrail.project.models.exporting import export

@@ -1,4 +1,4 @@
-"""Current paths of classes that version 0.1.0 stored by their old paths.
+"""Current paths of classes that earlier versions stored by their old paths.
 
 Configurations, checkpoints and exports contain class paths and stay readable: a class that is moved is added here. A
 class of the user keeps its path, even in a package that is also called `datamodules`.
@@ -24,7 +24,7 @@ STORED = {
     "datamodules.text_classification": ("datamodules.text_classification", "TextClassificationData"),
     "lightning_modules.causal_lm": ("lightning_modules.causal_lm", "CausalLM"),
     "lightning_modules.entities": ("lightning_modules.entities", "EntityTagger"),
-    "lightning_modules.generation": ("lightning_modules.generation", "GenerationConfig"),
+    "lightning_modules.generation": (f"{NETWORKS}.decoders.generation", "GenerationConfig"),
     "lightning_modules.image_classification": ("lightning_modules.image_classification", "ImageClassifier"),
     "lightning_modules.label_loss": ("lightning_modules.heads.label_loss", "LabelLossConfig"),
     f"{NETWORKS}.adapters": (f"{NETWORKS}.adapters", "LoraConfig"),
@@ -52,14 +52,15 @@ STORED = {
     "lightning_modules.optimization.config": ("lightning_modules.optimization.config", "OptimConfig"),
     "lightning_modules.pinyin": ("lightning_modules.pinyin", "PinyinTagger"),
     "lightning_modules.text_classification": ("lightning_modules.text_classification", "TextClassifier"),
+    "lightrail.lightning_modules.generation": (f"{NETWORKS}.decoders.generation", "GenerationConfig"),
 }
-"""Modules of 0.1.0, each with its current name within `lightrail` and its classes that could be stored."""
+"""Former modules, each with its current name within `lightrail` and its classes that could be stored."""
 KEYS = ("class_path", "task")
 """Keys whose values are class paths."""
 
 
 def current_path(path: str) -> str:
-    """Return the current path of a class of 0.1.0; other paths are returned unchanged.
+    """Return the current path of a class of an earlier version; other paths are returned unchanged.
 
     >>> current_path("lightning_modules.networks.recurrent.LstmConfig")
     'lightrail.lightning_modules.networks.encoders.recurrent.LstmConfig'
@@ -72,7 +73,7 @@ def current_path(path: str) -> str:
 
 
 def with_current_paths(value: Any) -> Any:
-    """Copy stored plain values, with class paths of 0.1.0 replaced by current ones."""
+    """Copy stored plain values, with former class paths replaced by current ones."""
     if isinstance(value, Mapping):
         return {
             key: current_path(item) if key in KEYS and isinstance(item, str) else with_current_paths(item)

@@ -14,7 +14,7 @@ from lightrail.project.basics.option_parser import OptionParser
 from lightrail.project.basics.reading import user_path
 
 if TYPE_CHECKING:
-    from lightrail.lightning_modules.generation import GenerationConfig
+    from lightrail.lightning_modules.networks.decoders.generation import GenerationConfig
     from lightrail.project.models.generating import ResponseModel, TextModel
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def _parser() -> OptionParser:
 
 def _config(options: argparse.Namespace) -> "GenerationConfig":
     """Build the settings of the sampling. Raises: ConfigError naming the option that is out of range."""
-    from lightrail.lightning_modules.generation import GenerationConfig
+    from lightrail.lightning_modules.networks.decoders.generation import GenerationConfig
 
     ranges = {field.name: field.type for field in fields(GenerationConfig)}
     for name, annotation in {**ranges, "num_samples": PositiveInt}.items():

@@ -10,7 +10,12 @@ import torch
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import read_checkpoint, stored_configuration
 from lightrail.lightning_modules.exported import load_exported, restore_task
-from lightrail.lightning_modules.generation import GenerationConfig, TextResponder, TextWriter, generate
+from lightrail.lightning_modules.networks.decoders.generation import (
+    GenerationConfig,
+    TextResponder,
+    TextWriter,
+    generate,
+)
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.hardware import usable_accelerator
 from lightrail.project.basics.logs import silence_transformers

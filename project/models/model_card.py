@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightrail.lightning_modules.checkpoint import stored_configuration
-from lightrail.lightning_modules.generation import TransformersTask
+from lightrail.lightning_modules.networks.decoders.generation import TransformersTask
 from lightrail.project.basics.tables import literal
 from lightrail.project.models.stored_model import StoredModel
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from lightrail.lightning_modules.base import TaskModule
-from lightrail.lightning_modules.generation import TextWriter, TransformersTask
+from lightrail.lightning_modules.networks.decoders.generation import TextWriter, TransformersTask
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.logs import silence_transformers, without_warning
 from lightrail.project.basics.tokens.numbering import LanguageTokenizer

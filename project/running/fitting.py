@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import DAMAGED
-from lightrail.lightning_modules.generation import TextWriter
+from lightrail.lightning_modules.networks.decoders.generation import TextWriter
 from lightrail.project.basics.errors import ConfigError, first_line, plain
 from lightrail.project.basics.private_names import set_default_root
 from lightrail.project.configuration import Configuration

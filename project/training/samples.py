@@ -10,7 +10,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from lightrail.lightning_modules.base import TaskModule
-from lightrail.lightning_modules.generation import GenerationConfig, TextResponder, TextWriter
+from lightrail.lightning_modules.networks.decoders.generation import GenerationConfig, TextResponder, TextWriter
 from lightrail.project.basics.durable import write_whole
 from lightrail.project.models.generating import ResponseModel, TextModel, writing_model
 from lightrail.project.tracking.settings import SamplesConfig

@@ -50,6 +50,6 @@ def test_two_texts_are_too_few_for_three_splits(tmp_path: Path) -> None:
 
 
 def test_a_large_table_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightrail.datamodules.division.FEW_ROWS", 10)
+    monkeypatch.setattr("lightrail.datamodules.corpus.division.FEW_ROWS", 10)
     with pytest.raises(DataError, match=r"no (test|validation) examples"):
         texts_of(tmp_path, ["+", "-"] * 10, SplitConfig(validation_fraction=0.0001, test_fraction=0.0001))

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightrail.lightning_modules.generation import GenerationConfig, generate
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder, DecoderConfig
+from lightrail.lightning_modules.networks.decoders.generation import GenerationConfig, generate
 from lightrail.lightning_modules.networks.decoders.plain_decoder import PlainDecoderConfig
 from lightrail.lightning_modules.networks.decoders.pretrained_decoder import ArchitectureConfig
 from lightrail.lightning_modules.networks.decoders.transformer_decoder import TransformerDecoderConfig

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lightrail.lightning_modules.generation import GenerationConfig
+from lightrail.lightning_modules.networks.decoders.generation import GenerationConfig
 from lightrail.project.basics.tokens.learning import load_language_tokenizer
 from lightrail.project.basics.tokens.numbering import LanguageTokenizer
 from lightrail.project.models.generating import text_model

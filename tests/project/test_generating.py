@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightrail.lightning_modules.generation import GenerationConfig
+from lightrail.lightning_modules.networks.decoders.generation import GenerationConfig
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.tokens.learning import load_language_tokenizer
 from lightrail.project.basics.tokens.numbering import LanguageTokenizer

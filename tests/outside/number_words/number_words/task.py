@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
 from lightrail.lightning_modules.figures.figure import Figure, Scatter
-from lightrail.lightning_modules.generation import GenerationConfig
 from lightrail.lightning_modules.metrics.scores import Columns, Score, WeightedMean
+from lightrail.lightning_modules.networks.decoders.generation import GenerationConfig
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.project.basics.annotations import PositiveInt, ShareBelowOne
 from lightrail.project.basics.tokens.numbering import LanguageTokenizer

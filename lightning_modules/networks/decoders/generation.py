@@ -14,7 +14,7 @@ import torch
 from annotated_types import Interval
 from torch import Tensor
 
-from lightrail.lightning_modules.compiling import as_written
+from lightrail.lightning_modules.networks.compiling import as_written
 from lightrail.lightning_modules.networks.decoders.decoder import Decoder
 from lightrail.lightning_modules.networks.modes import evaluating
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, Ranged, ShareAboveZero

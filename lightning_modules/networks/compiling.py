@@ -6,9 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import nn
 
-from lightrail.lightning_modules.networks.decoders.decoder import Decoder
-from lightrail.lightning_modules.networks.encoders.encoder import Encoder
-from lightrail.lightning_modules.networks.seq2seq.network import Seq2Seq
+from lightrail.lightning_modules.networks.token_network import TokenNetwork
 from lightrail.project.basics.private_names import is_compiled
 
 
@@ -25,4 +23,4 @@ def as_written(parts: Iterable[nn.Module]) -> AbstractContextManager[object]:
 
 
 def _is_compiled(part: nn.Module) -> bool:
-    return isinstance(part, Encoder | Decoder | Seq2Seq) and part.config.is_compiled
+    return isinstance(part, TokenNetwork) and part.config.is_compiled
