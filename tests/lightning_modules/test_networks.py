@@ -102,6 +102,12 @@ def ngrams(**settings: Any) -> HashedNgrams:
     return HashedNgrams(TransformerConfig(**{**sizes, **settings}))
 
 
+@pytest.mark.parametrize("order", [1, 2000])  # each order takes as many tables: 2000 of them took minutes
+def test_ngrams_of_one_token_or_of_a_whole_text_are_refused(order: int) -> None:
+    with pytest.raises(ConfigError, match=rf"ngram_orders: .* at least 2 and up to 16\), found \[{order}\]"):
+        ngrams(ngram_orders=[order])
+
+
 @pytest.mark.parametrize("orders", [[2], [3], [2, 3]])
 def test_a_position_knows_the_ngrams_that_contain_it_and_no_other(orders: list[int]) -> None:
     network = ngrams(ngram_orders=orders)
@@ -264,7 +270,10 @@ def test_the_same_text_has_the_same_states_in_evaluation_and_other_ones_in_train
     [
         ({"width": 20, "num_heads": 4}, r"encoder\.width is 20\. Give a multiple of 2 x num_heads = 8"),
         ({"depth": 0}, r"TransformerConfig\.depth: expected a whole number of at least 1, found 0"),
-        ({"ngram_orders": [2, 1]}, r"ngram_orders: expected a list \(each .* at least 2\), found \[2, 1\]"),
+        (
+            {"ngram_orders": [2, 1]},
+            r"ngram_orders: expected a list \(each .* at least 2 and up to 16\), found \[2, 1\]",
+        ),
     ],
 )
 def test_impossible_sizes_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Self
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.encoders.characters import CharacterEmbedding, CharactersConfig
@@ -31,9 +31,9 @@ class InputConfig(Ranged):
     """Size of a position's vector."""
     dropout: ShareBelowOne = 0.1
     """Fraction of activations zeroed in training, in [0, 1)."""
-    ngram_orders: list[Annotated[int, Ge(2)]] = field(default_factory=list)
-    """Lengths of the token n-grams whose hashed embeddings are added at the input; each of the n-grams of that
-    length that contain a position counts. Empty: none."""
+    ngram_orders: list[Annotated[int, Interval(ge=2, le=16)]] = field(default_factory=list)
+    """Lengths of the token n-grams whose hashed embeddings are added at the input, 2 to 16 tokens; each of the n-grams
+    of that length that contain a position counts. Empty: none."""
     ngram_buckets: PositiveInt = 65536
     """Rows of each n-gram's hash table."""
     ngram_width: PositiveInt = 64
