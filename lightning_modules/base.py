@@ -1,6 +1,5 @@
 """The base of every task: it owns the steps, the logging and the optimizer, and closes them."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from lightrail.lightning_modules.checkpoint import check_task, read_checkpoint, 
 from lightrail.lightning_modules.figures.figure import Figure, reliability
 from lightrail.lightning_modules.heads.head import Head, head_for, own_head
 from lightrail.lightning_modules.metrics.evaluation import MeanLoss, ScoreSums
+from lightrail.lightning_modules.metrics.loss_window import LossWindow
 from lightrail.lightning_modules.metrics.scores import Columns, StoredScore
 from lightrail.lightning_modules.networks.compiling import as_written, compile_networks
 from lightrail.lightning_modules.networks.number_formats import on_parameters
@@ -63,11 +63,9 @@ class TaskModule(pl.LightningModule, ABC):
         self.optim = optim
         self._sums: dict[Stage, ScoreSums] = {}
         self.val_loss, self.test_loss = MeanLoss(), MeanLoss()
-        # Of this process: targets of the optimizer step in progress, and targets and sum of losses since the last
-        # logged step. The sum is no buffer, which DDP would overwrite.
-        self.num_targets = self.window_targets = 0
-        self.window_loss = torch.zeros((), dtype=torch.float64)
-        self.logged_loss = torch.tensor(math.nan)
+        self.num_targets = 0
+        """Targets of the optimizer step in progress, of this process."""
+        self.loss_window = LossWindow()
         self.is_calibrating = False
         self.is_tracked = False
         """Whether a run of lightrail records the metrics, each at its step; else Lightning logs them."""
@@ -194,7 +192,7 @@ class TaskModule(pl.LightningModule, ABC):
     def on_train_start(self) -> None:
         """Move the sum of losses to the device; targets of an unfinished step do not count."""
         self.num_targets = 0
-        self.window_loss = self.window_loss.to(self.device, copy=True)  # processes of ddp_spawn share the original
+        self.loss_window.to(self.device)
 
     @final
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -203,8 +201,7 @@ class TaskModule(pl.LightningModule, ABC):
         if batch["is_filler"]:
             num_targets = 0
         self.num_targets += num_targets
-        self.window_targets += num_targets
-        self.window_loss += mean.detach().double() * num_targets
+        self.loss_window.add(mean, num_targets)
         return mean * self._weight(num_targets)
 
     @final
@@ -227,14 +224,13 @@ class TaskModule(pl.LightningModule, ABC):
         step, every = self.trainer.global_step + 1, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and step % every == 0:
             rate = optimizer.param_groups[-1]["lr"]
-            self._track({"train/loss": self._close_loss_window(), "train/learning_rate": rate}, step)
+            self._track({"train/loss": self.loss_window.close(), "train/learning_rate": rate}, step)
 
     @final
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Show the mean loss since the last logged step on the progress bar of a plain Trainer."""
         if not self.is_tracked:
-            mean = self.window_loss / self.window_targets if self.window_targets else self.logged_loss
-            self.log("train/loss", mean, prog_bar=True, logger=False)
+            self.log("train/loss", self.loss_window.mean(), prog_bar=True, logger=False)
 
     @final
     def configure_gradient_clipping(
@@ -300,14 +296,12 @@ class TaskModule(pl.LightningModule, ABC):
         """Store the task's class, its arguments as plain values, and the loss since the last logged step."""
         checkpoint["task"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = to_plain(dict(self.hparams))
-        checkpoint["loss_window"] = self._loss_window().tolist()
+        checkpoint["loss_window"] = self.loss_window.state().tolist()
 
     @final
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the loss since the last logged step."""
-        # One process resumes with the sum over all, or it would be counted once for each.
-        total, num_targets = checkpoint["loss_window"] if self.trainer.is_global_zero else (0.0, 0)
-        self.window_loss, self.window_targets = torch.tensor(total, dtype=torch.float64), int(num_targets)
+        self.loss_window.restore(*checkpoint["loss_window"] if self.trainer.is_global_zero else (0.0, 0))
 
     @final
     @classmethod
@@ -383,18 +377,4 @@ class TaskModule(pl.LightningModule, ABC):
     @property
     def recent_loss(self) -> float:
         """Mean training loss of this process since the last logged step (just after it: up to it), in nats."""
-        return float(self.window_loss) / self.window_targets if self.window_targets else float(self.logged_loss)
-
-    def _close_loss_window(self) -> Tensor:
-        window = self._loss_window()
-        self.window_loss.zero_()
-        self.window_targets = 0
-        self.logged_loss = window[0] / window[1]
-        return self.logged_loss
-
-    def _loss_window(self) -> Tensor:
-        """Sum of losses and number of targets since the last logged step, over all processes, [2]."""
-        window = torch.stack([self.window_loss, self.window_loss.new_tensor(self.window_targets)])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(window)
-        return window
+        return float(self.loss_window.mean())

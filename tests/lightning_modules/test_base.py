@@ -219,7 +219,7 @@ def test_a_filler_counts_for_nothing() -> None:
     model.trainer = trainer
     batch = {**next(iter(points_loader())), "is_filler": True}
     model.training_step(batch, 0)
-    assert (model.num_targets, model.window_targets, float(model.window_loss)) == (0, 0, 0.0)
+    assert (model.num_targets, model.loss_window.num_targets, float(model.loss_window.total)) == (0, 0, 0.0)
     assert model.test_step(batch, 0) == {}
     assert model.predict_step(batch, 0) == {}
     assert not model.test_loss.num_targets
@@ -247,9 +247,9 @@ def test_the_curve_of_a_resumed_run_is_that_of_one_that_was_not_interrupted(tmp_
 
 def test_processes_that_share_the_memory_of_a_task_add_up_losses_of_their_own() -> None:
     model = Signs()
-    shared: torch.Tensor = model.window_loss.share_memory_()  # type: ignore[no-untyped-call]  # as torch does with the tensors of what it sends to a process
+    shared: torch.Tensor = model.loss_window.total.share_memory_()  # type: ignore[no-untyped-call]  # as torch does with the tensors of what it sends to a process
     fit(model, max_steps=1, log_every_n_steps=2)
-    assert float(model.window_loss) > 0
+    assert float(model.loss_window.total) > 0
     assert float(shared) == 0
 
 

@@ -161,7 +161,7 @@ class _GrowingRate(Callback):
         if trainer.global_step == len(self.losses):
             return  # the step takes further batches
         assert isinstance(pl_module, TaskModule)
-        loss = float(pl_module.logged_loss)
+        loss = float(pl_module.loss_window.logged)
         self._average = SMOOTHING * self._average + (1 - SMOOTHING) * loss
         smoothed = self._average / (1 - SMOOTHING ** (len(self.losses) + 1))
         self.is_diverged = not math.isfinite(loss) or smoothed > DIVERGED * min(self.losses, default=math.inf)
