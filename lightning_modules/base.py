@@ -18,6 +18,7 @@ from lightrail.lightning_modules.arguments import facts_for, to_plain
 from lightrail.lightning_modules.checkpoint import check_task, read_checkpoint, rebuild
 from lightrail.lightning_modules.figures.figure import Figure, reliability
 from lightrail.lightning_modules.heads.head import Head, head_for, own_head
+from lightrail.lightning_modules.heads.joint import JointSplit, JointStep, joint_head
 from lightrail.lightning_modules.metrics.evaluation import MeanLoss, ScoreSums
 from lightrail.lightning_modules.metrics.loss_window import LossWindow
 from lightrail.lightning_modules.metrics.scores import Columns, StoredScore
@@ -66,6 +67,9 @@ class TaskModule(pl.LightningModule, ABC):
         self.num_targets = 0
         """Targets of the optimizer step in progress, of this process."""
         self.loss_window = LossWindow()
+        self._joint_step, self._joint_split = JointStep(), JointSplit()
+        self.late_columns: Mapping[str, Sequence[Any]] = {}
+        """Columns of the predictions of an evaluation with a `JointHead`, once it is complete, of this process."""
         self.is_calibrating = False
         self.is_tracked = False
         """Whether a run of lightrail records the metrics, each at its step; else Lightning logs them."""
@@ -87,7 +91,7 @@ class TaskModule(pl.LightningModule, ABC):
         These are `prediction`, `score` (confidence in [0, 1]) and, where the batch has targets, `target`, `loss` (mean
         over the example's targets) and any other column that `scores` reads.
         """
-        columns = {name: batch[name] for name in self.input_columns}
+        columns = {name: batch[name] for name in self.input_columns if name in batch}
         return {**columns, **head_for(self, "decode").decode(outputs, batch)}
 
     def scores(self) -> Mapping[str, StoredScore]:
@@ -197,9 +201,7 @@ class TaskModule(pl.LightningModule, ABC):
     @final
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch, weighted by its targets where a step sums over batches or processes."""
-        mean, num_targets = self.loss(self(batch), batch)
-        if batch["is_filler"]:
-            num_targets = 0
+        mean, num_targets = self._step_loss(batch, batch_idx)
         self.num_targets += num_targets
         self.loss_window.add(mean, num_targets)
         return mean * self._weight(num_targets)
@@ -246,7 +248,7 @@ class TaskModule(pl.LightningModule, ABC):
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Sequence[Any]] | None:
         """Add a batch to the validation metrics; while calibrating, return its ids and calibration rows."""
         outputs = self._evaluate("val", batch)
-        if batch["is_filler"]:
+        if batch["is_filler"] or joint_head(self):
             return None
         self.update(self._score_sums("val"), outputs, batch)
         if not self.is_calibrating:
@@ -260,9 +262,9 @@ class TaskModule(pl.LightningModule, ABC):
 
     @final
     def test_step(self, batch: Batch, batch_idx: int) -> Mapping[str, Sequence[Any]]:
-        """Add a batch to the test metrics and return the columns of its predictions; {} for a padding batch."""
+        """Add a test batch and return the columns of its predictions; {} for padding, or those are `late_columns`."""
         outputs = self._evaluate("test", batch)
-        if batch["is_filler"]:
+        if batch["is_filler"] or joint_head(self):
             return {}
         columns = self.decode(outputs, batch)
         self._score_sums("test").update(columns)
@@ -333,10 +335,21 @@ class TaskModule(pl.LightningModule, ABC):
     def _weight(self, num_targets: int) -> float:
         return 1.0 if self._is_alone() else num_targets / _TARGETS_PER_UNIT
 
+    def _step_loss(self, batch: Batch, batch_idx: int) -> tuple[Tensor, int]:
+        """Return the mean loss of a batch, or of this process's part of a step, and the number of its targets."""
+        if joint := joint_head(self):
+            return self._joint_step.loss(self, joint, batch, batch_idx, 1 / _TARGETS_PER_UNIT)
+        mean, num_targets = self.loss(self(batch), batch)
+        return mean, 0 if batch["is_filler"] else num_targets
+
     def _evaluate(self, stage: Stage, batch: Batch) -> Any:
         with as_written(self.children()):
             outputs = self(batch)
-        if not batch["is_filler"]:
+        if batch["is_filler"]:
+            return outputs
+        if joint := joint_head(self):
+            self._joint_split.add(joint.rows(outputs, batch), batch, self.input_columns)
+        else:
             mean, num_targets = self.loss(outputs, batch)
             (self.val_loss if stage == "val" else self.test_loss).update(mean, num_targets)
         return outputs
@@ -349,6 +362,11 @@ class TaskModule(pl.LightningModule, ABC):
 
     def _log_evaluation(self, stage: Stage) -> None:
         loss, sums = (self.val_loss if stage == "val" else self.test_loss), self._score_sums(stage)
+        if joint := joint_head(self):
+            self.late_columns = self._joint_split.columns(joint)
+            if losses := self.late_columns.get("loss"):
+                sums.update(self.late_columns)
+                loss.update(torch.tensor(losses, dtype=torch.float64).mean(), len(losses))
         values = {f"{stage}/loss": loss.compute()}
         for name, own in sums.compute().items():
             # On the device, to which Lightning (2.6) moves no logged tensor: NCCL reduces none on the CPU.

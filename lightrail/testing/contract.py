@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -97,7 +98,8 @@ class Contract(ABC):
         together = decoded(model, data.collate(rows))
         alone = [decoded(model, data.collate([row])) for row in rows]
         assert self.answers(together) == [self.answers(own)[0] for own in alone]
-        assert together["loss"] == pytest.approx([own["loss"][0] for own in alone], rel=1e-4)
+        if "loss" in together:  # with a joint head it depends on the other examples
+            assert together["loss"] == pytest.approx([own["loss"][0] for own in alone], rel=1e-4)
 
     def test_a_checkpoint_restores_the_same_outputs_with_no_arguments(self, tmp_path: Path) -> None:
         trained = self.fit(tmp_path, "--trainer.max_steps=2", "--data.batch.size=4", keep=tmp_path / "kept").eval()
@@ -312,5 +314,9 @@ def outputs_and_batch(model: TaskModule, experiment: Experiment) -> tuple[Any, B
 
 @torch.inference_mode()
 def decoded(model: TaskModule, batch: Batch) -> dict[str, Any]:
-    """Return the columns of a batch's predictions."""
-    return dict(model.decode(model(batch), batch))
+    """Return the columns of a batch's predictions, arrays as lists."""
+    columns = model.decode(model(batch), batch)
+    return {
+        name: [own.tolist() if isinstance(own, np.ndarray) else own for own in values]
+        for name, values in columns.items()
+    }

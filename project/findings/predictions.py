@@ -34,7 +34,7 @@ def no_better_than_baseline(evidence: Evidence) -> str | None:
         value, (baseline, how) = score.of(pair), _without_learning(score, pair)
     except KeyError:  # it is of other columns
         return None
-    if value > baseline if score.higher_is_better else value < baseline:
+    if np.isnan(baseline) or (value > baseline if score.higher_is_better else value < baseline):
         return None
     return f"test/{name} is {value:.4g}, and {how} {baseline:.4g}. {ADVICE}"
 
@@ -61,7 +61,8 @@ def _without_learning(score: StoredScore, pair: Columns) -> tuple[float, str]:
     for _ in range(NUM_DRAWS):
         mixed = predictions[generator.permutation(len(predictions))]
         found.append((score.of({**pair, "prediction": mixed}), "the same predictions in random order reach"))
-    return (max if score.higher_is_better else min)(found, key=lambda own: own[0])
+    defined = [own for own in found if not np.isnan(own[0])]  # a constant has no correlation with anything
+    return (max if score.higher_is_better else min)(defined, key=lambda own: own[0], default=(np.nan, ""))
 
 
 LEAST_OF_A_CLASS = 10

@@ -173,6 +173,8 @@ class PredictionTable(Callback):
         self._add(outputs)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if isinstance(pl_module, TaskModule):
+            self._add(pl_module.late_columns)
         self.table = _gathered(self._columns, trainer, pl_module)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

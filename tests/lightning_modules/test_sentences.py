@@ -1,0 +1,75 @@
+"""The sentence encoder keeps the contract, with dropout: steps, processes and metrics are those of the whole."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lightrail.lightning_modules.heads.joint import joint_head
+from lightrail.lightning_modules.metrics.evaluation import ScoreSums
+from lightrail.testing.contract import NetworkContract, TaskContract
+from tests.support.pretrained import write_tiny_bert
+from tests.support.tasks import sentences
+from tests.support.tasks.sentences import PAIRS, write_pairs
+
+
+class Sentences:
+    """What the contract asks of a task whose predictions are vectors, and random in no step that it compares."""
+
+    def without_dropout(self) -> list[str]:
+        return []  # masks belong to examples: a step is the same with them
+
+    def answers(self, columns: dict[str, Any]) -> list[Any]:
+        """The largest component of each vector."""
+        return [int(np.argmax(vector)) for vector in columns["vector"]]
+
+    def is_learned(self, columns: dict[str, Any]) -> bool:
+        similarities = np.stack(columns["vector"]) @ np.stack(columns["pair_vector"]).T
+        return bool((similarities.argmax(1) == np.arange(len(similarities))).all())
+
+
+class TestSentenceEncoder(Sentences, TaskContract):
+    def settings(self, folder: Path) -> list[str]:
+        return sentences.settings(folder)
+
+    def test_a_validation_gives_the_scores_of_its_decoded_columns(self, tmp_path: Path) -> None:
+        checkpoint = self.checkpoint(tmp_path)
+        experiment = self.experiment(tmp_path, "--trainer.max_steps=1", "--data.batch.size=2", checkpoint=checkpoint)
+        experiment.trainer.validate(experiment.model, datamodule=experiment.data, verbose=False)
+        scores = {name: score for name, score in experiment.model.val_scores().items() if name != "loss"}
+        sums = ScoreSums(scores)
+        sums.update(experiment.model.late_columns)
+        logged = {name: float(experiment.trainer.callback_metrics[f"val/{name}"]) for name in scores}
+        assert sums.compute() == pytest.approx(logged)
+        assert joint_head(experiment.model) is not None
+        assert len(experiment.model.late_columns["rank"]) == len(PAIRS["validation"])
+
+
+class TestSentenceEncoderWithScoresAndATable(Sentences, NetworkContract):
+    """The fastest encoder, which learns from the scores of pairs."""
+
+    def settings(self, folder: Path) -> list[str]:
+        data = ["--data.learns=scores", "--data.score_column=score"]
+        return [*write_pairs(folder), *data, "--model.encoder.width=16", "--model.encoder.dropout=0.2"]
+
+    def is_learned(self, columns: dict[str, Any]) -> bool:
+        similarities = (np.stack(columns["vector"]) * np.stack(columns["pair_vector"])).sum(1)
+        scores = np.array([number % 5 for number in range(len(PAIRS["train"]))])
+        by_text = {text: score for (text, _), score in zip(PAIRS["train"], scores, strict=True)}
+        own = np.array([by_text[text] for text in columns["text"]])
+        lower = own[:, None] < own[None]
+        return bool((similarities[:, None] < similarities[None])[lower].all())
+
+
+class TestSentenceEncoderWithHardNegativesAndABert(Sentences, NetworkContract):
+    @pytest.fixture(autouse=True)
+    def _bert(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+        texts = [text for split in ("train", "test") for pair in PAIRS[split] for text in pair]
+        self.folder = write_tiny_bert(tmp_path_factory.getbasetemp() / "tiny-bert-of-pairs", texts)
+
+    def settings(self, folder: Path) -> list[str]:
+        rows = write_pairs(folder, negative=["a dog", "the cat", "a park is red"])
+        network = ["--model.encoder=PretrainedConfig", f"--model.encoder.checkpoint={self.folder}"]
+        data = [f"--data.tokenizer={self.folder}", "--data.negative_column=negative", "--model.is_symmetric=true"]
+        return [*rows, *network, *data, "--model.pooling=first", "--model.similarity=dot", "--model.temperature=1"]
