@@ -77,6 +77,8 @@ def test_a_run_left_running_is_found(tmp_path: Path) -> None:
         database.execute("CREATE TABLE runs (run_uuid, status)")
         database.execute("INSERT INTO runs VALUES ('a', 'RUNNING'), ('b', 'RUNNING'), ('c', 'FINISHED')")
     assert judge(tmp_path, Ended(2, False), {"a"}) == Outcome("left RUNNING", "1 after status 2")
+    (tmp_path / LOG).write_text("WARNING run b ended as FINISHED, but its store is incomplete: 2 metrics are pending")
+    assert judge(tmp_path, Ended(0, False), {"a"}) == Outcome("worked")  # it is told, and `lightrail sync` mends it
 
 
 def test_the_table_counts_each_kind_and_names_each_cause_once() -> None:

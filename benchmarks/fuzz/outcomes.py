@@ -17,6 +17,7 @@ OUTCOMES = (*GOOD, *BAD)
 _FAILURE = re.compile(r"failed with (?P<type>\w+)(?P<message>[^\n]*)")
 _PLACE = re.compile(r"\(at (?P<ours>[\w/.]+:\d+)\)|It comes from (?P<theirs>\S+) \(")
 _MEMORY = ("There is not enough memory", "MemoryError", "not enough memory", "bad_alloc")
+_UNSENT = re.compile(r"run (\w+) ended as \w+, but its store is incomplete")
 _TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -45,7 +46,8 @@ def judge(folder: Path, ended: Ended, running_before: Collection[str]) -> Outcom
     longest = max(map(len, text.splitlines()), default=0) if ended.status == 2 else 0
     if longest > MOST_CHARACTERS + len("lightrail: error: "):
         return Outcome("long message", text[:60])
-    if left := running(folder) - {*running_before}:
+    # A store that a damage keeps from being written to is told what happened later, by `lightrail sync`.
+    if left := running(folder) - {*running_before, *_UNSENT.findall(text)}:
         return Outcome("left RUNNING", f"{len(left)} after status {ended.status}")
     return Outcome("refused" if ended.status == 2 else "worked")
 

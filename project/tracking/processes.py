@@ -17,6 +17,7 @@ import psutil
 
 from lightrail.project.basics.durable import read_note
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.reading import quoted_path
 
 SECONDS_TO_SETTLE = 60.0
 """Maximum time for a starting process to close the run of a dead one."""
@@ -101,11 +102,17 @@ class RunLock:
         self._descriptor: int | None = None
 
     def acquire(self) -> bool:
-        """Acquire the lock. Returns: whether this process has it now and did not have it before."""
+        """Acquire the lock. Returns: whether this process has it now and did not have it before.
+
+        Raises: ConfigError when its file is a folder.
+        """
         if self._held.get(self.path) == os.getpid():
             return False
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        except IsADirectoryError as error:
+            raise ConfigError(f"{quoted_path(self.path)}, the lock of a run, is a folder. Remove it.") from error
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):  # which of them depends on the system

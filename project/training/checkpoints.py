@@ -21,7 +21,7 @@ from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.project.basics.durable import link_or_copy, replacing
 from lightrail.project.basics.private_names import is_accumulating, is_epoch_over, is_validation_due
-from lightrail.project.basics.reading import reading
+from lightrail.project.basics.reading import reading, regular_file
 from lightrail.project.tracking.logger import is_process_zero
 from lightrail.project.tracking.processes import exception_for
 from lightrail.project.tracking.settings import CheckpointConfig
@@ -180,6 +180,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
         self, path: _PATH, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Read a checkpoint, with the paths in its callbacks' states moved to the folder of this run."""
+        regular_file(Path(path), "checkpoint")
         # ModelCheckpoint resets its best score when its folder has changed, and would keep the next one, however bad.
         with reading(f"{path} is not a checkpoint that can be read", "Restore it from a copy, or start a new run."):
             checkpoint: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only)

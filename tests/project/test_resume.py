@@ -17,6 +17,7 @@ from lightrail.project.cli import main
 from lightrail.project.configuration import parse
 from lightrail.project.running import fitting
 from lightrail.project.running.build import Experiment, build
+from lightrail.project.training.checkpoints import DurableCheckpointIO
 from tests.support.callbacks import ALLOW, EVERY_STEP
 from tests.support.running import Fitted, Outcome, RecordedRun, lightrail, runs_in, same_weights
 
@@ -321,6 +322,12 @@ def test_weights_that_do_not_fit_are_named_with_their_file(
     assert f"{tmp_path}/bad.ckpt: its weights do not fit the model: While copying the parameter" in outcome.err
     (run,) = runs_in(store)
     assert run.status == "FAILED"
+
+
+def test_a_checkpoint_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "best.ckpt")
+    with pytest.raises(ConfigError, match=r"best\.ckpt is a pipe"):
+        DurableCheckpointIO({}).load_checkpoint(tmp_path / "best.ckpt")
 
 
 @pytest.mark.parametrize("part", ["loops", "optimizer_states", "lr_schedulers"])

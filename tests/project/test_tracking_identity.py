@@ -123,6 +123,12 @@ def test_a_run_of_this_process_cannot_be_resumed_before_its_end(config: Tracking
         pass
 
 
+def test_a_lock_that_is_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.lock").mkdir()
+    with pytest.raises(ConfigError, match=r"run\.lock, the lock of a run, is a folder\. Remove it"):
+        RunLock(tmp_path / "run.lock").acquire()
+
+
 def test_a_lock_is_one_process_s_and_its_forked_children_free_nothing(tmp_path: Path) -> None:
     lock = RunLock(tmp_path / "run.lock")
     assert lock.acquire()
