@@ -8,7 +8,7 @@ import pytest
 
 from lightrail.lightning_modules.heads.joint import joint_head
 from lightrail.lightning_modules.metrics.evaluation import ScoreSums
-from lightrail.testing.contract import NetworkContract, TaskContract
+from lightrail.testing.contract import NetworkContract, TaskContract, processes
 from tests.support.pretrained import write_tiny_bert
 from tests.support.tasks import sentences
 from tests.support.tasks.sentences import PAIRS, write_pairs
@@ -73,3 +73,36 @@ class TestSentenceEncoderWithHardNegativesAndABert(Sentences, NetworkContract):
         network = ["--model.encoder=PretrainedConfig", f"--model.encoder.checkpoint={self.folder}"]
         data = [f"--data.tokenizer={self.folder}", "--data.negative_column=negative", "--model.is_symmetric=true"]
         return [*rows, *network, *data, "--model.pooling=first", "--model.similarity=dot", "--model.temperature=1"]
+
+
+@pytest.mark.parametrize(
+    ("size", "accumulation", "devices", "learns"),
+    [(2, 4, 1, "pairs"), (8, 1, 2, "pairs"), (8, 1, 3, "texts"), (3, 3, 2, "pairs")],
+)
+def test_a_step_with_dropout_is_the_same_to_a_millionth_however_it_is_divided(
+    tmp_path: Path, size: int, accumulation: int, devices: int, learns: str
+) -> None:
+    contract = TestSentenceEncoder()
+    arguments = [
+        "--trainer.max_steps=1",
+        "--model.optim.optimizer=sgd",
+        "--model.optim.lr=1",
+        f"--data.learns={learns}",
+    ]
+    arguments += ["--model.optim.warmup_fraction=0", "--trainer.gradient_clip_val=null", "--model.encoder.dropout=0.3"]
+    arguments += ["--trainer.limit_val_batches=0", f"--data.learns={learns}"]
+    whole = contract.fit(tmp_path, *arguments)
+    before = contract.experiment(tmp_path, *arguments).model
+    divided = contract.fit(
+        tmp_path,
+        *arguments,
+        f"--data.batch.size={size}",
+        f"--trainer.accumulate_grad_batches={accumulation}",
+        *(processes(devices) if devices > 1 else []),
+    )
+    moved, apart = (
+        max(float((a - b).detach().abs().max()) for a, b in zip(whole.parameters(), other.parameters(), strict=True))
+        for other in (before, divided)
+    )
+    assert moved > 0.1
+    assert apart <= 1e-6 * moved
