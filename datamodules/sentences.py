@@ -5,6 +5,7 @@ Shapes: B examples, P texts of each (text, pair, hard negative), T positions.
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, final
@@ -24,6 +25,8 @@ from lightrail.project.basics.tokens.tokenizing import Tokenizer, load_tokenizer
 from lightrail.project.basics.tokens.truncating import Truncation, lay_out
 
 Learns = Literal["pairs", "texts", "scores"]
+_ENDS = (re.compile(r"[。！？!?]|\.(?=\s)"), re.compile(r"[，、；：,;:]"), re.compile(r"\s"))
+"""Ends of sentences, of clauses, and of words."""
 _TEXTS = {"text": "input_ids", "pair": "pair_ids", "negative": "negative_ids"}
 """Texts of an example to the column of their token ids."""
 
@@ -39,7 +42,8 @@ class SentenceData(DataModule):
         path: training data; to predict, texts.
         learns: what training learns from: `pairs` that mean the same; single `texts`, each of which is its own pair
             under another dropout; or the `scores` of pairs.
-        text_column, pair_column: columns of the two texts of a pair; with `texts` only `text_column` is learned from.
+        text_column, pair_column: columns of the two texts of a pair; with `texts` only `text_column` is learned from. A
+            `pair_column` of null divides each text in two, which belong together.
         score_column: column of the score of a pair, any number, higher for more similar ones. null: pairs have none.
         negative_column: column of a text that is similar to the text and means something else, a hard negative; with
             `pairs`. null: none.
@@ -62,7 +66,7 @@ class SentenceData(DataModule):
         test_path: str | None = None,
         learns: Learns = "pairs",
         text_column: str = "text",
-        pair_column: str = "pair",
+        pair_column: str | None = "pair",
         score_column: str | None = None,
         negative_column: str | None = None,
         tokenizer: str = "words",
@@ -95,7 +99,7 @@ class SentenceData(DataModule):
             return columns
         is_scored = self.score_column is not None and (split != "train" or self.learns == "scores")
         is_paired = split != "train" or self.learns != "texts"
-        columns |= {"pair_column": self.pair_column} if is_paired else {}
+        columns |= {"pair_column": self.pair_column} if is_paired and self.pair_column else {}
         columns |= {"score_column": str(self.score_column)} if is_scored else {}
         return columns | ({"negative_column": self.negative_column} if self.negative_column else {})
 
@@ -115,6 +119,8 @@ class SentenceData(DataModule):
         text = row.values[self.text_column]
         if split == "train" and self.learns == "texts":
             own["pair"] = text
+        elif split != "predict" and not self.pair_column:
+            text, own["pair"] = halves(text)
         yield Row({"text": text, **own}, row.file, row.line)
 
     def learn(self, train: Iterator[Row]) -> Facts:
@@ -176,6 +182,11 @@ class SentenceData(DataModule):
 
     def _check_settings(self) -> None:
         check_arguments(self)
+        if self.pair_column is None and (self.learns != "pairs" or self.score_column):
+            raise ConfigError(
+                "data.pair_column is null, which divides each text into a pair: that is for data.learns=pairs, without "
+                "data.score_column. Name the column of the second texts."
+            )
         if self.learns == "scores" and self.score_column is None:
             raise ConfigError("data.learns is scores, and data.score_column is null. Name the column of the scores.")
         if self.negative_column and (self.learns != "pairs" or self.score_column):
@@ -219,6 +230,28 @@ class SentenceData(DataModule):
                 f"higher for more similar texts, or name another data.score_column."
             )
         return score
+
+
+def halves(text: str) -> tuple[str, str]:
+    """Divide a text in two at the end of a sentence in its middle half, else of a clause or word, else in its middle.
+
+    A text of one character is both. Such parts as pairs: K. Lee et al. (2019), "Latent Retrieval for Weakly Supervised
+    Open Domain Question Answering".
+
+    >>> halves("One two. Three four. Five."), halves("abcd"), halves("a")
+    (('One two.', 'Three four. Five.'), ('ab', 'cd'), ('a', 'a'))
+    """
+    middle = len(text) / 2
+    for ends in _ENDS:
+        places = [found.end() for found in ends.finditer(text) if middle / 2 <= found.end() <= 3 * middle / 2]
+        if places:
+            place = min(places, key=lambda own: abs(own - middle))
+            first, second = text[:place].strip(), text[place:].strip()
+            if first and second:
+                return first, second
+    if len(text) < 2:
+        return text, text
+    return text[: len(text) // 2], text[len(text) // 2 :]
 
 
 def key_of(text: str) -> int:

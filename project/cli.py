@@ -163,7 +163,7 @@ options:
 """
 OUTPUT_HELP = """\
   --data.path FILE          examples to predict, in the format of the file name; - for standard input, a text per line
-  --output FILE             .jsonl, .csv or .parquet; left out: JSON lines to standard output
+  --output FILE             .jsonl, .csv, .parquet or .npy (vectors); left out: JSON lines to standard output
 """
 
 

@@ -43,6 +43,7 @@ SMALL_NETWORKS = {
     "TransformerConfig": ["width=16", "depth=1", "num_heads=2", "ngram_buckets=64", "ngram_width=8"],
     "LstmConfig": ["width=16", "ngram_buckets=64", "ngram_width=8"],
     "TextCnnConfig": ["width=16", "num_filters=4"],
+    "StaticConfig": ["width=16", "ngram_buckets=64", "ngram_width=8"],
     "ConvNetConfig": ["channels=[4, 8]", "width=8"],
     "MlpConfig": ["widths=[8]"],
     "TransformerDecoderConfig": ["width=16", "depth=1", "num_heads=2"],
@@ -57,7 +58,12 @@ SMALL_NETWORKS = {
 """Settings by the network's class; "" stands for no network."""
 ALONE = "own_lightning_module.md"
 """A guide whose commands run with the code in it, by `tests/test_own_lightning_module.py`."""
-ABOUT = {"entities.md": "ner", "language_models.md": "causal_lm", "translation.md": "translation"}
+ABOUT = {
+    "embeddings.md": "sentences",
+    "entities.md": "ner",
+    "language_models.md": "causal_lm",
+    "translation.md": "translation",
+}
 """The experiment that a guide's settings are of, where it is not text classification."""
 AS_THEY_STAND = {
     *("list", "clean", "sync", "compare", "reproduce", "generate", "explain", "export", "schema", "completion"),

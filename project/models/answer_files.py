@@ -1,4 +1,4 @@
-"""Output files of `lightrail predict`: JSON lines, CSV or Parquet."""
+"""Output files of `lightrail predict`: JSON lines, CSV, Parquet, or the vectors alone as an array of numpy."""
 
 import io
 import json
@@ -7,23 +7,25 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
+from numpy.typing import NDArray
 
 from lightrail.project.basics.durable import replacing
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.reading import user_path
 from lightrail.project.tracking.store import check_folder
 
-ENDINGS = (".jsonl", ".csv", ".parquet")
+ENDINGS = (".jsonl", ".csv", ".parquet", ".npy")
 
 
 def check_output(output: Path, source: str) -> None:
     """Refuse, before any computation, an output file that cannot be written or is the input. Raises: ConfigError."""
     if output.suffix not in ENDINGS:
-        raise ConfigError(f"--output {output}: unknown format. End the name in .jsonl, .csv or .parquet.")
+        raise ConfigError(f"--output {output}: unknown format. End the name in {', '.join(ENDINGS)}.")
     if output.is_dir():
         raise ConfigError(f"--output {output} is a folder. Name a file in it.")
     if output.exists() and user_path(source).exists() and output.samefile(user_path(source)):
@@ -57,12 +59,15 @@ def show_answers(table: pa.Table) -> None:
 def write_answers(table: pa.Table, output: Path) -> None:
     """Write a file in the format of its ending, whole or not at all.
 
-    Raises: ConfigError when it cannot be written.
+    Raises: ConfigError when it cannot be written, or for .npy when there is not one column of vectors.
     """
+    vectors = vectors_of(table, output) if output.suffix == ".npy" else None
     target = Path(os.path.realpath(output))  # a link stays, and leads to the new file
     try:
         with replacing(target) as stream:
-            if output.suffix == ".parquet":
+            if vectors is not None:
+                np.save(stream, vectors)
+            elif output.suffix == ".parquet":
                 pyarrow.parquet.write_table(table, stream)
             elif output.suffix == ".csv":
                 pyarrow.csv.write_csv(flat(table), stream)
@@ -72,6 +77,22 @@ def write_answers(table: pa.Table, output: Path) -> None:
         raise ConfigError(
             f"--output {output}: {error.strerror or error}. Name a file in a folder that may be written."
         ) from error
+
+
+def vectors_of(table: pa.Table, output: Path) -> NDArray[np.float32]:
+    """Return the one column of equally long lists of numbers, a row for each prediction. Raises: ConfigError."""
+    numbers = [
+        own.name for own in table.schema if pa.types.is_list(own.type) and pa.types.is_floating(own.type.value_type)
+    ]
+    lists = [table[name].combine_chunks() for name in numbers]
+    widths = [set(pa.compute.list_value_length(own).to_pylist()) for own in lists]
+    if len(lists) != 1 or len(widths[0]) > 1:
+        raise ConfigError(
+            f"--output {output}: .npy is for predictions that are a vector for each row, and these have the columns "
+            f"{', '.join(table.column_names)}. Name a .jsonl, .csv or .parquet file."
+        )
+    values: NDArray[np.float32] = lists[0].flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
+    return values
 
 
 def flat(table: pa.Table) -> pa.Table:

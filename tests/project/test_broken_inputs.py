@@ -340,7 +340,7 @@ def test_output_that_cannot_be_written_is_refused(tmp_path: Path, fitted_classif
     best = fitted_classifier.directory / "checkpoints" / "best.ckpt"
     arguments = ["predict", f"--ckpt_path={best}", f"--data.path={tmp_path}/texts.txt"]
     assert refusal(tmp_path, *arguments, "--output=answers.xlsx") == (
-        "--output answers.xlsx: unknown format. End the name in .jsonl, .csv or .parquet."
+        "--output answers.xlsx: unknown format. End the name in .jsonl, .csv, .parquet, .npy."
     )
     for ending in ("jsonl", "csv", "parquet"):
         message = refusal(tmp_path, *arguments, f"--output={tmp_path}/file/answers.{ending}")

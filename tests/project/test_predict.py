@@ -263,7 +263,7 @@ def test_an_output_that_cannot_be_is_refused_before_anything_is_computed(tmp_pat
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "new.csv").write_text("text\nfine\n")
     for name, message in (
-        ("answers.xlsx", r"answers\.xlsx: unknown format\. End the name in \.jsonl, \.csv or \.parquet"),
+        ("answers.xlsx", r"answers\.xlsx: unknown format\. End the name in \.jsonl, \.csv, \.parquet, \.npy"),
         ("folder.csv", r"folder\.csv is a folder\. Name a file in it"),
         ("folder.csv/../new.csv", r"new\.csv is data\.path, which it would replace"),
         ("new.csv/answers.csv", r"new\.csv: cannot write there .* Choose another --output"),

@@ -30,6 +30,10 @@ FILES = {
     "plays.txt": " ".join(SENTENCES[4:]),
     "rest.txt": " ".join(SENTENCES[:4]),
     **{f"captions.{side}": "".join(f"{pair[side]}\n" for pair in PAIRS) for side in ("en", "de")},
+    "pairs.jsonl": "".join(
+        json.dumps({"text": pair["en"], "pair": f"There are {pair['en'].lower()}", "score": number % 6}) + "\n"
+        for number, pair in enumerate(PAIRS)
+    ),
     "captions.jsonl": "".join(f"{json.dumps(pair)}\n" for pair in PAIRS),
     "sentences.en": "A dog sees the house.\nTwo men.\n",
     "questions.jsonl": "".join(f'{{"question": "{text}", "answer": "{label}"}}\n' for text, label in REVIEWS),
@@ -45,6 +49,7 @@ SMALL_DATA = {
     "ImageClassificationData": ["path=embedded:digits", "test_path=null"],
     "CausalLMData": ["path=sentences.txt"],
     "InstructionData": ["path=reviews.csv"],
+    "SentenceData": ["path=sentences.txt"],
     "TranslationData": ["path=captions.jsonl", "validation_path=null", "test_path=null", "tokenizer=characters"],
 }
 """Settings in place of what is embedded or comes with another package, by the class of the data."""
