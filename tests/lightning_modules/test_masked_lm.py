@@ -7,7 +7,7 @@ import pytest
 
 from lightrail.testing.contract import Contract, NetworkContract, TaskContract
 from tests.support.tasks import masked_lm
-from tests.support.tasks.masked_lm import write_bert, write_texts
+from tests.support.tasks.masked_lm import PAIRS, write_bert, write_texts
 
 
 class MaskedContract(Contract):
@@ -37,4 +37,14 @@ class TestPretrained(MaskedContract, NetworkContract):
 
     def is_learned(self, columns: dict[str, Any]) -> bool:
         """In eighty steps, each with other masks, many places of a text are never masked."""
-        return sum(columns["num_correct"]) > 0.7 * sum(columns["num_targets"])
+        return bool(sum(columns["num_correct"]) > 0.7 * sum(columns["num_targets"]))
+
+
+class TestNextSentences(MaskedContract, NetworkContract):
+    def settings(self, folder: Path) -> list[str]:
+        """Which part follows is another question in each epoch: what is to be learned are tokens."""
+        weight = "--model.next_sentence_weight=1"
+        return [*masked_lm.settings(folder, PAIRS), "--data.next_sentence=true", weight]
+
+    def is_learned(self, columns: dict[str, Any]) -> bool:
+        return bool(sum(columns["num_correct"]) > 0.5 * sum(columns["num_targets"]))

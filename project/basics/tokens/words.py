@@ -1,10 +1,11 @@
-"""The words of a text, character by character: Chinese by a segmenter, others by letters and digits.
+"""The words of a text, character by character: Chinese by a segmenter, others by letters and digits; and its sentences.
 
 Shapes: C characters of a text, T its tokens.
 """
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,18 @@ from lightrail.project.basics.tokens.units import Offsets
 
 _CHINESE = "\u3400-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 _RUNS = re.compile(f"(?P<chinese>[{_CHINESE}]+)|[^\\W{_CHINESE}]+|\\S")
+
+_SENTENCE_END = re.compile("[。！？!?…]+[”’」』）)\"']*|[.]+[”’)\"']*(?=\\s|$)|\n+")
+
+
+def sentence_starts(text: str) -> list[int]:
+    """Return where the sentences of a text start: they end at 。！？!?…, a full stop before a space, and with a line.
+
+    >>> sentence_starts("他来了。 “好！”她说。Version 2.0 is out. Try it")
+    [0, 4, 9, 12, 31]
+    """
+    ends = [0, *(match.end() for match in _SENTENCE_END.finditer(text))]
+    return [start for start, end in pairwise([*ends, len(text)]) if text[start:end].strip()]
 
 
 class WordFinder:

@@ -1,6 +1,6 @@
 """A tiny masked language model, and texts for it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,13 +12,15 @@ TEXTS = {
     "validation": ["aaab", "bbb", "ccc", "dddde", "efff"],
     "test": ["aaa", "bbbbbb", "cccc", "dddddddd", "eeeee", "fffffff", "gggggggggg", "hab", "abcdefgh", "aabb", "hhhh"],
 }
+PAIRS = {split: [f"{text}。{text}。" for text in texts] for split, texts in TEXTS.items()}
+"""Each of two sentences."""
 SIZES = ["width=16", "depth=1", "num_heads=2"]
 WITHOUT_DROPOUT = ["--model.encoder.dropout=0"]
 
 
-def write_texts(folder: Path, separator: str = "") -> list[str]:
-    for split, texts in TEXTS.items():
-        (folder / f"{split}.txt").write_text("".join(f"{separator.join(text)}\n" for text in texts), encoding="utf-8")
+def write_texts(folder: Path, separator: str = "", texts: Mapping[str, Sequence[str]] = TEXTS) -> list[str]:
+    for split, own in texts.items():
+        (folder / f"{split}.txt").write_text("".join(f"{separator.join(text)}\n" for text in own), encoding="utf-8")
     return [
         "--model=MaskedLM",
         "--data=MaskedLMData",
@@ -28,8 +30,8 @@ def write_texts(folder: Path, separator: str = "") -> list[str]:
     ]
 
 
-def settings(folder: Path) -> list[str]:
-    return [*write_texts(folder), *(f"--model.encoder.{size}" for size in SIZES), "--data.min_count=1"]
+def settings(folder: Path, texts: Mapping[str, Sequence[str]] = TEXTS) -> list[str]:
+    return [*write_texts(folder, texts=texts), *(f"--model.encoder.{size}" for size in SIZES), "--data.min_count=1"]
 
 
 def write_bert(folder: Path, tokens: Sequence[str]) -> Path:
