@@ -4,7 +4,7 @@ Shapes: B examples, T positions, N masked positions, D width, V tokens.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -15,6 +15,15 @@ from torch import Tensor, nn
 
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
+from lightrail.lightning_modules.explaining.attention import attention_heads
+from lightrail.lightning_modules.explaining.explanation import (
+    Copies,
+    Explanation,
+    Question,
+    refuse_label,
+    refuse_target,
+)
+from lightrail.lightning_modules.explaining.gradients import integrated_gradients
 from lightrail.lightning_modules.heads.next_tokens import NextTokens
 from lightrail.lightning_modules.metrics.language_scores import JointLoss, Perplexity
 from lightrail.lightning_modules.metrics.scores import Score, SumRatio, WeightedMean
@@ -141,6 +150,31 @@ class MaskedLM(TaskModule):
             columns["num_examples"] = [1] * len(means)
         return columns
 
+    def explain_batch(self, copies: Copies, tokens: Sequence[str], question: Question) -> Iterator[Explanation]:
+        """Yield the attributions of the best token for each mask, and the attention of the encoder."""
+        refuse_label(question)
+        refuse_target(question)
+        batch = copies(1)
+        with torch.no_grad():
+            best = self._shares(self(batch).logits).argmax(-1)  # [N]
+
+        def scores(num: int) -> Tensor:
+            nats = at_least_float32(self(copies(num)).logits).log_softmax(-1)  # [K x N, V]
+            chosen: Tensor = nats.gather(-1, best.repeat(num)[:, None])
+            return chosen.view(num, len(best))
+
+        yield from integrated_gradients(
+            self.encoder,
+            scores,
+            [f"Log probability of {self._token(token)}, mask {place}" for place, token in enumerate(best.tolist(), 1)],
+            tokens,
+            batch["attention_mask"],
+            question,
+            neutral=self.encoder.neutral,
+            note="In nats.",
+        )
+        yield from attention_heads(self.encoder, lambda: self(batch), tokens)
+
     def scores(self) -> Mapping[str, Score]:
         """Return loss, pseudo-perplexity and token accuracy, in which a tie of the best tokens counts half.
 
@@ -197,11 +231,15 @@ class MaskedLM(TaskModule):
         size: int = self.tokenizer["size"] if self.tokenizer else FIRST_TOKEN + len(self.vocabulary)
         return size
 
+    def _shares(self, logits: Tensor) -> Tensor:
+        """Return the probability of each token, [N, V], and -1 for those that stand for no text."""
+        shares = at_least_float32(logits).softmax(-1)
+        # A pretrained network may score more than its tokenizer has.
+        shares[:, [*self.special_ids, *range(self._num_tokens, shares.shape[1])]] = -1.0
+        return shares
+
     def _filled(self, outputs: Unmasked, batch: Batch) -> Mapping[str, Sequence[Any]]:
-        shares = at_least_float32(outputs.logits).softmax(-1)  # [N, V]
-        num_tokens = self._num_tokens  # a pretrained network may score more than its tokenizer has
-        shares[:, [*self.special_ids, *range(num_tokens, shares.shape[1])]] = -1.0
-        best = shares.topk(min(self.num_best, num_tokens - len(self.special_ids)))
+        best = self._shares(outputs.logits).topk(min(self.num_best, self._num_tokens - len(self.special_ids)))
         found = [
             ([self._token(number) for number in numbers], values)
             for numbers, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)

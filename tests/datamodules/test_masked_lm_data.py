@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightrail.datamodules.batches.batching import Batch, BatchConfig
+from lightrail.datamodules.batches.batching import Batch, BatchConfig, row_for_batch
 from lightrail.datamodules.batches.masking import MaskingConfig, MaskTokens
 from lightrail.datamodules.masked_lm import MaskedLMData
 from lightrail.datamodules.settings import SplitConfig
@@ -59,7 +59,7 @@ def epoch(data: MaskedLMData, number: int = 0) -> dict[int, tuple[Any, ...]]:
 
 
 def one(data: MaskedLMData, number: int = 0, seed: int = 0) -> Batch:
-    return data.collate([{**data.dataset("train").row(number), "id": number, "draw_seed": (seed, number)}])
+    return data.collate([row_for_batch(data.dataset("train"), number, [seed])])
 
 
 def test_masks_follow_from_seed_epoch_and_example_alone(tmp_path: Path) -> None:
