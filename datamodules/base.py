@@ -136,8 +136,8 @@ class DataModule(pl.LightningDataModule, ABC):
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Pad rows into a batch: tensors, the list `id`, and the integers `num_tokens` (unpadded) and `num_targets`.
 
-        Random choices, such as masks, use `np.random.default_rng(row["draw_seed"])` of each row: they depend on seed,
-        epoch and example alone, for any number of processes and after any interruption.
+        Random choices, such as masks, use `np.random.default_rng(row["draw_seed"])` of each row. They depend on seed,
+        epoch and example, in an evaluation on the example alone: not on processes, workers or interruptions.
         """
 
     def labels_of(self, example: Row) -> Sequence[str]:
@@ -332,7 +332,7 @@ class DataModule(pl.LightningDataModule, ABC):
         sampler = BucketSampler(
             self.lengths(dataset),
             self.batch,
-            seed=self.order_seed,
+            seed=self.order_seed if is_shuffled else 0,  # an evaluation is the same for every seed
             is_shuffled=is_shuffled,
             draw=self.draw(dataset) if is_shuffled else None,
             rank=trainer.global_rank if trainer else 0,

@@ -253,6 +253,11 @@ class BucketSampler(Sampler[Share]):
             yield Share(own, seed, is_filler=False) if own else Share([int(batch[0])], seed, is_filler=True)
 
 
+def row_for_batch(rows: Rows, number: int, draw_seed: Sequence[int] = ()) -> dict[str, Any]:
+    """Return a row as `collate` takes it: with its `id`, and the seed of its random choices, `draw_seed` and number."""
+    return {**rows.row(number), "id": number, "draw_seed": (*draw_seed, number)}
+
+
 class Shares(Dataset[Batch]):
     """A dataset of whole batches: looks up and collates the rows of a share at once."""
 
@@ -260,12 +265,7 @@ class Shares(Dataset[Batch]):
         self.rows, self.collate = rows, collate
 
     def __getitem__(self, share: Share) -> Batch:
-        batch = self.collate(
-            [
-                {**self.rows.row(number), "id": number, "draw_seed": (*share.draw_seed, number)}
-                for number in share.indices
-            ]
-        )
+        batch = self.collate([row_for_batch(self.rows, number, share.draw_seed) for number in share.indices])
         return {**batch, "is_filler": share.is_filler}
 
 

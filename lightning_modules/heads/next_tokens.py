@@ -1,4 +1,5 @@
-"""Scores of the next token at the positions that have a target: what language models and translators learn from.
+"""Scores of tokens at the positions that have a target: of next ones, as language models and translators learn, or
+of hidden ones.
 
 Shapes: B rows, T positions, N positions with a target, V tokens.
 """
@@ -13,12 +14,12 @@ from torch import Tensor
 from lightrail.lightning_modules.networks.number_formats import at_least_float32
 
 NO_TARGET = -100
-"""The label of a position after which nothing is to be predicted."""
+"""The label of a position for which nothing is to be predicted."""
 
 
 @dataclass(frozen=True)
 class NextTokens:
-    """Scores of the tokens that may come next, at the positions that have a target."""
+    """Scores of the tokens that may come next, or be hidden, at the positions that have a target."""
 
     logits: Tensor
     """[N, V], row by row of the batch."""
@@ -36,6 +37,14 @@ class NextTokens:
     def are_correct(self) -> Tensor:
         """Whether the likeliest token is the target, [N]."""
         return self.logits.argmax(-1) == self.targets
+
+    @cached_property
+    def shares_correct(self) -> Tensor:
+        """1 where the target alone is the likeliest token, a half where others are as likely, else 0, [N]."""
+        best = self.logits.max(-1, keepdim=True).values  # [N, 1]
+        is_best = self.logits.gather(-1, self.targets[:, None]) == best  # [N, 1]
+        is_alone = (self.logits == best).sum(-1, keepdim=True) == 1
+        return (is_best * (0.5 + 0.5 * is_alone)).squeeze(-1)
 
     def per_row(self, values: Tensor) -> list[float]:
         """Add up values of targets, [N], within each row, [B]."""

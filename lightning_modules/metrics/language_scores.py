@@ -37,3 +37,20 @@ class BitsPerUnit(Ratio):
         """Return the bits and the characters or bytes of each example, [N, 2]."""
         nats = columns["loss"].astype(np.float64) * columns["num_targets"].astype(np.float64)
         return np.stack([nats / math.log(2), columns[self.units].astype(np.float64)], axis=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointLoss(Ratio):
+    """Mean loss over masked tokens and decisions on next sentences, each of which counts as several tokens.
+
+    (sum of `loss` x `num_targets` + weight x sum of `next_sentence_loss`) / (sum of `num_targets` + weight x examples).
+    """
+
+    weight: int
+
+    def statistics(self, columns: Columns) -> Values:
+        """Return the weighted nats and the weights of each example, [N, 2]."""
+        counts = columns["num_targets"].astype(np.float64)
+        nats = columns["loss"].astype(np.float64) * counts
+        nats += self.weight * columns["next_sentence_loss"].astype(np.float64)
+        return np.stack([nats, counts + self.weight], axis=1)

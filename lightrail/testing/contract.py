@@ -16,7 +16,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightrail.datamodules.batches.batching import Batch
+from lightrail.datamodules.batches.batching import Batch, row_for_batch
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import read_checkpoint
 from lightrail.lightning_modules.exported import load_exported
@@ -94,7 +94,7 @@ class Contract(ABC):
     def test_padding_changes_no_prediction(self, tmp_path: Path) -> None:
         experiment = self.experiment(tmp_path, "--trainer.max_steps=1")
         model, data = experiment.model.eval(), experiment.data
-        rows = [{**data.dataset("test").row(number), "id": number} for number in range(len(data.dataset("test")))]
+        rows = [row_for_batch(data.dataset("test"), number) for number in range(len(data.dataset("test")))]
         together = decoded(model, data.collate(rows))
         alone = [decoded(model, data.collate([row])) for row in rows]
         assert self.answers(together) == [self.answers(own)[0] for own in alone]

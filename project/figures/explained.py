@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from lightrail.datamodules.base import DataModule
-from lightrail.datamodules.batches.batching import Rows
+from lightrail.datamodules.batches.batching import Rows, row_for_batch
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.explaining.explanation import (
     AttentionHeads,
@@ -84,7 +84,7 @@ def explained_row(data: DataModule, task: TaskModule, rows: Rows, number: int, q
 
     Raises: ConfigError when the question does not apply.
     """
-    row = {**rows.row(number), "id": number, "draw_seed": (number,)}
+    row = row_for_batch(rows, number)
 
     @cache
     def copies(num: int) -> dict[str, Any]:

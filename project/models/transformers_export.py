@@ -31,8 +31,8 @@ def write_transformers(task: TaskModule, folder: Path) -> TransformersTask:
             f"Use --format safetensors."
         )
     silence_transformers()
-    tokenizer = LanguageTokenizer.from_facts(task.tokenizer_facts())
     model = task.to_transformers()
+    tokenizer = LanguageTokenizer.from_facts(task.tokenizer_facts())
     if isinstance(task, TextWriter):
         _name_ends(model, tokenizer)
     model.save_pretrained(folder)

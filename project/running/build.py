@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightrail.datamodules.base import DataModule, Split
+from lightrail.datamodules.batches.batching import row_for_batch
 from lightrail.datamodules.own_loaders import OwnLoaders
 from lightrail.lightning_modules.arguments import check_facts, from_plain
 from lightrail.lightning_modules.base import TaskModule
@@ -103,6 +104,8 @@ def build(
     if stage != "predict":
         check_processes(trainer)
     data.setup(stage)
+    for split in _SPLITS[stage]:
+        data.dataset(split)  # refuses what batches cannot be made of
     model = _fresh(configuration, data.facts()) if stored is None else _restored(configuration, stored, str(checkpoint))
     assert isinstance(model, TaskModule)
     ancestor = None
@@ -226,7 +229,7 @@ def _check_texts(data: DataModule, model: TaskModule, stage: Stage) -> None:
                 if lengths[number] <= network.max_length:
                     break
                 # Whether a row is one text, or several windows or documents that are short enough, its batch shows.
-                batch = data.collate([{**rows.row(number), "id": number, "draw_seed": (number,)}])
+                batch = data.collate([row_for_batch(rows, number)])
                 if "input_ids" in batch:
                     network.check_length(batch["input_ids"], batch.get("document_ids"))
 

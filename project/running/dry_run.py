@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import move_data_to_device
 
+from lightrail.datamodules.batches.batching import row_for_batch
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.optimization import build_optimizer
 from lightrail.project.basics.hardware import peak_bytes
@@ -84,7 +85,7 @@ class TrainingStep:
         self.optimizer = build_optimizer(model, model.optim)
 
     def __call__(self, loader: Any, batch: Any) -> None:
-        rows = [{**loader.rows.row(index), "id": index} for index in batch.tolist()]
+        rows = [row_for_batch(loader.rows, index) for index in batch.tolist()]
         moved = move_data_to_device(self.precision.convert_input(loader.collate(rows)), self.device)
         with self.precision.forward_context():
             loss, _ = self.model.loss(self.model(moved), moved)

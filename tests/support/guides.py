@@ -48,6 +48,7 @@ SMALL_DATA = {
     "EntityData": ["path=sentences.conll"],
     "ImageClassificationData": ["path=embedded:digits", "test_path=null"],
     "CausalLMData": ["path=sentences.txt"],
+    "MaskedLMData": ["path=sentences.txt"],
     "InstructionData": ["path=reviews.csv"],
     "SentenceData": ["path=sentences.txt"],
     "TranslationData": ["path=captions.jsonl", "validation_path=null", "test_path=null", "tokenizer=characters"],

@@ -14,7 +14,14 @@ from annotated_types import Interval
 from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.encoders.characters import CharacterEmbedding, CharactersConfig
-from lightrail.lightning_modules.networks.encoders.encoder import FIRST_TOKEN, UNKNOWN, EncoderConfig, Spelling
+from lightrail.lightning_modules.networks.encoders.encoder import (
+    FIRST_TOKEN,
+    UNKNOWN,
+    Encoder,
+    EncoderConfig,
+    Spelling,
+    TokenHead,
+)
 from lightrail.lightning_modules.networks.encoders.vectors import VectorsConfig
 from lightrail.lightning_modules.networks.row_names import AllOrNothing, RowNames, vocabulary_rows
 from lightrail.project.basics.annotations import PositiveInt, Ranged, ShareBelowOne, check_range
@@ -68,6 +75,11 @@ class FromScratchConfig(InputConfig, EncoderConfig):
         if self.characters is None and alphabet is not None:
             log.warning("data.characters_per_word is above 0, and nothing reads it: encoder.characters is null")
 
+    def build_with_token_head(self, vocabulary: Sequence[str]) -> tuple[Encoder, TokenHead]:
+        """Build the network, with a head whose scores of tokens share the vectors of its input."""
+        encoder = self.build(vocabulary)
+        return encoder, TiedTokenHead(vocabulary, encoder.width, self.width)
+
     def loaded(self, size: int | None) -> Self:
         """Return these settings with the vectors' size in place of their file, as a checkpoint holds the vectors."""
         vectors = None if self.vectors is None else replace(self.vectors, path=None, size=size)
@@ -116,6 +128,34 @@ class TokenEmbedding(nn.Module):
             states = states + self.characters(spelling)
         dropped: Tensor = self.dropout(states)
         return dropped
+
+
+class TiedTokenHead(TokenHead):
+    """Scores tokens by the similarity of a layer's output to their vectors at the input, plus a bias for each.
+
+    Args:
+        width: size D of the states.
+        token_width: size of a token's vector.
+
+    Source: J. Devlin et al. (2019), "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding".
+    """
+
+    def __init__(self, vocabulary: Sequence[str], width: int, token_width: int) -> None:
+        super().__init__()
+        self.vocabulary = tuple(vocabulary)
+        self.hidden = nn.Linear(width, token_width)
+        self.norm = nn.LayerNorm(token_width)
+        self.bias = nn.Parameter(torch.zeros(FIRST_TOKEN + len(vocabulary)))
+
+    def row_names(self) -> Mapping[str, RowNames]:
+        """Return the tokens of the bias."""
+        return {"bias": (vocabulary_rows(self.vocabulary, FIRST_TOKEN),)}
+
+    def forward(self, states: Tensor, encoder: Encoder) -> Tensor:
+        """Score tokens, [N, D] to [N, V]."""
+        embedding = encoder.input_embedding()
+        assert isinstance(embedding, TokenEmbedding), "networks from scratch share their input"
+        return F.linear(self.norm(F.gelu(self.hidden(states))), embedding.tokens.weight, self.bias)
 
 
 class TokenDropout(nn.Module):

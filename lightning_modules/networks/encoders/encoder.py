@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.token_network import TokenNetwork
 from lightrail.project.basics.annotations import Ranged
+from lightrail.project.basics.errors import ConfigError
 
 PADDING, UNKNOWN = 0, 1
 FIRST_TOKEN = 2
@@ -60,6 +61,28 @@ class Encoder(TokenNetwork):
         """
 
 
+class TokenHead(nn.Module, ABC):
+    """Scores the tokens that may stand at a position, from the vector that an encoder returns for it."""
+
+    @abstractmethod
+    def forward(self, states: Tensor, encoder: Encoder) -> Tensor:
+        """Score tokens, [N, D] to [N, V].
+
+        Args:
+            states: vectors of any positions.
+            encoder: the network that they are from, whose embedding the scores may share.
+        """
+
+    def to_transformers(self, encoder: Encoder) -> Any:
+        """Return encoder and head as one masked language model of transformers, adapters merged into its weights.
+
+        Raises: ConfigError when transformers has no such network.
+        """
+        raise ConfigError(
+            f"--format hf: transformers has no network like {type(encoder).__name__}. Use --format safetensors."
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig(Ranged, ABC):
     """The network that encodes tokens, and its size."""
@@ -78,3 +101,10 @@ class EncoderConfig(Ranged, ABC):
 
         Raises: ConfigError when settings contradict each other or name what cannot be read.
         """
+
+    def build_with_token_head(self, vocabulary: Sequence[str]) -> tuple[Encoder, TokenHead]:
+        """Build the network, as `build`, with a head that scores its tokens. Raises: ConfigError where it has none."""
+        raise ConfigError(
+            f"model.encoder: {type(self).__name__} has no head that scores tokens. Choose another network, or override "
+            "build_with_token_head."
+        )

@@ -1,5 +1,6 @@
 """Pretrained encoders of the Hugging Face hub, or from a folder that transformers wrote."""
 
+import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lightrail.lightning_modules.networks.adapters import LoraConfig, add_adapters
-from lightrail.lightning_modules.networks.encoders.encoder import Encoder, EncoderConfig, Spelling
+from lightrail.lightning_modules.networks.adapters import LoraConfig, add_adapters, merge_adapters
+from lightrail.lightning_modules.networks.encoders.encoder import Encoder, EncoderConfig, Spelling, TokenHead
 from lightrail.lightning_modules.networks.loading import (
     NUM_PROBED,
     from_architecture,
@@ -17,6 +18,7 @@ from lightrail.lightning_modules.networks.loading import (
     num_vectors,
     position_limit,
     token_tables,
+    undisturbed,
 )
 from lightrail.lightning_modules.networks.row_names import AllOrNothing, RowNames
 from lightrail.project.basics.annotations import ShareBelowOne
@@ -48,13 +50,37 @@ class PretrainedConfig(EncoderConfig):
 
         Raises: ConfigError when it cannot be loaded, has no dropout to set, or would get a vocabulary that is not its.
         """
-        if vocabulary and not self.architecture:
+        return PretrainedEncoder(self, *self._load("AutoModel", vocabulary), vocabulary)
+
+    def build_with_token_head(self, vocabulary: Sequence[str]) -> tuple[Encoder, TokenHead]:
+        """Load the encoder with the head that it was pretrained with, as `build`.
+
+        Raises: ConfigError, also when transformers has no masked language model of this type.
+        """
+        model, tokens = self._load("AutoModelForMaskedLM", vocabulary)
+        where = f"encoder.checkpoint: {shown(self.checkpoint, 200)} ({model.config.model_type})"
+        with reading(f"{where} scores no masked tokens", "Name a masked language model, such as BERT or RoBERTa."):
+            head = PretrainedTokenHead(model)
+        body = head.take_body()
+        encoder = PretrainedEncoder(self, body, tokens, vocabulary)
+        head.rows = {name: AllOrNothing(encoder.tokens_of) for name in head.tables}
+        return encoder, head
+
+    def _load(self, auto: str, vocabulary: Sequence[str]) -> tuple["PreTrainedModel", dict[str, int] | None]:
+        """Return the network, a class of transformers, and the ids of its own tokens."""
+        import transformers  # here: a network from scratch should not wait for it
+
+        if self.architecture:
+            return from_architecture(getattr(transformers, auto), self.architecture), None
+        if vocabulary:
             raise ConfigError(
                 f"encoder.checkpoint: {shown(self.checkpoint, 200)} reads the token ids of its own tokenizer, and the "
                 f"data has learned {len(vocabulary)} tokens of its own. Name the checkpoint's tokenizer in "
                 "data.tokenizer, or choose a network that is trained from scratch."
             )
-        return PretrainedEncoder(self, vocabulary)
+        return from_checkpoint(
+            getattr(transformers, auto), self.checkpoint, self.revision, self.dropout, section="encoder"
+        )
 
 
 class PretrainedEncoder(Encoder):
@@ -62,11 +88,16 @@ class PretrainedEncoder(Encoder):
 
     config: PretrainedConfig
 
-    def __init__(self, config: PretrainedConfig, vocabulary: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        model: "PreTrainedModel",
+        own_tokens: Mapping[str, int] | None = None,
+        vocabulary: Sequence[str] = (),
+    ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.own_tokens = config, own_tokens
         self.tokens_of = tuple(vocabulary) or config.checkpoint
-        model, self.own_tokens = self._load(config)
         if getattr(model, "pooler", None) is not None:
             # Our own pooling replaces it; weights without a gradient would stop DDP. Some networks call it unasked.
             model.pooler = nn.Identity()
@@ -115,9 +146,76 @@ class PretrainedEncoder(Encoder):
                 raise ValueError(f"it returns {list(shapes[0])}, not a vector for each position")
         return shapes[0][2], limit
 
-    def _load(self, config: PretrainedConfig) -> tuple["PreTrainedModel", dict[str, int] | None]:
-        from transformers import AutoModel  # here: a network from scratch should not wait for it
 
-        if config.architecture:
-            return from_architecture(AutoModel, config.architecture), None
-        return from_checkpoint(AutoModel, config.checkpoint, config.revision, config.dropout, section="encoder")
+class _Body(nn.Module):
+    """Stands for the network behind a head, and returns vectors that it was given."""
+
+    states: Tensor | None = None
+
+    def forward(self, *_: Any, **__: Any) -> Any:
+        """Return the vectors as the last hidden states."""
+        from transformers.modeling_outputs import BaseModelOutput
+
+        return BaseModelOutput(last_hidden_state=self.states)
+
+
+class PretrainedTokenHead(TokenHead):
+    """The head of any masked language model of transformers, whose network stands apart, as an encoder.
+
+    Args:
+        model: the whole model; `take_body` takes its network.
+
+    Raises: ValueError when the model's head reads more than the last hidden states.
+    """
+
+    rows: Mapping[str, RowNames]
+
+    def __init__(self, model: "PreTrainedModel") -> None:
+        super().__init__()
+        body_name = f"{model.base_model_prefix}."
+        self.model = model.train()
+        self.tables = [f"model.{name}" for name in token_tables(model) if not name.startswith(body_name)]
+        self.rows, self._body = {}, _Body()
+        ids = torch.full((1, NUM_PROBED), int(getattr(model.config, "pad_token_id", None) == 0))
+        with undisturbed(model):
+            expected = model(input_ids=ids).logits
+            states = model.base_model(input_ids=ids).last_hidden_state
+            body = self.take_body()
+            found = self._scores(states[0])
+            setattr(model, model.base_model_prefix, body)
+        if not torch.allclose(found, expected[0], rtol=1e-4, atol=1e-5):
+            raise ValueError("its head reads more than the last hidden states")
+
+    def take_body(self) -> "PreTrainedModel":
+        """Take the network out of the model, which keeps the head alone, and return it."""
+        body: PreTrainedModel = self.model.base_model
+        if body is self.model:
+            raise ValueError("its head is not apart from its network")
+        setattr(self.model, self.model.base_model_prefix, self._body)
+        return body
+
+    def row_names(self) -> Mapping[str, RowNames]:
+        """Return that the tokens are those of the tokenizer that comes with the checkpoint."""
+        return self.rows
+
+    def forward(self, states: Tensor, encoder: Encoder) -> Tensor:
+        """Score tokens, [N, D] to [N, V]."""
+        return self._scores(states)
+
+    def to_transformers(self, encoder: Encoder) -> "PreTrainedModel":
+        """Return a copy of the whole model."""
+        assert isinstance(encoder, PretrainedEncoder), "the head was loaded with its encoder"
+        model, body = copy.deepcopy((self.model, encoder.model))  # at once: they share the vectors of tokens
+        if encoder.config.lora is not None:
+            merge_adapters(body)
+        setattr(model, model.base_model_prefix, body)
+        return model.eval()
+
+    def _scores(self, states: Tensor) -> Tensor:
+        self._body.states = states[None]  # [1, N, D]
+        try:
+            ids = torch.zeros(states[None].shape[:2], dtype=torch.int64, device=states.device)
+            logits: Tensor = self.model(input_ids=ids).logits  # [1, N, V]
+        finally:
+            self._body.states = None
+        return logits[0]

@@ -7,18 +7,21 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.basics.logs import without_warning
 from lightrail.project.basics.reading import from_hub, quoted_path, reading, user_path
 from lightrail.project.basics.tokens.truncating import Frame
+from lightrail.project.basics.tokens.units import Offsets
 
 PAD, UNKNOWN = 0, 1
 FIRST = 2
 """Id of a vocabulary's first token."""
 SEPARATOR = "[SEP]"
 """Token between the texts of a pair; no text contains it as one token, since punctuation is split."""
+MASK = "[MASK]"
+"""Token that stands for a hidden one, in vocabularies of masked language models."""
 _WORDS = re.compile(r"\w+|[^\w\s]")
 _HALF_CHARACTERS = re.compile("[\ud800-\udfff]")
 
@@ -30,6 +33,16 @@ _CONTINUES = "##"
 _MAX_WORD = 100
 """Maximum length of a word, in characters; a longer one is unknown."""
 _WORDS_PER_CHUNK = 10_000
+
+
+class Located(NamedTuple):
+    """An encoded text, and where its tokens are."""
+
+    ids: list[int]
+    text: str
+    """The text as the tokenizer reads it, such as in lower case."""
+    offsets: Offsets
+    """First character and end (exclusive) of each token in `text`."""
 
 
 class Tokenizer(ABC):
@@ -55,6 +68,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def numbers(self, text: str, vocabulary: list[str]) -> list[int]:
         """Encode a text as token ids, without special tokens; [] for some texts."""
+
+    @abstractmethod
+    def located(self, text: str, vocabulary: list[str]) -> "Located":
+        """Encode a text as `numbers` does, with the place of each token in it."""
 
     @abstractmethod
     def frame(self, *, is_pair: bool) -> Frame:
@@ -102,6 +119,11 @@ class PatternTokenizer(OwnTokenizer):
             self._numbers = {token: number for number, token in enumerate(vocabulary, start=FIRST)}
         return [self._numbers.get(token, UNKNOWN) for token in self.split(text)]
 
+    def located(self, text: str, vocabulary: list[str]) -> Located:
+        plain = text.lower() if self.lower_case else text
+        offsets = [match.span() for match in self.pattern.finditer(plain)]
+        return Located(self.numbers(text, vocabulary), plain, offsets)
+
 
 class PretrainedTokenizer(Tokenizer):
     """A tokenizer of the Hugging Face hub, or of a folder."""
@@ -132,8 +154,12 @@ class PretrainedTokenizer(Tokenizer):
         return []
 
     def numbers(self, text: str, vocabulary: list[str]) -> list[int]:
-        ids: list[int] = encode_plain(self.backend, whole_characters(text)).ids
-        return ids
+        return self.located(text, vocabulary).ids
+
+    def located(self, text: str, vocabulary: list[str]) -> Located:
+        plain = whole_characters(text)
+        encoded = encode_plain(self.backend, plain)
+        return Located(encoded.ids, plain, encoded.offsets)
 
     def token_ids(self) -> Mapping[str, int]:
         ids: dict[str, int] = self.tokenizer.get_vocab()
@@ -285,10 +311,14 @@ class SubwordTokenizer(OwnTokenizer):
         return sorted(numbers.keys() - unseen, key=numbers.__getitem__)[:most]
 
     def numbers(self, text: str, vocabulary: list[str]) -> list[int]:
+        return self.located(text, vocabulary).ids
+
+    def located(self, text: str, vocabulary: list[str]) -> Located:
         if self._backend is None or self._vocabulary is not vocabulary:
             self._vocabulary, self._backend = vocabulary, self._rebuilt(vocabulary)
-        ids: list[int] = self._backend.encode(whole_characters(text)).ids
-        return ids
+        plain = whole_characters(text)
+        encoded = self._backend.encode(plain)
+        return Located(encoded.ids, plain, encoded.offsets)
 
     def _rebuilt(self, vocabulary: list[str]) -> Any:
         from tokenizers import Tokenizer, models
