@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lightrail.lightning_modules.causal_lm import CausalLM
-from lightrail.lightning_modules.exported import load_exported, separate_weights
+from lightrail.lightning_modules.exported import load_exported
+from lightrail.lightning_modules.model_folder import separate_weights
 from lightrail.lightning_modules.networks.adapters import LoraConfig
 from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig
 from lightrail.lightning_modules.networks.decoders.plain_decoder import PlainDecoderConfig
@@ -276,6 +277,12 @@ def test_a_folder_that_is_no_export_is_refused(tmp_path: Path) -> None:
             load_exported(tmp_path / "out")
     (tmp_path / "out" / "lightrail.json").write_text(json.dumps(description))
     (tmp_path / "out" / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(
+        ConfigError, match=r"model\.safetensors is not as it was exported: its SHA-256 begins with c814"
+    ):
+        load_exported(tmp_path / "out")
+    description.pop("files")
+    (tmp_path / "out" / "lightrail.json").write_text(json.dumps(description))
     with pytest.raises(ConfigError, match=r"model\.safetensors cannot be read"):
         load_exported(tmp_path / "out")
 
