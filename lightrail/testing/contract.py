@@ -22,9 +22,9 @@ from lightrail.lightning_modules.exported import load_exported
 from lightrail.lightning_modules.metrics.evaluation import ScoreSums
 from lightrail.lightning_modules.networks.decoders.generation import GenerationConfig, TextWriter
 from lightrail.project.configuration import parse
+from lightrail.project.exporting.writing import export
 from lightrail.project.figures.run_figures import write_figures
 from lightrail.project.library.predictor import load
-from lightrail.project.models.exporting import export
 from lightrail.project.models.generating import text_model
 from lightrail.project.models.predictions import stored_scores, write_predictions
 from lightrail.project.models.stored_model import StoredModel

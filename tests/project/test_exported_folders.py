@@ -11,8 +11,8 @@ import pytest
 from lightrail.lightning_modules.exported import load_exported
 from lightrail.lightning_modules.model_folder import without_paths
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.exporting.writing import export
 from lightrail.project.library.predictor import load
-from lightrail.project.models.exporting import export
 from lightrail.project.models.stored_model import stored_model
 from lightrail.project.tracking.settings import TrackingConfig
 from tests.golden.unpacking import unpack
