@@ -20,6 +20,7 @@ from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import ReadingNotes, Row, read_rows
 from lightrail.datamodules.reading.files import existing_file
 from lightrail.datamodules.reading.image_files import (
+    LINES,
     SUFFIXES,
     Channels,
     PictureForm,
@@ -27,6 +28,7 @@ from lightrail.datamodules.reading.image_files import (
     labels_beside,
     read_idx,
     read_image_files,
+    read_image_rows,
     resized,
 )
 from lightrail.datamodules.reading.label_names import LabelNumbers, plain_label
@@ -45,8 +47,8 @@ class ImageClassificationData(DataModule):
 
     Args:
         path: training data: an idx file of images (train-images-idx3-ubyte.gz), a folder with a sub-folder of images
-            for each label, or embedded:digits. To predict: images without labels, an idx file, a folder of images or
-            one image.
+            for each label, or embedded:digits. To predict: images without labels, an idx file, a folder of images, one
+            image, or JSON Lines of paths (`image`) or gray values (`pixels`).
         labels_path, validation_labels_path, test_labels_path: idx files of the labels. null: in the folder of the
             images, under the standard name (train-labels-idx1-ubyte.gz).
         label_names: names of the labels 0, 1, ... of idx files and of embedded sets; empty: these numbers.
@@ -55,6 +57,7 @@ class ImageClassificationData(DataModule):
     """
 
     length_columns, length_unit, is_cut = ("pixels",), "pixels", False
+    structured, optional = ("pixels",), ("image", "pixels")
 
     def __init__(
         self,
@@ -88,7 +91,7 @@ class ImageClassificationData(DataModule):
         check_arguments(self)
 
     def columns(self, split: Split) -> Sequence[str]:
-        return ["pixels", "label"]
+        return ["image", "pixels"] if split == "predict" else ["pixels", "label"]
 
     def settings(self) -> Mapping[str, Any]:
         return {"label_names": self.label_names, "size": self.size, "channels": self.channels}
@@ -185,7 +188,9 @@ class ImageClassificationData(DataModule):
         has_labels = split != "predict"
         path = user_path(source)
         if source.startswith(EMBEDDED_PREFIX):
-            yield from map(_square, read_rows(source, columns=self.columns(split)))
+            yield from map(_square, read_rows(source, columns=self.columns("train")))
+        elif path.suffix.lower() in LINES and not has_labels:
+            yield from read_image_rows(source, self._form())
         elif path.is_dir() or (path.suffix.lower() in SUFFIXES and not has_labels):
             yield from read_image_files(source, self._form(), has_labels=has_labels)
         else:

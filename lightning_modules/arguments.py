@@ -33,6 +33,12 @@ def is_from_data(annotation: Any) -> bool:
     return get_origin(annotation) is Annotated and _MARK in get_args(annotation)
 
 
+def is_from_data_of(task: type) -> Callable[[str], bool]:
+    """Return the function that tells whether an argument of a task's constructor comes from the data, by its name."""
+    annotations = get_annotations(task.__init__)  # type: ignore[misc]  # of a class, not of an instance
+    return lambda name: is_from_data(annotations.get(name))
+
+
 def facts_for(task: Callable[..., Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return those facts of the data that the constructor of a task takes.
 

@@ -1,4 +1,4 @@
-"""Checkpoints as files, read without running anything in them."""
+"""Checkpoints as files, and as exported folders, read without running anything in them."""
 
 import zipfile
 from collections.abc import Callable, Mapping
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lightrail.lightning_modules.arguments import check_facts, check_own_types, from_plain
+from lightrail.lightning_modules.model_folder import read_folder
 from lightrail.project.basics.durable import replacing
 from lightrail.project.basics.errors import ConfigError, first_line, shown
 from lightrail.project.basics.reading import reading, regular_file
@@ -26,19 +27,15 @@ _TYPES = {"state_dict": dict, "configuration": dict, "run": dict, PLAIN_PARTS[-1
 
 
 def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read a task's checkpoint without running anything in it; names of moved classes are brought up to date.
+    """Read a task's checkpoint, or exported folder, without running anything in it.
+
+    Names of moved classes are brought up to date.
 
     Raises: ConfigError when the file is missing, damaged or not a task's checkpoint.
     """
     if not Path(path).exists():
         raise ConfigError(f"{path}: no such checkpoint. Name a file, or runs:/RUN_ID.")
-    regular_file(Path(path), "checkpoint")
-    with reading(f"{path} is not a checkpoint that can be read", "Name one that `lightrail fit` wrote."):
-        _check_packing(Path(path))
-        try:
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-        except Exception as error:  # messages that advise to run the code, or tell a byte's number
-            raise ValueError("it is damaged, or holds objects that could run code, which is never done") from error
+    checkpoint: Any = read_folder(Path(path), map_location) if Path(path).is_dir() else _loaded(path, map_location)
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("task"), str):
         raise ConfigError(f"{path} is not a checkpoint of a lightrail task. Name one that `lightrail fit` wrote.")
     if missing := [name for name in ("state_dict", PLAIN_PARTS[-1]) if name not in checkpoint]:
@@ -52,6 +49,16 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     # Not the weights: a plain copy would lose the versions that PyTorch keeps beside them.
     plain = {name: value for name, value in checkpoint.items() if name in PLAIN_PARTS}
     return {**checkpoint, **with_current_paths(plain)}
+
+
+def _loaded(path: str | Path, map_location: str | torch.device) -> Any:
+    regular_file(Path(path), "checkpoint")
+    with reading(f"{path} is not a checkpoint that can be read", "Name one that `lightrail fit` wrote."):
+        _check_packing(Path(path))
+        try:
+            return torch.load(path, map_location=map_location, weights_only=True)
+        except Exception as error:  # messages that advise to run the code, or tell a byte's number
+            raise ValueError("it is damaged, or holds objects that could run code, which is never done") from error
 
 
 def drop_resume_state(path: Path) -> bool:
@@ -84,7 +91,10 @@ def stored_configuration(checkpoint: Mapping[str, Any], name: str) -> dict[str, 
             and isinstance(part.get("class_path"), str)
             and isinstance(part.get("init_args"), Mapping)
         ):
-            raise ConfigError(f"{name} has no configuration of its {section}. Name one that `lightrail fit` wrote.")
+            raise ConfigError(
+                f"{name} has no configuration of its {section}. Name one that `lightrail fit` wrote, and export again "
+                "what version 0.1 exported."
+            )
     return configuration
 
 

@@ -48,6 +48,7 @@ class EntityTagger(TaskModule):
         token_dropout: fraction of a text's tokens hidden in training, in [0, 1); their characters are not.
     """
 
+    pipeline_tag = "token-classification"
     monitor = "val/f1"
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Models outside of runs: a folder with weights as safetensors and, as JSON, all else that rebuilds the task.
+"""Tasks of stored models, whichever they are: of an exported folder, or of a checkpoint that was read.
 
     from lightrail.lightning_modules.exported import load_exported
     model = load_exported("DIR")
@@ -7,24 +7,17 @@
 """
 
 import importlib
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lightrail.lightning_modules.base import TaskModule
+from lightrail.lightning_modules.model_folder import read_folder
 from lightrail.project.basics.errors import ConfigError, shown
-from lightrail.project.basics.reading import reading, regular_file
-from lightrail.project.basics.renamed import with_current_paths
-
-WEIGHTS, DESCRIPTION = "model.safetensors", "lightrail.json"
-"""The two files of an exported model."""
-_MOST_BYTES = 2**30
-_FIX = "Export the model again with --format safetensors."
+from lightrail.project.basics.reading import reading
 
 
 def load_exported(folder: str | Path, device: str | torch.device = "cpu") -> TaskModule:
@@ -34,34 +27,7 @@ def load_exported(folder: str | Path, device: str | torch.device = "cpu") -> Tas
 
     Raises: ConfigError when the folder holds no such model, or one of a class that cannot be imported.
     """
-    from safetensors.torch import load_file
-
-    place = Path(folder)
-    description = read_description(place)
-    file = regular_file(place / WEIGHTS, "weights of the exported model")
-    with reading(f"{file} cannot be read", _FIX):
-        weights = load_file(file, device=str(device))
-        for name, same in description["shared"].items():
-            weights[name] = weights[same]
-    arguments = description["hyper_parameters"]
-    checkpoint = {"task": description["task"], TaskModule.CHECKPOINT_HYPER_PARAMS_KEY: arguments, "state_dict": weights}
-    return restore_task(checkpoint, str(place)).to(device).eval()
-
-
-def read_description(folder: Path) -> dict[str, Any]:
-    """Read `lightrail.json` of a folder. Raises: ConfigError when it is missing or describes no task."""
-    where = f"{folder} holds no exported model: {DESCRIPTION} cannot be read"
-    file = folder / DESCRIPTION
-    with reading(where, "Name a folder that `lightrail export RUN_ID --format safetensors --output DIR` wrote."):
-        if file.exists():
-            regular_file(file, "description of the exported model", most_bytes=_MOST_BYTES)
-        description = json.loads(file.read_text(encoding="utf-8"))
-    types = {"task": str, "hyper_parameters": dict, "shared": dict}
-    is_dict = isinstance(description, dict)
-    if not (is_dict and all(isinstance(description.get(key), own) for key, own in types.items())):
-        raise ConfigError(f"{file} describes no task. {_FIX}")
-    restated: dict[str, Any] = with_current_paths(description)
-    return restated
+    return restore_task(read_folder(Path(folder), device), str(folder)).to(device).eval()
 
 
 def restore_task(checkpoint: Mapping[str, Any], name: str) -> TaskModule:
@@ -73,42 +39,6 @@ def restore_task(checkpoint: Mapping[str, Any], name: str) -> TaskModule:
     Raises: ConfigError when its class is neither a task of lightrail nor one that was imported before.
     """
     return _task_class(str(checkpoint["task"]), name).from_checkpoint(checkpoint, name)
-
-
-def describe_task(checkpoint: Mapping[str, Any], shared: Mapping[str, str]) -> str:
-    """Return the text of `lightrail.json`: class and constructor arguments of a checkpoint's task, and shared weights.
-
-    Raises: ConfigError when an argument of the task is something that JSON would change.
-    """
-    arguments = checkpoint[TaskModule.CHECKPOINT_HYPER_PARAMS_KEY]
-    description = {"task": checkpoint["task"], "hyper_parameters": arguments, "shared": dict(shared)}
-    try:
-        text = json.dumps(description, ensure_ascii=False, indent=1)
-    except TypeError as error:
-        raise ConfigError(
-            f"an argument of {checkpoint['task']} is no plain value: {error}. Pass plain ones."
-        ) from error
-    if json.loads(text)["hyper_parameters"] != arguments:
-        raise ConfigError(f"an argument of {checkpoint['task']} has keys that are no texts. Pass a list of pairs.")
-    return text
-
-
-def separate_weights(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Copy each tensor into memory of its own, as safetensors requires, and name those that are another one entirely.
-
-    Returns: the weights on the CPU, and for each name left out (tied embeddings) the name it shares its values with.
-    """
-    weights: dict[str, Tensor] = {}
-    shared: dict[str, str] = {}
-    seen: dict[tuple[object, ...], str] = {}
-    for name, tensor in state.items():
-        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-        if tensor.numel() and place in seen:
-            shared[name] = seen[place]
-        else:
-            seen[place] = name
-            weights[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-    return weights, shared
 
 
 def _task_class(path: str, name: str) -> type[TaskModule]:

@@ -41,6 +41,7 @@ class ImageClassifier(TaskModule):
         loss: options of the training loss.
     """
 
+    pipeline_tag = "image-classification"
     monitor = "val/accuracy"
     input_columns = ("image",)
 

@@ -88,6 +88,7 @@ class PinyinTagger(TaskModule):
             the baseline that any network must beat.
     """
 
+    pipeline_tag = "translation"
     monitor = "val/character_accuracy"
 
     def __init__(
@@ -222,6 +223,7 @@ class PinyinTranslator(TaskModule):
         teacher_forcing: how often training reads the given character of a sentence.
     """
 
+    pipeline_tag = "translation"
     monitor = "val/character_accuracy"
 
     def __init__(

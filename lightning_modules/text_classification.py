@@ -41,6 +41,7 @@ class TextClassifier(TaskModule):
         loss: options of the training loss.
     """
 
+    pipeline_tag = "text-classification"
     monitor = "val/accuracy"
     input_columns = ("text",)
 

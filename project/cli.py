@@ -40,7 +40,7 @@ settings:
 """
 RUN_HELP = """
 A run is named by its id, the beginning of it (4 characters or more), its name, runs:/RUN_ID, a registered model
-(models:/NAME/VERSION, models:/NAME@ALIAS), its folder, or a checkpoint of it.
+(models:/NAME/VERSION, models:/NAME@ALIAS), its folder, a checkpoint of it, or a folder of `lightrail export`.
 """
 CHECKPOINT_HELP = f"""{RUN_HELP}
 options:
@@ -111,7 +111,7 @@ The best weights of the run are exported, or those of the checkpoint that is nam
 
 options:
   --output DIR              folder to write; it must be new or empty
-  --format F                safetensors (default): any task, for `load_exported("DIR")` in Python;
+  --format F                safetensors (default): any task; every command takes the folder as a run;
                             hf: a causal language model, for plain transformers
   --overwrite               replace an earlier export
   --allow_modules M,...     import these modules first, for a task or network of your own

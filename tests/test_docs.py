@@ -4,12 +4,14 @@ Commands run as a person types them, one block after another in one folder, with
 Blocks without a language hold commands, `yaml` blocks configurations, `text` blocks what is shown.
 """
 
+import importlib
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 import tomllib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,11 +143,25 @@ def run(words: list[str]) -> Outcome | None:
         assert set(arguments) <= make_targets()
     elif words[:3] == ["pip", "install", "-e"]:
         assert set(re.findall(r"\w+", words[3])) <= extras()
+    elif program == "mlflow":
+        run_mlflow(arguments)
     elif Path(program).name == "lightrail":
         return run_lightrail_into(arguments, output)
     else:
         pytest.fail(f"{program}: no test knows how to run it. Teach it to `run`, or mark the block as `text`.")
     return None
+
+
+def run_mlflow(arguments: list[str]) -> None:
+    """Run a command of MLflow in this process; a server is only named (tests/project/test_mlflow_models.py serves)."""
+    assert arguments[0] == "models"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of MLflow
+        command = importlib.import_module("mlflow.models.cli").commands
+        if arguments[1] == "serve":
+            assert command.commands["serve"].make_context("serve", arguments[2:])
+        else:
+            command.main(arguments[1:], standalone_mode=False)
 
 
 def run_lightrail_into(arguments: list[str], output: str | None) -> Outcome:

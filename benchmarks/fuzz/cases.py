@@ -154,7 +154,8 @@ def _export(chance: random.Random) -> list[str]:
     folder = chance.choice(["exported", "exported_writer"])
     mutate_file(chance.choice(files_below(Path(folder))), chance)
     generate = ["generate", folder, "--prompt=ab", "--max_tokens=3"]
-    return chance.choice([[LOAD, folder], generate]) if folder == "exported" else generate
+    predict = ["predict", folder, "--data.path=text/test.jsonl"]
+    return chance.choice([[LOAD, folder], generate, predict]) if folder == "exported" else generate
 
 
 def _pretrained(chance: random.Random) -> list[str]:

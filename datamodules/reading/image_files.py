@@ -3,6 +3,7 @@
 Source of idx files: Y. LeCun, C. Cortes and C. Burges, "The MNIST database of handwritten digits".
 """
 
+import json
 import logging
 import math
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from lightrail.project.basics.reading import reading, regular_file, user_path
 log = logging.getLogger(__name__)
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
+LINES = frozenset({".jsonl", ".ndjson"})
+"""Endings of files of JSON Lines that images to predict may come in."""
 Channels = Literal[1, 3, "auto"]
 
 
@@ -116,6 +119,41 @@ def read_image(file: str, form: PictureForm) -> NDArray[np.uint8]:
         Image.open(regular_file(user_path(file), "data", refusal=DataError)) as image,
     ):
         return _pixels(file, ImageOps.exif_transpose(image), form)
+
+
+def read_image_rows(source: str, form: PictureForm) -> Iterator[Row]:
+    """Yield the image of each line of JSON Lines, as `pixels` [H, W, C].
+
+    A line has `image`, the path of a file, or `pixels`: rows of gray values from 0 to 255, [H, W] or [H, W, 1], or of
+    red, green and blue, [H, W, 3].
+
+    Raises: DataError naming file and line.
+    """
+    fix = 'Write {"image": "FILE"} or {"pixels": [[0, 255], [255, 0]]} on each line.'
+    with open_bytes(source) as stream:
+        for number, line in enumerate(stream, 1):
+            if not line.strip():
+                continue
+            place = f"{source}:{number}"
+            with reading(f"{place} is no image", fix, refusal=DataError):
+                record = json.loads(line)
+                file, given = record.get("image"), record.get("pixels")
+                if (file is None) == (given is None) or not isinstance(file, str | None):
+                    raise ValueError("it has neither the path `image` nor `pixels`, or both")
+                image = None if given is None else Image.fromarray(_bytes_of(given))
+            pixels = read_image(str(file), form) if image is None else _pixels(place, image, form)
+            yield Row({"pixels": pixels, "label": None}, source if file is None else file, number)
+
+
+def _bytes_of(given: object) -> NDArray[np.uint8]:
+    """Return pixels of JSON as an array, [H, W] or [H, W, 3]. Raises: ValueError for others."""
+    pixels = np.array(given)
+    pixels = pixels.squeeze(-1) if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
+    if pixels.dtype.kind not in "iuf" or not (pixels.ndim == 2 or pixels.shape[2:] == (3,)) or not pixels.size:
+        raise ValueError(f"its pixels are {shown(given)}")
+    if not ((pixels >= 0) & (pixels <= 255) & (pixels == np.floor(pixels))).all():
+        raise ValueError("a pixel is no whole number from 0 to 255")
+    return pixels.astype(np.uint8)
 
 
 def resized(pixels: NDArray[np.uint8], form: PictureForm) -> NDArray[np.uint8]:

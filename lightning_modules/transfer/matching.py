@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightrail.lightning_modules.arguments import is_from_data, to_plain
 from lightrail.lightning_modules.base import TaskModule
+from lightrail.lightning_modules.model_folder import without_paths
 from lightrail.lightning_modules.networks.row_names import AllOrNothing, NamesRows, RowNames
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.private_names import norms_with_statistics
@@ -106,7 +107,7 @@ def _places(
 ) -> list[Place] | None:
     """Return what of one tensor another one has; [] for all of it, None for nothing."""
     if names is None or others is None or isinstance(names, AllOrNothing) or isinstance(others, AllOrNothing):
-        return [] if names == others and shape == other_shape else None
+        return [] if _mean_the_same(names, others) and shape == other_shape else None
     if len(shape) != len(other_shape):
         return None
     places = []
@@ -170,6 +171,15 @@ def _row_names(task: TaskModule, tensors: Mapping[str, Tensor]) -> dict[str, Row
                 "each row, or leave the parameter out."
             )
     return found
+
+
+def _mean_the_same(names: RowNames | None, others: RowNames | None) -> bool:
+    """Whether rows stand for the same; an exported model has the last part alone of the path to its checkpoint."""
+    if isinstance(names, AllOrNothing) and isinstance(others, AllOrNothing):
+        one, other = names.meaning, others.meaning
+        if isinstance(one, str) and isinstance(other, str):
+            return one == other or without_paths(one) == other or one == without_paths(other)
+    return names == others
 
 
 def _says_all(parts: Mapping[str, nn.Module], name: str) -> bool:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import read_checkpoint
-from lightrail.lightning_modules.exported import DESCRIPTION, WEIGHTS, load_exported, restore_task
+from lightrail.lightning_modules.exported import restore_task
+from lightrail.lightning_modules.model_folder import DESCRIPTION, WEIGHTS
 from lightrail.lightning_modules.networks.adapters import adapters_of, merge_adapters
 from lightrail.lightning_modules.transfer.matching import NamedWeights, Transfer, take_weights
 from lightrail.project.basics.errors import ConfigError
@@ -37,11 +38,9 @@ def read_weights(path: Path) -> StoredWeights:
     Raises: ConfigError when it is damaged, none of these, or of a task that cannot be imported.
     """
     with torch.random.fork_rng(devices=[]):  # a task draws fresh weights before it gets the stored ones
-        if path.is_dir():
-            return _of_task(path, load_exported(path), "")
-        if path.suffix == ".safetensors":
-            if path.name == WEIGHTS and (path.parent / DESCRIPTION).exists():
-                return _of_task(path, load_exported(path.parent), "")
+        if path.name == WEIGHTS and (path.parent / DESCRIPTION).exists():
+            path = path.parent
+        if path.suffix == ".safetensors" and not path.is_dir():
             tensors = _read_safetensors(path)
             return StoredWeights(str(path), digest_of(tensors), "", None, tensors)
         checkpoint = read_checkpoint(path)

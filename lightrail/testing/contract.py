@@ -23,8 +23,9 @@ from lightrail.lightning_modules.exported import load_exported
 from lightrail.lightning_modules.metrics.evaluation import ScoreSums
 from lightrail.lightning_modules.networks.decoders.generation import GenerationConfig, TextWriter
 from lightrail.project.configuration import parse
+from lightrail.project.exporting.writing import export
 from lightrail.project.figures.run_figures import write_figures
-from lightrail.project.models.exporting import export
+from lightrail.project.library.predictor import load
 from lightrail.project.models.generating import text_model
 from lightrail.project.models.predictions import stored_scores, write_predictions
 from lightrail.project.models.stored_model import StoredModel
@@ -111,8 +112,16 @@ class Contract(ABC):
         trained = self.fit(tmp_path, "--trainer.max_steps=2", "--data.batch.size=4", keep=tmp_path / "kept").eval()
         checkpoint = tmp_path / "kept" / "step=2.ckpt"
         export(StoredModel(read_checkpoint(checkpoint), str(checkpoint)), tmp_path / "exported", "safetensors")
-        batch = first_batch(self.experiment(tmp_path, "--trainer.max_steps=1"))
+        experiment = self.experiment(tmp_path, "--trainer.max_steps=1")
+        batch = first_batch(experiment)
         assert decoded(load_exported(tmp_path / "exported"), batch) == decoded(trained, batch)
+        moved = (tmp_path / "exported").rename(tmp_path / "elsewhere")
+        modules = [type(own).__module__ for own in (experiment.model, experiment.data)]
+        data = Path(experiment.data.test_path or experiment.data.path)
+        found, expected = (load(path, allow_modules=modules)(data) for path in (moved, checkpoint))
+        assert found
+        assert found == expected
+        assert str(tmp_path) not in (moved / "lightrail.json").read_text(encoding="utf-8")
 
     def test_a_run_that_starts_from_another_one_begins_with_its_outputs(self, tmp_path: Path) -> None:
         """Where the data is the same; `model.init_from`."""

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from lightrail.project.basics.durable import UNFINISHED, remove_unfinished
 from lightrail.project.basics.errors import Refusal
-from lightrail.project.tracking.database import sqlite_file
+from lightrail.project.logged_models.describing import WEIGHTS as LINKED
+from lightrail.project.logged_models.publishing import model_of
+from lightrail.project.tracking.database import local_path, sqlite_file
 from lightrail.project.tracking.lookup import LAST_CHECKPOINT
 from lightrail.project.tracking.processes import RunLock
 from lightrail.project.tracking.recovery import KEEP_TAG, forget_waiting, settle
@@ -62,7 +64,7 @@ def kept_of_store(client: "MlflowClient", uri: str, runs: "Sequence[Run]") -> It
         if folder.is_dir():
             is_ours = root != folder and is_real(folders.artifacts / "checkpoints", root)
             is_free = is_ours and run.info.status != "RUNNING" and run.info.run_id not in registered
-            yield from _kept_of_run(client, run, folders, is_free=is_free)
+            yield from _kept_of_run(client, run, folders, root, is_free=is_free)
     others = [own for own in _folders_in(state_folder()) if own not in seen and own.name != "waiting"]
     if others:
         size = sum(map(num_bytes, others))
@@ -91,15 +93,18 @@ def is_deleted(run: "Run") -> bool:
     return bool(run.info.lifecycle_stage == "deleted")
 
 
-def _kept_of_run(client: "MlflowClient", run: "Run", folders: RunFolders, *, is_free: bool) -> Iterator[Kept]:
+def _kept_of_run(
+    client: "MlflowClient", run: "Run", folders: RunFolders, root: Path, *, is_free: bool
+) -> Iterator[Kept]:
     """Yield what a run's folder keeps, by purpose.
 
     Args:
+        root: folder in which files may be removed.
         is_free: nothing uses the folder, and it may be changed.
     """
     name, folder = f"run {run.info.run_id[:8]} ({run.info.status})", folders.journal.parent
     if is_deleted(run):
-        remove = partial(_remove_deleted, run, folders) if is_free else None
+        remove = partial(_remove_deleted, client, run, folders, root) if is_free else None
         yield Kept(place=name, purpose=DELETED, num_bytes=num_bytes(folder), remove=remove)
         return
     is_dropped = run.info.status == "FINISHED" and run.data.tags.get(KEEP_TAG) != "true"
@@ -131,12 +136,18 @@ def _remove_states(client: "MlflowClient", run: "Run", folders: RunFolders) -> b
     return True
 
 
-def _remove_deleted(run: "Run", folders: RunFolders) -> bool:
+def _remove_deleted(client: "MlflowClient", run: "Run", folders: RunFolders, root: Path) -> bool:
+    """Remove a run's files, and the second name of its weights in the folder of its MLflow model."""
     lock = RunLock(folders.lock)
     if not lock.acquire():
         return False
     try:
         rmtree(folders.journal.parent)
+        with answering(client.tracking_uri):
+            model = model_of(client, run)
+        folder = None if model is None else local_path(model.artifact_location)
+        if folder is not None and is_real(folder, root):
+            (folder / LINKED).unlink(missing_ok=True)
         forget_waiting(run.info.run_id)
     finally:
         lock.release()

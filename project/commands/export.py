@@ -17,19 +17,18 @@ def run(arguments: list[str]) -> int:
     if options.output is None:
         raise ConfigError("--output is required: the folder to write the model to.")
     from lightrail.project.configuration.classes import AllowedClasses
-    from lightrail.project.models.exporting import check_target, export
+    from lightrail.project.exporting.card import estimates_of
+    from lightrail.project.exporting.writing import check_target, export
     from lightrail.project.models.stored_model import stored_model
     from lightrail.project.tracking.settings import TrackingConfig
 
     target = user_path(options.output)
     check_target(target, overwrite=options.overwrite)
     AllowedClasses(options.allow_modules.split(","))
-    export(
-        stored_model(options.run[0], TrackingConfig(uri=options.uri)),
-        target,
-        options.format,
-        overwrite=options.overwrite,
-    )
+    tracking = TrackingConfig(uri=options.uri)
+    model = stored_model(options.run[0], tracking)
+    estimates = estimates_of(model, tracking)
+    export(model, target, options.format, overwrite=options.overwrite, estimates=estimates)
     print(f"exported {options.run[0]} to {target}; README.md there shows how to load it")
     return 0
 

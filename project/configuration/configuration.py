@@ -324,18 +324,18 @@ def completed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, 
     draft.add_values(saved)
     sections = {name: SECTIONS[name] for name in saved if name in SECTIONS}
     try:
-        return Checker(draft, AllowedClasses(set(_modules(now)))).arguments(draft.values, sections, ())
+        return Checker(draft, AllowedClasses(set(modules_named(now)))).arguments(draft.values, sections, ())
     except ConfigError:  # a stored value that this version refuses: `now` has another
         return saved
 
 
-def _modules(value: Any) -> Iterator[str]:
+def modules_named(value: Any) -> Iterator[str]:
     """Yield the modules of the classes that a value names."""
     if isinstance(value, Mapping) and isinstance(path := value.get("class_path"), str):
         yield path.rpartition(".")[0]
     if isinstance(value, Mapping | list):
         for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _modules(item)
+            yield from modules_named(item)
 
 
 def _full_help(checker: Checker) -> str:

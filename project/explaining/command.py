@@ -37,7 +37,7 @@ from lightrail.project.tracking.store import check_folder
 
 log = logging.getLogger(__name__)
 
-_FIX = "Name a run that reads texts, other than an export (lightrail list runs)."
+_FIX = "Name a run that reads texts (lightrail list runs)."
 
 
 def run(arguments: list[str]) -> int:
@@ -78,8 +78,6 @@ def explain(
 
     Raises: ConfigError when the model explains nothing, or the question does not apply to it.
     """
-    if path.is_dir():
-        raise ConfigError(f"{shown(str(path), 200)} is a folder without a checkpoint, as an export. {_FIX}")
     checkpoint = read_checkpoint(path)
     task = restore_task(checkpoint, str(path))
     if isinstance(task, ExplainsTexts):

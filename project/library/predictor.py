@@ -14,6 +14,7 @@ import pyarrow.parquet
 
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import read_checkpoint, stored_configuration
+from lightrail.lightning_modules.model_folder import can_predict
 from lightrail.project.basics.errors import ConfigError, Refusal, first_line, shown
 from lightrail.project.basics.hardware import set_threads
 from lightrail.project.commands.generate import usual_options, written
@@ -40,8 +41,8 @@ class Predictor:
     """A trained model, which is read at its first prediction and stays in memory.
 
     Args:
-        checkpoint: its file; a folder can only generate text.
-        saved: the configuration stored in the checkpoint; None for a folder.
+        checkpoint: its file, or an exported folder; one for transformers can only generate text.
+        saved: the configuration stored in the checkpoint; None for a folder without one.
         settings: plain values that replace stored ones.
         modules: modules of the caller's own classes.
     """
@@ -139,7 +140,10 @@ class Predictor:
 
     def _configuration(self, path: str) -> Configuration:
         if self._saved is None:
-            raise ConfigError(f"{self.checkpoint} is a folder without a checkpoint: it can only generate text.")
+            raise ConfigError(
+                f"{self.checkpoint} has no data side, as a folder for transformers, or one that version 0.1 exported: "
+                "it can only generate text. Export the run again with --format safetensors."
+            )
         settings = {**_ONE_PROCESS, **self._settings, "data.path": path}
         return parse(allowing(self._modules), saved=saved_for_path(self._saved, path), settings=settings)
 
@@ -189,8 +193,8 @@ def load(
     """Return the predictor of a trained model: that of a run, by its best checkpoint, or of a checkpoint.
 
     Args:
-        model: a run as `fit` returned it, or any name that `lightrail predict` takes; for `generate` also a folder that
-            `lightrail export` or transformers wrote.
+        model: a run as `fit` returned it, or any name that `lightrail predict` takes, such as a run's id, the folder of
+            an export, or `models:/NAME@ALIAS`; for `generate` also a folder that transformers wrote.
         settings: values that replace those of the training, such as `{"data.batch.size": 64, "device": "cpu"}`.
         tracking_uri: MLflow store; None: that of the run object, else MLFLOW_TRACKING_URI, else mlflow.db here.
         allow_modules: modules of your own task or network.
@@ -201,6 +205,6 @@ def load(
         values, modules = plain_settings(settings)
         uri = values.get("tracking.uri", tracking_uri or store_of([model]))
         checkpoint = find_checkpoint(name_of(model), TrackingConfig(uri=uri))
-        is_folder = checkpoint.is_dir()
-        saved = None if is_folder else stored_configuration(read_checkpoint(checkpoint), str(checkpoint))
+        is_for_text = checkpoint.is_dir() and not can_predict(checkpoint)
+        saved = None if is_for_text else stored_configuration(read_checkpoint(checkpoint), str(checkpoint))
         return Predictor(checkpoint, saved, values, [*allow_modules, *modules])

@@ -9,7 +9,8 @@ import torch
 
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import read_checkpoint, stored_configuration
-from lightrail.lightning_modules.exported import load_exported, restore_task
+from lightrail.lightning_modules.exported import restore_task
+from lightrail.lightning_modules.model_folder import can_predict
 from lightrail.lightning_modules.networks.decoders.generation import (
     GenerationConfig,
     TextResponder,
@@ -167,11 +168,9 @@ def load_text_model(named: str, tracking: TrackingConfig) -> TextModel | Respons
         tokenizer = load_language_tokenizer(str(path))
         decoder = PretrainedDecoderConfig(checkpoint=str(path)).build(tokenizer.size)
         return TextModel(partial(generate, decoder.to(device)), tokenizer)
-    if path.is_dir():
-        return writing_model(load_exported(path, device), named)
     checkpoint = read_checkpoint(path)
-    model = writing_model(restore_task(checkpoint, str(path)).to(device), named)
-    if isinstance(model, ResponseModel):
+    model = writing_model(restore_task(checkpoint, str(path)).to(device).eval(), named)
+    if isinstance(model, ResponseModel) or (path.is_dir() and not can_predict(path)):
         return model
     settings = stored_configuration(checkpoint, str(path))["data"]["init_args"]
     return replace(model, template=settings.get("template"))

@@ -30,6 +30,7 @@ from lightrail.project.findings.finding import Finding
 from lightrail.project.findings.rules import evidence_of, find, in_markdown, plain_evidence, write_findings
 from lightrail.project.loggers.further import further_loggers, show_files
 from lightrail.project.models.predictions import PREDICTION, write_predictions
+from lightrail.project.running.answering import stage_model
 from lightrail.project.running.build import build_any
 from lightrail.project.running.parts import Built, Experiment
 from lightrail.project.tracking.logger import is_process_zero
@@ -293,6 +294,7 @@ def evaluate(experiment: Built, run: TrackedRun, checkpoint: str | Path | None) 
         found = find(partial(evidence_of, experiment.data, experiment.model, table, series))
         note = _description(experiment, run, metrics, table, found)
         run.set_tags({"mlflow.note.content": note, **write_findings(found, run.directory)})
+        stage_model(experiment, run)
     return FinishedRun(run.run_id, run.directory, metrics, table, found)
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 RUN = re.compile(r"runs:/+([^/]+)(?:/(.+))?")
-MODEL = re.compile(r"models:/+(?:([^/]+)/(\d+)|([^/]+)@([^/@]+))")
+MODEL = re.compile(r"models:/+(?:([^/]+)/(\d+)|([^/]+)@([^/@]+)|(m-[^/@]+))")
 SHORTEST_PREFIX = 4
 NUM_SHOWN = 5
 NUM_SEARCHED = 200
@@ -45,8 +45,8 @@ WAYS = "its id, the beginning of one (at least 4 characters), its name, models:/
 def find_run(client: "MlflowClient", named: str) -> "Run":
     """Return the run that a text names, found in this order.
 
-    1. `runs:/RUN` (also with a file of the run behind it), `models:/NAME/VERSION`, `models:/NAME@ALIAS`: the run that
-       the model was registered from.
+    1. `runs:/RUN` (also with a file of the run behind it), `models:/NAME/VERSION`, `models:/NAME@ALIAS`,
+       `models:/MODEL_ID`: the run that the model is of.
     2. A file or folder, where the text is written as a path: with a slash or a leading `~`, or ending in `.ckpt`. It is
        a checkpoint, a folder of checkpoints, or the folder of a run or of its artifacts, moved or copied ones included.
     3. The id of a run; the name of a run; the beginning of an id, at least 4 characters long.
@@ -157,25 +157,27 @@ def _registered(client: "MlflowClient", named: str) -> "Run":
     match = MODEL.fullmatch(named)
     if match is None:
         raise ConfigError(f"{shown(named)} is no registered model. Write models:/NAME/VERSION or models:/NAME@ALIAS.")
-    name = match[1] or match[3]
+    name = match[1] or match[3] or ""
     try:
         if match[1]:
-            version = client.get_model_version(name, match[2])
+            run_id = client.get_model_version(name, match[2]).run_id
+        elif match[3]:
+            run_id = client.get_model_version_by_alias(name, match[4]).run_id
         else:
-            version = client.get_model_version_by_alias(name, match[4])
+            run_id = client.get_logged_model(match[5]).source_run_id
     except Exception as error:  # of many types, when the answer is none of MLflow's
         problem = f"{shown(named)} is not in the model registry: {first_line(error).rstrip('.')}."
         with answering(client.tracking_uri):
             known = [model.name for model in client.search_registered_models(max_results=100)]
         known = [own for own in known if own != name]
         raise ConfigError(f"{problem}{did_you_mean(name, known, prefix='models:/')}") from error
-    if not version.run_id:
+    if not run_id:
         raise ConfigError(f"{shown(named)} was registered without a run. Name the run by its id.")
-    run = read_run(client, version.run_id)
+    run = read_run(client, run_id)
     if run is None:
         where = without_password(client.tracking_uri)
         raise ConfigError(
-            f"{shown(named)} was registered from the run {shown(version.run_id)}, which {where} does not hold. "
+            f"{shown(named)} was registered from the run {shown(run_id)}, which {where} does not hold. "
             f"Set tracking.uri to the store of the run."
         )
     return run

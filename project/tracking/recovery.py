@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lightrail.project.basics.durable import read_note, write_whole
 from lightrail.project.basics.errors import ConfigError, Refusal, first_line, without_password
 from lightrail.project.basics.private_names import tracking_store
+from lightrail.project.logged_models.publishing import complete
 from lightrail.project.tracking.database import local_path, sqlite_file
 from lightrail.project.tracking.journal import Ending, Journal, Point
 from lightrail.project.tracking.lookup import (
@@ -144,6 +145,7 @@ def clear(client: "MlflowClient", run_id: str, folders: RunFolders, journal: Jou
     """Remove the note of a completely sent run, and also all that resuming needs when it is FINISHED."""
     if status == "FINISHED":
         drop_states(client, run_id, folders)  # before the note: killed until then, `lightrail sync` finds the run
+        complete(client, run_id, folders.artifacts / BEST_CHECKPOINT, local_path)  # behind: it has two names then
     forget_waiting(run_id)
     folders.reserve.unlink(missing_ok=True)
     if status == "FINISHED":

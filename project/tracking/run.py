@@ -153,6 +153,11 @@ class TrackedRun:
         """The path of the run's page, to append to the address of an MLflow server."""
         return page_of(self.experiment_id, self.run_id)
 
+    @property
+    def model_folder(self) -> Path:
+        """The folder in which the run's MLflow model waits for its end."""
+        return self._folders.model
+
     def set_tags(self, tags: dict[str, str]) -> None:
         """Set tags: immediately on disk, and in the store as soon as it responds."""
         self.logger.log_tags(tags)

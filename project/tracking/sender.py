@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightrail.project.basics.durable import UNFINISHED, read_note, write_whole
 from lightrail.project.basics.errors import first_line
+from lightrail.project.logged_models.publishing import publish
 from lightrail.project.tracking.journal import Ending, Journal
 from lightrail.project.tracking.store import RunFolders
 
@@ -78,6 +79,10 @@ class Uploads:
     def send_all(self, client: "MlflowClient", run_id: str) -> int:
         """Upload all files of the run that the store lacks, checkpoints last. Returns: their number."""
         return sum(self._send(client, run_id, path) for path in self.paths())
+
+    def send_model(self, client: "MlflowClient", run_id: str) -> None:
+        """Send the MLflow model of a finished run, if it waits."""
+        publish(client, run_id, self._folders.model)
 
     def forget(self) -> None:
         """Remove the record of uploads, after the end of the run."""
@@ -173,6 +178,8 @@ def deliver(client: "MlflowClient", run_id: str, journal: Journal, uploads: Uplo
         if batch.ending is not None:
             sent.artifacts += uploads.send_all(client, run_id)
             _end(client, run_id, batch.ending)
+            if batch.ending.status == "FINISHED":
+                uploads.send_model(client, run_id)
             sent.status = batch.ending.status
         journal.mark_sent(batch.end)
     return sent

@@ -72,6 +72,11 @@ class RunFolders(NamedTuple):
         return self.journal.with_name("uploaded.json")
 
     @property
+    def model(self) -> Path:
+        """The folder of the run's MLflow model, until the store has it."""
+        return self.journal.with_name("model")
+
+    @property
     def uploading(self) -> Path:
         """The folder of the file that is being uploaded."""
         return self.journal.with_name("uploading")

@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from lightrail.project.findings.finding import Finding
 from lightrail.project.findings.rules import write_findings
+from lightrail.project.logged_models.publishing import model_of
 from lightrail.project.tracking.lookup import BEST_CHECKPOINT
 from lightrail.project.tracking.run import TrackedRun
 from lightrail.project.tracking.store import answering, open_store
@@ -130,7 +131,7 @@ def mark_best(client: "MlflowClient", best: Sequence[Outcome], parent: str) -> N
 
 
 def register_best(client: "MlflowClient", best: Sequence[Outcome], sweep: Sweep, parent: str) -> None:
-    """Register the checkpoint of the best trial under the name of the study, with the alias `best`.
+    """Register the MLflow model of the best trial under the name of the study, with the alias `best`.
 
     Trials of a Pareto front get the alias `best-TRIAL`; of several seeds the run with the best first metric is taken.
     A store without a registry gives a warning.
@@ -154,13 +155,19 @@ def best_run(outcome: Outcome, sweep: Sweep) -> str:
 
 
 def _version(client: "MlflowClient", name: str, outcome: Outcome, sweep: Sweep) -> str:
-    """The model version of a trial, registered if it is not yet."""
-    run_id = best_run(outcome, sweep)
-    known = [own for own in client.search_model_versions(f"name='{name}'") if own.run_id == run_id]
+    """The model version of a trial, registered if it is not yet; of a run without a model that of its checkpoint."""
+    run = client.get_run(best_run(outcome, sweep))
+    model = model_of(client, run)
+    source = model.artifact_location if model else f"{run.info.artifact_uri}/{BEST_CHECKPOINT}"
+    known = [
+        own
+        for own in client.search_model_versions(f"name='{name}'")
+        if own.run_id == run.info.run_id and own.source == source
+    ]
     if known:
         return str(known[0].version)
-    source = f"{client.get_run(run_id).info.artifact_uri}/{BEST_CHECKPOINT}"
     values = dict(zip(sweep.config.metrics, map(str, outcome.values), strict=True))
     tags = {"lightrail.study": sweep.name, "lightrail.trial": str(outcome.number), **values}
-    made = client.create_model_version(name, source, run_id, tags=tags, await_creation_for=0)
+    of_model = {"model_id": model.model_id} if model else {}
+    made = client.create_model_version(name, source, run.info.run_id, tags=tags, await_creation_for=0, **of_model)
     return str(made.version)

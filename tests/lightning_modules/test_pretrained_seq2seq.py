@@ -14,7 +14,7 @@ from lightrail.lightning_modules.networks.seq2seq.search import beam_search
 from lightrail.lightning_modules.translation import Translation
 from lightrail.project.basics.logs import without_warning
 from lightrail.project.basics.tokens.tokenizing import HINT_OF_MARIAN
-from lightrail.project.models.exporting import export
+from lightrail.project.exporting.writing import export
 from lightrail.project.models.stored_model import StoredModel
 from lightrail.testing.contract import NetworkContract
 from tests.support.pretrained_seq2seq import write_seq2seq

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from lightrail.lightning_modules.arguments import to_plain
 from lightrail.lightning_modules.checkpoint import read_checkpoint, stored_configuration
-from lightrail.lightning_modules.exported import describe_task, load_exported, restore_task
+from lightrail.lightning_modules.exported import load_exported, restore_task
+from lightrail.lightning_modules.model_folder import write_folder
 from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
 from lightrail.lightning_modules.text_classification import TextClassifier
 from lightrail.project.basics.errors import ConfigError
@@ -93,9 +94,10 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     own = checkpoint()
     torch.save(own, tmp_path / "own.ckpt")
     assert isinstance(restore_task(read_checkpoint(tmp_path / "own.ckpt"), "own.ckpt"), TextClassifier)
-    save_file(own["state_dict"], tmp_path / "model.safetensors")
-    (tmp_path / "lightrail.json").write_text(describe_task(own, {}))
-    assert isinstance(load_exported(tmp_path), TextClassifier)
+    (tmp_path / "out").mkdir()
+    write_folder(tmp_path / "out", own, own["state_dict"], TextClassifier)
+    assert isinstance(load_exported(tmp_path / "out"), TextClassifier)
+    assert restore_task(read_checkpoint(tmp_path / "out"), "out").state_dict().keys() == own["state_dict"].keys()
 
 
 def cut_short(file: Path) -> None:
@@ -143,7 +145,10 @@ def without_weights(file: Path) -> None:
         (cut_short, r"own\.ckpt is not a checkpoint that can be read: it is damaged"),
         (empty, r"own\.ckpt is not a checkpoint that can be read: it is damaged"),
         (lambda file: file.write_text("hello"), r"own\.ckpt is not a checkpoint that can be read: it is damaged"),
-        (lambda file: (file.unlink(), file.mkdir()), r"own\.ckpt is a folder; a file is needed\."),
+        (
+            lambda file: (file.unlink(), file.mkdir()),
+            r"own\.ckpt holds no exported model: lightrail\.json cannot be read",
+        ),
         (archive_of_zeros, r"can be read: it would unpack to 1,000,000 bytes\. Name one"),
         (pickle_with_code, r"can be read: it is damaged, or holds objects that could run code, which is never done\."),
         (of_plain_lightning, r"own\.ckpt is not a checkpoint of a lightrail task\."),

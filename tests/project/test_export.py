@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from lightrail.lightning_modules.causal_lm import CausalLM
-from lightrail.lightning_modules.exported import load_exported, separate_weights
+from lightrail.lightning_modules.exported import load_exported
+from lightrail.lightning_modules.model_folder import separate_weights
 from lightrail.lightning_modules.networks.adapters import LoraConfig
 from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig
 from lightrail.lightning_modules.networks.decoders.plain_decoder import PlainDecoderConfig
@@ -20,8 +22,8 @@ from lightrail.lightning_modules.networks.decoders.transformer_decoder import (
 )
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.tokens.learning import load_language_tokenizer
-from lightrail.project.models.exporting import export
-from lightrail.project.models.model_card import model_card
+from lightrail.project.exporting.card import model_card
+from lightrail.project.exporting.writing import export
 from lightrail.project.models.stored_model import StoredModel, stored_model
 from lightrail.project.tracking.settings import TrackingConfig
 from tests.support.language_model import TEXTS, TINY_DECODER, language_model, write_checkpoint
@@ -135,8 +137,19 @@ def test_a_run_is_exported_by_a_prefix_of_its_id(fitted_classifier: Fitted, tmp_
     assert read.state_dict().keys() == best.keys()
     assert all(torch.equal(value, best[name]) for name, value in read.state_dict().items())
     card = (tmp_path / "new" / "out" / "README.md").read_text("utf-8")
-    assert 'model = load_exported("out")' in card
-    assert f"| test/accuracy | {fitted_classifier.metrics['test/accuracy']:.6g} |" in card
+    assert 'model = lightrail.load("out")\nprint(model("TEXT"))' in card
+    value = fitted_classifier.metrics["test/accuracy"]
+    for told in ("lightrail predict out --data.path FILE", "lightrail serve out", "Labels (2): `+`, `-`"):
+        assert told in card
+    (results,) = ModelCard(card).data.to_dict()["model-index"][0]["results"]  # type: ignore[no-untyped-call]
+    assert results["task"]["type"] == "text-classification"
+    (result,) = [own for own in results["metrics"] if own["name"] == "accuracy"]
+    assert result["value"] == pytest.approx(value)
+    low, high = (result["args"][end] for end in ("low", "high"))
+    assert 0 <= low <= value <= high <= 1
+    assert low < high
+    assert f"| {value:.6g} " in card
+    assert f"{low:.6g} to {high:.6g}" in card
     for told in (fitted_classifier.run_id, fitted_classifier.tags["lightrail.data_digest"]):
         assert told in card
 
@@ -145,11 +158,11 @@ def test_the_card_has_only_the_name_of_private_files(tmp_path: Path) -> None:
     model = stored(tmp_path)
     arguments = model.checkpoint["configuration"]["data"]["init_args"]
     arguments["path"] = str(tmp_path / "secret" / "letters.txt")
-    card = model_card(model, "out", None)
+    card = model_card(model, language_model_of(model), "out", None)
     assert "- data: letters.txt\n" in card
     assert str(tmp_path) not in card
     arguments["path"] = "owner/set"
-    assert "- data: owner/set\n" in model_card(model, "out", None)
+    assert "- data: owner/set\n" in model_card(model, language_model_of(model), "out", None)
 
 
 def test_what_transformers_does_not_know_is_refused(fitted_classifier: Fitted, tmp_path: Path) -> None:
@@ -200,7 +213,7 @@ def test_a_full_disk_leaves_no_half_of_a_folder(
     model = stored(tmp_path)
     export(model, tmp_path / "out", "safetensors")
     before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
-    monkeypatch.setattr("lightrail.project.models.exporting.sync", fail)
+    monkeypatch.setattr("lightrail.project.exporting.writing.sync", fail)
     with pytest.raises(ConfigError, match=r"--output .*out: No space left on device\. Name a folder that may be"):
         export(model, tmp_path / "out", export_format, overwrite=True)  # type: ignore[arg-type]
     assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
@@ -276,6 +289,12 @@ def test_a_folder_that_is_no_export_is_refused(tmp_path: Path) -> None:
             load_exported(tmp_path / "out")
     (tmp_path / "out" / "lightrail.json").write_text(json.dumps(description))
     (tmp_path / "out" / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(
+        ConfigError, match=r"model\.safetensors is not as it was exported: its SHA-256 begins with c814"
+    ):
+        load_exported(tmp_path / "out")
+    description.pop("files")
+    (tmp_path / "out" / "lightrail.json").write_text(json.dumps(description))
     with pytest.raises(ConfigError, match=r"model\.safetensors cannot be read"):
         load_exported(tmp_path / "out")
 

@@ -38,6 +38,7 @@ FILES = {
     "sentences.en": "A dog sees the house.\nTwo men.\n",
     "questions.jsonl": "".join(f'{{"question": "{text}", "answer": "{label}"}}\n' for text, label in REVIEWS),
     "new.txt": "wo men shi hao ren\nni shi shi jie\n",
+    "rows.json": json.dumps({"dataframe_records": [{"text": "wo men shi hao ren"}]}),
     "faster.yaml": "model:\n  init_args:\n    optim:\n      lr: 0.01\n",
     "my_package.py": "",
 }

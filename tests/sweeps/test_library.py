@@ -1,11 +1,16 @@
 """A sweep from Python is that of the command, and trials do not run the program that starts them."""
 
+import importlib
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import mlflow
+import pandas as pd
 import pytest
+from mlflow import MlflowClient
 
 import lightrail
 from lightrail.sweeps.trials.process import call_forked
@@ -22,8 +27,26 @@ def test_a_sweep_gives_its_trials_and_the_best_one(tiny_sweep: TinySweep) -> Non
     best = found.trials.loc[scores.idxmax()]
     assert found.best == {"model.optim.lr": best["model.optim.lr"]}
     assert found.best_run_id == best["run_ids"]
+    check_the_registry_answers(tiny_sweep, found.best_run_id)
     with pytest.raises(lightrail.ConfigError, match="a sweep given as a mapping has no file to be named after"):
         lightrail.sweep(tiny_sweep.values)
+
+
+def check_the_registry_answers(sweep: TinySweep, best: str) -> None:
+    """See that MLflow loads the winner by its registered name, and that it predicts as its run does."""
+    version = MlflowClient(sweep.store).get_model_version_by_alias("tiny", "best")
+    assert version.run_id == best
+    expected = lightrail.load(best, tracking_uri=sweep.store, allow_modules=["tests.support.callbacks"])(["ni hao"])
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(sweep.store)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of MLflow, when pyfunc is imported
+            model = importlib.import_module("mlflow.pyfunc").load_model("models:/tiny@best")
+        (column,) = model.metadata.signature.inputs.input_names()
+        assert model.predict(pd.DataFrame({column: ["ni hao"]})).to_dict("records") == expected
+    finally:
+        mlflow.set_tracking_uri(before)
 
 
 def test_a_started_process_does_not_run_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -11,17 +11,14 @@ from typing import Literal
 import torch
 
 from lightrail.lightning_modules.base import TaskModule
-from lightrail.lightning_modules.exported import (
-    DESCRIPTION,
-    WEIGHTS,
-    describe_task,
-    load_exported,
-    restore_task,
-    separate_weights,
-)
+from lightrail.lightning_modules.checkpoint import stored_configuration
+from lightrail.lightning_modules.exported import load_exported, restore_task
+from lightrail.lightning_modules.model_folder import DESCRIPTION, WEIGHTS, write_folder
 from lightrail.project.basics.durable import UNFINISHED, sync
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.models.model_card import model_card
+from lightrail.project.comparing.measuring import Estimate
+from lightrail.project.exporting.card import model_card
+from lightrail.project.exporting.tokenizer_files import write_tokenizers
 from lightrail.project.models.stored_model import StoredModel
 from lightrail.project.models.transformers_export import write_transformers
 from lightrail.project.tracking.store import check_folder
@@ -47,8 +44,18 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     check_folder(target.absolute().parent, "--output")
 
 
-def export(model: StoredModel, target: Path, export_format: Format, *, overwrite: bool = False) -> None:
+def export(
+    model: StoredModel,
+    target: Path,
+    export_format: Format,
+    *,
+    overwrite: bool = False,
+    estimates: Mapping[str, Estimate] | None = None,
+) -> None:
     """Write the model of a checkpoint to a folder, and verify it by reading it again.
+
+    Args:
+        estimates: test metrics with intervals, for the card.
 
     Raises: ConfigError when the format does not support this task, the folder is refused, or the verification fails.
     """
@@ -62,16 +69,14 @@ def export(model: StoredModel, target: Path, export_format: Format, *, overwrite
             (folder / DESCRIPTION).write_text(described, encoding="utf-8")
         else:
             _write_task(model, task, folder)
-        card = model_card(model, target.name, converted)
+        card = model_card(model, task, target.name, converted, estimates)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def _write_task(model: StoredModel, task: TaskModule, folder: Path) -> None:
-    from safetensors.torch import save_file
-
-    weights, shared = separate_weights(task.state_dict())
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / DESCRIPTION).write_text(describe_task(model.checkpoint, shared), encoding="utf-8")
+    configuration = stored_configuration(model.checkpoint, model.name)
+    write_tokenizers(configuration["data"], task.data_facts(), folder)
+    write_folder(folder, model.checkpoint, task.state_dict(), type(task))
     read = load_exported(folder).state_dict()
     for name, expected in task.state_dict().items():
         if not torch.equal(read[name].nan_to_num(), expected.nan_to_num()):

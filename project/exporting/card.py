@@ -1,0 +1,223 @@
+"""The README.md of an exported model, as the Hugging Face hub reads it: what it is, how to use it, results, origin."""
+
+import importlib.metadata
+import inspect
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from lightrail.lightning_modules.base import TaskModule
+from lightrail.lightning_modules.checkpoint import stored_configuration
+from lightrail.lightning_modules.networks.decoders.generation import TextResponder, TextWriter, TransformersTask
+from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.tables import literal, markdown_table
+from lightrail.project.comparing.entries import find_entry
+from lightrail.project.comparing.measuring import CONFIDENCE, NUM_RESAMPLES, Estimate, measure
+from lightrail.project.models.stored_model import StoredModel
+from lightrail.project.tracking.settings import TrackingConfig
+from lightrail.project.tracking.store import open_store, store_uri
+
+LOAD_TRANSFORMERS = """\
+from transformers import {loader}, AutoTokenizer
+
+model = {loader}.from_pretrained("{folder}")
+tokenizer = AutoTokenizer.from_pretrained("{folder}")"""
+LOAD_TASK = """\
+import lightrail
+
+model = lightrail.load("{folder}")
+print(model{call})"""
+NUM_LABELS = 100
+"""Maximum number of labels in a card."""
+
+
+@runtime_checkable
+class OnTheHub(Protocol):
+    """A task that the Hugging Face hub has a name for."""
+
+    pipeline_tag: str
+
+
+def estimates_of(model: StoredModel, tracking: TrackingConfig) -> dict[str, Estimate]:
+    """Return the test metrics of a model's run with intervals, by name; {} without stored predictions."""
+    if not model.run_id:
+        return {}
+    try:
+        (run,) = find_entry(open_store(store_uri(tracking), create=False), f"runs:/{model.run_id}").runs
+    except ConfigError:  # another store, or a run that was not tested
+        return {}
+    return {name: own[0] for name, own in measure([[run.columns]], run.scores).estimates.items()}
+
+
+def model_card(
+    model: StoredModel,
+    task: TaskModule,
+    folder: str,
+    converted: TransformersTask | None,
+    estimates: Mapping[str, Estimate] | None = None,
+) -> str:
+    """Write the card of a model.
+
+    Args:
+        task: the restored task.
+        folder: name of the folder of the card.
+        converted: the task, when the folder holds a transformers model.
+        estimates: test metrics with intervals; those of the model's run are shown without.
+    """
+    from huggingface_hub import ModelCard
+
+    found = dict(estimates or {})
+    for name, value in model.metrics.items():
+        found.setdefault(name.removeprefix("test/"), Estimate(value, math.nan, math.nan, None))
+    found = {name: own for name, own in sorted(found.items()) if math.isfinite(own.value)}
+    configuration = stored_configuration(model.checkpoint, model.name)
+    lines = [
+        f"# {literal(f'{type(task).__name__} {model.run_name}')}",
+        "",
+        str(inspect.getdoc(type(task))).partition("\n")[0],
+        *_labels(task),
+        *_use(task, configuration, folder, converted),
+        *_results(found),
+        *_origin(model, configuration),
+        *_limits(task, configuration),
+    ]
+    header = _metadata(model, task, configuration, folder, found, is_converted=converted is not None)
+    return str(ModelCard(f"---\n{header}\n---\n\n" + "\n".join(lines) + "\n"))
+
+
+def _metadata(
+    model: StoredModel,
+    task: TaskModule,
+    configuration: Mapping[str, Any],
+    folder: str,
+    found: Mapping[str, Estimate],
+    *,
+    is_converted: bool,
+) -> str:
+    """Return the metadata that the hub reads, with a `model-index`, as YAML."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    tag = task.pipeline_tag if isinstance(task, OnTheHub) else None
+    data = configuration["data"]["init_args"]
+    source = _public(data.get("test_path") or data.get("path"))
+    results = [
+        EvalResult(
+            task_type=tag or "other",
+            dataset_type=source.removeprefix("hub:"),
+            dataset_name=source,
+            dataset_split="test",
+            dataset_args=_known(digest=model.tags.get("lightrail.test_digest")),
+            metric_type=name,
+            metric_name=name,
+            metric_value=own.value,
+            metric_args=_interval(own),
+        )
+        for name, own in found.items()
+    ]
+    base = _base(configuration)
+    card = ModelCardData(
+        library_name="transformers" if is_converted else "lightrail",
+        pipeline_tag=tag,
+        tags=["lightrail", "pytorch-lightning"],
+        base_model=base if base and "/" in base and not Path(base).exists() else None,
+        datasets=[source.removeprefix("hub:")] if source.startswith("hub:") else None,
+        model_name=(model.run_name or folder) if results else None,
+        eval_results=results or None,
+    )
+    return str(card.to_yaml()).rstrip()
+
+
+def _labels(task: TaskModule) -> Iterator[str]:
+    labels = task.data_facts().get("labels")
+    if isinstance(labels, list) and labels:
+        shown = ", ".join(f"`{literal(str(own))}`" for own in labels[:NUM_LABELS])
+        yield from ("", f"Labels ({len(labels)}): {shown}{', ...' if len(labels) > NUM_LABELS else ''}")
+
+
+def _use(
+    task: TaskModule, configuration: Mapping[str, Any], folder: str, converted: TransformersTask | None
+) -> Iterator[str]:
+    """Yield how to use the model: in Python, on the command line, and as a server."""
+    yield from ("", "## Use", "")
+    writes = isinstance(task, TextWriter | TextResponder)
+    if converted is not None:
+        code = LOAD_TRANSFORMERS.format(folder=folder, loader=converted.transformers_class)
+    else:
+        names = [own for key, own in configuration["data"]["init_args"].items() if key.endswith("_column") and own]
+        is_pair = "pair_column" in configuration["data"]["init_args"] and len(names) > 2
+        row = {"TEXT" if not is_pair else own: "TEXT" for own in names[:1]}
+        call = f"([{json.dumps(row)}])" if is_pair else '("TEXT")'
+        code = LOAD_TASK.format(folder=folder, call='.generate("TEXT")' if writes else call)
+    yield from ("```python", code, "```", "")
+    commands = [f"lightrail generate {folder} --prompt TEXT"] if writes else []
+    if converted is None:
+        commands += [f"lightrail predict {folder} --data.path FILE", f"lightrail serve {folder}"]
+    yield from ("```", *commands, "```")
+
+
+def _results(found: Mapping[str, Estimate]) -> Iterator[str]:
+    if found:
+        rows = [
+            [literal(name), f"{own.value:.6g}", _shown(own.low, own.high) if _interval(own) else ""]
+            for name, own in found.items()
+        ]
+        yield from ("", "## Results", "", markdown_table(["test metric", "value", f"{CONFIDENCE:.0%} interval"], rows))
+
+
+def _origin(model: StoredModel, configuration: Mapping[str, Any]) -> Iterator[str]:
+    yield from ("", "## Training", "")
+    if base := _base(configuration):
+        yield f"- fine-tuned from {literal(_public(base))}"
+    digest = model.tags.get("lightrail.data_digest")
+    path = literal(_public(configuration["data"]["init_args"].get("path")))
+    yield f"- data: {path}{f', digest {literal(digest)}' if digest else ''}"
+    if model.run_id:
+        revision = model.tags.get("lightrail.git_sha")
+        yield f"- run {literal(model.run_id)}{f', code at {literal(revision)}' if revision else ''}"
+    seed = configuration.get("seed_everything", 0)
+    yield f"- written by lightrail {importlib.metadata.version('lightrail')}, seed {seed}"
+
+
+def _limits(task: TaskModule, configuration: Mapping[str, Any]) -> Iterator[str]:
+    yield from ("", "## Limits", "")
+    if task.data_facts().get("labels"):
+        yield "- It gives nothing but the labels above, to whatever it reads."
+    data = configuration["data"]["init_args"]
+    if data.get("max_length"):
+        rest = ", and the rest is not read" if data.get("truncation") in ("head", "tail", "head_tail") else ""
+        yield f"- Texts are read up to a length of {data['max_length']}{rest}."
+    yield "- Its results are those on its own test data; on other data they may be worse."
+    yield "- Nobody has examined what biases it has learned from its data."
+
+
+def _base(configuration: Mapping[str, Any]) -> str | None:
+    """Return the checkpoint that the network was fine-tuned from, None for one that was trained from scratch."""
+    for name in ("decoder", "encoder", "network"):
+        network = configuration["model"]["init_args"].get(name)
+        base = dict(network.get("init_args") or {}).get("checkpoint") if isinstance(network, dict) else None
+        if isinstance(base, str):
+            return base
+    return None
+
+
+def _interval(own: Estimate) -> dict[str, Any] | None:
+    """Return the interval of a metric as arguments of its `model-index`, None without one."""
+    if not (math.isfinite(own.low) and math.isfinite(own.high)):
+        return None
+    return {"confidence": CONFIDENCE, "low": own.low, "high": own.high, "bootstrap_resamples": NUM_RESAMPLES}
+
+
+def _shown(*ends: float) -> str:
+    return f"{ends[0]:.6g} to {ends[1]:.6g}"
+
+
+def _known(**values: Any) -> dict[str, Any] | None:
+    return {name: own for name, own in values.items() if own} or None
+
+
+def _public(source: object) -> str:
+    """Return a hub name or `embedded:NAME` unchanged, and the last part of a path, since a card is published."""
+    text = str(source)
+    return Path(text).name if Path(text).is_absolute() or Path(text).exists() else text
