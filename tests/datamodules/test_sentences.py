@@ -91,8 +91,9 @@ def test_what_is_random_about_a_text_follows_from_seed_epoch_and_example(tmp_pat
 def test_a_text_is_divided_where_there_are_no_pairs(tmp_path: Path) -> None:
     texts = [{"text": "今天下雨。我们在家。"}, {"text": "one, two three"}, {"text": "x"}]
     path = write(tmp_path / "texts.jsonl", texts)
-    others = {"validation_path": path, "test_path": path}
-    data = SentenceData(path, **others, pair_column=None, tokenizer="characters", min_count=1)
+    data = SentenceData(
+        path, validation_path=path, test_path=path, pair_column=None, tokenizer="characters", min_count=1
+    )
     data.setup("fit")
     rows = [data.dataset("test").row(number) for number in range(3)]
     assert {(row["text"], row["pair"]) for row in rows} == {

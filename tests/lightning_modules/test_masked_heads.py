@@ -21,7 +21,7 @@ from lightrail.lightning_modules.networks.encoders.transformer import Transforme
 from lightrail.lightning_modules.text_classification import TextClassifier
 from lightrail.lightning_modules.transfer.matching import NamedWeights, take_weights
 from lightrail.project.basics.errors import ConfigError
-from lightrail.project.models.exporting import export
+from lightrail.project.exporting.writing import export
 from lightrail.project.models.stored_model import StoredModel
 from tests.support.pretrained import ARCHITECTURES, IDS, IS_TOKEN
 from tests.support.running import lightrail
