@@ -149,7 +149,8 @@ def test_entities_images_and_texts_are_predicted(store: str, tmp_path: Path, mon
         assert len(model.predict(model.input_example)) == 2
     with pytest.raises(DataError, match=r"rows\.jsonl:1 is no image: a pixel is no whole number from 0 to 255"):
         model.predict(pd.DataFrame([{"pixels": [[0, 256]]}]))
-    Image.fromarray(np.array(rows[0]["pixels"], np.uint8)).save(tmp_path / "one.png")
+    first: Any = rows[0]
+    Image.fromarray(np.array(first["pixels"], np.uint8)).save(tmp_path / "one.png")
     (found,) = rows_of(model.predict(pd.DataFrame([{"image": str(tmp_path / "one.png")}])))
     assert (found["probabilities"], found["image"]) == (expected[0]["probabilities"], str(tmp_path / "one.png"))
 
