@@ -174,7 +174,7 @@ def run_lightrail_into(arguments: list[str], output: str | None) -> Outcome:
     outcome = run_lightrail(arguments)
     assert outcome.status == 0, outcome.err
     file = written / "README.md" if written and written.is_dir() else written
-    assert file.read_text("utf-8") if file else outcome.out
+    assert file.read_bytes() if file else outcome.out
     if output:
         Path(output).write_text(outcome.out, encoding="utf-8")
     return outcome

@@ -15,6 +15,21 @@ class AllOrNothing:
     meaning: Hashable
 
 
+@dataclass(frozen=True)
+class Hashed(AllOrNothing):
+    """The rows of a table of hashed token ids: they mean the same where one vocabulary continues the other.
+
+    `meaning` are the tokens with the first ids, in their order.
+    """
+
+    meaning: tuple[str, ...]
+
+    def is_continued(self, other: "Hashed") -> bool:
+        """Whether all ids of the shorter vocabulary stand for the same tokens in the longer one."""
+        size = min(len(self.meaning), len(other.meaning))
+        return self.meaning[:size] == other.meaning[:size]
+
+
 Names: TypeAlias = Sequence[Hashable]
 """What each index of a dimension stands for: a text for a token or label, a number for an index without a text."""
 RowNames: TypeAlias = tuple[Names | None, ...] | AllOrNothing

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightrail.lightning_modules.arguments import is_from_data, to_plain
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.model_folder import without_paths
-from lightrail.lightning_modules.networks.row_names import AllOrNothing, NamesRows, RowNames
+from lightrail.lightning_modules.networks.row_names import AllOrNothing, Hashed, NamesRows, RowNames
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.private_names import norms_with_statistics
 
@@ -175,6 +175,8 @@ def _row_names(task: TaskModule, tensors: Mapping[str, Tensor]) -> dict[str, Row
 
 def _mean_the_same(names: RowNames | None, others: RowNames | None) -> bool:
     """Whether rows stand for the same; an exported model has the last part alone of the path to its checkpoint."""
+    if isinstance(names, Hashed) and isinstance(others, Hashed):
+        return names.is_continued(others)
     if isinstance(names, AllOrNothing) and isinstance(others, AllOrNothing):
         one, other = names.meaning, others.meaning
         if isinstance(one, str) and isinstance(other, str):

@@ -29,7 +29,7 @@ from lightrail.project.models.predictions import PredictionTable
 from lightrail.project.plain_modules.columns import PlainPredictions
 from lightrail.project.plain_modules.hooks import PlainCheckpointIO, add_checkpoints, take_callbacks
 from lightrail.project.plain_modules.loading import make_repeatable
-from lightrail.project.running.ancestor import take_first_weights
+from lightrail.project.running.ancestor import FirstWeights
 from lightrail.project.running.callbacks import check_callbacks, check_reserved_names
 from lightrail.project.running.limits import check_limits, check_processes, check_strategy
 from lightrail.project.running.parts import Built, PlainExperiment
@@ -104,13 +104,18 @@ def build(
     if stage != "predict":
         check_processes(trainer)
     data.setup(stage)
+    first = None
+    if stored is None and configuration.init_from is not None:
+        first = FirstWeights.read(configuration.init_from, configuration.tracking())
+        if facts := first.continued(data.facts()):
+            data = _data_of_task(configuration)
+            data.adopt(facts)
+            data.setup(stage)
     for split in _SPLITS[stage]:
         data.dataset(split)  # refuses what batches cannot be made of
     model = _fresh(configuration, data.facts()) if stored is None else _restored(configuration, stored, str(checkpoint))
     assert isinstance(model, TaskModule)
-    ancestor = None
-    if stored is None and configuration.init_from is not None:
-        ancestor = take_first_weights(model, configuration.init_from, configuration.tracking())
+    ancestor = None if first is None else first.into(model)
     check_limits(trainer, data, stage, has_run=has_run)
     _check_texts(data, model, stage)
     if stage == "fit":

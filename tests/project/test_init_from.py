@@ -1,11 +1,13 @@
 """`model.init_from`: a run starts from another one's weights, says what it took, and names it ever after."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from lightrail.lightning_modules.text_classification import TextClassifier
 from lightrail.project.cli import main
 from lightrail.project.configuration import parse
 from lightrail.project.running.build import build
@@ -60,6 +62,29 @@ def test_a_tagger_starts_from_a_classifier_by_one_setting(
     weights, name = fitted_classifier.weights("best"), "encoder.norm.weight"
     started = build(parse(arguments), "fit").model
     assert torch.equal(started.get_parameter(name), weights[name])
+
+
+def test_the_vocabulary_of_the_weights_is_continued_by_new_tokens(fitted_classifier: Fitted, tmp_path: Path) -> None:
+    """So that a token of the test, which no training example has, is known, and hashes of tokens keep their meaning."""
+    checkpoint = fitted_classifier.directory / "checkpoints" / "best.ckpt"
+    before = TextClassifier.load_from_checkpoint(checkpoint)
+    texts = ["a good owl", "bad owl", "it is fine", "dull", "so good", "so dull", "a fine day", "really bad"]
+    rows = [{"text": text, "pair": text, "label": "+" if "good" in text or "fine" in text else "-"} for text in texts]
+    (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    arguments = [*fitted_classifier.arguments, f"--data.path={tmp_path}/new.jsonl", f"--model.init_from={checkpoint}"]
+    experiment = build(parse(arguments), "fit")
+    known, vocabulary = before.hparams["vocabulary"], experiment.data.facts()["vocabulary"]
+    assert vocabulary == [*known, "owl"]
+    assert vocabulary == experiment.model.hparams["vocabulary"]
+    assert {"film", ","} <= set(vocabulary)
+    for name, weights in before.encoder.named_parameters():
+        found = experiment.model.get_parameter(f"encoder.{name}")
+        assert torch.equal(found[: len(weights)], weights), name
+    # The separator of pairs has the first id, which stands for another token there.
+    splits = [f"--data.{split}_path={tmp_path}/new.jsonl" for split in ("validation", "test")]
+    pairs = build(parse([*arguments, *splits, "--data.pair_column=pair"]), "fit")
+    assert pairs.data.facts()["vocabulary"][0] == "[SEP]"
+    assert "film" not in pairs.data.facts()["vocabulary"]
 
 
 def test_a_run_needs_what_it_started_from_only_until_its_first_checkpoint(

@@ -23,7 +23,7 @@ from lightrail.lightning_modules.networks.encoders.encoder import (
     TokenHead,
 )
 from lightrail.lightning_modules.networks.encoders.vectors import VectorsConfig
-from lightrail.lightning_modules.networks.row_names import AllOrNothing, RowNames, vocabulary_rows
+from lightrail.lightning_modules.networks.row_names import Hashed, RowNames, vocabulary_rows
 from lightrail.project.basics.annotations import PositiveInt, Ranged, ShareBelowOne, check_range
 from lightrail.project.basics.errors import ConfigError
 
@@ -112,9 +112,7 @@ class TokenEmbedding(nn.Module):
         tokens: dict[str, RowNames] = {
             f"{name}.weight": (vocabulary_rows(self.vocabulary, FIRST_TOKEN),) for name in ("tokens", "vectors")
         }
-        return tokens | {
-            f"ngrams.tables.{number}.weight": AllOrNothing(self.vocabulary) for number in range(len(tables))
-        }
+        return tokens | {f"ngrams.tables.{number}.weight": Hashed(self.vocabulary) for number in range(len(tables))}
 
     def forward(self, input_ids: Tensor, spelling: Spelling | None = None) -> Tensor:
         """Embed token ids, [B, T] to [B, T, D]."""
