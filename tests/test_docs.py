@@ -57,7 +57,12 @@ SMALL_NETWORKS = {
 """Settings by the network's class; "" stands for no network."""
 ALONE = "own_lightning_module.md"
 """A guide whose commands run with the code in it, by `tests/test_own_lightning_module.py`."""
-ABOUT = {"entities.md": "ner", "language_models.md": "causal_lm", "translation.md": "translation"}
+ABOUT = {
+    "entities.md": "ner",
+    "language_models.md": "causal_lm",
+    "pretraining.md": "masked_lm",
+    "translation.md": "translation",
+}
 """The experiment that a guide's settings are of, where it is not text classification."""
 AS_THEY_STAND = {
     *("list", "clean", "sync", "compare", "reproduce", "generate", "explain", "export", "schema", "completion"),
