@@ -64,6 +64,7 @@ ABOUT = {
     "embeddings.md": "sentences",
     "entities.md": "ner",
     "language_models.md": "causal_lm",
+    "pretraining.md": "masked_lm",
     "translation.md": "translation",
 }
 """The experiment that a guide's settings are of, where it is not text classification."""

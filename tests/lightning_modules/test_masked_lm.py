@@ -29,7 +29,7 @@ class TestFromScratch(MaskedContract, TaskContract):
 class TestPretrained(MaskedContract, NetworkContract):
     @pytest.fixture(autouse=True)
     def _bert(self, tmp_path_factory: pytest.TempPathFactory) -> None:
-        self.folder = write_bert(tmp_path_factory.getbasetemp() / "masked-bert", "abcdefgh")
+        self.folder = write_bert(tmp_path_factory.getbasetemp() / "masked-bert", "abcdefghijklmnopqrstuvwxyz")
 
     def settings(self, folder: Path) -> list[str]:
         network = ["--model.encoder=PretrainedConfig", f"--model.encoder.checkpoint={self.folder}"]

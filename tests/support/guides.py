@@ -27,6 +27,7 @@ FILES = {
     "test.tsv": "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in REVIEWS[3::4]),
     "sentences.conll": "".join(f"{tagged(sentence)}\n" for sentence in SENTENCES),
     "book.txt": "".join(f"{sentence}\n" for sentence in SENTENCES),
+    "masked.txt": "我们是[MASK][MASK]。\n",
     "plays.txt": " ".join(SENTENCES[4:]),
     "rest.txt": " ".join(SENTENCES[:4]),
     **{f"captions.{side}": "".join(f"{pair[side]}\n" for pair in PAIRS) for side in ("en", "de")},
