@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ANCESTOR_TAG = "lightrail.init_from"
+"""Tag of a run: the run whose weights it started from; the file, where that names no run."""
 NAME = "model"
 """Name of a run's model: `runs:/RUN_ID/model`."""
 MODEL_ID = re.compile(r"m-[\w-]{1,200}", re.ASCII)
@@ -97,6 +99,7 @@ def _publish(client: "MlflowClient", run: "Run", folder: Path) -> None:
     if model.model_id not in {own.model_id for own in outputs}:
         client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
     _link_metrics(client, run, model)
+    _link_ancestor(client, run)
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
 
@@ -125,6 +128,24 @@ def _link_metrics(client: "MlflowClient", run: "Run", model: "LoggedModel") -> N
     ]
     if metrics:
         client.log_batch(run.info.run_id, metrics=metrics)
+
+
+def _link_ancestor(client: "MlflowClient", run: "Run") -> None:
+    """Record the model of the run that a run's first weights are from as an input; a file of no run has none."""
+    from mlflow.entities import LoggedModelInput
+    from mlflow.exceptions import MlflowException
+
+    named = run.data.tags.get(ANCESTOR_TAG, "")
+    if re.fullmatch(r"\w+", named, re.ASCII) is None or run.inputs.model_inputs:
+        return
+    try:
+        model = model_of(client, client.get_run(named))
+    except MlflowException as error:
+        if error.error_code in IN_PASSING:
+            raise
+        return  # a run of another store
+    if model is not None:
+        client.log_inputs(run.info.run_id, models=[LoggedModelInput(model.model_id)])
 
 
 def _check_place(model: "LoggedModel") -> None:

@@ -10,6 +10,7 @@ from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.transfer.source import StoredWeights, read_weights, start_from
 from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.basics.tokens.tokenizing import SEPARATOR
+from lightrail.project.logged_models.publishing import ANCESTOR_TAG
 from lightrail.project.tracking.naming import find_checkpoint
 from lightrail.project.tracking.settings import TrackingConfig
 
@@ -17,9 +18,8 @@ log = logging.getLogger(__name__)
 
 _VOCABULARY = "vocabulary"
 """The fact of data that has the tokens of networks from scratch."""
-ANCESTOR_TAG, DIGEST_TAG, TAKEN_TAG = "lightrail.init_from", "lightrail.init_digest", "lightrail.init_taken"
-"""Tags of a run: the run whose weights it started from (the file, where that names no run), their digest, and what of
-them was taken."""
+DIGEST_TAG, TAKEN_TAG = "lightrail.init_digest", "lightrail.init_taken"
+"""Tags of a run: the digest of the weights that it started from, and what of them was taken."""
 
 
 @dataclass(frozen=True)

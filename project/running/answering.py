@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from lightrail.datamodules.base import DataModule
@@ -68,6 +69,8 @@ def _answering(experiment: Experiment) -> Answering:
             if not rows or len(text) > MOST_BYTES_OF_EXAMPLE:
                 return Answering(**kinds)
             file.write_text(text, encoding="utf-8")
+            if not isinstance(experiment.trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+                return Answering(**kinds, example=rows)  # this process has a part of the weights
             return Answering(**kinds, example=rows, predictions=_predictions(experiment, reader))
         except Exception as error:  # data of any form: the model has a signature without an example
             log.debug("the MLflow model has no input example: %s", first_line(error))

@@ -138,11 +138,9 @@ def follow_moved_artifacts(uri: str) -> None:
                 new = None if former is None else _beside(former, file.parent)
                 if former is not None and new is not None:
                     connection.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", (new.as_uri(), run_id))
-                    connection.execute(
-                        "UPDATE model_versions SET source = replace(source, ?, ?) WHERE run_id = ?",
-                        (old, new.as_uri(), run_id),
-                    )
+                    _move_versions(connection, old, new)
                     places[str(former.parent.parent)] = new.parent.parent
+            _move_models(connection, file.parent, inside)
             for number, old in _outside(connection, "experiments", "experiment_id", "artifact_location", inside):
                 place = _place_of(old, places, file.parent)
                 if place is not None:
@@ -152,6 +150,29 @@ def follow_moved_artifacts(uri: str) -> None:
                 log.info("%s: artifacts were moved with it, from %s", file, ", ".join(places))
     except ConfigError as error:
         log.warning("artifacts may have been moved, and their new place cannot be entered: %s", error)
+
+
+def _move_models(connection: sqlite3.Connection, folder: Path, inside: str) -> None:
+    """Enter where the models of runs are that were moved together with a database in `folder`."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if "logged_models" not in tables:  # of MLflow 2
+        return
+    for model_id, old in _outside(connection, "logged_models", "model_id", "artifact_location", inside):
+        former = local_path(old)
+        new = None if former is None else _beside(former, folder)
+        if new is not None:
+            values = (new.as_uri(), model_id)
+            connection.execute("UPDATE logged_models SET artifact_location = ? WHERE model_id = ?", values)
+            _move_versions(connection, old, new)
+
+
+def _move_versions(connection: sqlite3.Connection, old: str, new: Path) -> None:
+    """Enter the new place of registered models in or below a folder."""
+    for column in ("source", "storage_location"):
+        connection.execute(
+            f"UPDATE model_versions SET {column} = ? || substr({column}, ?) WHERE substr({column} || '/', 1, ?) = ?",
+            (new.as_uri(), len(old) + 1, len(old) + 1, f"{old}/"),
+        )
 
 
 def _outside(connection: sqlite3.Connection, table: str, key: str, column: str, inside: str) -> list[tuple[str, str]]:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.logged_models.describing import Answering, write_model
+from lightrail.project.logged_models.publishing import model_of
 from lightrail.project.tracking.lookup import run_artifact
 from lightrail.project.tracking.naming import find_checkpoint, find_run
 from lightrail.project.tracking.run import TrackedRun, start_run
@@ -60,6 +62,24 @@ def test_a_registered_model_of_a_renamed_folder_is_found(before: Path, tmp_path:
     source = open_store(f"sqlite:///{after}/mlflow.db", create=False).get_model_version("m", "1").source
     assert Path(source.removeprefix("file://")).read_text() == "before"
     assert Path(source.removeprefix("file://")).is_relative_to(after)
+
+
+def test_the_model_of_a_run_of_a_renamed_folder_is_found(before: Path, tmp_path: Path) -> None:
+    run = start_run(TrackingConfig(uri=f"sqlite:///{before}/mlflow.db"), {}, {})
+    with run.status():
+        (run.directory / "checkpoints" / "best.ckpt").write_text("weights")
+        write_model(run.model_folder, run.run_id, [], Answering(columns={"text": True}, structured=()))
+    client = open_store(f"sqlite:///{before}/mlflow.db", create=False)
+    model = model_of(client, client.get_run(run.run_id))
+    assert model is not None
+    client.create_registered_model("m")
+    client.create_model_version("m", model.artifact_location, run.run_id, model_id=model.model_id)
+    after = before.rename(tmp_path / "after")
+    client = open_store(f"sqlite:///{after}/mlflow.db", create=False)
+    place = client.get_logged_model(model.model_id).artifact_location
+    assert place.startswith(after.as_uri())
+    assert client.get_model_version_download_uri("m", "1") == place
+    assert Path(place.removeprefix("file://"), "artifacts", "best.ckpt").read_text() == "weights"
 
 
 def test_a_copied_folder_and_its_original_have_their_own_artifacts(before: Path, tmp_path: Path) -> None:
