@@ -16,7 +16,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from lightrail.lightning_modules.exported import load_exported
+from lightrail.lightning_modules.transfer.exported import load_exported
 from lightrail.project.basics.catalogue import experiment_files, sweep_files
 from lightrail.project.configuration import parse
 from lightrail.project.running.build import build

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from lightrail.lightning_modules.exported import load_exported
+from lightrail.lightning_modules.transfer.exported import load_exported
 from lightrail.project import cli, last_resort
 from lightrail.project.basics.errors import Refusal, for_terminal
 

@@ -9,7 +9,11 @@ for _name in (
 ):
     importlib.import_module(f"lightrail.project.commands.{_name}")
 for _name in (
-    *("lightrail.sweeps.command", "lightrail.lightning_modules.exported", "lightrail.project.models.generating"),
+    *(
+        "lightrail.sweeps.command",
+        "lightrail.lightning_modules.transfer.exported",
+        "lightrail.project.models.generating",
+    ),
     *("lightrail.project.comparing.comparison", "lightrail.project.exporting.writing", "tests.support.pretrained"),
     *("lightrail.datamodules.text_classification", "lightrail.lightning_modules.text_classification"),
     *("lightrail.datamodules.entities", "lightrail.lightning_modules.entities"),

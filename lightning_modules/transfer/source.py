@@ -10,9 +10,9 @@ from torch import Tensor
 
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import read_checkpoint
-from lightrail.lightning_modules.exported import restore_task
 from lightrail.lightning_modules.model_folder import DESCRIPTION, WEIGHTS
 from lightrail.lightning_modules.networks.adapters import adapters_of, merge_adapters
+from lightrail.lightning_modules.transfer.exported import restore_task
 from lightrail.lightning_modules.transfer.matching import NamedWeights, Transfer, take_weights
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.reading import quoted_path, reading, regular_file

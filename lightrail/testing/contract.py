@@ -19,9 +19,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightrail.datamodules.batches.batching import Batch, row_for_batch
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import read_checkpoint
-from lightrail.lightning_modules.exported import load_exported
 from lightrail.lightning_modules.metrics.evaluation import ScoreSums
 from lightrail.lightning_modules.networks.decoders.generation import GenerationConfig, TextWriter
+from lightrail.lightning_modules.transfer.exported import load_exported
 from lightrail.project.configuration import parse
 from lightrail.project.exporting.writing import export
 from lightrail.project.figures.run_figures import write_figures

@@ -18,8 +18,8 @@ from lightrail.lightning_modules.explaining.explanation import (
     Explanation,
     Question,
 )
-from lightrail.lightning_modules.exported import restore_task
 from lightrail.lightning_modules.networks.modes import evaluating
+from lightrail.lightning_modules.transfer.exported import restore_task
 from lightrail.project.basics.durable import write_whole
 from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.basics.hardware import set_threads, usable_accelerator

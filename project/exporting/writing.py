@@ -12,8 +12,8 @@ import torch
 
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import stored_configuration
-from lightrail.lightning_modules.exported import load_exported, restore_task
 from lightrail.lightning_modules.model_folder import DESCRIPTION, WEIGHTS, write_folder
+from lightrail.lightning_modules.transfer.exported import load_exported, restore_task
 from lightrail.project.basics.durable import UNFINISHED, sync
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.comparing.measuring import Estimate

@@ -83,7 +83,7 @@ class Predictor:
     @property
     def task(self) -> TaskModule:
         """The trained task, a LightningModule, in evaluation mode. Raises: ConfigError."""
-        from lightrail.lightning_modules.exported import restore_task
+        from lightrail.lightning_modules.transfer.exported import restore_task
 
         if self._experiment is not None:
             return self._experiment.model.eval()

@@ -9,7 +9,6 @@ import torch
 
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import read_checkpoint, stored_configuration
-from lightrail.lightning_modules.exported import restore_task
 from lightrail.lightning_modules.model_folder import can_predict
 from lightrail.lightning_modules.networks.decoders.generation import (
     GenerationConfig,
@@ -17,6 +16,7 @@ from lightrail.lightning_modules.networks.decoders.generation import (
     TextWriter,
     generate,
 )
+from lightrail.lightning_modules.transfer.exported import restore_task
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.hardware import usable_accelerator
 from lightrail.project.basics.logs import silence_transformers

@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 
 from lightrail.lightning_modules.arguments import to_plain
 from lightrail.lightning_modules.checkpoint import read_checkpoint, stored_configuration
-from lightrail.lightning_modules.exported import load_exported, restore_task
 from lightrail.lightning_modules.model_folder import write_folder
 from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
 from lightrail.lightning_modules.text_classification import TextClassifier
+from lightrail.lightning_modules.transfer.exported import load_exported, restore_task
 from lightrail.project.basics.errors import ConfigError
 
 Changes = Callable[[dict[str, Any]], Any]

@@ -10,7 +10,6 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from lightrail.lightning_modules.causal_lm import CausalLM
-from lightrail.lightning_modules.exported import load_exported
 from lightrail.lightning_modules.model_folder import separate_weights
 from lightrail.lightning_modules.networks.adapters import LoraConfig
 from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig
@@ -20,6 +19,7 @@ from lightrail.lightning_modules.networks.decoders.transformer_decoder import (
     TransformerDecoder,
     TransformerDecoderConfig,
 )
+from lightrail.lightning_modules.transfer.exported import load_exported
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.tokens.learning import load_language_tokenizer
 from lightrail.project.exporting.card import model_card

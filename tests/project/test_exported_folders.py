@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lightrail.lightning_modules.exported import load_exported
 from lightrail.lightning_modules.model_folder import without_paths
+from lightrail.lightning_modules.transfer.exported import load_exported
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.exporting.writing import export
 from lightrail.project.library.predictor import load

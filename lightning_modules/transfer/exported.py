@@ -1,6 +1,6 @@
 """Tasks of stored models, whichever they are: of an exported folder, or of a checkpoint that was read.
 
-    from lightrail.lightning_modules.exported import load_exported
+    from lightrail.lightning_modules.transfer.exported import load_exported
     model = load_exported("DIR")
 
 `lightrail export RUN_ID --output DIR` writes such a folder. Nothing in it is executed when it is read.
