@@ -41,8 +41,8 @@ class SentencePairs:
 
     A text is divided into stretches that fit into `room`, and each of them near its middle, between two sentences; of a
     sentence longer than half of `room`, parts count as sentences. Where one sentence would remain, the one before it is
-    read again. A second part from another text is the second part of one of about the same length: a length tells
-    nothing, and batches are as long as planned.
+    read again. A second part from another text is the second part of a pair there, of about the same length, cut if it
+    does not fit: a length tells nothing, and batches are as long as planned.
 
     Args:
         texts: encoded texts, with the columns of `TextPieces` and `sentences`, the number of the first token of each.
@@ -84,24 +84,22 @@ class SentencePairs:
 
     def row(self, index: int) -> dict[str, Any]:
         """Return a pair's first part, `first`, and `draw_second`, which draws the second with a random generator."""
-        first = self._part(index, self.begins, self.middles)
+        first = self._part(index, int(self.begins[index]), int(self.middles[index]))
         return {"first": first, "draw_second": partial(self._draw, index), "is_masked": True}
 
     def _draw(self, index: int, generator: np.random.Generator) -> tuple[Part, int]:
         """Return the second part of a pair, and 1 where it follows the first, 0 where it is of another text."""
         if generator.random() < 0.5:
-            return self._part(index, self.middles, self.ends), 1
+            return self._part(index, int(self.middles[index]), int(self.ends[index])), 1
         own_first, own_end = int(self.own_firsts[index]), int(self.own_ends[index])
         group_first, group_end = int(self.group_firsts[index]), int(self.group_ends[index])
         num_own = own_end - own_first
         place = group_first + int(generator.integers(group_end - group_first - num_own))
         other = int(self.members[place if place < own_first else place + num_own])
-        room = self.room - int(self.middles[index] - self.begins[index])
-        ends = np.minimum(self.ends, self.middles[other] + room)
-        return self._part(other, self.middles, ends), 0
+        begin, room = int(self.middles[other]), self.room - int(self.middles[index] - self.begins[index])
+        return self._part(other, begin, min(int(self.ends[other]), begin + room)), 0
 
-    def _part(self, index: int, begins: Values, ends: Values) -> Part:
-        begin, end = int(begins[index]), int(ends[index])
+    def _part(self, index: int, begin: int, end: int) -> Part:
         starts = self.cell("starts", index)
         words = self.cell("words", index)[begin:end] if self.has_words else None
         text = self.cell("text", index)[starts[begin] if begin else 0 : starts[end] if end < len(starts) else None]
