@@ -142,9 +142,9 @@ def _remove_deleted(client: "MlflowClient", run: "Run", folders: RunFolders, roo
     if not lock.acquire():
         return False
     try:
-        rmtree(folders.journal.parent)
         with answering(client.tracking_uri):
-            model = model_of(client, run)
+            model = model_of(client, run) if folders.is_store else None
+        rmtree(folders.journal.parent)
         folder = None if model is None else local_path(model.artifact_location)
         if folder is not None and is_real(folder, root):
             (folder / LINKED).unlink(missing_ok=True)

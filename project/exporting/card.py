@@ -8,13 +8,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from lightrail.datamodules.base import DataModule
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import stored_configuration
 from lightrail.lightning_modules.networks.decoders.generation import TextResponder, TextWriter, TransformersTask
-from lightrail.project.basics.errors import ConfigError
+from lightrail.project.basics.errors import ConfigError, shown
+from lightrail.project.basics.reading import reading
 from lightrail.project.basics.tables import literal, markdown_table
 from lightrail.project.comparing.entries import find_entry
 from lightrail.project.comparing.measuring import CONFIDENCE, NUM_RESAMPLES, Estimate, measure
+from lightrail.project.configuration.classes import import_class
 from lightrail.project.models.stored_model import StoredModel
 from lightrail.project.tracking.settings import TrackingConfig
 from lightrail.project.tracking.store import open_store, store_uri
@@ -145,16 +148,23 @@ def _use(
     if converted is not None:
         code = LOAD_TRANSFORMERS.format(folder=folder, loader=converted.transformers_class)
     else:
-        names = [own for key, own in configuration["data"]["init_args"].items() if key.endswith("_column") and own]
-        is_pair = "pair_column" in configuration["data"]["init_args"] and len(names) > 2
-        row = {"TEXT" if not is_pair else own: "TEXT" for own in names[:1]}
-        call = f"([{json.dumps(row)}])" if is_pair else '("TEXT")'
-        code = LOAD_TASK.format(folder=folder, call='.generate("TEXT")' if writes else call)
+        code = LOAD_TASK.format(folder=folder, call='.generate("TEXT")' if writes else _call(configuration["data"]))
     yield from ("```python", code, "```", "")
     commands = [f"lightrail generate {folder} --prompt TEXT"] if writes else []
     if converted is None:
         commands += [f"lightrail predict {folder} --data.path FILE", f"lightrail serve {folder}"]
     yield from ("```", *commands, "```")
+
+
+def _call(data: Mapping[str, Any]) -> str:
+    """Return the arguments of a prediction: a text, or a row of the columns that the data needs."""
+    settings, path = data["init_args"], str(data["class_path"])
+    with reading(f"the data {shown(path)} cannot be imported", "Use the version that wrote it."):
+        reader = import_class(path) if path.startswith("lightrail.datamodules.") else None  # a file may name any class
+    if reader is not None and issubclass(reader, DataModule) and reader.optional:
+        return f"([{json.dumps({reader.optional[0]: 'FILE'})}])"
+    names = [settings[name] for name in ("text_column", "pair_column") if settings.get(name)]
+    return f"([{json.dumps(dict.fromkeys(names, 'TEXT'))}])" if len(names) > 1 else '("TEXT")'
 
 
 def _results(found: Mapping[str, Estimate]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Pictures become bytes and label numbers, whatever they come from; what cannot is refused by its file."""
 
 import gzip
+import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from lightrail.datamodules.base import SplitConfig
 from lightrail.datamodules.cache.building import text_digest
 from lightrail.datamodules.image_classification import ImageClassificationData
-from lightrail.datamodules.reading.image_files import PictureForm, read_image
+from lightrail.datamodules.reading.image_files import PictureForm, read_image, read_image_rows
 from lightrail.project.basics.errors import ConfigError, DataError
 from tests.support.pictures import bars, write_folder, write_idx, write_labels
 
@@ -283,7 +284,10 @@ def test_pictures_to_predict_need_no_labels_and_take_the_form_the_model_knows(tm
     facts = {"labels": ["a", "b"], "label_counts": [1, 1], "image_shape": [1, 6, 5], "pixel_mean": [0.5]}
     write_folder(tmp_path / "new", {"x.png": np.stack([bars(1)[0]] * 3, -1), "deep/y.png": bars(2)[1]})
     write_idx(tmp_path / IDX, bars(2), None)
+    lines = [{"pixels": bars(2)[0].tolist()}, {"image": str(tmp_path / "new/x.png")}]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     for path, names in (
+        (tmp_path / "rows.jsonl", ["rows.jsonl:1", str(tmp_path / "new/x.png")]),
         (tmp_path / "new", [str(tmp_path / "new/deep/y.png"), str(tmp_path / "new/x.png")]),
         (tmp_path / "new/x.png", [str(tmp_path / "new/x.png")]),
         (tmp_path / IDX, [f"{IDX}:1", f"{IDX}:2"]),
@@ -296,6 +300,27 @@ def test_pictures_to_predict_need_no_labels_and_take_the_form_the_model_knows(tm
         assert batch["image"] == names
         assert "labels" not in batch
         assert batch["pixels"].shape[1:] == (1, 6, 5)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", r"rows\.jsonl:1 is no image: Expecting property name"),
+        ("[1]", r"rows\.jsonl:1 is no image: "),
+        ("{}", r"has neither the path `image` nor `pixels`, or both"),
+        ('{"pixels": [[1]], "image": "x"}', r"has neither the path `image` nor `pixels`, or both"),
+        ('{"pixels": [[1, 2], [3]]}', r"rows\.jsonl:1 is no image: "),
+        ('{"pixels": [["a"]]}', r"rows\.jsonl:1 is no image: its pixels are "),
+        ('{"pixels": [[0.5]]}', r"a pixel is no whole number from 0 to 255"),
+        ('{"pixels": [[-1]]}', r"a pixel is no whole number from 0 to 255"),
+        ('{"image": "nowhere.png"}', r"nowhere\.png"),
+    ],
+)
+def test_a_line_that_is_no_image_is_refused(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "rows.jsonl").write_text(f"{line}\n")
+    with pytest.raises(DataError, match=message) as refused:
+        list(read_image_rows(str(tmp_path / "rows.jsonl"), PictureForm(None, "auto")))
+    assert "\n" not in str(refused.value)
 
 
 def test_images_of_a_label_in_another_unicode_form_and_of_a_rare_label_can_be_trained(tmp_path: Path) -> None:

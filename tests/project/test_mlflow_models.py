@@ -296,6 +296,17 @@ def test_the_model_that_a_run_started_from_is_its_input(store: str) -> None:
     assert inputs == {"of a run": [output.model_id], "of a file": [], "of another store": []}
 
 
+def test_the_weights_of_a_deleted_run_are_removed_under_both_names(store: str) -> None:
+    run, client = finished(store), MlflowClient(store)
+    run._end("FINISHED", None)
+    weights = Path(the_folder(client, client.get_run(run.run_id)), "artifacts", "best.ckpt")
+    assert weights.stat().st_nlink == 2
+    client.delete_run(run.run_id)
+    assert lightrail("clean", f"--tracking.uri={store}", "--yes").status == 0
+    assert not weights.exists()
+    assert not run.directory.exists()
+
+
 def test_a_store_without_models_gets_the_run_without_one(
     store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
