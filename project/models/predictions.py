@@ -190,9 +190,14 @@ def _gathered(columns: dict[str, list[Any]], trainer: pl.Trainer, task: pl.Light
         torch.distributed.all_gather_object(parts, dict(columns))
     if not trainer.is_global_zero:
         return None
-    types = COLUMN_TYPES | (dict(task.column_types()) if isinstance(task, TaskModule) else {})
-    tables = [pa.table({name: _array(own, types.get(name)) for name, own in part.items()}) for part in parts if part]
+    tables = [predictions_table(part, task) for part in parts if part]
     return pa.concat_tables(tables).sort_by("id") if tables else None
+
+
+def predictions_table(columns: Mapping[str, list[Any]], task: pl.LightningModule) -> pa.Table:
+    """Return the columns of a test or predict step as a table, in the types that a task declares."""
+    types = COLUMN_TYPES | (dict(task.column_types()) if isinstance(task, TaskModule) else {})
+    return pa.table({name: _array(own, types.get(name)) for name, own in columns.items()})
 
 
 def _array(values: list[Any], data_type: pa.DataType | None) -> pa.Array:
