@@ -25,8 +25,8 @@ def test_a_served_model_answers_until_a_signal(number: signal.Signals, status: i
     address = server.first_line()
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address)
     assert requests.get(f"{address}about", timeout=SECONDS_TO_HANG).json()["limits"]["max_tokens"] == 5
-    asked = {"prompt": "to", "temperature": 0}
-    found = requests.post(f"{address}v1/completions", json=asked, timeout=SECONDS_TO_HANG).json()
+    asked = '{"prompt": "to", "temperature": 0}'
+    found = requests.post(f"{address}v1/completions", data=asked, timeout=SECONDS_TO_HANG).json()
     expected = lightrail("generate", str(checkpoint), "--prompt=to", "--temperature=0", "--max_tokens=5").out
     assert found["choices"][0]["text"] == expected.removesuffix("\n")
     server.send_signal(number)
