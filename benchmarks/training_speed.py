@@ -46,9 +46,9 @@ def main() -> None:
     set_threads()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = [row.values for row in islice(_mixed_reviews(), arguments.examples)]
-        _write_data(rows, folder)
-        _write_network(rows, folder / "bert")
+        rows = [row.values for row in islice(mixed_reviews(), arguments.examples)]
+        write_data(rows, folder)
+        write_network(rows, folder / "bert")
         programs: dict[str, Callable[[], float]] = {
             "lightrail": lambda: _lightrail(folder),
             "HF Trainer, defaults": lambda: _hugging_face(rows, folder, "random"),
@@ -68,7 +68,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _mixed_reviews() -> Iterator[Any]:
+def mixed_reviews() -> Iterator[Any]:
     """Yield positive and negative reviews alternately; the corpus has all positive ones first."""
     rows = list(read_rows("embedded:reviews", columns=["text", "label"]))
     half = len(rows) // 2
@@ -76,13 +76,13 @@ def _mixed_reviews() -> Iterator[Any]:
         yield from pair
 
 
-def _write_data(rows: list[dict[str, Any]], folder: Path) -> None:
+def write_data(rows: list[dict[str, Any]], folder: Path) -> None:
     for name, part in (("train", rows), ("rest", rows[:20])):
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in part)
         (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-def _write_network(rows: list[dict[str, Any]], folder: Path) -> None:
+def write_network(rows: list[dict[str, Any]], folder: Path) -> None:
     """Save a small BERT with random weights, and a tokenizer of characters, in the format of transformers."""
     characters = sorted({character for row in rows for character in row["text"]})
     words = {word: number for number, word in enumerate(["[PAD]", "[UNK]", *characters])}

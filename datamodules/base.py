@@ -31,7 +31,7 @@ from lightrail.datamodules.checking import DataReport, Remedies, SplitFacts, rep
 from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.corpus.division import ExampleStore
 from lightrail.datamodules.reading import Columns, ReadingNotes, Row, read_rows
-from lightrail.datamodules.reading.sources import source_digest
+from lightrail.datamodules.reading.sources import rows_given, source_digest
 from lightrail.datamodules.settings import ReadingConfig as ReadingConfig
 from lightrail.datamodules.settings import SplitConfig as SplitConfig
 from lightrail.datamodules.settings import SplitSummary as SplitSummary
@@ -150,17 +150,11 @@ class DataModule(pl.LightningDataModule, ABC):
 
     def read(self, source: str, split: Split, notes: ReadingNotes) -> Iterator[Row]:
         """Yield the records of a source; override it for data that is not rows of text."""
-        reading = self.reading
-        return read_rows(
-            source,
-            columns=Columns(self.columns(split), structured=self.structured, texts=self.texts, optional=self.optional),
-            encoding=reading.encoding,
-            file_format=reading.file_format,
-            quoting=reading.quoting,
-            column_names=reading.column_names,
-            empty=reading.empty,
-            notes=notes,
-        )
+        return read_rows(source, columns=self._requested(split), notes=notes, **asdict(self.reading))
+
+    def given(self, inputs: Sequence[Any]) -> Iterator[Row]:
+        """Yield what a caller gives to predict, texts or mappings by column, as records; override it with `read`."""
+        return rows_given(inputs, self._requested("predict"), self.reading.empty)
 
     def examine(self, rows: TokenisedSplit, files: Sequence[str], facts: SplitFacts) -> None:
         """Add the rows of a split to the facts of a check; override it to avoid reading rows one by one."""
@@ -326,6 +320,10 @@ class DataModule(pl.LightningDataModule, ABC):
     def predict_dataloader(self) -> BatchLoader:
         """Make the loader of batches to predict, the shortest examples first; see `setup`."""
         return self._loader("predict" if "predict" in self._rows else "test")
+
+    def _requested(self, split: Split) -> Columns:
+        columns, names = self.columns(split), {"texts": self.texts, "optional": self.optional}
+        return Columns(columns, self.structured, **names)
 
     def _loader(self, split: Split, *, is_shuffled: bool = False) -> BatchLoader:
         dataset, trainer = self.dataset(split), self.trainer

@@ -16,7 +16,7 @@ from lightrail.datamodules.cache import digest_of
 from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import Columns, FileFormat, ReadingNotes, Row, TaggedLines, read_rows
 from lightrail.datamodules.reading.label_names import plain_label
-from lightrail.datamodules.reading.sources import source_digest
+from lightrail.datamodules.reading.sources import rows_given, source_digest
 from lightrail.datamodules.spans.aligning import UnitEncoder, UnitNumbers, in_windows, load_unit_encoder
 from lightrail.datamodules.spans.entity_batches import collate_entities
 from lightrail.datamodules.spans.entity_records import marked_entities, unit_spans
@@ -25,6 +25,7 @@ from lightrail.datamodules.spans.entity_sources import (
     COLUMN_SETTINGS,
     EntitySource,
     check_tokens,
+    columns_among,
     described_columns,
     entity_columns,
     entity_format,
@@ -182,13 +183,22 @@ class EntityData(DataModule):
             setting = "tagged_lines.token_column" if file_format in ("conll", "conllu") else "tokens_column"
             self._tokens_seen.check(source, self.units, f"data.{setting}")
 
+    def given(self, inputs: Sequence[Any]) -> Iterator[Row]:
+        found = [name for own in inputs if isinstance(own, Mapping) for name in own]
+        settings = {name: getattr(self, name) for name in COLUMN_SETTINGS}
+        columns = columns_among(found, settings, is_predicting=True)
+        ((setting, column),) = columns.items()
+        requested = Columns(columns, texts=[column] if setting == "text_column" else ())
+        for row in rows_given(inputs, requested, self.reading.empty):
+            yield Row({setting.removesuffix("_column"): row.values[column]}, row.file, row.line)
+
     def examples(self, row: Row, split: Split) -> Iterator[Row]:
         where = f"{row.file}:{row.line}"
         values: dict[str, Any] = {"tags": None, "spans": None}
         if "tokens" in row.values:
             check_tokens(row, where)
             values["text"], offsets = join_units(row.values["tokens"], self.units)
-            values["tags"] = self._plain_tags(row)
+            values["tags"] = self._plain_tags(row) if "tags" in row.values else None
             if split == "train":
                 self._tokens_seen.add(row.values["tokens"])
         else:
@@ -314,9 +324,8 @@ class EntityData(DataModule):
             given = [tag_of_number(number, *source.names, f"{row.file}:{row.line}") for number in given]
         tags = None if given is None else [*map(plain_label, given)]
         if tags != given:
-            notes = source.notes
-            notes.num_respelt_labels += 1
-            notes.first_respelt_line = notes.first_respelt_line or row.line
+            source.notes.num_respelt_labels += 1
+            source.notes.first_respelt_line = source.notes.first_respelt_line or row.line
         return tags
 
     def _note_types(self, values: Mapping[str, Any], where: str, split: Split) -> None:

@@ -24,6 +24,7 @@ from lightrail.datamodules.reading.image_files import (
     SUFFIXES,
     Channels,
     PictureForm,
+    given_image,
     image_files,
     labels_beside,
     read_idx,
@@ -32,7 +33,7 @@ from lightrail.datamodules.reading.image_files import (
     resized,
 )
 from lightrail.datamodules.reading.label_names import LabelNumbers, plain_label
-from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX
+from lightrail.datamodules.reading.sources import EMBEDDED_PREFIX, GIVEN
 from lightrail.project.basics.annotations import PositiveInt, check_arguments
 from lightrail.project.basics.did_you_mean import first_names
 from lightrail.project.basics.errors import ConfigError, DataError, shown
@@ -115,6 +116,17 @@ class ImageClassificationData(DataModule):
             pixels = resized(row.values["pixels"], self._form())
             label = None if split == "predict" else self._named(row)
             yield Row({"pixels": pixels, "label": label}, row.file, row.line)
+
+    def given(self, inputs: Sequence[Any]) -> Iterator[Row]:
+        """Yield images, each as `pixels` [H, W, C]; see `given_image`."""
+        for number, own in enumerate(inputs, 1):
+            pixels = given_image(own, f"{GIVEN}:{number}", self._form())
+            yield Row({"pixels": pixels, "label": None}, GIVEN, number)
+
+    def image_shape(self) -> tuple[int, int, int]:
+        """Return channels, height and width of the images that the model reads."""
+        channels, height, width = self.facts()["image_shape"]
+        return channels, height, width
 
     def examples(self, row: Row, split: Split) -> Iterator[Row]:
         pixels = np.ascontiguousarray(np.moveaxis(row.values["pixels"], -1, 0))  # [C, H, W]

@@ -110,6 +110,10 @@ class TranslationData(DataModule):
             "max_length": self.max_length,
         }
 
+    def given(self, inputs: Sequence[Any]) -> Iterator[Row]:
+        name, _, entry = self.source_column.partition(".")
+        return super().given([{name: {entry: own}} if entry and isinstance(own, str) else own for own in inputs])
+
     def examples(self, row: Row, split: Split) -> Iterator[Row]:
         target = None if split == "predict" else self._text(row, self.target_column, "target_column")
         source = self._text(row, self.source_column, "source_column")

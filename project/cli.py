@@ -132,6 +132,25 @@ options:
   --allow_modules M,...     import these modules first, for a task or network of your own
   --tracking.uri URI        MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)
 """
+SERVE_HELP = f"""{RUN_HELP}
+MODEL is served over HTTP until Ctrl-C, and what was taken is answered first. GET / is a page for people, POST /predict
+takes {{"texts": [...]}}; /invocations is MLflow's protocol, /v1/completions OpenAI's. The first line is the address.
+
+options:
+  --host H, --port N        address (default 127.0.0.1, 8000; port 0: any free one)
+  --token T                 what requests must carry, `Authorization: Bearer T` (better: LIGHTRAIL_TOKEN)
+  --insecure                answer other machines without a token
+  --max_batch N             examples answered together (default 32); --max_positions N their positions (16384)
+  --max_wait_ms T           wait for further requests while there are several clients (default 2)
+  --max_queue N             waiting requests, after which others are refused with status 503 (default 256)
+  --max_texts N, --max_characters N, --max_tokens N, --max_samples N, --max_body_mb N, --timeout_seconds N
+                            most of a request: texts (256), characters of each (20000), tokens to generate (1024),
+                            samples (8), size (8), time (60)
+  --device cpu|gpu          left out: a GPU if there is one
+  --precision P             32-true (default); in bf16-mixed or 16-mixed scores depend on what is answered together
+  --allow_modules M,...     import these modules first, for a task or network of your own
+  --tracking.uri URI        MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)
+"""
 SWEEP_HELP = """
 FILE defines the search space, or names a shipped sweep (lightrail list). Trials run in parallel, each in its own
 process, and all are MLflow runs under one parent. The same command resumes a sweep that was stopped, at any moment
@@ -237,6 +256,12 @@ COMMANDS = {
         "export the model of a run: as safetensors, or as a folder for transformers",
         "lightrail export RUN --output DIR [--format safetensors|hf] [options]",
         EXPORT_HELP,
+    ),
+    "serve": Command(
+        "serve a model over HTTP, for programs and for people",
+        "lightrail serve MODEL [--port N] [options]",
+        SERVE_HELP,
+        place="serving.command.run",
     ),
     "sweep": Command(
         "train configurations from a search space, and find the best",

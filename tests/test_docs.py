@@ -8,6 +8,7 @@ import importlib
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -18,6 +19,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import requests
 
 from lightrail.project.basics.catalogue import ROOT, experiment_files
 from lightrail.project.cli import COMMANDS, main
@@ -25,6 +27,7 @@ from lightrail.project.configuration import parse
 from lightrail.project.configuration.sources import take_option, written_out
 from lightrail.sweeps.search.definition import load
 from tests.support.callbacks import ALLOW
+from tests.support.children import SECONDS_TO_HANG, Child
 from tests.support.guides import EVERY_SPLIT_HAS_ROWS, FILES, OF_THE_CHECKPOINT, PAIRS, QUIET, SMALL_DATA, class_name
 from tests.support.pretrained_seq2seq import write_seq2seq
 from tests.support.running import Outcome, lightrail
@@ -192,9 +195,20 @@ def run_lightrail(arguments: list[str]) -> Outcome:
         return lightrail(command, *(tiny_sweep(rest) if command == "sweep" else [*rest, *QUIET]))
     if command == "resume":
         return lightrail("resume", interrupted_run(), ALLOW, *rest[1:], *ONE_STEP, *QUIET)
-    if command == "ui":  # tests/project/test_ui.py serves; a store that is a server is only named
-        return lightrail(*arguments, SERVER_ELSEWHERE)
+    if command in ("ui", "serve"):  # tests/project/test_ui.py serves; a store that is a server is only named
+        return served(rest) if command == "serve" else lightrail(*arguments, SERVER_ELSEWHERE)
     return pytest.fail(f"lightrail {command}: no test knows how to run it on something tiny. Teach it here.")
+
+
+def served(arguments: list[str]) -> Outcome:
+    """Serve a model at any free port, ask whether it is there, and end it."""
+    server = Child(["serve", *arguments, "--port=0"])
+    address = server.first_line()
+    answer = requests.get(f"{address}about", timeout=SECONDS_TO_HANG)
+    server.send_signal(signal.SIGTERM)
+    out, err = server.communicate()
+    assert answer.status_code == 200
+    return Outcome(server.wait(), out, err)
 
 
 def interrupted_run() -> str:

@@ -30,7 +30,9 @@ def test_the_wheel_holds_one_package_with_all_that_is_shipped(wheel: Path) -> No
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"lightrail"}
-    files = {path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".yaml")}
+    files = {
+        path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".yaml", ".html")
+    }
     shipped = {f"lightrail/{path.relative_to(ROOT).as_posix()}" for path in files}
     assert shipped <= set(names)
     assert "lightrail/py.typed" in names

@@ -3,14 +3,16 @@
 Source of idx files: Y. LeCun, C. Cortes and C. Burges, "The MNIST database of handwritten digits".
 """
 
+import base64
+import io
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,6 +121,37 @@ def read_image(file: str, form: PictureForm) -> NDArray[np.uint8]:
         Image.open(regular_file(user_path(file), "data", refusal=DataError)) as image,
     ):
         return _pixels(file, ImageOps.exif_transpose(image), form)
+
+
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""Pillow's names of the formats of `SUFFIXES`: reading others may start programs, as EPS does."""
+MOST_PIXELS = 2**24
+
+
+def given_image(value: Any, where: str, form: PictureForm) -> NDArray[np.uint8]:
+    """Return an image that a caller gives as bytes, [H, W, C].
+
+    Args:
+        value: the content of a file in base64, also as a data URL; or lists of integers from 0 to 255, [H, W] of gray
+            values or [H, W, C]; either of them also under the key `image` or `pixels`.
+        where: what to call it in messages.
+
+    Raises: DataError for anything else, and for an image of more than 16 million pixels.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("image", value.get("pixels"))
+    if isinstance(value, list):
+        with reading(f"{where}: its lists are no image", "Give integers from 0 to 255, row by row.", refusal=DataError):
+            listed = Image.fromarray(_bytes_of(value))
+        return _pixels(where, listed, form)
+    if not isinstance(value, str):
+        raise DataError(f"{where}: expected an image in base64, or lists of its pixels, found {shown(value, 40)}.")
+    with reading(f"{where} is not a readable image", "Give the bytes of a PNG in base64.", refusal=DataError):
+        content = base64.b64decode(value.partition(",")[2] if value.startswith("data:") else value, validate=True)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if math.prod(image.size) > MOST_PIXELS:
+                raise ValueError(f"it has {math.prod(image.size):,} pixels, more than {MOST_PIXELS:,}")
+            return _pixels(where, ImageOps.exif_transpose(image), form)
 
 
 def read_image_rows(source: str, form: PictureForm) -> Iterator[Row]:

@@ -180,7 +180,7 @@ def _other_task(found: Sequence[str]) -> str:
 def check_size(row: Row, column: str) -> None:
     """Check that the texts of a cell, which may be a list, have at most `MOST_CHARACTERS`. Raises: DataError."""
     value = row.values[column]
-    size = _num_characters(value)
+    size = num_characters(value)
     if size > MOST_CHARACTERS:
         what = "a text" if isinstance(value, str) else "values"
         raise DataError(
@@ -189,7 +189,7 @@ def check_size(row: Row, column: str) -> None:
         )
 
 
-def _num_characters(value: object) -> int:
+def num_characters(value: object) -> int:
     """Count the characters of all texts in a value, and one for each item."""
     size = 0
     left = [value]

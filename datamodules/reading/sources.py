@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightrail.datamodules.cache import digest_of, file_digest
 from lightrail.datamodules.reading import hub
@@ -100,6 +101,35 @@ def read_rows(
     )
     notes = ReadingNotes() if notes is None else notes
     yield from _checked(_open_rows(source, options, notes), source, options, notes)
+
+
+GIVEN = "input"
+"""What a message names in place of a file, for records that a caller gives."""
+
+
+def rows_given(inputs: Sequence[Any], columns: Columns, empty: Empty = "refuse") -> Iterator[Row]:
+    """Yield the records that a caller gives, each a text or a mapping by column; `line` is their number, from 1.
+
+    Raises:
+        DataError: naming the number, for a record that a JSON line with these values would be refused for.
+    """
+    options = ReadingOptions(columns=columns, empty=empty)
+    for number, own in enumerate(inputs, 1):
+        where = f"{GIVEN}:{number}"
+        if isinstance(own, str) and len(columns.names) != 1:
+            names = ", ".join(columns.names)
+            raise DataError(f"{where}: a text, and the model reads {len(columns.names)} columns. Give {names} by name.")
+        record = {columns.names[0]: own} if isinstance(own, str) else own
+        if not isinstance(record, Mapping):
+            raise DataError(f"{where}: expected a text, or an object with {columns.names[0]}, found {shown(own, 40)}.")
+        columns.require(where, record)
+        row = Row(columns.values(record, where), GIVEN, number)
+        blank = _blank_column(row, options)
+        if blank is None:
+            columns.check_texts(row)
+            yield row
+        elif empty != "skip":
+            raise empty_cell(row, blank)
 
 
 def _open_rows(source: str, options: ReadingOptions, notes: ReadingNotes) -> Iterable[Row]:

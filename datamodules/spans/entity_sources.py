@@ -87,7 +87,11 @@ def entity_columns(
         if file_format == "conllu":
             columns["lines_column"] = "lines"
         return {"tokens_column": "tokens"} if is_predicting else columns
-    found = column_names(source, file_format, encoding)
+    return columns_among(column_names(source, file_format, encoding), settings, is_predicting=is_predicting)
+
+
+def columns_among(found: Sequence[str], settings: Mapping[str, str], *, is_predicting: bool) -> Mapping[str, str]:
+    """Return the columns to read, as `entity_columns`, of records that have the columns `found`."""
     own = {setting: _found_name(setting, name, found) for setting, name in settings.items()}
     is_tagged = own["tokens_column"] in found and (own["tags_column"] in found or own["text_column"] not in found)
     names = ("tokens_column", "tags_column") if is_tagged else ("text_column", "entities_column")

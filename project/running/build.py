@@ -83,20 +83,11 @@ def build(
         ConfigError, DataError: a setting or the data cannot be used, or the model is no task of lightrail.
     """
     _prepare(configuration)
-    if not configuration.is_of_task:
-        name = configuration.values["model"]["class_path"].rpartition(".")[2]
-        raise ConfigError(
-            f"model: {name} is not derived from TaskModule of lightrail, and this needs a task: a plain "
-            "LightningModule is trained, tested, resumed, reproduced and searched, and predicts by its predict_step."
-        )
+    _refuse_plain(configuration)
     data = _data_of_task(configuration)
     stored = read_checkpoint(checkpoint) if checkpoint else None
     if stored is not None:
-        _check_task(configuration, stored, str(checkpoint))
-        with reading(f"{checkpoint} cannot be rebuilt", DAMAGED):
-            arguments = stored[TaskModule.CHECKPOINT_HYPER_PARAMS_KEY]
-            check_facts(import_class(configuration.values["model"]["class_path"]), arguments)
-            data.adopt(configuration.facts_among(arguments))
+        _adopt(data, configuration, stored, str(checkpoint))
     if stage == "fit":
         configuration = with_length(configuration, data)
     trainer, predictions = _trainer(configuration)
@@ -146,6 +137,37 @@ def build_again(experiment: Experiment, configuration: Configuration) -> Experim
     check_limits(trainer, data, "predict")
     _check_texts(data, model, "predict")
     return Experiment(configuration, data, model, trainer, predictions)
+
+
+def build_in_memory(configuration: Configuration, checkpoint: Path) -> tuple[DataModule, TaskModule]:
+    """Build the data and the task of a checkpoint, in evaluation mode, to predict what is given in memory.
+
+    Raises:
+        ConfigError: the checkpoint cannot be used, or its model is no task of lightrail.
+    """
+    _prepare(configuration)
+    _refuse_plain(configuration)
+    data, stored = _data_of_task(configuration), read_checkpoint(checkpoint)
+    _adopt(data, configuration, stored, str(checkpoint))
+    return data, _restored(configuration, stored, str(checkpoint)).eval()
+
+
+def _refuse_plain(configuration: Configuration) -> None:
+    if not configuration.is_of_task:
+        name = configuration.values["model"]["class_path"].rpartition(".")[2]
+        raise ConfigError(
+            f"model: {name} is not derived from TaskModule of lightrail, and this needs a task: a plain "
+            "LightningModule is trained, tested, resumed, reproduced and searched, and predicts by its predict_step."
+        )
+
+
+def _adopt(data: DataModule, configuration: Configuration, checkpoint: dict[str, Any], name: str) -> None:
+    """Have data encoded with the facts of a checkpoint's task. Raises: ConfigError."""
+    _check_task(configuration, checkpoint, name)
+    with reading(f"{name} cannot be rebuilt", DAMAGED):
+        arguments = checkpoint[TaskModule.CHECKPOINT_HYPER_PARAMS_KEY]
+        check_facts(import_class(configuration.values["model"]["class_path"]), arguments)
+        data.adopt(configuration.facts_among(arguments))
 
 
 def _data_of_task(configuration: Configuration) -> DataModule:

@@ -1,0 +1,125 @@
+"""A served prediction is what `lightrail predict` writes, for each task, whatever it was answered together with."""
+
+import base64
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from lightrail.datamodules.reading.image_files import read_idx
+from lightrail.project.configuration import parse
+from lightrail.project.running.build import build
+from lightrail.project.serving.limits import Limits
+from tests.golden.unpacking import unpack
+from tests.support.running import QUIET, RecordedRun, lightrail, runs_in
+from tests.support.serving import loaded, running
+from tests.support.tasks import translation
+
+ON_CPU = ("--trainer.accelerator=cpu", "--trainer.precision=32-true")
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the folder of the stored runs, which is the working folder."""
+    folder = tmp_path_factory.mktemp("stored")
+    unpack(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("LIGHTRAIL_CACHE", str(folder / "cache"))
+        yield folder
+
+
+def run_named(folder: Path, name: str) -> tuple[RecordedRun, Path]:
+    """Return a stored run, and the file that it was tested on."""
+    (run,) = (own for own in runs_in(f"sqlite:///{folder}/mlflow.db") if own.tags["mlflow.runName"] == name)
+    settings = yaml.safe_load((run.directory / "config.yaml").read_text("utf-8"))["data"]["init_args"]
+    return run, folder / settings["test_path"]
+
+
+def table(file: Path) -> list[Any]:
+    header, *rows = (line.split("\t") for line in file.read_text("utf-8").splitlines())
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def objects(file: Path) -> list[Any]:
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+def images(file: Path) -> list[Any]:
+    """As lists of pixels and as files in turn."""
+    pixels = [row.values["pixels"] for row in read_idx(str(file), None)]
+    return [_png(own) if number % 2 else own.tolist() for number, own in enumerate(pixels)]
+
+
+def _png(pixels: Any) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(np.asarray(pixels).squeeze(-1)).save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+TASKS: dict[str, Callable[[Path], list[Any]]] = {
+    "texts seed 0": objects,
+    "images": images,
+    "entities": objects,
+    "pinyin": table,
+    "language": objects,
+}
+
+
+def predicted(model: str, file: Path, *more: str) -> list[dict[str, Any]]:
+    outcome = lightrail("predict", model, f"--data.path={file}", *ON_CPU, *more)
+    assert outcome.status == 0, outcome.err
+    return [json.loads(line) for line in outcome.out.splitlines()]
+
+
+def check(found: Sequence[dict[str, Any]], expected: Sequence[dict[str, Any]]) -> None:
+    """Compare all columns but those that name a place in a file; numbers to 1e-5."""
+    assert len(found) == len(expected)
+    for own, other in zip(found, expected, strict=True):
+        assert own.keys() == other.keys()
+        for name in own.keys() - {"id", "line", "image"}:
+            assert own[name] == near(other[name]), name
+
+
+def near(value: Any) -> Any:
+    if isinstance(value, list):
+        return [near(own) for own in value]
+    if isinstance(value, dict):
+        return {key: near(own) for key, own in value.items()}
+    return pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_served_prediction_is_that_of_the_command_for_any_mix_of_clients(name: str, stored: Path) -> None:
+    run, file = run_named(stored, name)
+    inputs = TASKS[name](file)
+    expected = predicted(str(run.directory), file)
+    checkpoint, limits = run.directory / "checkpoints" / "best.ckpt", Limits(max_batch=5, max_wait_ms=50)
+    with running(loaded(checkpoint, limits), limits) as server, ThreadPoolExecutor(8) as clients:
+        whole = server.post("/predict", {"inputs": inputs}).json()["predictions"]
+        check(whole, expected)
+        assert [row["line"] for row in whole][::-1] == sorted((row["line"] for row in whole), reverse=True)
+        parts = [inputs[start : start + 1 + start % 3] for start in range(len(inputs))]
+        answers = list(clients.map(lambda part: server.post("/predict", part).json()["predictions"], parts))
+    for start, (part, answer) in enumerate(zip(parts, answers, strict=True)):
+        own = [row for row in whole if start < row["line"] <= start + len(part)]
+        check(answer, own)
+        assert [row["line"] + start for row in answer] == [row["line"] for row in own]
+
+
+def test_a_translation_is_served(tmp_path: Path) -> None:
+    experiment = build(parse([*translation.settings(tmp_path), *QUIET]), "fit")
+    experiment.trainer.strategy.connect(experiment.model)
+    experiment.trainer.save_checkpoint(tmp_path / "best.ckpt", weights_only=True)
+    sources = [row["source"] for row in objects(tmp_path / "test.jsonl")]
+    expected = predicted(str(tmp_path / "best.ckpt"), tmp_path / "test.jsonl")
+    with running(loaded(tmp_path / "best.ckpt")) as server:
+        check(server.post("/predict", {"texts": sources}).json()["predictions"], expected)
+        check(server.post("/predict", {"text": sources[0]}).json()["predictions"], expected[:1])
