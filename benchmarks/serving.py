@@ -52,6 +52,8 @@ class Measured(NamedTuple):
     p50_ms: float
     p99_ms: float
     a_second: float
+    core_ms: float
+    """Milliseconds of the server's core for each request, of its main process."""
     num_failed: int
 
 
@@ -70,9 +72,12 @@ def main() -> None:
         loads = [(kind, texts, number) for kind, texts in kinds.items() for number in CLIENTS]
         rounds: dict[str, list[list[Measured]]] = {program: [] for program in PROGRAMS}
         for _, (program, own) in itertools.product(range(arguments.rounds), PROGRAMS.items()):
-            with _served(own, folder) as (url, _):
-                asyncio.run(_asked(own, url, reviews, 4, 2))  # warm-up, not timed
-                found = [asyncio.run(_asked(own, url, texts, number, arguments.seconds)) for _, texts, number in loads]
+            with _served(own, folder) as (url, process):
+                found = []
+                for _, texts, number in loads:
+                    # The first batches of each size and length take longer, and are not timed.
+                    asyncio.run(_asked(own, url, process, texts, number, arguments.seconds / 2))
+                    found.append(asyncio.run(_asked(own, url, process, texts, number, arguments.seconds)))
                 rounds[program].append(found)
     _print_table(rounds, [(kind, number) for kind, _, number in loads])
 
@@ -175,13 +180,15 @@ async def _until_it_answers(url: str, body: dict[str, Any], process: "subprocess
     raise RuntimeError(f"{process.args!r} ended with status {process.returncode}")
 
 
-async def _asked(program: Program, url: str, texts: Sequence[str], num_clients: int, seconds: float) -> Measured:
+async def _asked(
+    program: Program, url: str, process: psutil.Process, texts: Sequence[str], num_clients: int, seconds: float
+) -> Measured:
     """Ask from several clients, each again as soon as it is answered."""
     bodies = [json.dumps(program.body(text)).encode() for text in texts]
     random.Random(0).shuffle(bodies)
     waiting, taken, failed = itertools.cycle(bodies), [], 0
     headers = {"content-type": "application/json"}
-    started = time.perf_counter()
+    started, before = time.perf_counter(), process.cpu_times()
 
     async def client(session: aiohttp.ClientSession) -> None:
         nonlocal failed
@@ -193,18 +200,19 @@ async def _asked(program: Program, url: str, texts: Sequence[str], num_clients: 
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         await asyncio.gather(*(client(session) for _ in range(num_clients)))
-    elapsed = time.perf_counter() - started
+    elapsed, after = time.perf_counter() - started, process.cpu_times()
+    core = after.user + after.system - before.user - before.system
     cuts = statistics.quantiles(taken, n=100)
-    return Measured(1000 * cuts[49], 1000 * cuts[98], len(taken) / elapsed, failed)
+    return Measured(1000 * cuts[49], 1000 * cuts[98], len(taken) / elapsed, 1000 * core / len(taken), failed)
 
 
 def _soak(folder: Path, texts: Sequence[str], seconds: float) -> None:
     """Ask from 32 clients for a long time, and print the memory at the begin and at the end."""
     program = PROGRAMS["lightrail serve"]
     with _served(program, folder) as (url, process):
-        asyncio.run(_asked(program, url, texts, 32, min(20, seconds)))  # until all buffers have their sizes
+        asyncio.run(_asked(program, url, process, texts, 32, min(60, seconds)))  # until all buffers have their sizes
         before = process.memory_info().rss
-        measured = asyncio.run(_asked(program, url, texts, 32, seconds))
+        measured = asyncio.run(_asked(program, url, process, texts, 32, seconds))
         after = process.memory_info().rss
     num_asked = round(measured.a_second * seconds)
     print(f"{seconds:.0f} s, 32 clients, {num_asked} requests, {measured.num_failed} lost or refused")
@@ -213,16 +221,16 @@ def _soak(folder: Path, texts: Sequence[str], seconds: float) -> None:
 
 def _print_table(rounds: dict[str, list[list[Measured]]], loads: Sequence[tuple[str, int]]) -> None:
     print(f"\nmedian of {len(next(iter(rounds.values())))} rounds, one core\n")
-    head = f"{'program':26} {'texts':14} {'clients':>7} {'p50 ms':>8} {'p99 ms':>8} {'requests/s':>11}"
+    head = f"{'program':26} {'texts':14} {'clients':>7} {'p50 ms':>8} {'p99 ms':>8} {'requests/s':>11} {'core ms':>8}"
     print(f"{head} {'/ lightrail':>11} {'failed':>7}")
     first = next(iter(rounds))
     for place, (kind, num_clients) in enumerate(loads):
         reference = statistics.median(own[place].a_second for own in rounds[first])
         for program, own in rounds.items():
             each = [measured[place] for measured in own]
-            p50, p99, a_second = (statistics.median(column) for column in list(zip(*each, strict=True))[:3])
+            p50, p99, a_second, core = (statistics.median(column) for column in list(zip(*each, strict=True))[:4])
             failed = sum(measured.num_failed for measured in each)
-            line = f"{program:26} {kind:14} {num_clients:7} {p50:8.2f} {p99:8.2f} {a_second:11.0f}"
+            line = f"{program:26} {kind:14} {num_clients:7} {p50:8.2f} {p99:8.2f} {a_second:11.0f} {core:8.2f}"
             print(f"{line} {a_second / reference:11.2f} {failed:7}")
 
 
