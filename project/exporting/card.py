@@ -4,13 +4,14 @@ import importlib.metadata
 import inspect
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import stored_configuration
-from lightrail.lightning_modules.networks.decoders.generation import TextResponder, TextWriter, TransformersTask
+from lightrail.lightning_modules.networks.decoders.generation import TextResponder, TextWriter
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.basics.tables import literal, markdown_table
 from lightrail.project.comparing.entries import find_entry
@@ -19,16 +20,25 @@ from lightrail.project.models.stored_model import StoredModel
 from lightrail.project.tracking.settings import TrackingConfig
 from lightrail.project.tracking.store import open_store, store_uri
 
-LOAD_TRANSFORMERS = """\
-from transformers import {loader}, AutoTokenizer
-
-model = {loader}.from_pretrained("{folder}")
-tokenizer = AutoTokenizer.from_pretrained("{folder}")"""
 LOAD_TASK = """\
 import lightrail
 
 model = lightrail.load("{folder}")
 print(model{call})"""
+
+
+@dataclass(frozen=True)
+class OtherLibrary:
+    """How a folder that was written for another library is used."""
+
+    library: str
+    """Its name on the hub."""
+    code: str
+    """In Python, with `{folder}` for the folder's name."""
+    limits: Sequence[str] = ()
+    """Where its predictions differ from ours."""
+
+
 NUM_LABELS = 100
 """Maximum number of labels in a card."""
 
@@ -55,7 +65,7 @@ def model_card(
     model: StoredModel,
     task: TaskModule,
     folder: str,
-    converted: TransformersTask | None,
+    other: OtherLibrary | None,
     estimates: Mapping[str, Estimate] | None = None,
 ) -> str:
     """Write the card of a model.
@@ -63,7 +73,7 @@ def model_card(
     Args:
         task: the restored task.
         folder: name of the folder of the card.
-        converted: the task, when the folder holds a transformers model.
+        other: how the folder is used, when it is one for another library.
         estimates: test metrics with intervals; those of the model's run are shown without.
     """
     from huggingface_hub import ModelCard
@@ -78,12 +88,12 @@ def model_card(
         "",
         str(inspect.getdoc(type(task))).partition("\n")[0],
         *_labels(task),
-        *_use(task, configuration, folder, converted),
+        *_use(task, configuration, folder, other),
         *_results(found),
         *_origin(model, configuration),
-        *_limits(task, configuration),
+        *_limits(task, configuration, other),
     ]
-    header = _metadata(model, task, configuration, folder, found, is_converted=converted is not None)
+    header = _metadata(model, task, configuration, folder, found, other.library if other else "lightrail")
     return str(ModelCard(f"---\n{header}\n---\n\n" + "\n".join(lines) + "\n"))
 
 
@@ -93,8 +103,7 @@ def _metadata(
     configuration: Mapping[str, Any],
     folder: str,
     found: Mapping[str, Estimate],
-    *,
-    is_converted: bool,
+    library: str,
 ) -> str:
     """Return the metadata that the hub reads, with a `model-index`, as YAML."""
     from huggingface_hub import EvalResult, ModelCardData
@@ -118,7 +127,7 @@ def _metadata(
     ]
     base = _base(configuration)
     card = ModelCardData(
-        library_name="transformers" if is_converted else "lightrail",
+        library_name=library,
         pipeline_tag=tag,
         tags=["lightrail", "pytorch-lightning"],
         base_model=base if base and "/" in base and not Path(base).exists() else None,
@@ -136,14 +145,12 @@ def _labels(task: TaskModule) -> Iterator[str]:
         yield from ("", f"Labels ({len(labels)}): {shown}{', ...' if len(labels) > NUM_LABELS else ''}")
 
 
-def _use(
-    task: TaskModule, configuration: Mapping[str, Any], folder: str, converted: TransformersTask | None
-) -> Iterator[str]:
+def _use(task: TaskModule, configuration: Mapping[str, Any], folder: str, other: OtherLibrary | None) -> Iterator[str]:
     """Yield how to use the model: in Python, on the command line, and as a server."""
     yield from ("", "## Use", "")
     writes = isinstance(task, TextWriter | TextResponder)
-    if converted is not None:
-        code = LOAD_TRANSFORMERS.format(folder=folder, loader=converted.transformers_class)
+    if other is not None:
+        code = other.code.replace("{folder}", folder)
     else:
         names = [own for key, own in configuration["data"]["init_args"].items() if key.endswith("_column") and own]
         is_pair = "pair_column" in configuration["data"]["init_args"] and len(names) > 2
@@ -152,9 +159,10 @@ def _use(
         code = LOAD_TASK.format(folder=folder, call='.generate("TEXT")' if writes else call)
     yield from ("```python", code, "```", "")
     commands = [f"lightrail generate {folder} --prompt TEXT"] if writes else []
-    if converted is None:
+    if other is None:
         commands += [f"lightrail predict {folder} --data.path FILE", f"lightrail serve {folder}"]
-    yield from ("```", *commands, "```")
+    if commands:
+        yield from ("```", *commands, "```")
 
 
 def _results(found: Mapping[str, Estimate]) -> Iterator[str]:
@@ -180,8 +188,9 @@ def _origin(model: StoredModel, configuration: Mapping[str, Any]) -> Iterator[st
     yield f"- written by lightrail {importlib.metadata.version('lightrail')}, seed {seed}"
 
 
-def _limits(task: TaskModule, configuration: Mapping[str, Any]) -> Iterator[str]:
+def _limits(task: TaskModule, configuration: Mapping[str, Any], other: OtherLibrary | None = None) -> Iterator[str]:
     yield from ("", "## Limits", "")
+    yield from (f"- {own}" for own in (other.limits if other else ()))
     if task.data_facts().get("labels"):
         yield "- It gives nothing but the labels above, to whatever it reads."
     data = configuration["data"]["init_args"]
