@@ -36,7 +36,15 @@ def run(arguments: list[str]) -> int:
     model = stored_model(options.run[0], tracking)
     estimates = estimates_of(model, tracking)
     quantize = options.quantize == "int8"
-    export(model, target, options.format, overwrite=options.overwrite, quantize=quantize, estimates=estimates)
+    export(
+        model,
+        target,
+        options.format,
+        overwrite=options.overwrite,
+        quantize=quantize,
+        repository=options.push,
+        estimates=estimates,
+    )
     print(f"exported {options.run[0]} to {target}; README.md there shows how to load it")
     if options.push:
         print(f"pushed to {push(target, options.push, is_private=not options.public)}")

@@ -37,6 +37,8 @@ class OtherLibrary:
     """In Python, with `{folder}` for the folder's name."""
     limits: Sequence[str] = ()
     """Where its predictions differ from ours."""
+    is_local: bool = False
+    """Whether the code reads files of the folder, so that it has to be on this machine."""
 
 
 NUM_LABELS = 100
@@ -67,6 +69,7 @@ def model_card(
     folder: str,
     other: OtherLibrary | None,
     estimates: Mapping[str, Estimate] | None = None,
+    repository: str | None = None,
 ) -> str:
     """Write the card of a model.
 
@@ -74,6 +77,7 @@ def model_card(
         task: the restored task.
         folder: name of the folder of the card.
         other: how the folder is used, when it is one for another library.
+        repository: the name of the folder on the hub, None where it is not there.
         estimates: test metrics with intervals; those of the model's run are shown without.
     """
     from huggingface_hub import ModelCard
@@ -88,7 +92,7 @@ def model_card(
         "",
         str(inspect.getdoc(type(task))).partition("\n")[0],
         *_labels(task),
-        *_use(task, configuration, folder, other),
+        *_use(task, configuration, folder, other, repository),
         *_results(found),
         *_origin(model, configuration),
         *_limits(task, configuration, other),
@@ -145,9 +149,20 @@ def _labels(task: TaskModule) -> Iterator[str]:
         yield from ("", f"Labels ({len(labels)}): {shown}{', ...' if len(labels) > NUM_LABELS else ''}")
 
 
-def _use(task: TaskModule, configuration: Mapping[str, Any], folder: str, other: OtherLibrary | None) -> Iterator[str]:
+def _use(
+    task: TaskModule,
+    configuration: Mapping[str, Any],
+    folder: str,
+    other: OtherLibrary | None,
+    repository: str | None,
+) -> Iterator[str]:
     """Yield how to use the model: in Python, on the command line, and as a server."""
     yield from ("", "## Use", "")
+    if repository is not None and (other is None or other.is_local):
+        folder = repository.partition("/")[2]
+        yield from ("```", f"hf download {repository} --local-dir {folder}", "```", "")
+    elif repository is not None:
+        folder = repository
     writes = isinstance(task, TextWriter | TextResponder)
     if other is not None:
         code = other.code.replace("{folder}", folder)
@@ -158,7 +173,8 @@ def _use(task: TaskModule, configuration: Mapping[str, Any], folder: str, other:
         call = f"([{json.dumps(row)}])" if is_pair else '("TEXT")'
         code = LOAD_TASK.format(folder=folder, call='.generate("TEXT")' if writes else call)
     yield from ("```python", code, "```", "")
-    commands = [f"lightrail generate {folder} --prompt TEXT"] if writes else []
+    is_here = other is None or repository is None
+    commands = [f"lightrail generate {folder} --prompt TEXT"] if writes and is_here else []
     if other is None:
         commands += [f"lightrail predict {folder} --data.path FILE", f"lightrail serve {folder}"]
     if commands:

@@ -47,7 +47,7 @@ def push(folder: Path, name: str, *, is_private: bool) -> str:
         ) from error
     try:
         address = api.create_repo(name, private=is_private, exist_ok=True)
-        api.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload by lightrail", delete_patterns="*")
+        api.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload by lightrail")
     except Exception as error:
         raise ConfigError(
             f"{what} refuses the upload: {first_line(error)}. Check the name, and that the token may write there; the "

@@ -29,7 +29,8 @@ from tokenizers import Tokenizer
 
 tokenizer = Tokenizer.from_file("{folder}/tokenizer.json")
 session = onnxruntime.InferenceSession("{folder}/model.onnx")
-labels = json.load(open("{folder}/lightrail.json", encoding="utf-8"))["labels"]
+with open("{folder}/lightrail.json", encoding="utf-8") as file:
+    labels = json.load(file)["labels"]
 encoded = tokenizer.encode_batch(["TEXT", "ANOTHER TEXT"])
 inputs = {"input_ids": [own.ids for own in encoded], "attention_mask": [own.attention_mask for own in encoded]}
 inputs["token_type_ids"] = [own.type_ids for own in encoded]
@@ -43,7 +44,8 @@ import numpy as np
 import onnxruntime
 
 session = onnxruntime.InferenceSession("{folder}/model.onnx")
-labels = json.load(open("{folder}/lightrail.json", encoding="utf-8"))["labels"]
+with open("{folder}/lightrail.json", encoding="utf-8") as file:
+    labels = json.load(file)["labels"]
 shape = session.get_inputs()[0].shape[1:]  # channels, height, width; a value is 0 to 255
 (outputs,) = session.run(None, {"pixels": np.zeros((1, *shape), np.float32)})
 print(labels[outputs[0].argmax()])"""
@@ -83,7 +85,7 @@ def write_onnx(task: TaskModule, data: Mapping[str, Any], folder: Path, *, quant
     )
     if quantize:
         limits.append(_quantized(form, folder))
-    return OtherLibrary("onnx", USE_TEXTS if form.lengths else USE_PIXELS, limits)
+    return OtherLibrary("onnx", USE_TEXTS if form.lengths else USE_PIXELS, limits, is_local=True)
 
 
 def check_packages() -> None:

@@ -52,12 +52,14 @@ def export(
     *,
     overwrite: bool = False,
     quantize: bool = False,
+    repository: str | None = None,
     estimates: Mapping[str, Estimate] | None = None,
 ) -> None:
     """Write the model of a checkpoint to a folder, and verify it by reading it again.
 
     Args:
         quantize: whether the weights of an ONNX model are written as 8-bit integers.
+        repository: `OWNER/NAME` on the hub, under which the card tells how to load the folder.
         estimates: test metrics with intervals, for the card.
 
     Raises: ConfigError when the format does not support this task, the folder is refused, or the verification fails.
@@ -77,7 +79,7 @@ def export(
                 other = write_onnx(task, data, folder, quantize=quantize)
                 described["labels"] = task.data_facts().get("labels")
             (folder / DESCRIPTION).write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
-        card = model_card(model, task, target.name, other, estimates)
+        card = model_card(model, task, target.name, other, estimates, repository)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -47,7 +47,7 @@ def pretrained(kind: str, texts: Sequence[str]) -> list[str]:
 
 
 def fitted(*arguments: str) -> str:
-    outcome = lightrail("fit", *arguments, *STEPS)
+    outcome = lightrail("fit", *STEPS, *arguments)
     assert outcome.status == 0, outcome.err
     return outcome.run_id
 
@@ -114,7 +114,7 @@ def tagger(*more: str) -> str:
 
 
 def test_a_tagger_finds_the_same_entities_in_a_pipeline() -> None:
-    run_id = tagger("--model.head=SoftmaxConfig", "--trainer.max_steps=60")
+    run_id = tagger("--model.head=SoftmaxConfig", "--trainer.max_steps=120", "--model.optim.lr=0.01")
     texts = entities.TEXTS["train"]
     expected = load(run_id, tracking_uri=TRACKING.uri)(texts)
     pipe = pipeline("ner", str(exported(run_id, "hf")), aggregation_strategy="first")
@@ -216,9 +216,12 @@ def test_a_pretrained_pair_classifier_answers_in_onnxruntime() -> None:
     paths = ["--data.path=train.csv", "--data.validation_path=validation.csv", "--data.test_path=test.csv"]
     named = ["--model=TextClassifier", "--data=TextClassificationData", "--data.pair_column=pair"]
     run_id = fitted(*named, *paths, *pretrained("bert", texts), "--model.pooling=pretrained")
-    rows = [{"text": "good day", "pair": "so it is"}, {"text": "bad", "pair": "it is fine film"}]
-    expected = load(run_id, tracking_uri=TRACKING.uri)(rows)
-    pairs = [{"text": row["text"], "text_pair": row["pair"]} for row in rows]
+    questions: list[dict[str, str]] = [
+        {"text": "good day", "pair": "so it is"},
+        {"text": "bad", "pair": "it is fine film"},
+    ]
+    expected = load(run_id, tracking_uri=TRACKING.uri)(questions)
+    pairs = [{"text": row["text"], "text_pair": row["pair"]} for row in questions]
     found = pipeline("text-classification", str(exported(run_id, "hf")))(pairs, top_k=None)
     for row, own in zip(expected, found, strict=True):
         assert {each["label"]: each["score"] for each in own} == pytest.approx(row["probabilities"], abs=1e-5)
@@ -226,7 +229,7 @@ def test_a_pretrained_pair_classifier_answers_in_onnxruntime() -> None:
     from tokenizers import Tokenizer
 
     folder = exported(run_id, "onnx")
-    encoded = Tokenizer.from_file(str(folder / "tokenizer.json")).encode_batch([(*row.values(),) for row in rows])
+    encoded = Tokenizer.from_file(str(folder / "tokenizer.json")).encode_batch([(*row.values(),) for row in questions])
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
     held = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
     inputs = {

@@ -170,19 +170,23 @@ class _Body(nn.Module):
 
     Args:
         pooler: of the network, where its head reads it.
+        activation: of the pooler, where that is a linear layer of the first state, as ALBERT's.
     """
 
     states: Tensor | None = None
 
-    def __init__(self, pooler: nn.Module | None = None) -> None:
+    def __init__(self, pooler: nn.Module | None = None, activation: nn.Module | None = None) -> None:
         super().__init__()
-        self.pooler = pooler
+        self.pooler, self.activation = pooler, activation
 
     def forward(self, *_: Any, **__: Any) -> Any:
         """Return the vectors as the last hidden states, and what the pooler makes of them."""
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-        pooled = None if self.pooler is None else self.pooler(self.states)
+        pooled = None
+        if self.pooler is not None and self.states is not None:
+            pooled = self.pooler(self.states if self.activation is None else self.states[:, 0])
+            pooled = pooled if self.activation is None else self.activation(pooled)
         return BaseModelOutputWithPooling(last_hidden_state=self.states, pooler_output=pooled)
 
 
@@ -191,7 +195,8 @@ def _take_body(model: "PreTrainedModel", *, keeps_pooler: bool = False) -> "PreT
     body: PreTrainedModel = model.base_model
     if body is model:
         raise ValueError("its head is not apart from its network")
-    setattr(model, model.base_model_prefix, _Body(getattr(body, "pooler", None) if keeps_pooler else None))
+    parts = [getattr(body, name, None) for name in ("pooler", "pooler_activation")] if keeps_pooler else []
+    setattr(model, model.base_model_prefix, _Body(*parts))
     return body
 
 
