@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
+from lightrail.lightning_modules.conversion.classifiers import divided, to_tagger
+from lightrail.lightning_modules.conversion.onnx_forms import text_form
+from lightrail.lightning_modules.conversion.protocols import OnnxForm
 from lightrail.lightning_modules.explaining.attention import attention_heads
 from lightrail.lightning_modules.explaining.explanation import Copies, Explanation, Question, refuse_target
 from lightrail.lightning_modules.explaining.gradients import integrated_gradients
@@ -25,7 +28,7 @@ from lightrail.lightning_modules.networks.encoders.encoder import EncoderConfig,
 from lightrail.lightning_modules.networks.encoders.recurrent import LstmConfig
 from lightrail.lightning_modules.networks.row_names import RowNames
 from lightrail.lightning_modules.networks.tagging.entity_head import EntityHeadConfig
-from lightrail.lightning_modules.networks.tagging.tag_head import CrfConfig
+from lightrail.lightning_modules.networks.tagging.tag_head import CrfConfig, TagHead
 from lightrail.lightning_modules.networks.tagging.tag_schemes import Span
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.project.basics.annotations import ShareBelowOne
@@ -49,6 +52,13 @@ class EntityTagger(TaskModule):
     """
 
     pipeline_tag = "token-classification"
+    pipeline_arguments = 'aggregation_strategy="first"', ""
+    pipeline_notes = (
+        "The pipeline takes the best tag of each word by itself, where lightrail takes the best sequence that the "
+        "tags allow, and its scores are of single words.",
+        "The pipeline divides texts into words by the tokenizer alone; lightrail first by `data.units`.",
+    )
+    transformers_class = "AutoModelForTokenClassification"
     monitor = "val/f1"
 
     def __init__(
@@ -181,6 +191,38 @@ class EntityTagger(TaskModule):
             note="The score is that of the entity's tags or span in its head, before it is a probability.",
         )
         yield from attention_heads(self.encoder, lambda: self(batch), tokens)
+
+    def to_transformers(self) -> Any:
+        """Return the same network as a tagger of transformers, whose tags begin with B and I.
+
+        Raises: ConfigError when transformers has no such network.
+        """
+        if not isinstance(self.head, TagHead) or self.head.learns_transitions:
+            raise ConfigError(
+                "--format hf: the taggers of transformers choose the tag of each word by itself, and the head of this "
+                "model chooses by what is around. Use --format safetensors, or train with --model.head=SoftmaxConfig."
+            )
+        linear = divided(self.head.output, self.head.crf.temperature)
+        names = [name.replace("S-", "B-", 1).replace("E-", "I-", 1) for name in self.head.scheme.names(self.labels)]
+        return to_tagger(self.encoder, linear, names)
+
+    def transformers_inputs(self, input_ids: Tensor) -> dict[str, Tensor]:
+        """Return the arguments with which that network reads token ids, [1, T]."""
+        return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+
+    def logits(self, **inputs: Tensor) -> Tensor:
+        """Return the scores of tokens, each as if it were a word, [N, T, K]."""
+        scores: Tensor = self.head(self.encoder(inputs["input_ids"], inputs["attention_mask"].bool()))
+        return scores / self.head.crf.temperature if isinstance(self.head, TagHead) else scores
+
+    def onnx_form(self, *, has_segments: bool) -> OnnxForm:
+        """Return the network from token ids to the scores of tags. Raises: ConfigError for another head."""
+        if not isinstance(self.head, TagHead):
+            raise ConfigError(
+                "--format onnx: the head of this model scores pairs of words, which are not written. Use --format "
+                "safetensors, or train with --model.head=SoftmaxConfig or CrfConfig."
+            )
+        return text_form(self, self.encoder, self.logits, output="emissions")
 
     def _entity(self, span: Span, offsets: Sequence[tuple[int, int]] | None = None) -> Entity:
         """Return a span as an entity by word or, with the words' offsets, by character."""

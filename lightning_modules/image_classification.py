@@ -3,6 +3,7 @@
 Shapes: B images, C channels, H and W their height and width, D width, L labels.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, final
 
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
+from lightrail.lightning_modules.conversion.onnx_forms import called
+from lightrail.lightning_modules.conversion.protocols import OnnxForm
 from lightrail.lightning_modules.figures.figure import Figure, Images
 from lightrail.lightning_modules.heads.label_head import LabelHead
 from lightrail.lightning_modules.heads.label_loss import LabelLossConfig
@@ -41,6 +44,8 @@ class ImageClassifier(TaskModule):
         loss: options of the training loss.
     """
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
     pipeline_tag = "image-classification"
     monitor = "val/accuracy"
     input_columns = ("image",)
@@ -70,9 +75,22 @@ class ImageClassifier(TaskModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return logits, [B, L]; in training with R-Drop of two passes, [2, B, L]."""
-        pixels = self.augmentation(batch["pixels"])  # [B, C, H, W]
-        images = ((pixels - self.pixel_mean) / self.pixel_std).to(self.dtype)
+        images = self._normalized(self.augmentation(batch["pixels"]))  # [B, C, H, W]
         return self.head.passes(lambda: self.encoder(images))  # [B, L]
+
+    def onnx_form(self, *, has_segments: bool) -> OnnxForm:
+        """Return the network from pixels, 0 to 255, to calibrated logits."""
+
+        def logits(pixels: Tensor) -> Tensor:
+            scores: Tensor = self.head(self.encoder(self._normalized(pixels))) / self.head.temperature
+            return scores
+
+        shape = self.hparams["image_shape"]
+        pixels = torch.arange(2 * math.prod(shape)).remainder(256).view(2, *shape).float()
+        return OnnxForm(called(self, logits, "pixels"), {"pixels": pixels}, (), "logits")
+
+    def _normalized(self, pixels: Tensor) -> Tensor:
+        return ((pixels - self.pixel_mean) / self.pixel_std).to(self.dtype)
 
     def figures(self, columns: Columns, example: Callable[[int], Mapping[str, Any]]) -> Iterator[Figure]:
         """Yield the figures of the labels, and the wrong predictions with the greatest loss, the worst first."""

@@ -112,8 +112,11 @@ The best weights of the run are exported, or those of the checkpoint that is nam
 options:
   --output DIR              folder to write; it must be new or empty
   --format F                safetensors (default): any task; every command takes the folder as a run;
-                            hf: a causal language model, for plain transformers
+                            hf: for plain transformers and sentence-transformers; onnx: for onnxruntime
+  --quantize int8           8-bit weights, with --format onnx
   --overwrite               replace an earlier export
+  --push OWNER/NAME         also upload the folder to the Hugging Face hub, into a private repository (--public: not),
+                            with the token of HF_TOKEN or `hf auth login`
   --allow_modules M,...     import these modules first, for a task or network of your own
   --tracking.uri URI        MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)
 """
@@ -253,8 +256,8 @@ COMMANDS = {
         place="explaining.command.run",
     ),
     "export": Command(
-        "export the model of a run: as safetensors, or as a folder for transformers",
-        "lightrail export RUN --output DIR [--format safetensors|hf] [options]",
+        "export the model of a run: as safetensors, for transformers, or as ONNX",
+        "lightrail export RUN --output DIR [--format safetensors|hf|onnx] [options]",
         EXPORT_HELP,
     ),
     "serve": Command(

@@ -29,6 +29,7 @@ from lightrail.sweeps.search.definition import load
 from tests.support.callbacks import ALLOW
 from tests.support.children import SECONDS_TO_HANG, Child
 from tests.support.guides import EVERY_SPLIT_HAS_ROWS, FILES, OF_THE_CHECKPOINT, PAIRS, QUIET, SMALL_DATA, class_name
+from tests.support.pretrained import write_tiny_bert
 from tests.support.pretrained_seq2seq import write_seq2seq
 from tests.support.running import Outcome, lightrail
 from tests.support.tasks.causal_lm import write_gpt2
@@ -49,6 +50,7 @@ SMALL_NETWORKS = {
     "LstmConfig": ["width=16", "ngram_buckets=64", "ngram_width=8"],
     "TextCnnConfig": ["width=16", "num_filters=4"],
     "StaticConfig": ["width=16", "ngram_buckets=64", "ngram_width=8"],
+    "PretrainedConfig": ["checkpoint=bert"],
     "ConvNetConfig": ["channels=[4, 8]", "width=8"],
     "MlpConfig": ["widths=[8]"],
     "TransformerDecoderConfig": ["width=16", "depth=1", "num_heads=2"],
@@ -120,6 +122,7 @@ def run_id(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("LIGHTRAIL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         write_gpt2(folder / "gpt")
+        write_tiny_bert(folder / "bert", list("好人书是学生"))
         write_seq2seq(folder / "t5", "t5", [text for pair in PAIRS for text in pair.values()])
         run_id = lightrail("fit", *tiny(["--config", "pinyin"])).run_id
         (artifacts,) = folder.glob(f"mlruns/*/{run_id}/artifacts")
@@ -238,6 +241,7 @@ def tiny(arguments: list[str]) -> list[str]:
     network = values["model"]["init_args"].get(part) or {"class_path": ""}
     smaller = [f"--model.{part}.{setting}" for setting in SMALL_NETWORKS[class_name(network)]]
     smaller += OF_THE_CHECKPOINT if class_name(network) == "PretrainedDecoderConfig" else []
+    smaller += ["--data.tokenizer=bert"] if class_name(network) == "PretrainedConfig" else []
     if values["data"]["init_args"]["path"].startswith(("embedded:", "hub:", "/usr/share/")):
         smaller += [f"--data.{setting}" for setting in SMALL_DATA[class_name(values["data"])]]
     return [*arguments, *QUIET, *ONE_STEP, *EVERY_SPLIT_HAS_ROWS, *smaller]

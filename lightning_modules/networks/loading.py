@@ -65,9 +65,18 @@ def from_architecture(auto: Any, architecture: Mapping[str, Any]) -> "PreTrained
 
 
 def from_checkpoint(
-    auto: Any, checkpoint: str, revision: str | None, dropout: float | None, *, section: str, **more: Any
+    auto: Any,
+    checkpoint: str,
+    revision: str | None,
+    dropout: float | None,
+    *,
+    section: str,
+    unused: str = "pooler",
+    **more: Any,
 ) -> tuple["PreTrainedModel", dict[str, int] | None]:
     """Load a pretrained network with its weights, in float32; `more` goes to transformers.
+
+    Weights whose name has the pattern `unused` may be missing from its file.
 
     A token that was added to the checkpoint's own tokenizer, and not to the network, gets a fresh vector.
 
@@ -88,7 +97,7 @@ def from_checkpoint(
         model, found = auto.from_pretrained(
             checkpoint, config=settings, dtype=torch.float32, output_loading_info=True, **arguments
         )
-    _check_found(model, found, what)
+    _check_found(model, found, what, unused)
     tokens = _own_tokens(checkpoint, revision)
     num_tokens = max(tokens.values(), default=-1) + 1 if tokens else 0
     if num_tokens > (num_vectors(model) or num_tokens):
@@ -98,7 +107,7 @@ def from_checkpoint(
     return model, tokens
 
 
-def _check_found(model: "PreTrainedModel", found: Mapping[str, Any], what: str) -> None:
+def _check_found(model: "PreTrainedModel", found: Mapping[str, Any], what: str, unused_names: str) -> None:
     """Refuse a file that lacks most weights, or those of some layers; a head may be new. Raises: ConfigError."""
     missing = sorted(found["missing_keys"])
     names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
@@ -118,7 +127,7 @@ def _check_found(model: "PreTrainedModel", found: Mapping[str, Any], what: str) 
     unused = [name for name in sorted(found["unexpected_keys"]) if _NUMBER.sub("N", name) in loaded]
     if unused:
         log.warning("%s: layers of the file that config.json leaves out are not used, such as %s", what, unused[0])
-    if new := [name for name in missing if "pooler" not in name]:
+    if new := [name for name in missing if not re.search(unused_names, name)]:
         log.warning("%s begins with %d untrained weights, which its file lacks, such as %s", what, len(new), new[0])
 
 

@@ -4,14 +4,15 @@ import importlib.metadata
 import inspect
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from lightrail.datamodules.base import DataModule
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.lightning_modules.checkpoint import stored_configuration
-from lightrail.lightning_modules.networks.decoders.generation import TextResponder, TextWriter, TransformersTask
+from lightrail.lightning_modules.networks.decoders.generation import TextResponder, TextWriter
 from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.basics.reading import reading
 from lightrail.project.basics.tables import literal, markdown_table
@@ -22,16 +23,27 @@ from lightrail.project.models.stored_model import StoredModel
 from lightrail.project.tracking.settings import TrackingConfig
 from lightrail.project.tracking.store import open_store, store_uri
 
-LOAD_TRANSFORMERS = """\
-from transformers import {loader}, AutoTokenizer
-
-model = {loader}.from_pretrained("{folder}")
-tokenizer = AutoTokenizer.from_pretrained("{folder}")"""
 LOAD_TASK = """\
 import lightrail
 
 model = lightrail.load("{folder}")
 print(model{call})"""
+
+
+@dataclass(frozen=True)
+class OtherLibrary:
+    """How a folder that was written for another library is used."""
+
+    library: str
+    """Its name on the hub."""
+    code: str
+    """In Python, with `{folder}` for the folder's name."""
+    limits: Sequence[str] = ()
+    """Where its predictions differ from ours."""
+    is_local: bool = False
+    """Whether the code reads files of the folder, so that it has to be on this machine."""
+
+
 NUM_LABELS = 100
 """Maximum number of labels in a card."""
 
@@ -58,15 +70,17 @@ def model_card(
     model: StoredModel,
     task: TaskModule,
     folder: str,
-    converted: TransformersTask | None,
+    other: OtherLibrary | None,
     estimates: Mapping[str, Estimate] | None = None,
+    repository: str | None = None,
 ) -> str:
     """Write the card of a model.
 
     Args:
         task: the restored task.
         folder: name of the folder of the card.
-        converted: the task, when the folder holds a transformers model.
+        other: how the folder is used, when it is one for another library.
+        repository: the name of the folder on the hub, None where it is not there.
         estimates: test metrics with intervals; those of the model's run are shown without.
     """
     from huggingface_hub import ModelCard
@@ -81,12 +95,12 @@ def model_card(
         "",
         str(inspect.getdoc(type(task))).partition("\n")[0],
         *_labels(task),
-        *_use(task, configuration, folder, converted),
+        *_use(task, configuration, folder, other, repository),
         *_results(found),
         *_origin(model, configuration),
-        *_limits(task, configuration),
+        *_limits(task, configuration, other),
     ]
-    header = _metadata(model, task, configuration, folder, found, is_converted=converted is not None)
+    header = _metadata(model, task, configuration, folder, found, other.library if other else "lightrail")
     return str(ModelCard(f"---\n{header}\n---\n\n" + "\n".join(lines) + "\n"))
 
 
@@ -96,8 +110,7 @@ def _metadata(
     configuration: Mapping[str, Any],
     folder: str,
     found: Mapping[str, Estimate],
-    *,
-    is_converted: bool,
+    library: str,
 ) -> str:
     """Return the metadata that the hub reads, with a `model-index`, as YAML."""
     from huggingface_hub import EvalResult, ModelCardData
@@ -121,7 +134,7 @@ def _metadata(
     ]
     base = _base(configuration)
     card = ModelCardData(
-        library_name="transformers" if is_converted else "lightrail",
+        library_name=library,
         pipeline_tag=tag,
         tags=["lightrail", "pytorch-lightning"],
         base_model=base if base and "/" in base and not Path(base).exists() else None,
@@ -140,20 +153,31 @@ def _labels(task: TaskModule) -> Iterator[str]:
 
 
 def _use(
-    task: TaskModule, configuration: Mapping[str, Any], folder: str, converted: TransformersTask | None
+    task: TaskModule,
+    configuration: Mapping[str, Any],
+    folder: str,
+    other: OtherLibrary | None,
+    repository: str | None,
 ) -> Iterator[str]:
     """Yield how to use the model: in Python, on the command line, and as a server."""
     yield from ("", "## Use", "")
+    if repository is not None and (other is None or other.is_local):
+        folder = repository.partition("/")[2]
+        yield from ("```", f"hf download {repository} --local-dir {folder}", "```", "")
+    elif repository is not None:
+        folder = repository
     writes = isinstance(task, TextWriter | TextResponder)
-    if converted is not None:
-        code = LOAD_TRANSFORMERS.format(folder=folder, loader=converted.transformers_class)
+    if other is not None:
+        code = other.code.replace("{folder}", folder)
     else:
         code = LOAD_TASK.format(folder=folder, call='.generate("TEXT")' if writes else _call(configuration["data"]))
     yield from ("```python", code, "```", "")
-    commands = [f"lightrail generate {folder} --prompt TEXT"] if writes else []
-    if converted is None:
+    is_here = other is None or repository is None
+    commands = [f"lightrail generate {folder} --prompt TEXT"] if writes and is_here else []
+    if other is None:
         commands += [f"lightrail predict {folder} --data.path FILE", f"lightrail serve {folder}"]
-    yield from ("```", *commands, "```")
+    if commands:
+        yield from ("```", *commands, "```")
 
 
 def _call(data: Mapping[str, Any]) -> str:
@@ -190,8 +214,9 @@ def _origin(model: StoredModel, configuration: Mapping[str, Any]) -> Iterator[st
     yield f"- written by lightrail {importlib.metadata.version('lightrail')}, seed {seed}"
 
 
-def _limits(task: TaskModule, configuration: Mapping[str, Any]) -> Iterator[str]:
+def _limits(task: TaskModule, configuration: Mapping[str, Any], other: OtherLibrary | None = None) -> Iterator[str]:
     yield from ("", "## Limits", "")
+    yield from (f"- {own}" for own in (other.limits if other else ()))
     if task.data_facts().get("labels"):
         yield "- It gives nothing but the labels above, to whatever it reads."
     data = configuration["data"]["init_args"]

@@ -18,12 +18,13 @@ from lightrail.project.basics.durable import UNFINISHED, sync
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.comparing.measuring import Estimate
 from lightrail.project.exporting.card import model_card
+from lightrail.project.exporting.onnx_folder import write_onnx
 from lightrail.project.exporting.tokenizer_files import write_tokenizers
+from lightrail.project.exporting.transformers_folder import write_transformers
 from lightrail.project.models.stored_model import StoredModel
-from lightrail.project.models.transformers_export import write_transformers
 from lightrail.project.tracking.store import check_folder
 
-Format = Literal["safetensors", "hf"]
+Format = Literal["safetensors", "hf", "onnx"]
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:
@@ -50,26 +51,35 @@ def export(
     export_format: Format,
     *,
     overwrite: bool = False,
+    quantize: bool = False,
+    repository: str | None = None,
     estimates: Mapping[str, Estimate] | None = None,
 ) -> None:
     """Write the model of a checkpoint to a folder, and verify it by reading it again.
 
     Args:
+        quantize: whether the weights of an ONNX model are written as 8-bit integers.
+        repository: `OWNER/NAME` on the hub, under which the card tells how to load the folder.
         estimates: test metrics with intervals, for the card.
 
     Raises: ConfigError when the format does not support this task, the folder is refused, or the verification fails.
     """
     check_target(target, overwrite=overwrite)
     task = restore_task(model.checkpoint, model.name).eval()
-    converted = None
+    other = None
     with _written_whole(target, overwrite=overwrite) as folder:
-        if export_format == "hf":
-            converted = write_transformers(task, folder)
-            described = json.dumps({"task": model.checkpoint["task"], "format": "hf"})
-            (folder / DESCRIPTION).write_text(described, encoding="utf-8")
-        else:
+        if export_format == "safetensors":
             _write_task(model, task, folder)
-        card = model_card(model, task, target.name, converted, estimates)
+        else:
+            data = stored_configuration(model.checkpoint, model.name)["data"]
+            described = {"task": model.checkpoint["task"], "format": export_format}
+            if export_format == "hf":
+                other = write_transformers(task, data, folder)
+            else:
+                other = write_onnx(task, data, folder, quantize=quantize)
+                described["labels"] = task.data_facts().get("labels")
+            (folder / DESCRIPTION).write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
+        card = model_card(model, task, target.name, other, estimates, repository)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
 

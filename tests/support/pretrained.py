@@ -58,7 +58,7 @@ def written(folder: Path, name: str, **changes: Any) -> str:
     """A folder with a tiny network of the architecture, as transformers writes it."""
     torch.manual_seed(0)
     AutoModel.from_config(
-        AutoConfig.for_model(name, **(ARCHITECTURES | ODD_POSITIONS)[name], **changes)
+        AutoConfig.for_model(name, **{**(ARCHITECTURES | ODD_POSITIONS)[name], **changes})
     ).save_pretrained(folder)
     return str(folder)
 

@@ -73,31 +73,6 @@ class TextResponder(Protocol):
         """
 
 
-@runtime_checkable
-class TransformersTask(Protocol):
-    """A task with a counterpart in transformers, which `lightrail export --format hf` writes."""
-
-    transformers_class: str
-    """The class of transformers that loads it, such as `AutoModelForCausalLM`."""
-    pipeline_tag: str
-    """Name of the task on the Hugging Face hub."""
-
-    def tokenizer_facts(self) -> Mapping[str, Any]:
-        """Return the facts that rebuild the tokenizer of the task's data."""
-
-    def to_transformers(self) -> Any:
-        """Return the model of transformers with the same weights, adapters merged into them.
-
-        Raises: ConfigError when transformers has no such network.
-        """
-
-    def transformers_inputs(self, input_ids: Tensor) -> dict[str, Tensor]:
-        """Return the arguments with which that model, and `logits`, read token ids, [1, T]."""
-
-    def logits(self, **inputs: Tensor) -> Tensor:
-        """Return the logits, [1, T, V], as the exported model gives them."""
-
-
 @torch.no_grad()
 def generate(
     decoder: Decoder, prompt_ids: Sequence[int], config: GenerationConfig, *, num_samples: int, end_id: int | None

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
 
+from lightrail.lightning_modules.networks.encoders.pooling import Pooling
 from lightrail.lightning_modules.networks.token_network import TokenNetwork
 from lightrail.project.basics.annotations import Ranged
 from lightrail.project.basics.errors import ConfigError
@@ -107,4 +108,11 @@ class EncoderConfig(Ranged, ABC):
         raise ConfigError(
             f"model.encoder: {type(self).__name__} has no head that scores tokens. Choose another network, or override "
             "build_with_token_head."
+        )
+
+    def build_with_pooling(self, vocabulary: Sequence[str]) -> tuple[Encoder, Pooling]:
+        """Build the network, as `build`, with its own `Pooling` of a text. Raises: ConfigError where it has none."""
+        raise ConfigError(
+            f"model.pooling is pretrained, and {type(self).__name__} has no pooling that was trained before. Set it to "
+            "mean, first, max or attention, or choose PretrainedConfig."
         )

@@ -6,10 +6,12 @@ Shapes: B examples, T positions, D width.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from lightrail.lightning_modules.networks.encoders.embedding import FromScratchConfig, TokenEmbedding
 from lightrail.lightning_modules.networks.encoders.encoder import Encoder, Spelling
+from lightrail.project.basics.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,3 +42,18 @@ class StaticEncoder(Encoder):
         """Look up tokens, [B, T] to [B, T, D]."""
         states: Tensor = self.embedding(input_ids, spelling)
         return states
+
+    def table(self) -> Tensor:
+        """Return the vector of each token id, [V, D].
+
+        Raises: ConfigError when a position's vector is not its token's alone.
+        """
+        parts = [name for name in ("ngrams", "characters") if getattr(self.embedding, name) is not None]
+        if parts:
+            raise ConfigError(
+                f"--format hf: a table has a vector for each token, and this encoder adds those of {parts[0]}. Use "
+                "--format safetensors, or train without encoder.ngram_orders and encoder.characters."
+            )
+        with torch.no_grad():
+            table: Tensor = self.embedding.eval()(torch.arange(self.embedding.tokens.num_embeddings)[None])[0]
+        return table

@@ -71,7 +71,7 @@ class TransformerEncoder(Encoder):
 
 def attention_mask(is_token: Tensor) -> Tensor | None:
     """Return where attention may look, [B, 1, 1, T]; None for everywhere: faster on a CPU, and cheap to find out."""
-    if is_token.device.type == "cpu" and bool(is_token.all()):
+    if not torch.compiler.is_exporting() and is_token.device.type == "cpu" and bool(is_token.all()):
         return None
     return is_token[:, None, None, :]
 

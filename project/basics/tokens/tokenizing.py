@@ -23,6 +23,15 @@ SEPARATOR = "[SEP]"
 MASK = "[MASK]"
 """Token that stands for a hidden one, in vocabularies of masked language models."""
 _WORDS = re.compile(r"\w+|[^\w\s]")
+_CHARACTERS = re.compile(r"\S")
+_SPACES = r"\t-\r\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_PATTERNS_OF_BACKENDS = {
+    _CHARACTERS.pattern: f"[^{_SPACES}]",
+    _WORDS.pattern: rf"[\p{{L}}\p{{N}}_]+|[^\p{{L}}\p{{N}}_{_SPACES}]",
+}
+"""Patterns of tokens in the syntax of the library tokenizers, whose classes of characters are others than Python's."""
+_NO_PIECE = ""
+"""Name of the unknown token where tokens are looked up: no token is empty."""
 _HALF_CHARACTERS = re.compile("[\ud800-\udfff]")
 
 
@@ -77,6 +86,10 @@ class Tokenizer(ABC):
     def frame(self, *, is_pair: bool) -> Frame:
         """Return the special tokens around one text, or around a pair."""
 
+    @abstractmethod
+    def to_backend(self, vocabulary: list[str]) -> Any:
+        """Return a tokenizer of the library tokenizers that gives the same ids, with special tokens around a text."""
+
     def token_ids(self) -> Mapping[str, int]:
         """Return the ids of a pretrained tokenizer's tokens; {} where a vocabulary is learned instead."""
         return {}
@@ -91,6 +104,19 @@ class OwnTokenizer(Tokenizer):
 
     def frame(self, *, is_pair: bool) -> Frame:
         return Frame(between=(FIRST,)) if is_pair else Frame()
+
+    def to_backend(self, vocabulary: list[str]) -> Any:
+        from tokenizers import Tokenizer, processors
+
+        backend = Tokenizer.from_str(self._backend_of(vocabulary).to_str())
+        if vocabulary[:1] == [SEPARATOR]:
+            backend.post_processor = processors.TemplateProcessing(
+                single="$A", pair=f"$A {SEPARATOR} $B", special_tokens=[(SEPARATOR, FIRST)]
+            )
+        return backend
+
+    @abstractmethod
+    def _backend_of(self, vocabulary: list[str]) -> Any: ...
 
 
 class PatternTokenizer(OwnTokenizer):
@@ -123,6 +149,15 @@ class PatternTokenizer(OwnTokenizer):
         plain = text.lower() if self.lower_case else text
         offsets = [match.span() for match in self.pattern.finditer(plain)]
         return Located(self.numbers(text, vocabulary), plain, offsets)
+
+    def _backend_of(self, vocabulary: list[str]) -> Any:
+        from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+        backend = Tokenizer(models.WordLevel(_numbered(vocabulary), unk_token=_NO_PIECE))
+        backend.normalizer = normalizers.Lowercase() if self.lower_case else None
+        pattern = _PATTERNS_OF_BACKENDS[self.pattern.pattern]
+        backend.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "removed", invert=True)
+        return backend
 
 
 class PretrainedTokenizer(Tokenizer):
@@ -167,6 +202,9 @@ class PretrainedTokenizer(Tokenizer):
 
     def frame(self, *, is_pair: bool) -> Frame:
         return self._frames[is_pair]
+
+    def to_backend(self, vocabulary: list[str]) -> Any:
+        return type(self.backend).from_str(self.backend.to_str())
 
     def _frame(self, is_pair: bool) -> Frame:
         encoded = self.backend.encode("a", "a" if is_pair else None)
@@ -248,7 +286,7 @@ def whole_characters(text: str) -> str:
 
 def load_tokenizer(name: str, *, lower_case: bool) -> Tokenizer:
     """Load the tokenizer `characters`, `words`, `subwords`, or one of Hugging Face by name or folder."""
-    patterns = {"characters": re.compile(r"\S"), "words": _WORDS}
+    patterns = {"characters": _CHARACTERS, "words": _WORDS}
     if name in patterns:
         return PatternTokenizer(patterns[name], lower_case=lower_case)
     if name == "subwords":
@@ -315,22 +353,28 @@ class SubwordTokenizer(OwnTokenizer):
 
     def located(self, text: str, vocabulary: list[str]) -> Located:
         if self._backend is None or self._vocabulary is not vocabulary:
-            self._vocabulary, self._backend = vocabulary, self._rebuilt(vocabulary)
+            self._vocabulary, self._backend = vocabulary, self._backend_of(vocabulary)
         plain = whole_characters(text)
         encoded = self._backend.encode(plain)
         return Located(encoded.ids, plain, encoded.offsets)
 
-    def _rebuilt(self, vocabulary: list[str]) -> Any:
+    def _backend_of(self, vocabulary: list[str]) -> Any:
         from tokenizers import Tokenizer, models
 
-        unknown = ""  # no piece is empty
-        numbers = {unknown: UNKNOWN, **{piece: number for number, piece in enumerate(vocabulary, start=FIRST)}}
         model = models.WordPiece(
-            numbers, unk_token=unknown, max_input_chars_per_word=_MAX_WORD, continuing_subword_prefix=_CONTINUES
+            _numbered(vocabulary),
+            unk_token=_NO_PIECE,
+            max_input_chars_per_word=_MAX_WORD,
+            continuing_subword_prefix=_CONTINUES,
         )
         backend = Tokenizer(model)
         backend.normalizer, backend.pre_tokenizer = self._normalizer, self._pre_tokenizer
         return backend
+
+
+def _numbered(vocabulary: list[str]) -> dict[str, int]:
+    """Return the ids of a vocabulary's tokens, and of the unknown one."""
+    return {_NO_PIECE: UNKNOWN, **{token: number for number, token in enumerate(vocabulary, start=FIRST)}}
 
 
 def _pieces(word: str) -> list[str]:
