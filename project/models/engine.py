@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from lightrail.datamodules.base import DataModule
 from lightrail.datamodules.batches.batching import BatchConfig, MeasuredRows
-from lightrail.datamodules.in_memory import encode_inputs
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.project.models.answer_files import with_named_lists
+from lightrail.project.models.in_memory import encode_inputs
 from lightrail.project.models.predictions import table_of
 
 ServingPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]

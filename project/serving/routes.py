@@ -12,10 +12,10 @@ from mlflow.version import VERSION
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from lightrail.datamodules.in_memory import ReadsImages
 from lightrail.project.basics.errors import Refusal
 from lightrail.project.models.engine import Engine
 from lightrail.project.models.generating import TextModel
+from lightrail.project.models.in_memory import ReadsImages
 from lightrail.project.serving.completions import Completions
 from lightrail.project.serving.guard import Access, Guard, answer_of, as_json
 from lightrail.project.serving.inputs import body_of, check_sizes, given_inputs, mlflow_inputs
