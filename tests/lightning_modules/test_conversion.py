@@ -8,10 +8,12 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from lightrail.lightning_modules.entities import EntityTagger
+from lightrail.lightning_modules.image_classification import ImageClassifier
 from lightrail.lightning_modules.networks.encoders.pretrained import PretrainedConfig
 from lightrail.lightning_modules.networks.tagging.tag_head import SoftmaxConfig
 from lightrail.lightning_modules.text_classification import TextClassifier
 from lightrail.project.basics.errors import ConfigError
+from lightrail.project.exporting.onnx_folder import write_onnx
 from tests.support.pretrained import ARCHITECTURES, IDS, IS_TOKEN, written
 
 LABELS = ["a", "b", "c"]
@@ -84,3 +86,16 @@ def test_weights_of_a_classifier_that_was_trained_before_are_kept(tmp_path: Path
 def test_a_network_from_scratch_has_no_pretrained_pooling() -> None:
     with pytest.raises(ConfigError, match=r"TransformerConfig has no pooling that was trained before. Set it to mean"):
         TextClassifier(["a"], LABELS, [1, 1, 1], pooling="pretrained")
+
+
+@torch.no_grad()
+def test_a_classifier_of_images_is_onnx_for_any_number_of_them(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs lightrail[onnx]")
+    task = ImageClassifier(LABELS, [1, 1, 1], [1, 8, 8], [0.5], [0.25]).eval()
+    task.head.temperature.fill_(0.5)
+    write_onnx(task, {"class_path": "ImageClassificationData", "init_args": {}}, tmp_path, quantize=False)
+    pixels = torch.arange(5 * 64).view(5, 1, 8, 8) % 256
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    (logits,) = session.run(None, {"pixels": pixels.float().numpy()})
+    expected = task({"pixels": pixels}) / 0.5
+    torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-4)

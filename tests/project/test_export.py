@@ -169,8 +169,8 @@ def test_what_transformers_does_not_know_is_refused(fitted_classifier: Fitted, t
     store = f"--tracking.uri={fitted_classifier.store}"
     outcome = lightrail("export", fitted_classifier.run_id, "--format=hf", f"--output={tmp_path}/out", store)
     assert (outcome.status, outcome.out) == (2, "")
-    assert "no model for TextClassifier" in outcome.err
-    assert "Use --format safetensors." in outcome.err
+    assert "transformers has no TransformerEncoder" in outcome.err
+    assert "Use --format safetensors or onnx" in outcome.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -185,7 +185,7 @@ def test_a_folder_with_files_is_left_alone(tmp_path: Path) -> None:
         ([f"--output={target}", "--overwrite"], "lightrail did not write it, and --overwrite does not remove it"),
         ([f"--output={path}"], "best.ckpt is a file. Name a folder."),
         ([], "--output is required"),
-        ([f"--output={target}", "--format=onnx"], "argument --format: invalid choice: 'onnx'"),
+        ([f"--output={target}", "--format=pickle"], "argument --format: invalid choice: 'pickle'"),
         ([f"--output={target}", "another"], "takes one run, found 2"),
     ):
         outcome = lightrail("export", path, *options, store)
