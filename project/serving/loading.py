@@ -8,6 +8,7 @@ import torch
 
 from lightrail.datamodules.batches.batching import BatchConfig
 from lightrail.lightning_modules.checkpoint import read_checkpoint, stored_configuration
+from lightrail.lightning_modules.model_folder import can_predict
 from lightrail.lightning_modules.networks.decoders.generation import TextWriter
 from lightrail.project.basics.errors import ConfigError, shown
 from lightrail.project.commands.predict import saved_for_path
@@ -33,13 +34,13 @@ def load_served(
     precision: ServingPrecision,
     modules: Sequence[str] = (),
 ) -> Served:
-    """Load a model by any name that `find_checkpoint` takes; of a folder without a checkpoint, a language model.
+    """Load a model by any name that `find_checkpoint` takes; of a folder without its data side, a language model.
 
     Raises: ConfigError when there is no such model, it is a plain LightningModule, or it cannot be read.
     """
     AllowedClasses(modules)
     name, path = named.rstrip("/").rpartition("/")[2], find_checkpoint(named, tracking)
-    if path.is_dir():
+    if path.is_dir() and not can_predict(path):
         written = load_text_model(str(path.absolute()), tracking)
         if not isinstance(written, TextModel):
             raise ConfigError(f"{shown(named)} is a folder without the data side of its model. Name its run.")
