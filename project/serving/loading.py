@@ -22,8 +22,10 @@ from lightrail.project.serving.routes import Served
 from lightrail.project.tracking.naming import find_checkpoint
 from lightrail.project.tracking.settings import TrackingConfig
 
-_ONE_PROCESS = {"trainer.accelerator": "cpu", "trainer.devices": 1, "trainer.strategy": "auto"}
-"""Settings of the training that are replaced: nothing here is computed by a Trainer."""
+_GIVEN = "input.txt"
+"""A file of texts that stands for what is given: some data read other columns of texts than of the run's own files."""
+_ONE_PROCESS = {"trainer.accelerator": "cpu", "trainer.devices": 1, "trainer.strategy": "auto", "data.path": _GIVEN}
+"""Settings of the training that are replaced: nothing here is computed by a Trainer, and no file is read."""
 
 
 def load_served(
@@ -47,7 +49,7 @@ def load_served(
         return Served(name, "language model", None, written)
     saved = stored_configuration(read_checkpoint(path), str(path))
     allowed = [f"--allow_modules={','.join(modules)}"] if modules else []
-    configuration = parse(allowed, saved=saved_for_path(saved, "input"), settings=_ONE_PROCESS)
+    configuration = parse(allowed, saved=saved_for_path(saved, _GIVEN), settings=_ONE_PROCESS)
     data, task = build_in_memory(configuration, path)
     gc.collect()
     gc.freeze()  # collections while it serves look at no module and no weight

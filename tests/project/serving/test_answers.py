@@ -23,7 +23,7 @@ from lightrail.project.tracking.settings import TrackingConfig
 from tests.golden.unpacking import unpack
 from tests.support.running import QUIET, RecordedRun, lightrail, runs_in
 from tests.support.serving import loaded, running
-from tests.support.tasks import masked_lm, pinyin, sentences, text_classification, translation
+from tests.support.tasks import entities, masked_lm, pinyin, sentences, text_classification, translation
 
 ON_CPU = ("--trainer.accelerator=cpu", "--trainer.precision=32-true")
 
@@ -145,6 +145,7 @@ def pinyin_translator(folder: Path) -> list[str]:
 
 EXPORTED: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     "pairs": (pairs, ["text", "pair"]),
+    "entities": (entities.settings, ["text"]),
     "vectors": (sentences.settings, ["text"]),
     "fills": (masked, ["text"]),
     "pinyin": (pinyin_translator, ["syllables"]),
@@ -166,6 +167,8 @@ def test_an_exported_folder_is_served_as_its_checkpoint_predicts(
     export(stored, tmp_path / "out", "safetensors")
     rows = objects(tmp_path / "test.jsonl")
     expected = predicted("./best.ckpt", tmp_path / "test.jsonl")
+    for file in [*tmp_path.glob("*.jsonl"), *tmp_path.glob("*.t*")]:
+        file.unlink()  # of the files of a training, none is needed
     with running(loaded(tmp_path / "out")) as server:
         assert server.get("/about").json()["reads"] == {"columns": columns}
         check(server.post("/predict", {"rows": rows}).json()["predictions"], expected)
