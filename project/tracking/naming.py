@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lightrail.project.basics.did_you_mean import did_you_mean, nearest
 from lightrail.project.basics.errors import ConfigError, first_line, shown, without_password
 from lightrail.project.basics.reading import quoted_path, reading, regular_file, user_path
+from lightrail.project.logged_models.publishing import NAME
 from lightrail.project.tracking.database import where_files_were
 from lightrail.project.tracking.lookup import (
     BEST_CHECKPOINT,
@@ -68,8 +69,8 @@ def find_run(client: "MlflowClient", named: str) -> "Run":
 def find_checkpoint(named: str, tracking: TrackingConfig) -> Path:
     """Return the checkpoint that a text names: a file, or the best one of a run, named as for `find_run`.
 
-    `runs:/RUN/checkpoints/last.ckpt` is another one of a run. A path needs no store. A folder without checkpoints, such
-    as an exported model, is returned itself.
+    `runs:/RUN/model`, MLflow's name of a run's model, is the best one; `runs:/RUN/checkpoints/last.ckpt` is another.
+    A path needs no store. A folder without checkpoints, such as an exported model, is returned itself.
 
     Raises: ConfigError when there is no such file or run, or the run has no such checkpoint.
     """
@@ -89,7 +90,7 @@ def find_checkpoint(named: str, tracking: TrackingConfig) -> Path:
     if run is None:
         raise ConfigError(_not_found(client, named))
     match = RUN.fullmatch(named)
-    wanted = (match and match[2]) or BEST_CHECKPOINT
+    wanted = match[2] if match and match[2] not in (None, NAME) else BEST_CHECKPOINT
     found = run_artifact(client, run, wanted)
     if found is None:
         raise ConfigError(_no_checkpoint(client, run, wanted))

@@ -15,12 +15,15 @@ from PIL import Image
 
 from lightrail.datamodules.reading.image_files import read_idx
 from lightrail.project.configuration import parse
+from lightrail.project.exporting.writing import export
+from lightrail.project.models.stored_model import stored_model
 from lightrail.project.running.build import build
 from lightrail.project.serving.limits import Limits
+from lightrail.project.tracking.settings import TrackingConfig
 from tests.golden.unpacking import unpack
 from tests.support.running import QUIET, RecordedRun, lightrail, runs_in
 from tests.support.serving import loaded, running
-from tests.support.tasks import translation
+from tests.support.tasks import entities, masked_lm, pinyin, sentences, text_classification, translation
 
 ON_CPU = ("--trainer.accelerator=cpu", "--trainer.precision=32-true")
 
@@ -114,12 +117,64 @@ def test_a_served_prediction_is_that_of_the_command_for_any_mix_of_clients(name:
         assert [row["line"] + start for row in answer] == [row["line"] for row in own]
 
 
-def test_a_translation_is_served(tmp_path: Path) -> None:
-    experiment = build(parse([*translation.settings(tmp_path), *QUIET]), "fit")
+def pairs(folder: Path) -> list[str]:
+    """Return the arguments of a classifier of pairs, each text beside the one before it."""
+    arguments = text_classification.settings(folder)
+    for file in folder.glob("*.jsonl"):
+        rows = objects(file)
+        lines = [{**row, "pair": rows[number - 1]["text"]} for number, row in enumerate(rows)]
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return [*arguments, "--data.pair_column=pair"]
+
+
+def masked(folder: Path) -> list[str]:
+    """Return the arguments of a masked language model, with a mask in each text to predict but the first."""
+    arguments = masked_lm.settings(folder)
+    texts = [text.replace(text[1], "[MASK]", number) for number, text in enumerate(masked_lm.TEXTS["test"])]
+    (folder / "test.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
+    return arguments
+
+
+def pinyin_translator(folder: Path) -> list[str]:
+    """Return the arguments of a translator of pinyin."""
+    arguments = [*pinyin.TRANSLATOR, *pinyin.write_sentences(folder)]
+    lines = [json.dumps(row, ensure_ascii=False) for row in table(folder / "test.tsv")]
+    (folder / "test.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    return arguments
+
+
+EXPORTED: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
+    "pairs": (pairs, ["text", "pair"]),
+    "entities": (entities.settings, ["text"]),
+    "vectors": (sentences.settings, ["text"]),
+    "fills": (masked, ["text"]),
+    "pinyin": (pinyin_translator, ["syllables"]),
+    "translation": (translation.settings, ["source"]),
+}
+"""Tasks: their arguments, and the columns that each reads."""
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_an_exported_folder_is_served_as_its_checkpoint_predicts(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings, columns = EXPORTED[name]
+    experiment = build(parse([*settings(tmp_path), *QUIET]), "fit")
     experiment.trainer.strategy.connect(experiment.model)
-    experiment.trainer.save_checkpoint(tmp_path / "best.ckpt", weights_only=True)
-    sources = [row["source"] for row in objects(tmp_path / "test.jsonl")]
-    expected = predicted(str(tmp_path / "best.ckpt"), tmp_path / "test.jsonl")
-    with running(loaded(tmp_path / "best.ckpt")) as server:
-        check(server.post("/predict", {"texts": sources}).json()["predictions"], expected)
-        check(server.post("/predict", {"text": sources[0]}).json()["predictions"], expected[:1])
+    experiment.trainer.save_checkpoint("best.ckpt", weights_only=True)
+    stored = stored_model("./best.ckpt", TrackingConfig(uri=f"sqlite:///{tmp_path}/none.db"))
+    export(stored, tmp_path / "out", "safetensors")
+    rows = objects(tmp_path / "test.jsonl")
+    expected = predicted("./best.ckpt", tmp_path / "test.jsonl")
+    for file in [*tmp_path.glob("*.jsonl"), *tmp_path.glob("*.t*")]:
+        file.unlink()  # of the files of a training, none is needed
+    with running(loaded(tmp_path / "out")) as server:
+        assert server.get("/about").json()["reads"] == {"columns": columns}
+        check(server.post("/predict", {"rows": rows}).json()["predictions"], expected)
+        data = {"columns": columns, "data": [[row[name] for name in columns] for row in rows]}
+        check(server.post("/invocations", {"dataframe_split": data}).json()["predictions"], expected)
+        if len(columns) == 1:
+            texts = [row[columns[0]] for row in rows]
+            check(server.post("/predict", {"texts": texts}).json()["predictions"], expected)
+            check(server.post("/predict", {"text": texts[0]}).json()["predictions"], expected[:1])
