@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lightrail.lightning_modules.arguments import FromData as FromData
     from lightrail.lightning_modules.base import TaskModule as TaskModule
     from lightrail.lightning_modules.heads.head import Head as Head
+    from lightrail.lightning_modules.heads.joint import JointHead as JointHead
     from lightrail.lightning_modules.metrics.scores import Score as Score
     from lightrail.lightning_modules.metrics.scores import StoredScore as StoredScore
     from lightrail.lightning_modules.networks.decoders.decoder import DecoderConfig as DecoderConfig
@@ -51,6 +52,7 @@ _HOMES = {
     "lightning_modules.base": ("TaskModule",),
     "lightning_modules.networks.decoders.generation": ("GenerationConfig",),
     "lightning_modules.heads.head": ("Head",),
+    "lightning_modules.heads.joint": ("JointHead",),
     "lightning_modules.metrics.scores": ("Score", "StoredScore"),
     "lightning_modules.networks.decoders.decoder": ("DecoderConfig",),
     "lightning_modules.networks.encoders.encoder": ("EncoderConfig",),
