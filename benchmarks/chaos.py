@@ -246,9 +246,9 @@ def _files(artifacts: Path) -> dict[str, Any]:
     files: dict[str, Any] = {
         "predictions": pyarrow.parquet.read_table(artifacts / "predictions" / "test.parquet").to_pydict()
     }
-    for name in ("best", "last"):
-        weights = torch.load(artifacts / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
-        files[f"{name} weights"] = {key: value.numpy().tobytes() for key, value in weights.items()}
+    # A finished run has its best weights alone: the state for resuming it is gone.
+    weights = torch.load(artifacts / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    files["best weights"] = {key: value.numpy().tobytes() for key, value in weights.items()}
     files["left over"] = sorted(file.name for file in artifacts.rglob(f"*{UNFINISHED}"))
     return files
 
