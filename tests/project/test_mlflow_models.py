@@ -51,7 +51,7 @@ STEPS = [
 def _without_pickles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     yield
-    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # a store that was read and set again would be fixed
+    mlflow.set_tracking_uri(None)  # a store that was read and set again would be fixed
 
 
 def loaded(uri: str, store: str) -> Any:

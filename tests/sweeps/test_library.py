@@ -46,7 +46,7 @@ def check_the_registry_answers(sweep: TinySweep, best: str) -> None:
         (column,) = model.metadata.signature.inputs.input_names()
         assert model.predict(pd.DataFrame({column: ["ni hao"]})).to_dict("records") == expected
     finally:
-        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # one that was read and set again would be fixed
+        mlflow.set_tracking_uri(None)  # one that was read and set again would be fixed
 
 
 def test_a_started_process_does_not_run_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
