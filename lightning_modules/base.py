@@ -194,8 +194,8 @@ class TaskModule(pl.LightningModule, ABC):
 
     @final
     def on_train_start(self) -> None:
-        """Move the sum of losses to the device; targets of an unfinished step do not count."""
-        self.num_targets = 0
+        """Move the sum of losses to the device; what an interrupted training left of a step does not count."""
+        self.num_targets, self._joint_step = 0, JointStep()
         self.loss_window.to(self.device)
 
     @final

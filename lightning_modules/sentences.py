@@ -105,7 +105,10 @@ class SentenceEncoder(TaskModule):
                 "safetensors, or train with --model.pooling=mean."
             )
         return SentenceForm(
-            name, self.is_unit, self.encoder.table() if isinstance(self.encoder, StaticEncoder) else None
+            name,
+            self.encoder.width,
+            self.is_unit,
+            self.encoder.table() if isinstance(self.encoder, StaticEncoder) else None,
         )
 
     def to_transformers(self) -> Any:

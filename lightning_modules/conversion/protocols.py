@@ -47,7 +47,7 @@ class PipelineTask(Protocol):
 
     pipeline_tag: str
     """Name of the pipeline, and of the task on the Hugging Face hub."""
-    pipeline_arguments: str
+    pipeline_arguments: tuple[str, str]
     """Arguments with which the pipeline is built, and called, in the card."""
     pipeline_notes: Sequence[str]
     """Where the pipeline's predictions differ from ours, for the limits in the card."""
@@ -58,6 +58,8 @@ class SentenceForm:
     """The vectors of texts as sentence-transformers computes them: pooled states of a network, or a table's mean."""
 
     pooling: Literal["mean", "cls", "max"]
+    width: int
+    """Size D of the vectors."""
     is_unit: bool
     """Whether vectors are divided by their length."""
     table: Tensor | None

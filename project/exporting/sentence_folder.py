@@ -24,8 +24,7 @@ def write_modules(form: SentenceForm, data: Mapping[str, Any], folder: Path) -> 
     place = folder / "1_Pooling"
     place.mkdir()
     modes = {f"pooling_mode_{own}": own.startswith(form.pooling) for own in ("cls_token", "mean_tokens", "max_tokens")}
-    width = json.loads((folder / "config.json").read_text("utf-8")).get("hidden_size", 0)
-    _write(place / "config.json", {"word_embedding_dimension": width, **modes})
+    _write(place / "config.json", {"word_embedding_dimension": form.width, **modes})
     _write_list(form, [("Transformer", ""), ("Pooling", "1_Pooling")], folder)
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from lightrail.datamodules.base import DataModule
-from lightrail.datamodules.batches.batching import BatchConfig, MeasuredRows
+from lightrail.datamodules.batches.batching import BatchConfig, MeasuredRows, row_for_batch
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.project.models.answer_files import with_named_lists
 from lightrail.project.models.in_memory import encode_inputs
@@ -86,9 +86,7 @@ class Engine:
         lengths = np.concatenate([self.data.lengths(rows) for rows in requests])
         for numbers in similar(lengths.reshape(len(lengths), -1).sum(1), self._batch, self._most_padding):
             examples = [
-                {**rows.row(index), "id": number, "draw_seed": (number,)}
-                for number in numbers
-                for rows, index in (places[number],)
+                {**row_for_batch(rows, index), "id": number} for number in numbers for rows, index in (places[number],)
             ]
             for name, values in self._predicted(examples).items():
                 columns[name].extend(values)

@@ -16,6 +16,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from lightrail.datamodules.base import DataModule
+from lightrail.datamodules.batches.batching import row_for_batch
 from lightrail.datamodules.reading import ReadingNotes
 from lightrail.lightning_modules.networks.compiling import as_written
 from lightrail.lightning_modules.networks.modes import evaluating
@@ -108,7 +109,7 @@ def _predictions(experiment: Experiment, data: DataModule) -> pa.Table:
     """Return what the task, as it is, predicts for the rows of a file."""
     data.setup("predict")
     task, rows = experiment.model, data.dataset("predict")
-    batch = data.collate([{**rows.row(number), "id": number, "draw_seed": (number,)} for number in range(len(rows))])
+    batch = data.collate([row_for_batch(rows, number) for number in range(len(rows))])
     batch = {name: own.to(task.device) if isinstance(own, Tensor) else own for name, own in batch.items()}
     with torch.inference_mode(), evaluating(task), as_written(task.children()):
         columns = {"id": batch["id"], **task.decode(task(batch), batch)}

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from lightrail.lightning_modules.heads.joint import joint_head
+from lightrail.lightning_modules.heads.joint import _Part, joint_head
 from lightrail.lightning_modules.metrics.evaluation import ScoreSums
+from lightrail.project.training.checkpoints import place_checkpoints
 from lightrail.testing.contract import NetworkContract, TaskContract, processes
 from tests.support.pretrained import write_tiny_bert
 from tests.support.tasks import sentences
@@ -106,3 +108,17 @@ def test_a_step_with_dropout_is_the_same_to_a_millionth_however_it_is_divided(
     )
     assert moved > 0.1
     assert apart <= 1e-6 * moved
+
+
+def test_what_an_interrupted_training_left_of_a_step_is_no_part_of_the_next_one(tmp_path: Path) -> None:
+    contract = TestSentenceEncoder()
+    arguments = ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--data.batch.size=2"]
+    arguments += ["--trainer.accumulate_grad_batches=2"]
+    untouched, interrupted = (contract.experiment(tmp_path, *arguments) for _ in range(2))
+    left = _Part({}, [], {"vectors": torch.ones(1, 2, 16), "id": torch.tensor([99]), "keys": torch.tensor([[1, 2]])})
+    interrupted.model._joint_step._earlier.append(left)  # of a micro-batch before the last one of its step
+    for number, experiment in enumerate((untouched, interrupted)):
+        place_checkpoints(experiment.trainer, tmp_path / f"{number}")
+        experiment.trainer.fit(experiment.model, datamodule=experiment.data)
+    for expected, found in zip(untouched.model.parameters(), interrupted.model.parameters(), strict=True):
+        assert torch.equal(found, expected)
