@@ -236,7 +236,8 @@ def differences(one: Path, other: Path) -> list[str]:
             {"metrics": values, "steps": counts, **_files(Path(runs[0].info.artifact_uri.removeprefix("file://")))}
         )
     if len(stored) == 2:
-        found += [f"{name} differ" for name in stored[0] if stored[0][name] != stored[1][name]]
+        names = sorted(stored[0].keys() | stored[1].keys())
+        found += [f"{name} differ" for name in names if stored[0].get(name) != stored[1].get(name)]
     return found
 
 
@@ -246,9 +247,10 @@ def _files(artifacts: Path) -> dict[str, Any]:
     files: dict[str, Any] = {
         "predictions": pyarrow.parquet.read_table(artifacts / "predictions" / "test.parquet").to_pydict()
     }
-    # A finished run has its best weights alone: the state for resuming it is gone.
-    weights = torch.load(artifacts / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
-    files["best weights"] = {key: value.numpy().tobytes() for key, value in weights.items()}
+    # What is left for resuming, `last.ckpt`, is deleted at the end of a run that does not ask to keep it.
+    for checkpoint in sorted((artifacts / "checkpoints").glob("*.ckpt")):
+        weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+        files[f"{checkpoint.stem} weights"] = {key: value.numpy().tobytes() for key, value in weights.items()}
     files["left over"] = sorted(file.name for file in artifacts.rglob(f"*{UNFINISHED}"))
     return files
 
