@@ -184,7 +184,10 @@ RULES: dict[Rule, dict[str, list[str]]] = {
         "benchmarks/x.py": ["from tests.sweeps.sweeping import TinySweep"],
     },
     general_code_names_no_task: {
-        "project/x.py": ["isinstance(task, CausalLM)", "from lightrail.lightning_modules.pinyin import PinyinTagger"],
+        "project/x.py": [
+            "isinstance(task, CausalLM)",
+            "from lightrail.lightning_modules.pinyin.tagger import PinyinTagger",
+        ],
         "sweeps/x.py": ["from lightrail.datamodules.entities import EntityData as Data"],
     },
     defaults_that_are_built_are_settings: {

@@ -17,7 +17,7 @@ for _name in (
     *("lightrail.project.comparing.comparison", "lightrail.project.exporting.writing", "tests.support.pretrained"),
     *("lightrail.datamodules.text_classification", "lightrail.lightning_modules.text_classification"),
     *("lightrail.datamodules.entities", "lightrail.lightning_modules.entities"),
-    *("lightrail.datamodules.pinyin", "lightrail.lightning_modules.pinyin"),
+    *("lightrail.datamodules.pinyin", "lightrail.lightning_modules.pinyin.tagger"),
     *("lightrail.datamodules.image_classification", "lightrail.lightning_modules.image_classification"),
     *("lightrail.datamodules.causal_lm", "lightrail.lightning_modules.causal_lm"),
     *("lightrail.lightning_modules.networks.decoders.pretrained_decoder", "datasets", "optuna.storages"),

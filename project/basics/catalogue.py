@@ -84,7 +84,7 @@ def sweeps(root: Path = ROOT) -> list[Entry]:
 
 def tasks(root: Path = ROOT) -> list[Entry]:
     """Return the task classes, each with the first line of its docstring."""
-    return _derived_from({"TaskModule"}, components(root / "lightning_modules", "*.py", root))
+    return _derived_from({"TaskModule"}, components(root / "lightning_modules", root=root))
 
 
 def networks(root: Path = ROOT) -> list[Entry]:

@@ -50,11 +50,14 @@ STORED = {
     ),
     f"{NETWORKS}.vectors": (f"{NETWORKS}.encoders.vectors", "VectorsConfig"),
     "lightning_modules.optimization.config": ("lightning_modules.optimization.config", "OptimConfig"),
-    "lightning_modules.pinyin": ("lightning_modules.pinyin", "PinyinTagger"),
+    "lightning_modules.pinyin": ("lightning_modules.pinyin.tagger", "PinyinTagger"),
     "lightning_modules.text_classification": ("lightning_modules.text_classification", "TextClassifier"),
+    "lightrail.lightning_modules.pinyin": ("lightning_modules.pinyin.tagger", "PinyinTagger"),
+    "lightrail.lightning_modules.pinyin.PinyinTranslator": ("lightning_modules.pinyin.translator", "PinyinTranslator"),
     "lightrail.lightning_modules.generation": (f"{NETWORKS}.decoders.generation", "GenerationConfig"),
 }
-"""Former modules, each with its current name within `lightrail` and its classes that could be stored."""
+"""Former modules, each with its current name within `lightrail` and its classes that could be stored; and classes that
+moved elsewhere than others of their module, by their whole path."""
 KEYS = ("class_path", "task")
 """Keys whose values are class paths."""
 
@@ -68,7 +71,7 @@ def current_path(path: str) -> str:
     'datamodules.mine.MyData'
     """
     module, _, name = path.rpartition(".")
-    now, names = STORED.get(module, ("", ""))
+    now, names = STORED.get(path) or STORED.get(module, ("", ""))
     return f"lightrail.{now}.{name}" if name in names.split() else path
 
 

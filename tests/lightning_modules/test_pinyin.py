@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightrail.lightning_modules.networks.seq2seq.teacher_forcing import TeacherForcingConfig
-from lightrail.lightning_modules.pinyin import PinyinTranslator
+from lightrail.lightning_modules.pinyin.translator import PinyinTranslator
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import parse
 from lightrail.project.running.build import build

@@ -34,7 +34,8 @@ from lightrail.lightning_modules.networks.tagging.entity_head import EntityHeadC
 from lightrail.lightning_modules.networks.tagging.span_head import SpanConfig
 from lightrail.lightning_modules.networks.tagging.tag_head import CrfConfig, SoftmaxConfig
 from lightrail.lightning_modules.optimization import OptimConfig
-from lightrail.lightning_modules.pinyin import PinyinTagger, PinyinTranslator
+from lightrail.lightning_modules.pinyin.tagger import PinyinTagger
+from lightrail.lightning_modules.pinyin.translator import PinyinTranslator
 from lightrail.lightning_modules.text_classification import TextClassifier
 from lightrail.lightning_modules.transfer.matching import NamedWeights, Transfer, take_weights
 from lightrail.lightning_modules.transfer.source import StoredWeights, read_weights, start_from

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lightrail.lightning_modules.networks.encoders.pooling import build_pooling
-from lightrail.lightning_modules.pinyin import PinyinTagger
+from lightrail.lightning_modules.pinyin.tagger import PinyinTagger
 from lightrail.lightning_modules.text_classification import TextClassifier
 from tests.support.running import Fitted, Outcome, RecordedRun, lightrail, runs_in
 from tests.support.tasks.text_classification import TEXTS, write_texts

@@ -1,12 +1,12 @@
-"""Pinyin to hanzi: one character for each syllable, by tagging or by writing the sentence from left to right.
+"""Pinyin to hanzi by an encoder-decoder, which writes the sentence from left to right.
 
-Shapes: B sentences, T positions, D width, N positions whose token is a syllable, K most candidates of a syllable, R
-rows of a search, V characters and other tokens that are written.
+Shapes: B sentences, T positions, N positions whose token is a syllable, K most candidates of a syllable, R rows of a
+search, V characters and other tokens that are written.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightrail.lightning_modules.arguments import FromData
 from lightrail.lightning_modules.base import Batch, TaskModule
-from lightrail.lightning_modules.explaining.attention import attention_heads, encoder_decoder_attention
+from lightrail.lightning_modules.explaining.attention import encoder_decoder_attention
 from lightrail.lightning_modules.explaining.explanation import (
     Copies,
     Explanation,
@@ -23,13 +23,9 @@ from lightrail.lightning_modules.explaining.explanation import (
     refuse_label,
     refuse_target,
 )
-from lightrail.lightning_modules.explaining.gradients import integrated_gradients
 from lightrail.lightning_modules.metrics.evaluation import ScoreSums
-from lightrail.lightning_modules.metrics.scores import Score, ShareZero, SumRatio, WeightedMean
-from lightrail.lightning_modules.metrics.sentence_errors import num_edits, only_hanzi
-from lightrail.lightning_modules.networks.candidates import CandidateOutput
-from lightrail.lightning_modules.networks.encoders.encoder import FIRST_TOKEN, EncoderConfig
-from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
+from lightrail.lightning_modules.metrics.scores import Score
+from lightrail.lightning_modules.networks.encoders.encoder import FIRST_TOKEN
 from lightrail.lightning_modules.networks.number_formats import at_least_float32
 from lightrail.lightning_modules.networks.row_names import RowNames, vocabulary_rows
 from lightrail.lightning_modules.networks.seq2seq.decoding import DecodingConfig, Hypothesis
@@ -39,6 +35,7 @@ from lightrail.lightning_modules.networks.seq2seq.recurrent import RecurrentSeq2
 from lightrail.lightning_modules.networks.seq2seq.search import search
 from lightrail.lightning_modules.networks.seq2seq.teacher_forcing import TeacherForcingConfig
 from lightrail.lightning_modules.optimization import OptimConfig
+from lightrail.lightning_modules.pinyin.readings import Readings, conversion_scores, prediction_columns
 from lightrail.project.basics.annotations import PositiveInt, check_range
 from lightrail.project.basics.errors import ConfigError
 
@@ -46,142 +43,6 @@ _PAD = 0
 """Of the data; its 1 stands for unknown tokens, and the vocabulary begins at 2."""
 _START, _END, _UNKNOWN = 0, 1, 2
 """Of what is written."""
-
-
-@dataclass(frozen=True)
-class Readings:
-    """Scores of the characters that each syllable can be read as."""
-
-    logits: Tensor
-    """[N, K], row by row of the batch."""
-    is_syllable: Tensor
-    """Which positions these are, [B, T]."""
-
-    def losses(self, labels: Tensor) -> Tensor:
-        """Return the nats of each syllable, [N]; 0 where `labels`, [B, T], has no target or it is no candidate."""
-        return F.cross_entropy(self.logits, labels[self.is_syllable].clamp(min=-1), ignore_index=-1, reduction="none")
-
-    def mean_loss(self, batch: Batch) -> tuple[Tensor, int]:
-        """Return the mean nats per character, and the number of characters."""
-        return self.losses(batch["labels"]).sum() / max(1, batch["num_targets"]), batch["num_targets"]
-
-    def loss_columns(self, labels: Tensor) -> dict[str, list[Any]]:
-        """Return the mean nats of each sentence, [B], and how many characters that is a mean over."""
-        losses, are_targets = self.per_sentence(self.losses(labels)), self.per_sentence(labels[self.is_syllable] >= 0)
-        counts = [sum(own) for own in are_targets]
-        means = [sum(own) / max(1, count) for own, count in zip(losses, counts, strict=True)]
-        return {"loss": means, "num_targets": counts}
-
-    def per_sentence(self, values: Tensor) -> list[list[float]]:
-        """Divide values of syllables, [N], into a list for each sentence."""
-        return [own.tolist() for own in torch.split(values, self.is_syllable.sum(1).tolist())]
-
-
-@final
-class PinyinTagger(TaskModule):
-    """Chooses a character for each syllable among those it can be read as, from the whole sentence.
-
-    Args:
-        vocabulary: the tokens of the network; from the data.
-        candidates: for each syllable its characters and how often each was seen; from the data.
-        encoder: the network that reads the sentence. null: every syllable becomes its most frequent character,
-            the baseline that any network must beat.
-    """
-
-    pipeline_tag = "translation"
-    monitor = "val/character_accuracy"
-
-    def __init__(
-        self,
-        vocabulary: FromData[list[str]],
-        candidates: FromData[dict[str, dict[str, int]]],
-        *,
-        encoder: EncoderConfig | None = TransformerConfig(ngram_orders=[2, 3]),
-        optim: OptimConfig = OptimConfig(lr=2e-3),
-    ) -> None:
-        super().__init__(optim)
-        self.save_hyperparameters()
-        self.candidates = {token: list(candidates.get(token, ())) for token in vocabulary}
-        self.characters = ["", ""] + ["".join(candidates.get(token, ())) for token in vocabulary]
-        self.encoder = None if encoder is None else encoder.build(vocabulary)
-        self.output = CandidateOutput(
-            width=0 if self.encoder is None else self.encoder.width,
-            counts=[(), ()] + [list(candidates.get(token, {}).values()) for token in vocabulary],
-        )
-
-    def row_names(self) -> Mapping[str, RowNames]:
-        """Return the syllable and the character of each row of the output."""
-        rows = [(token, character) for token, own in self.candidates.items() for character in own]
-        return dict.fromkeys(("output.weight", "output.bias"), (rows,))
-
-    def forward(self, batch: Batch) -> Readings:
-        """Score the candidates of each syllable, [N, K]."""
-        input_ids = batch["input_ids"]
-        is_syllable = self.output.has_candidates(input_ids)  # [B, T]
-        states = None
-        if self.encoder is not None:
-            states = self.encoder(input_ids, batch["attention_mask"])[is_syllable]  # [N, D]
-        return Readings(self.output(states, input_ids[is_syllable]), is_syllable)
-
-    def loss(self, outputs: Readings, batch: Batch) -> tuple[Tensor, int]:
-        """Return the mean nats per character, and the number of characters."""
-        return outputs.mean_loss(batch)
-
-    def decode(self, outputs: Readings, batch: Batch) -> Mapping[str, Sequence[Any]]:
-        """Return sentences and edits; the score is the probability that all is right, with characters independent."""
-        confidences = outputs.per_sentence(outputs.logits.log_softmax(-1).amax(-1))
-        scores = [math.exp(sum(own)) for own in confidences]
-        return _columns(self.sentences(outputs, batch), scores, outputs, batch)
-
-    def scores(self) -> Mapping[str, Score]:
-        """Return accuracy and error rate by character, sentence accuracy and loss."""
-        return _scores()
-
-    def explain_batch(self, copies: Copies, tokens: Sequence[str], question: Question) -> Iterator[Explanation]:
-        """Yield the attributions of the character chosen for each syllable that has several, and the attention."""
-        refuse_label(question)
-        refuse_target(question)
-        if self.encoder is None:
-            return  # each syllable is read by itself
-        batch = copies(1)
-        (ids,), (tokens,) = batch["input_ids"].tolist(), batch["tokens"]
-        with torch.no_grad():
-            outputs: Readings = self(batch)
-        (sentence,) = self.sentences(outputs, batch)
-        places = outputs.is_syllable[0].nonzero()[:, 0].tolist()
-        asked = [number for number, place in enumerate(places) if len(self.characters[ids[place]]) > 1]
-        chosen = outputs.logits.argmax(-1)[asked].tolist()
-
-        def scores(num: int) -> Tensor:
-            logits: Tensor = self(copies(num)).logits.view(num, len(places), -1)
-            return logits[:, asked].log_softmax(-1)[:, range(len(asked)), chosen]  # [K, E]
-
-        titles = [
-            f"Log probability of {self.characters[ids[place]][choice]} for {tokens[place]}, position {place + 1}"
-            for place, choice in zip((places[number] for number in asked), chosen, strict=True)
-        ]
-        yield from integrated_gradients(
-            self.encoder,
-            scores,
-            titles,
-            tokens,
-            batch["attention_mask"],
-            question,
-            neutral=self.encoder.neutral,
-            note=f"In nats, among what the syllable can be read as. The sentence is {sentence}",
-        )
-        yield from attention_heads(self.encoder, lambda: self(batch), tokens)
-
-    def sentences(self, outputs: Readings, batch: Batch) -> list[str]:
-        """Return the most probable sentence of each example; a token without candidates stays as it is."""
-        places = iter(outputs.logits.argmax(-1).tolist())
-        return [
-            "".join(
-                self.characters[number][next(places)] if self.characters[number] else token
-                for number, token in zip(numbers, tokens, strict=False)  # the rest of the numbers is padding
-            )
-            for numbers, tokens in zip(batch["input_ids"].tolist(), batch["tokens"], strict=True)
-        ]
 
 
 @dataclass(frozen=True)
@@ -301,7 +162,7 @@ class PinyinTranslator(TaskModule):
 
     def scores(self) -> Mapping[str, Score]:
         """Return accuracy and error rate by character, sentence accuracy and loss."""
-        return _scores()
+        return conversion_scores()
 
     def aligned_tokens(self, outputs: Translated, batch: Batch) -> AlignedTokens:
         """Return the tokens read and those written for them, between which `Seq2Seq.attention` lies."""
@@ -357,7 +218,7 @@ class PinyinTranslator(TaskModule):
         found = self._search(outputs, batch, num_beams)
         sentences = ["".join(self._tokens(own, tokens)) for own, tokens in zip(found, batch["tokens"], strict=True)]
         scores = [math.exp(own.log_probability) for own in found]
-        return _columns(sentences, scores, outputs.readings, batch)
+        return prediction_columns(sentences, scores, outputs.readings, batch)
 
     def _tokens(self, found: Hypothesis, tokens: Sequence[str]) -> list[str]:
         """Return what was written; an unknown token is copied."""
@@ -368,30 +229,3 @@ def _table(rows: Sequence[Sequence[int]]) -> Tensor:
     """Return lists of numbers as one table; shorter ones repeat their first entry."""
     longest = max(map(len, rows))
     return torch.tensor([[*own, *[own[0]] * (longest - len(own))] for own in rows])
-
-
-def _columns(
-    sentences: Sequence[str], scores: Sequence[float], readings: Readings | None, batch: Batch
-) -> dict[str, Sequence[Any]]:
-    """Return the columns of stored predictions; those of targets where every example has its sentence."""
-    columns: dict[str, Sequence[Any]] = {
-        "pinyin": [" ".join(tokens) for tokens in batch["tokens"]],
-        "prediction": sentences,
-        "score": scores,
-    }
-    if readings is not None and all(batch["text"]):
-        columns |= {"target": batch["text"], **readings.loss_columns(batch["labels"])}
-        hanzi = [(only_hanzi(one), only_hanzi(other)) for one, other in zip(sentences, batch["text"], strict=True)]
-        columns["num_edits"] = [num_edits(predicted, target) for predicted, target in hanzi]
-        columns["num_hanzi"] = [len(target) for _, target in hanzi]
-    return columns
-
-
-def _scores() -> dict[str, Score]:
-    rate = SumRatio(numerator="num_edits", denominator="num_hanzi", higher_is_better=False)
-    return {
-        "character_accuracy": replace(rate, is_complement=True, higher_is_better=True),
-        "character_error_rate": rate,
-        "sentence_accuracy": ShareZero(column="num_edits"),
-        "loss": WeightedMean(column="loss", weight="num_targets", higher_is_better=False),
-    }
