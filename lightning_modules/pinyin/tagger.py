@@ -28,6 +28,7 @@ from lightrail.lightning_modules.networks.encoders.transformer import Transforme
 from lightrail.lightning_modules.networks.row_names import RowNames
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.lightning_modules.pinyin.readings import Readings, conversion_scores, prediction_columns
+from lightrail.lightning_modules.pinyin.search import Follower, Step
 
 
 @final
@@ -75,6 +76,10 @@ class PinyinTagger(TaskModule):
         if self.encoder is not None:
             states = self.encoder(input_ids, batch["attention_mask"])[is_syllable]  # [N, D]
         return Readings(self.output(states, input_ids[is_syllable]), is_syllable)
+
+    def followers(self, outputs: Readings, batch: Batch) -> Sequence[tuple[float, Follower]]:
+        """Return its scores for a search, which do not depend on the characters chosen before."""
+        return [(1.0, ReadingsFollower(outputs))]
 
     def loss(self, outputs: Readings, batch: Batch) -> tuple[Tensor, int]:
         """Return the mean nats per character, and the number of characters."""
@@ -135,3 +140,21 @@ class PinyinTagger(TaskModule):
             )
             for numbers, tokens in zip(batch["input_ids"].tolist(), batch["tokens"], strict=True)
         ]
+
+
+class ReadingsFollower(Follower):
+    """Scores the candidates of syllables alike behind all prefixes; 0 for what is copied."""
+
+    def __init__(self, readings: Readings) -> None:
+        is_syllable = readings.is_syllable
+        self.scores = readings.logits.new_zeros(*is_syllable.shape, readings.logits.shape[1])  # [B, T, K]
+        self.scores[is_syllable] = readings.logits.log_softmax(-1)
+
+    def score(self, step: Step) -> Tensor:
+        return self.scores[step.sentences, step.place].gather(1, step.columns)
+
+    def follow(self, rows: Tensor, written: Tensor) -> None:
+        """Nothing depends on the prefix."""
+
+    def select(self, rows: Tensor) -> None:
+        """Nothing depends on the prefix."""

@@ -35,14 +35,11 @@ from lightrail.lightning_modules.networks.seq2seq.recurrent import RecurrentSeq2
 from lightrail.lightning_modules.networks.seq2seq.search import search
 from lightrail.lightning_modules.networks.seq2seq.teacher_forcing import TeacherForcingConfig
 from lightrail.lightning_modules.optimization import OptimConfig
+from lightrail.lightning_modules.pinyin.characters import END, PAD, START, UNKNOWN, CharacterTable
 from lightrail.lightning_modules.pinyin.readings import Readings, conversion_scores, prediction_columns
+from lightrail.lightning_modules.pinyin.search import Follower, Step
 from lightrail.project.basics.annotations import PositiveInt, check_range
 from lightrail.project.basics.errors import ConfigError
-
-_PAD = 0
-"""Of the data; its 1 stands for unknown tokens, and the vocabulary begins at 2."""
-_START, _END, _UNKNOWN = 0, 1, 2
-"""Of what is written."""
 
 
 @dataclass(frozen=True)
@@ -110,27 +107,17 @@ class PinyinTranslator(TaskModule):
         self.save_hyperparameters()
         self.num_beams, self.validation_beams, self.vocabulary = num_beams, validation_beams, vocabulary
         self.teacher_forcing = teacher_forcing
-        others = [token for token in vocabulary if token not in candidates]
-        characters = sorted({character for own in candidates.values() for character in own})
-        self.written = ["", "", "", *others, *characters]
-        numbers = {token: number for number, token in enumerate(self.written) if token}
-        counts = [len(candidates.get(token, ())) for token in vocabulary]
-        own_ids = [[numbers[own] for own in candidates.get(token, (token,))] for token in vocabulary]
-        choices = _table([[_END], [_UNKNOWN], *own_ids])
-        self.register_buffer("choices", choices, persistent=False)
-        self.register_buffer("num_candidates", torch.tensor([0, 0, *counts]), persistent=False)
-        self.choices: Tensor  # what may be written for each token that is read, [tokens, K]
-        self.num_candidates: Tensor
+        self.table = CharacterTable(vocabulary, candidates)
         self.network = network.build(
-            Vocabulary(size=len(choices), start_id=_PAD, end_id=_PAD, never=(_PAD,)),
-            Vocabulary(size=len(self.written), start_id=_START, end_id=_END, never=(_START,)),
+            Vocabulary(size=len(self.table.choices), start_id=PAD, end_id=PAD, never=(PAD,)),
+            Vocabulary(size=len(self.table.written), start_id=START, end_id=END, never=(START,)),
             is_shared=False,
         )
 
     def row_names(self) -> Mapping[str, RowNames]:
         """Return the syllables that are read and the characters that are written."""
         source = vocabulary_rows(self.vocabulary, FIRST_TOKEN)
-        target = vocabulary_rows(self.written[_UNKNOWN + 1 :], _UNKNOWN + 1)
+        target = vocabulary_rows(self.table.written[UNKNOWN + 1 :], UNKNOWN + 1)
         rows = self.network.rows_of_tokens(source=source, target=target)
         return {f"network.{name}": names for name, names in rows.items()}
 
@@ -138,14 +125,19 @@ class PinyinTranslator(TaskModule):
         """Read the syllables, and score the candidates of each behind the expected characters, where there are any."""
         source = batch["input_ids"], batch["attention_mask"]
         if self.training:
-            given = self.network.decoder_ids(self._expected(batch))
+            given = self.network.decoder_ids(self.table.expected(batch))
             scores = self.network(*source, given, forced_fraction=self.teacher_forcing.current(self))
             return Translated(None, self._readings(scores, batch))
         memory = self.network.encode(*source)
         if not all(batch["text"]):
             return Translated(memory, None)
-        scores = self.network.score(memory, self.network.decoder_ids(self._expected(batch)))
+        scores = self.network.score(memory, self.network.decoder_ids(self.table.expected(batch)))
         return Translated(memory, self._readings(scores, batch))
+
+    def followers(self, outputs: Translated, batch: Batch) -> Sequence[tuple[float, Follower]]:
+        """Return the decoder, whose scores are those of the candidates of each syllable."""
+        assert outputs.memory is not None, "nothing is searched in training"
+        return [(1.0, DecoderFollower(self, outputs.memory))]
 
     def loss(self, outputs: Translated, batch: Batch) -> tuple[Tensor, int]:
         """Return the mean nats per character, and the number of characters."""
@@ -187,15 +179,12 @@ class PinyinTranslator(TaskModule):
             self.network, source, found.decoder_ids, found.targets[0], found.sources[0], note
         )
 
-    def _expected(self, batch: Batch) -> Tensor:
-        """Return the ids of the expected characters, and of other tokens, [B, T]."""
-        input_ids, labels = batch["input_ids"], batch["labels"]
-        ids = self.choices[input_ids].gather(-1, labels.clamp(min=0)[..., None].long())[..., 0]
-        return ids.masked_fill((self.num_candidates[input_ids] > 0) & (labels < 0), _UNKNOWN)
-
     def _readings(self, scores: Tensor, batch: Batch) -> Readings:
         """Return the scores of the candidates among those of all tokens, [B, T, V]."""
-        choices, counts = self.choices[batch["input_ids"]], self.num_candidates[batch["input_ids"]]  # [B, T, K], [B, T]
+        choices, counts = (
+            self.table.choices[batch["input_ids"]],
+            self.table.num_candidates[batch["input_ids"]],
+        )  # [B, T, K], [B, T]
         is_syllable = counts > 0
         logits = at_least_float32(scores.gather(-1, choices)[is_syllable])  # [N, K]
         is_candidate = torch.arange(choices.shape[-1], device=choices.device) < counts[is_syllable][:, None]
@@ -203,11 +192,11 @@ class PinyinTranslator(TaskModule):
 
     def _search(self, outputs: Translated, batch: Batch, num_beams: int) -> list[Hypothesis]:
         assert outputs.memory is not None, "nothing is searched in training"
-        input_ids = F.pad(batch["input_ids"], (0, 1), value=_PAD)  # [B, T + 1]: after the last token is the end
+        input_ids = F.pad(batch["input_ids"], (0, 1), value=PAD)  # [B, T + 1]: after the last token is the end
 
         def allow(numbers: list[int], tokens: Tensor) -> Tensor:
-            choices = self.choices[input_ids[numbers, tokens.shape[1]]]  # [R, K]
-            is_allowed = choices.new_zeros(len(choices), len(self.written), dtype=torch.bool)
+            choices = self.table.choices[input_ids[numbers, tokens.shape[1]]]  # [R, K]
+            is_allowed = choices.new_zeros(len(choices), len(self.table.written), dtype=torch.bool)
             return is_allowed.scatter_(1, choices, True)
 
         # As many tokens as are read, and the end.
@@ -222,10 +211,26 @@ class PinyinTranslator(TaskModule):
 
     def _tokens(self, found: Hypothesis, tokens: Sequence[str]) -> list[str]:
         """Return what was written; an unknown token is copied."""
-        return [self.written[number] or token for number, token in zip(found.ids, tokens, strict=True)]
+        return [self.table.written[number] or token for number, token in zip(found.ids, tokens, strict=True)]
 
 
-def _table(rows: Sequence[Sequence[int]]) -> Tensor:
-    """Return lists of numbers as one table; shorter ones repeat their first entry."""
-    longest = max(map(len, rows))
-    return torch.tensor([[*own, *[own[0]] * (longest - len(own))] for own in rows])
+class DecoderFollower(Follower):
+    """Scores the candidates of syllables by the decoder behind each prefix; 0 for what is copied."""
+
+    def __init__(self, task: PinyinTranslator, memory: Memory) -> None:
+        self.task = task
+        self.cache = task.network.start_cache(memory)
+        self.newest = torch.full((len(memory.states),), START, device=memory.states.device)
+
+    def score(self, step: Step) -> Tensor:
+        table = self.task.table
+        choices = table.choices[step.tokens]  # [R, K]
+        scores = at_least_float32(self.task.network.step(self.newest, self.cache).gather(1, choices))
+        is_choice = table.is_choice(step.tokens, choices.shape[1])
+        return scores.masked_fill(~is_choice, -torch.inf).log_softmax(1).gather(1, step.columns)
+
+    def follow(self, rows: Tensor, written: Tensor) -> None:
+        self.cache, self.newest = self.cache.select(rows), written
+
+    def select(self, rows: Tensor) -> None:
+        self.cache, self.newest = self.cache.select(rows), self.newest[rows]

@@ -54,7 +54,7 @@ def test_only_what_a_syllable_can_be_read_as_is_written(
 ) -> None:
     model, batch = translator_and_batch(tmp_path)
     candidates, step = model.hparams["candidates"], model.network.step
-    number = model.written.index(preferred, 3) if preferred else model.network.target.end_id
+    number = model.table.written.index(preferred, 3) if preferred else model.network.target.end_id
 
     def obsessed(newest: Tensor, cache: Any) -> Tensor:
         scores = step(newest, cache)
@@ -106,7 +106,7 @@ def test_what_the_decoder_reads_is_what_was_written_before(tmp_path: Path) -> No
     assert [len(own) for own in sides.sources] == [len(own) for own in sides.targets]
     assert sides.decoder_ids[:, 0].tolist() == [model.network.target.start_id] * len(sides.targets)
     longest = max(range(len(sides.targets)), key=lambda row: len(sides.targets[row]))
-    read = [model.written[number] for number in sides.decoder_ids[longest, 1:].tolist()]
+    read = [model.table.written[number] for number in sides.decoder_ids[longest, 1:].tolist()]
     assert read == sides.targets[longest][:-1]
     attention = model.network.attention(outputs.memory, sides.decoder_ids)
     assert attention.shape == (*sides.decoder_ids.shape, batch["input_ids"].shape[1])

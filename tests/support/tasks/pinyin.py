@@ -93,3 +93,17 @@ TRANSLATOR = [
     "--model.num_beams=2",
     "--model.validation_beams=2",
 ]
+
+CONVERTER = [
+    "--model=PinyinConverter",
+    "--model.encoder.width=16",
+    "--model.encoder.depth=1",
+    "--model.encoder.num_heads=2",
+    "--model.encoder.ngram_orders=[2]",
+    "--model.encoder.ngram_buckets=64",
+    "--model.encoder.ngram_width=8",
+    "--model.history.buckets=256",
+    "--model.history.width=8",
+]
+
+NGRAM = ["--model=PinyinNgram", "--model.min_counts=[1,1,1]", "--trainer.max_epochs=1"]

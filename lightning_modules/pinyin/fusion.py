@@ -1,0 +1,170 @@
+"""Pinyin to hanzi by two models together.
+
+Shapes: B sentences, T positions, n sentences that were found for an example.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Self, final
+
+import torch
+from annotated_types import Interval
+from torch import Tensor, nn
+
+from lightrail.lightning_modules.arguments import FromData, from_plain
+from lightrail.lightning_modules.base import Batch
+from lightrail.lightning_modules.metrics.sentence_errors import num_edits, only_hanzi
+from lightrail.lightning_modules.optimization import OptimConfig
+from lightrail.lightning_modules.pinyin.converting import Converter, Read
+from lightrail.lightning_modules.pinyin.readings import Readings
+from lightrail.lightning_modules.pinyin.search import BeamConfig, Follower
+from lightrail.lightning_modules.pinyin.tagger import PinyinTagger
+from lightrail.lightning_modules.pinyin.translator import PinyinTranslator
+from lightrail.lightning_modules.transfer.source import read_weights
+from lightrail.project.basics.annotations import Ranged
+from lightrail.project.basics.errors import ConfigError, shown
+
+Part = PinyinTagger | PinyinTranslator | Converter
+_WEIGHTS = torch.linspace(0, 1, 21)
+"""Weights of the second model that are tried."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartConfig(Ranged):
+    """A trained model of pinyin."""
+
+    path: str | None = None
+    """Its checkpoint, or the folder that it was exported to. null: see `task`, as in a checkpoint, which has the
+    weights."""
+    task: str | None = None
+    """Class path of the model; read from `path`."""
+    arguments: dict[str, Any] | None = None
+    """Its arguments but for what comes from the data; read from `path`."""
+
+    def build(self, facts: Mapping[str, Any], where: str) -> tuple[Part, "PartConfig"]:
+        """Return the model, and these settings with what was read. Raises: ConfigError when it cannot be used."""
+        if self.path is None:
+            if self.task is None or self.arguments is None:
+                raise ConfigError(f"{where}.path is null. Name a checkpoint of a pinyin model, or its exported folder.")
+            return _task_class(self.task, where)(**facts, **from_plain(self.arguments)), self
+        task = read_weights(Path(self.path)).task
+        if not isinstance(task, Part) or isinstance(task, PinyinFusion):
+            raise ConfigError(
+                f"{where}.path={shown(self.path, 200)} is no model of pinyin, but {type(task).__name__}. Name a "
+                "checkpoint of PinyinNgram, PinyinConverter, PinyinTagger or PinyinTranslator."
+            )
+        if task.data_facts() != facts:
+            raise ConfigError(
+                f"{where}.path={shown(self.path, 200)} was trained on other data: its syllables have other candidates. "
+                "Train both models, and this one, with the same settings of data."
+            )
+        arguments = {name: own for name, own in task.hparams_initial.items() if name not in facts}
+        return task, replace(
+            self, path=None, task=f"{type(task).__module__}.{type(task).__name__}", arguments=arguments
+        )
+
+
+@final
+class PinyinFusion(Converter):
+    """Finds the sentence that two trained models together find most probable.
+
+    The log probability of a sentence is the weighted sum of theirs. Nothing is trained: the weight is chosen on the
+    validation split, as the one with which the fewest characters of the sentences found are wrong.
+
+    Args:
+        vocabulary: the tokens that are read; from the data.
+        candidates: for each syllable its characters and how often each was seen; from the data.
+        first: a model, which chooses the characters that the other one scores: the network of a network and n-grams.
+        second: another one, trained on the same data.
+        weight: of the second model, until another is chosen; the first has the rest to 1.
+        beams: how far the search looks.
+    """
+
+    def __init__(
+        self,
+        vocabulary: FromData[list[str]],
+        candidates: FromData[dict[str, dict[str, int]]],
+        *,
+        first: PartConfig = PartConfig(),
+        second: PartConfig = PartConfig(),
+        weight: Annotated[float, Interval(ge=0, le=1)] = 0.5,
+        beams: BeamConfig = BeamConfig(),
+        optim: OptimConfig = OptimConfig(lr=1e-6, schedule="constant", warmup_fraction=0.0),
+    ) -> None:
+        super().__init__(vocabulary, candidates, optim, beams)
+        self.save_hyperparameters()
+        facts = {"vocabulary": vocabulary, "candidates": candidates}
+        self.first, self.hparams["first"] = first.build(facts, "model.first")
+        self.second, self.hparams["second"] = second.build(facts, "model.second")
+        for part in (self.first, self.second):
+            part.requires_grad_(False)
+        self.weight = weight
+        self.scale = nn.Parameter(torch.ones(()))
+        """Of the scores of single characters: what a step of training has to change."""
+        self.register_buffer("chosen_weight", torch.tensor(weight))
+        self.chosen_weight: Tensor
+
+    def train(self, mode: bool = True) -> Self:
+        """Keep both models as they are in an evaluation."""
+        super().train(mode)
+        self.first.eval()
+        self.second.eval()
+        return self
+
+    def forward(self, batch: Batch) -> Read:
+        """Let both models read a batch."""
+        with torch.no_grad():
+            outputs = self.first(batch), self.second(batch)
+        first, second = (own if isinstance(own, Readings) else own.readings for own in outputs)
+        if not all(batch["text"]):
+            return Read(outputs, None)
+        weight = self.weight_of_second()
+        one, other = (own.logits.log_softmax(-1).clamp(min=-1e6) for own in (first, second))
+        logits = self.scale * ((1 - weight) * one + weight * other)
+        return Read(outputs, Readings(logits, first.is_syllable))
+
+    def followers(self, outputs: Read, batch: Batch) -> Sequence[tuple[float, Follower]]:
+        """Return those of both models."""
+        (_, first), (_, second) = (
+            *self.first.followers(outputs.memory[0], batch),
+            *self.second.followers(outputs.memory[1], batch),
+        )
+        return [(1 - self.weight_of_second(), first), (self.weight_of_second(), second)]
+
+    def calibration_rows(self, outputs: Read, batch: Batch) -> Sequence[Any]:
+        """Return for each example what both models say of its sentences, the edits of each, and which one is right."""
+        rows = []
+        found = self._found_with_right(outputs, batch, self.beams.num_beams)
+        for (some, right), tokens, text in zip(found, batch["tokens"], batch["text"], strict=True):
+            hanzi = [only_hanzi(self.table.text(own.ids, tokens)) for own in some]
+            edits = [num_edits(own, only_hanzi(text)) for own in hanzi]
+            rows.append((torch.tensor([own.parts for own in some]), torch.tensor(edits), right))
+        return rows
+
+    def calibrate(self, rows: list[Any]) -> Mapping[str, float]:
+        """Choose the weight with the fewest wrong characters, and fit the temperature to it."""
+        edits = torch.zeros(len(_WEIGHTS))
+        for parts, own, _ in rows:
+            edits += own[self._fused(parts, _WEIGHTS[:, None]).argmax(1)]
+        best = (edits == edits.min()).nonzero()[:, 0]
+        weight = float(_WEIGHTS[best[len(best) // 2]])  # the middle one of several
+        self.chosen_weight.fill_(weight)
+        fitted = self._fit_temperature([(self._fused(parts, torch.tensor(weight)), right) for parts, _, right in rows])
+        return {"calibration/weight": weight, **fitted}
+
+    def weight_of_second(self) -> float:
+        """Return the weight of the second model: rows of a calibration do not depend on the one that it chooses."""
+        return self.weight if self.training or self.is_calibrating else float(self.chosen_weight)
+
+    def _fused(self, parts: Tensor, weight: Tensor) -> Tensor:
+        """Return the log probabilities of sentences, from those of both models, [n, 2] to [..., n]."""
+        return (1 - weight) * parts[:, 0] + weight * parts[:, 1]
+
+
+def _task_class(path: str, where: str) -> Any:
+    module, _, name = path.rpartition(".")
+    if not module.startswith("lightrail.lightning_modules.pinyin."):
+        raise ConfigError(f"{where}.task={shown(path, 200)} is no model of pinyin of lightrail.")
+    return getattr(importlib.import_module(module), name)

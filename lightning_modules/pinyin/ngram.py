@@ -1,0 +1,137 @@
+"""Pinyin to hanzi by n-grams of characters: the baseline that a network must beat, and what it is fused with.
+
+Shapes: B sentences, T positions, N positions whose token is a syllable, R prefixes of a search, K choices, O the
+highest order of n-grams.
+"""
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from lightrail.lightning_modules.arguments import FromData
+from lightrail.lightning_modules.base import Batch
+from lightrail.lightning_modules.networks.candidates import CandidateOutput
+from lightrail.lightning_modules.networks.ngrams.estimation import BOUNDARY, estimate
+from lightrail.lightning_modules.networks.ngrams.tables import NgramTables
+from lightrail.lightning_modules.optimization import OptimConfig
+from lightrail.lightning_modules.pinyin.converting import Converter, Read
+from lightrail.lightning_modules.pinyin.readings import Readings
+from lightrail.lightning_modules.pinyin.search import BeamConfig, Follower, Step, table_step
+from lightrail.project.basics.annotations import PositiveInt
+from lightrail.project.basics.errors import ConfigError
+
+
+@final
+class PinyinNgram(Converter):
+    """Finds the sentence whose characters are most probable behind each other, by n-grams counted in training.
+
+    Training reads each sentence once and counts; its steps and their loss, that of single characters, change nothing
+    else. The probabilities are estimated when the first evaluation begins, from what was counted until then.
+
+    Args:
+        vocabulary: the tokens that are read; from the data.
+        candidates: for each syllable its characters and how often each was seen; from the data.
+        min_counts: for each order, from 1, the least count of an n-gram that is kept; their number is the highest
+            order. What is seen once is most of the higher ones.
+        beams: how far the search looks.
+    """
+
+    def __init__(
+        self,
+        vocabulary: FromData[list[str]],
+        candidates: FromData[dict[str, dict[str, int]]],
+        *,
+        min_counts: Sequence[PositiveInt] = (1, 1, 1, 2, 2),
+        beams: BeamConfig = BeamConfig(),
+        optim: OptimConfig = OptimConfig(lr=1e-6, schedule="constant", warmup_fraction=0.0),
+    ) -> None:
+        super().__init__(vocabulary, candidates, optim, beams)
+        self.save_hyperparameters()
+        if not min_counts or list(min_counts) != sorted(min_counts):
+            raise ConfigError(
+                f"model.min_counts is {list(min_counts)}. Give a count for each order, none below the one before: an "
+                "n-gram is stored behind the shorter one that it begins with."
+            )
+        self.min_counts = list(min_counts)
+        self.single = CandidateOutput(
+            width=0, counts=[(), ()] + [list(candidates.get(token, {}).values()) for token in vocabulary]
+        )
+        self.ngrams = NgramTables(len(self.table.written), len(min_counts))
+        self._seen: list[Tensor] = []  # ids of the sentences of training with boundaries between them
+
+    def forward(self, batch: Batch) -> Read:
+        """Count a batch of training; else score the expected characters, where there are any."""
+        input_ids = batch["input_ids"]
+        is_syllable = self.single.has_candidates(input_ids)
+        if self.training:
+            self._count(batch)
+            return Read(None, Readings(self.single(None, input_ids[is_syllable]), is_syllable))
+        self._estimate()
+        if not all(batch["text"]):
+            return Read(None, None)
+        return Read(None, Readings(self._score(batch)[is_syllable], is_syllable))
+
+    def followers(self, outputs: Read, batch: Batch) -> Sequence[tuple[float, Follower]]:
+        """Return the n-grams."""
+        return [(1.0, NgramFollower(self.ngrams, len(batch["input_ids"])))]
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        """Return what was counted of a training in progress."""
+        return {"seen": torch.cat([torch.zeros(0, dtype=torch.int32), *self._seen])}
+
+    def set_extra_state(self, state: dict[str, Tensor]) -> None:
+        """Restore what was counted."""
+        self._seen = [state["seen"]] if len(state["seen"]) else []
+
+    def _count(self, batch: Batch) -> None:
+        if self.trainer.world_size > 1:
+            raise ConfigError("PinyinNgram counts on one process. Set trainer.devices=1; it takes a minute or two.")
+        if self.trainer.current_epoch or batch["is_filler"]:
+            return  # each sentence once
+        ids = torch.nn.functional.pad(self.table.expected(batch), (1, 0), value=BOUNDARY)
+        is_token = torch.nn.functional.pad(batch["attention_mask"], (1, 0), value=True)
+        self._seen.append(ids[is_token].int().cpu())
+
+    def _estimate(self) -> None:
+        """Estimate probabilities from what was counted since the last time."""
+        if not self._seen:
+            return
+        boundary = torch.tensor([BOUNDARY], dtype=torch.int32)
+        tokens = torch.cat([*self._seen, boundary]).numpy()
+        self.ngrams.fill(estimate(tokens, len(self.table.written), self.min_counts))
+        own = self._trainer
+        if own is None or own.state.fn != "fit" or own.global_step >= own.estimated_stepping_batches:
+            self._seen = []
+
+    def _score(self, batch: Batch) -> Tensor:
+        """Return the scores of the candidates of each token behind the expected ones, [B, T, K]."""
+        input_ids = batch["input_ids"].long()
+        expected = self.table.expected(batch)
+        follower = NgramFollower(self.ngrams, len(input_ids))
+        everyone = torch.arange(len(input_ids), device=input_ids.device)
+        most = self.table.choices.shape[1]
+        scores = []
+        for place, tokens in enumerate(input_ids.T):
+            step = table_step(self.table, place, everyone, tokens, most)
+            scores.append(follower.score(step).masked_fill(~self.table.is_choice(tokens, most), -torch.inf))
+            follower.follow(everyone, expected[:, place])
+        return torch.stack(scores, 1)
+
+
+class NgramFollower(Follower):
+    """Scores characters by those before them: the probability of the character, and of its syllable given it."""
+
+    def __init__(self, ngrams: NgramTables, num_sentences: int) -> None:
+        self.ngrams, self.context = ngrams, ngrams.start(num_sentences)
+
+    def score(self, step: Step) -> Tensor:
+        scores: Tensor = self.ngrams(self.context, step.choices)[0]
+        return scores + step.log_readings
+
+    def follow(self, rows: Tensor, written: Tensor) -> None:
+        self.context = self.ngrams(self.context[rows], written[:, None])[1][:, 0]
+
+    def select(self, rows: Tensor) -> None:
+        self.context = self.context[rows]
