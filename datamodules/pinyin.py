@@ -1,10 +1,8 @@
 """Pinyin to hanzi: syllables as typed on a keyboard, and the sentence that they stand for."""
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, final
 
@@ -14,18 +12,13 @@ from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, 
 from lightrail.datamodules.batches.batching import Batch, BatchConfig, pad
 from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import Row
+from lightrail.datamodules.typed.spelling import normalised
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
 from lightrail.project.basics.errors import ConfigError, DataError, shown
 
 HANZI = re.compile(r"[\u3400-\u9fff\U00020000-\U000323af]")
 SENTENCE = re.compile(r"[^。！？；!?;\n]+[。！？；!?;]*[”’」』）)]*")
 PAD, UNKNOWN = 0, 1
-_SYLLABLE = re.compile(
-    r"(?P<letters>(?:[zcs]h|[bpmfdtnlgkhjqxrzcsyw])?[aeiouv]{1,3}(?:ng?|r)?|hm|hng|m|ng?|ê)(?P<tone>[0-5])?"
-)
-_TONE_MARK = re.compile("[\u0300\u0301\u0304\u0306\u030c]")
-_AFTER_TONE = re.compile("(?<=[0-5])(?=[a-zê])")
-_APOSTROPHE = re.compile("(?<=.)['\u2018\u2019\u02bc\uff07](?=.)")
 NOT_A_TARGET, NOT_A_CANDIDATE = -1, -2
 
 
@@ -185,38 +178,6 @@ def read_aloud(text: str) -> list[str]:
         raise ConfigError("converting Chinese text needs pypinyin: pip install 'lightrail[chinese]'.") from error
     syllables: list[str] = lazy_pinyin(text, style=Style.NORMAL, errors=list)  # type: ignore[arg-type]
     return syllables
-
-
-def normalised(tokens: str) -> list[str]:
-    """Split typed tokens at spaces, apostrophes and tone numbers, in lower case; syllables as `read_aloud` writes them.
-
-    V stands for ü. Tone marks, tone numbers, full-width letters and the other spellings of ü (u:, u with a combining
-    diaeresis, lue and nue for lüe and nüe, jü for ju) are those of syllables alone: any other token is only put into
-    lower case.
-
-    >>> normalised("Nü er  LU: xi'an wǒ3 hao3ma5")
-    ['nv', 'er', 'lv', 'xi', 'an', 'wo', 'hao', 'ma']
-    """
-    return [syllable for token in tokens.lower().split() for syllable in _syllables(token)]
-
-
-@lru_cache(maxsize=2**16)
-def _syllables(token: str) -> Sequence[str]:
-    plain = [_AFTER_TONE.sub(" ", _toneless(part)) for part in _APOSTROPHE.split(token)]
-    parts = [_SYLLABLE.fullmatch(syllable) for part in plain for syllable in part.split(" ")]
-    return [_with_v(part["letters"]) for part in parts if part] if all(parts) else [token]
-
-
-def _toneless(token: str) -> str:
-    """The token with half-width letters and v for ü, without tone marks."""
-    letters = _TONE_MARK.sub("", unicodedata.normalize("NFD", unicodedata.normalize("NFKC", token)))
-    return unicodedata.normalize("NFC", letters.replace("u:", "v").replace("u\u0308", "v"))
-
-
-def _with_v(syllable: str) -> str:
-    if syllable[0] in "jqxy":  # the u of these is ü, and is written u
-        return syllable.replace("v", "u")
-    return f"{syllable[0]}ve" if syllable in ("lue", "nue") else syllable
 
 
 def _given_syllables(row: Row, text: str) -> list[str]:

@@ -17,10 +17,10 @@ from lightrail.datamodules.pinyin import (
     PAD,
     UNKNOWN,
     PinyinData,
-    normalised,
     read_aloud,
 )
 from lightrail.datamodules.reading import Row
+from lightrail.datamodules.typed.spelling import normalised
 from lightrail.project.basics.errors import ConfigError, DataError
 
 needs_pypinyin = pytest.mark.skipif(find_spec("pypinyin") is None, reason="needs lightrail[chinese]")
