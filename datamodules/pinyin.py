@@ -3,15 +3,18 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, final
 
 import numpy as np
 
 from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
-from lightrail.datamodules.batches.batching import Batch, BatchConfig, pad
+from lightrail.datamodules.batches.batching import Batch, BatchConfig, MeasuredRows, pad
+from lightrail.datamodules.cache import TokenisedSplit
 from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import Row
+from lightrail.datamodules.typed.forms import TypedFormsConfig, TypedRows, as_typed, typed_candidates
 from lightrail.datamodules.typed.spelling import normalised
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
 from lightrail.project.basics.errors import ConfigError, DataError, shown
@@ -19,6 +22,8 @@ from lightrail.project.basics.errors import ConfigError, DataError, shown
 HANZI = re.compile(r"[\u3400-\u9fff\U00020000-\U000323af]")
 SENTENCE = re.compile(r"[^。！？；!?;\n]+[。！？；!?;]*[”’」』）)]*")
 PAD, UNKNOWN = 0, 1
+_TOKEN = re.compile("( |[^ ]+)(?: |$)")
+"""A token of a joined sentence; a space may be one."""
 NOT_A_TARGET, NOT_A_CANDIDATE = -1, -2
 
 
@@ -35,6 +40,7 @@ class PinyinData(DataModule):
         has_syllables: read the table's column `syllables`, which must agree with `text` in length.
         max_length: maximum length of a piece, in characters. A longer sentence is split into pieces, never truncated.
         max_other: number of characters other than hanzi (punctuation, digits, letters) that are distinct tokens.
+        forms: how often syllables of training sentences are typed otherwise, such as by initials alone.
     """
 
     length_unit = "characters"
@@ -50,6 +56,7 @@ class PinyinData(DataModule):
         has_syllables: bool = False,
         max_length: PositiveInt = 128,
         max_other: NaturalInt = 100,
+        forms: TypedFormsConfig = TypedFormsConfig(),
         split: SplitConfig = SplitConfig(validation_fraction=0.02, test_fraction=0.03, drop_repeats=True),
         reading: ReadingConfig = ReadingConfig(empty="skip"),
         batch: BatchConfig = BatchConfig(size=None, max_tokens=2048),
@@ -63,7 +70,9 @@ class PinyinData(DataModule):
             batch=batch,
         )
         self.has_syllables, self.max_length, self.max_other = has_syllables, max_length, max_other
+        self.forms = forms
         check_arguments(self)
+        forms.check()
         self._numbered: Facts = {}
         self._numbers: tuple[dict[str, int], dict[str, dict[str, int]]] = {}, {}
 
@@ -79,6 +88,7 @@ class PinyinData(DataModule):
             "max_length": self.max_length,
             "max_other": self.max_other,
             "pypinyin": _pypinyin_version(),
+            **({"forms": asdict(self.forms)} if self.forms.is_active else {}),
         }
 
     def examples(self, row: Row, split: Split) -> Iterator[Row]:
@@ -100,7 +110,10 @@ class PinyinData(DataModule):
                 yield sentence, read_aloud(sentence)
 
     def learn(self, train: Iterator[Row]) -> Facts:
-        """Count readings: `candidates` has the characters of each syllable with counts, the most frequent first."""
+        """Count readings: `candidates` has the characters of each syllable with counts, the most frequent first.
+
+        With `forms` it has those of initials too, such as `b-`.
+        """
         readings: Counter[tuple[str, str]] = Counter()
         others: Counter[str] = Counter()
         for example in train:
@@ -112,6 +125,8 @@ class PinyinData(DataModule):
         candidates: dict[str, dict[str, int]] = {}
         for (syllable, character), count in sorted(readings.items(), key=lambda item: (-item[1], item[0])):
             candidates.setdefault(syllable, {})[character] = count
+        if self.forms.is_active:
+            candidates = typed_candidates(candidates, self.forms)
         frequent = [other for other, _ in others.most_common(self.max_other) if other not in candidates]
         return {"vocabulary": sorted(candidates) + sorted(frequent), "candidates": candidates}
 
@@ -137,8 +152,22 @@ class PinyinData(DataModule):
             "tokens": " ".join(syllables),
         }
 
+    def arrange(self, rows: TokenisedSplit, split: Split) -> MeasuredRows:
+        if split != "train" or not self.forms.is_active:
+            return rows
+        if self.forms.has_initials and not any(token.endswith("-") for token in self.facts()["candidates"]):
+            raise ConfigError(
+                "data.forms.abbreviated_share is above 0, and the model was trained without initials, which it cannot "
+                "read. Train a new one, or set it to 0."
+            )
+        return TypedRows(rows)
+
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """Pad with PAD and NOT_A_TARGET: `input_ids` and `labels` are [B, T]; `text` and `tokens` are lists of B."""
+        """Pad with PAD and NOT_A_TARGET: `input_ids` and `labels` are [B, T]; `text` and `tokens` are lists of B.
+
+        Training rows are typed as `forms` says.
+        """
+        rows = [self._typed(row) if "is_typed" in row else row for row in rows]
         input_ids = pad([row["input_ids"] for row in rows], PAD)
         labels = pad([row["labels"] for row in rows], NOT_A_TARGET)
         return {
@@ -147,13 +176,23 @@ class PinyinData(DataModule):
             "attention_mask": input_ids != PAD,
             "labels": labels,
             "text": [row["text"] for row in rows],
-            "tokens": [row["tokens"].split(" ") for row in rows],
+            "tokens": [_TOKEN.findall(row["tokens"]) for row in rows],
             "num_tokens": sum(len(row["input_ids"]) for row in rows),
             "num_targets": int((labels >= 0).sum()),
         }
 
     def inspect(self, row: Mapping[str, Any]) -> Inspected:
         return Inspected(length=len(row["text"]))
+
+    def _typed(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        tokens, (numbers, candidates) = _TOKEN.findall(row["tokens"]), self._numbering(self.facts())
+        ids, labels = (row[name].astype(np.int64) for name in ("input_ids", "labels"))  # stored in fewer bytes
+        typed = as_typed(tokens, (labels >= 0).tolist(), self.forms, row["draw_seed"])
+        for place, character in enumerate(row["text"]):
+            label = candidates.get(typed[place], {}).get(character)
+            if typed[place] != tokens[place] and label is not None:
+                tokens[place], ids[place], labels[place] = typed[place], numbers[typed[place]], label
+        return {**row, "input_ids": ids, "labels": labels, "tokens": " ".join(tokens)}
 
     def _numbering(self, facts: Facts) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
         if self._numbered is not facts:

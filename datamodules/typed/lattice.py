@@ -15,16 +15,15 @@ from typing import NamedTuple
 
 from lightrail.datamodules.typed.spelling import (
     APOSTROPHES,
-    FUZZY_PAIRS,
     INITIALS,
     INTERJECTIONS,
     SYLLABLES,
     TONE_MARKS,
+    check_fuzzy,
     fuzzy_partners,
     spellings,
 )
 from lightrail.project.basics.annotations import NotNegative, Ranged
-from lightrail.project.basics.errors import ConfigError, shown
 
 _LONGEST_WORD = 20
 """Number of letters up to which a part of a run of letters may be copied; a whole run may be of any length."""
@@ -37,7 +36,7 @@ class TypingConfig(Ranged):
     """How typed pinyin is read. A cost is in nats: the negative log probability that somebody types so."""
 
     fuzzy: list[str] = field(default_factory=list)
-    """Pairs that are not distinguished: z/zh, c/ch, s/sh, n/l, an/ang, en/eng, in/ing. `fan` is then also `fang`."""
+    """Pairs that are confused: z/zh, c/ch, s/sh, n/l, an/ang, en/eng, in/ing, u/v. `fan` is then `fang` too."""
     initials: bool = True
     """Read initials alone, `bj` for `bei jing`."""
     fuzzy_cost: NotNegative = 2.0
@@ -54,11 +53,7 @@ class TypingConfig(Ranged):
     def __post_init__(self) -> None:
         """Check the settings. Raises: ConfigError."""
         super().__post_init__()
-        if unknown := [pair for pair in self.fuzzy if pair not in FUZZY_PAIRS]:
-            raise ConfigError(
-                f"TypingConfig.fuzzy: {shown(unknown[0])} is no pair that is confused. Choose among "
-                f"{', '.join(FUZZY_PAIRS)}."
-            )
+        check_fuzzy(self.fuzzy, "TypingConfig.fuzzy")
 
 
 class EdgeKind(Enum):

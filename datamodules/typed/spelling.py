@@ -5,6 +5,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
+from lightrail.project.basics.errors import ConfigError, shown
+
 _FINALS = {
     "": "a ai an ang ao e ê ei en eng er o ou hm hng m n ng",
     "b": "a ai an ang ao ei en eng i ian iang iao ie in ing o u",
@@ -63,8 +65,8 @@ def normalised(tokens: str) -> list[str]:
 
 
 def initial_of(syllable: str) -> str:
-    """Return what a keyboard shows of a syllable by its first letters alone: `zh` of `zhong`, `a` of `ai`."""
-    return syllable[:2] if syllable[:2] in ("zh", "ch", "sh") else syllable[:1]
+    """Return the initial of a syllable, or the first letter of one that has none: `zh` of `zhong`, `a` of `ai`."""
+    return syllable[:2] if syllable[:2] in ("zh", "ch", "sh") else syllable[:1].replace("ê", "e")
 
 
 def spellings() -> dict[str, str]:
@@ -80,16 +82,22 @@ def spellings() -> dict[str, str]:
     return found | {"lue": "lve", "nue": "nve"}
 
 
+def check_fuzzy(pairs: Sequence[str], setting: str) -> None:
+    """Check that all pairs are among FUZZY_PAIRS. Raises: ConfigError naming the setting."""
+    if unknown := [pair for pair in pairs if pair not in FUZZY_PAIRS]:
+        raise ConfigError(
+            f"{setting}: {shown(unknown[0])} is no pair that is confused. Choose among {', '.join(FUZZY_PAIRS)}."
+        )
+
+
 def fuzzy_partners(syllable: str, pairs: Sequence[str]) -> Mapping[str, int]:
     """Return the syllables that a syllable is confused with, and how many pairs each differs by.
 
     >>> fuzzy_partners("zan", ["z/zh", "an/ang"])
     {'zhan': 1, 'zang': 1, 'zhang': 2}
     """
-    initial = initial_of(syllable)
-    initials, finals = {initial: 0}, {syllable[len(initial) :]: 0}
-    if initial not in INITIALS:
-        initials, finals = {"": 0}, {syllable: 0}
+    initial = initial_of(syllable) if initial_of(syllable) in INITIALS else ""
+    initials, finals = {initial: 0}, {syllable.removeprefix(initial): 0}
     for pair in pairs:
         for own, other in (pair.split("/"), pair.split("/")[::-1]):
             if own in INITIALS:

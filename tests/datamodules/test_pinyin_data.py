@@ -109,6 +109,12 @@ def test_a_batch_is_padded_with_what_is_no_target(tmp_path: Path) -> None:
     assert (batch["num_tokens"], batch["num_targets"]) == (8, 7)
 
 
+def test_a_space_in_a_sentence_is_a_token(tmp_path: Path) -> None:
+    data, tokens = tagged(tmp_path), [" ", "ta", " ", " ", "，", " "]
+    row = data.encode(Row({"text": " 他  ， ", "syllables": tokens}, "x", 1), data.facts())
+    assert data.collate([{**row, "id": 0}])["tokens"] == [tokens]
+
+
 def test_facts_of_other_data_number_anew(tmp_path: Path) -> None:
     data = tagged(tmp_path)
     numbers(data, "他", ["ta"])
