@@ -1,31 +1,29 @@
 """Pinyin to hanzi: syllables as typed on a keyboard, and the sentence that they stand for."""
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, final
 
 import numpy as np
 
 from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
-from lightrail.datamodules.batches.batching import Batch, BatchConfig, pad
+from lightrail.datamodules.batches.batching import Batch, BatchConfig, MeasuredRows, pad
+from lightrail.datamodules.cache import TokenisedSplit
 from lightrail.datamodules.checking.facts import Inspected
 from lightrail.datamodules.reading import Row
+from lightrail.datamodules.typed.forms import TypedFormsConfig, TypedRows, as_typed, typed_candidates
+from lightrail.datamodules.typed.spelling import normalised
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
 from lightrail.project.basics.errors import ConfigError, DataError, shown
 
 HANZI = re.compile(r"[\u3400-\u9fff\U00020000-\U000323af]")
 SENTENCE = re.compile(r"[^。！？；!?;\n]+[。！？；!?;]*[”’」』）)]*")
 PAD, UNKNOWN = 0, 1
-_SYLLABLE = re.compile(
-    r"(?P<letters>(?:[zcs]h|[bpmfdtnlgkhjqxrzcsyw])?[aeiouv]{1,3}(?:ng?|r)?|hm|hng|m|ng?|ê)(?P<tone>[0-5])?"
-)
-_TONE_MARK = re.compile("[\u0300\u0301\u0304\u0306\u030c]")
-_AFTER_TONE = re.compile("(?<=[0-5])(?=[a-zê])")
-_APOSTROPHE = re.compile("(?<=.)['\u2018\u2019\u02bc\uff07](?=.)")
+_TOKEN = re.compile("( |[^ ]+)(?: |$)")
+"""A token of a joined sentence; a space may be one."""
 NOT_A_TARGET, NOT_A_CANDIDATE = -1, -2
 
 
@@ -42,6 +40,7 @@ class PinyinData(DataModule):
         has_syllables: read the table's column `syllables`, which must agree with `text` in length.
         max_length: maximum length of a piece, in characters. A longer sentence is split into pieces, never truncated.
         max_other: number of characters other than hanzi (punctuation, digits, letters) that are distinct tokens.
+        forms: how often syllables of training sentences are typed otherwise, such as by initials alone.
     """
 
     length_unit = "characters"
@@ -57,6 +56,7 @@ class PinyinData(DataModule):
         has_syllables: bool = False,
         max_length: PositiveInt = 128,
         max_other: NaturalInt = 100,
+        forms: TypedFormsConfig = TypedFormsConfig(),
         split: SplitConfig = SplitConfig(validation_fraction=0.02, test_fraction=0.03, drop_repeats=True),
         reading: ReadingConfig = ReadingConfig(empty="skip"),
         batch: BatchConfig = BatchConfig(size=None, max_tokens=2048),
@@ -70,7 +70,9 @@ class PinyinData(DataModule):
             batch=batch,
         )
         self.has_syllables, self.max_length, self.max_other = has_syllables, max_length, max_other
+        self.forms = forms
         check_arguments(self)
+        forms.check()
         self._numbered: Facts = {}
         self._numbers: tuple[dict[str, int], dict[str, dict[str, int]]] = {}, {}
 
@@ -86,6 +88,7 @@ class PinyinData(DataModule):
             "max_length": self.max_length,
             "max_other": self.max_other,
             "pypinyin": _pypinyin_version(),
+            **({"forms": asdict(self.forms)} if self.forms.is_active else {}),
         }
 
     def examples(self, row: Row, split: Split) -> Iterator[Row]:
@@ -107,7 +110,10 @@ class PinyinData(DataModule):
                 yield sentence, read_aloud(sentence)
 
     def learn(self, train: Iterator[Row]) -> Facts:
-        """Count readings: `candidates` has the characters of each syllable with counts, the most frequent first."""
+        """Count readings: `candidates` has the characters of each syllable with counts, the most frequent first.
+
+        With `forms` it has those of initials too, such as `b-`.
+        """
         readings: Counter[tuple[str, str]] = Counter()
         others: Counter[str] = Counter()
         for example in train:
@@ -119,6 +125,8 @@ class PinyinData(DataModule):
         candidates: dict[str, dict[str, int]] = {}
         for (syllable, character), count in sorted(readings.items(), key=lambda item: (-item[1], item[0])):
             candidates.setdefault(syllable, {})[character] = count
+        if self.forms.is_active:
+            candidates = typed_candidates(candidates, self.forms)
         frequent = [other for other, _ in others.most_common(self.max_other) if other not in candidates]
         return {"vocabulary": sorted(candidates) + sorted(frequent), "candidates": candidates}
 
@@ -144,8 +152,22 @@ class PinyinData(DataModule):
             "tokens": " ".join(syllables),
         }
 
+    def arrange(self, rows: TokenisedSplit, split: Split) -> MeasuredRows:
+        if split != "train" or not self.forms.is_active:
+            return rows
+        if self.forms.has_initials and not any(token.endswith("-") for token in self.facts()["candidates"]):
+            raise ConfigError(
+                "data.forms.abbreviated_share is above 0, and the model was trained without initials, which it cannot "
+                "read. Train a new one, or set it to 0."
+            )
+        return TypedRows(rows)
+
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """Pad with PAD and NOT_A_TARGET: `input_ids` and `labels` are [B, T]; `text` and `tokens` are lists of B."""
+        """Pad with PAD and NOT_A_TARGET: `input_ids` and `labels` are [B, T]; `text` and `tokens` are lists of B.
+
+        Training rows are typed as `forms` says.
+        """
+        rows = [self._typed(row) if "is_typed" in row else row for row in rows]
         input_ids = pad([row["input_ids"] for row in rows], PAD)
         labels = pad([row["labels"] for row in rows], NOT_A_TARGET)
         return {
@@ -154,13 +176,23 @@ class PinyinData(DataModule):
             "attention_mask": input_ids != PAD,
             "labels": labels,
             "text": [row["text"] for row in rows],
-            "tokens": [row["tokens"].split(" ") for row in rows],
+            "tokens": [_TOKEN.findall(row["tokens"]) for row in rows],
             "num_tokens": sum(len(row["input_ids"]) for row in rows),
             "num_targets": int((labels >= 0).sum()),
         }
 
     def inspect(self, row: Mapping[str, Any]) -> Inspected:
         return Inspected(length=len(row["text"]))
+
+    def _typed(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        tokens, (numbers, candidates) = _TOKEN.findall(row["tokens"]), self._numbering(self.facts())
+        ids, labels = (row[name].astype(np.int64) for name in ("input_ids", "labels"))  # stored in fewer bytes
+        typed = as_typed(tokens, (labels >= 0).tolist(), self.forms, row["draw_seed"])
+        for place, character in enumerate(row["text"]):
+            label = candidates.get(typed[place], {}).get(character)
+            if typed[place] != tokens[place] and label is not None:
+                tokens[place], ids[place], labels[place] = typed[place], numbers[typed[place]], label
+        return {**row, "input_ids": ids, "labels": labels, "tokens": " ".join(tokens)}
 
     def _numbering(self, facts: Facts) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
         if self._numbered is not facts:
@@ -185,38 +217,6 @@ def read_aloud(text: str) -> list[str]:
         raise ConfigError("converting Chinese text needs pypinyin: pip install 'lightrail[chinese]'.") from error
     syllables: list[str] = lazy_pinyin(text, style=Style.NORMAL, errors=list)  # type: ignore[arg-type]
     return syllables
-
-
-def normalised(tokens: str) -> list[str]:
-    """Split typed tokens at spaces, apostrophes and tone numbers, in lower case; syllables as `read_aloud` writes them.
-
-    V stands for ü. Tone marks, tone numbers, full-width letters and the other spellings of ü (u:, u with a combining
-    diaeresis, lue and nue for lüe and nüe, jü for ju) are those of syllables alone: any other token is only put into
-    lower case.
-
-    >>> normalised("Nü er  LU: xi'an wǒ3 hao3ma5")
-    ['nv', 'er', 'lv', 'xi', 'an', 'wo', 'hao', 'ma']
-    """
-    return [syllable for token in tokens.lower().split() for syllable in _syllables(token)]
-
-
-@lru_cache(maxsize=2**16)
-def _syllables(token: str) -> Sequence[str]:
-    plain = [_AFTER_TONE.sub(" ", _toneless(part)) for part in _APOSTROPHE.split(token)]
-    parts = [_SYLLABLE.fullmatch(syllable) for part in plain for syllable in part.split(" ")]
-    return [_with_v(part["letters"]) for part in parts if part] if all(parts) else [token]
-
-
-def _toneless(token: str) -> str:
-    """The token with half-width letters and v for ü, without tone marks."""
-    letters = _TONE_MARK.sub("", unicodedata.normalize("NFD", unicodedata.normalize("NFKC", token)))
-    return unicodedata.normalize("NFC", letters.replace("u:", "v").replace("u\u0308", "v"))
-
-
-def _with_v(syllable: str) -> str:
-    if syllable[0] in "jqxy":  # the u of these is ü, and is written u
-        return syllable.replace("v", "u")
-    return f"{syllable[0]}ve" if syllable in ("lue", "nue") else syllable
 
 
 def _given_syllables(row: Row, text: str) -> list[str]:

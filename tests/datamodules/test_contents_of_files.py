@@ -17,11 +17,12 @@ from lightrail.datamodules.batches.packing import pack
 from lightrail.datamodules.causal_lm import CausalLMData
 from lightrail.datamodules.corpus.files import SourceConfig
 from lightrail.datamodules.entities import EntityData
-from lightrail.datamodules.pinyin import PinyinData, normalised
+from lightrail.datamodules.pinyin import PinyinData
 from lightrail.datamodules.reading.label_names import LabelNumbers
 from lightrail.datamodules.reading.rows import MOST_CHARACTERS, Row, check_size
 from lightrail.datamodules.reading.sources import read_rows, source_digest
 from lightrail.datamodules.text_classification import TextClassificationData
+from lightrail.datamodules.typed.spelling import normalised
 from lightrail.project.basics.errors import DataError, Refusal
 
 JOINED = '{"text": "a", "label": "x"}\n'

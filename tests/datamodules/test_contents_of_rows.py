@@ -17,10 +17,11 @@ from lightrail.datamodules.base import DataModule, ReadingConfig, SplitConfig
 from lightrail.datamodules.causal_lm import CausalLMData
 from lightrail.datamodules.entities import EntityData
 from lightrail.datamodules.instructions import InstructionData
-from lightrail.datamodules.pinyin import PinyinData, normalised
+from lightrail.datamodules.pinyin import PinyinData
 from lightrail.datamodules.reading import read_rows
 from lightrail.datamodules.reading.rows import MOST_CHARACTERS, is_missing, text_value
 from lightrail.datamodules.text_classification import TextClassificationData
+from lightrail.datamodules.typed.spelling import normalised
 from lightrail.project.basics.did_you_mean import first_names
 from lightrail.project.basics.errors import DataError, Refusal
 from lightrail.project.basics.tokens.dialogues import chat_segments, turns_of

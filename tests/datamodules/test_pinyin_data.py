@@ -17,10 +17,10 @@ from lightrail.datamodules.pinyin import (
     PAD,
     UNKNOWN,
     PinyinData,
-    normalised,
     read_aloud,
 )
 from lightrail.datamodules.reading import Row
+from lightrail.datamodules.typed.spelling import normalised
 from lightrail.project.basics.errors import ConfigError, DataError
 
 needs_pypinyin = pytest.mark.skipif(find_spec("pypinyin") is None, reason="needs lightrail[chinese]")
@@ -107,6 +107,12 @@ def test_a_batch_is_padded_with_what_is_no_target(tmp_path: Path) -> None:
     assert batch["tokens"] == [["wo", "shi", "ta", "，", "shi", "de"], ["ta", "shi"]]
     assert batch["text"] == ["我是他，是的", "她是"]
     assert (batch["num_tokens"], batch["num_targets"]) == (8, 7)
+
+
+def test_a_space_in_a_sentence_is_a_token(tmp_path: Path) -> None:
+    data, tokens = tagged(tmp_path), [" ", "ta", " ", " ", "，", " "]
+    row = data.encode(Row({"text": " 他  ， ", "syllables": tokens}, "x", 1), data.facts())
+    assert data.collate([{**row, "id": 0}])["tokens"] == [tokens]
 
 
 def test_facts_of_other_data_number_anew(tmp_path: Path) -> None:
