@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast, final, runtime_checkable
@@ -82,6 +82,8 @@ class DataModule(pl.LightningDataModule, ABC):
     """Columns that must hold one text; elsewhere a cell may be a list of texts."""
     no_examples = "none of which gives one"
     """Why a source may have rows and no examples, to follow "no examples in 3 rows, "."""
+    compared: Callable[[str], str] = str
+    """What of a text is compared to find repeats of it."""
     sampling = SamplingConfig()
     """Sampling of an epoch's examples by the encoded column `label`; a setting of datamodules with that column."""
 
@@ -160,9 +162,8 @@ class DataModule(pl.LightningDataModule, ABC):
         """Add the rows of a split to the facts of a check; override it to avoid reading rows one by one."""
         for number in range(len(rows)):
             row = rows.row(number)
-            place = {"file": files[cast(int, row["file"])], "line": row["line"]}
-            seen: dict[str, Any] = {**place, **self.inspect(row)._asdict()}
-            facts.add(str(row["text"]), **seen)
+            seen: dict[str, Any] = {"line": row["line"], **self.inspect(row)._asdict()}
+            facts.add(str(row["text"]), file=files[cast(int, row["file"])], **seen)
 
     def describe(self, rows: TokenisedSplit) -> str:
         """Return a line for the log about the long examples of a split; "" if none was too long."""
@@ -322,8 +323,7 @@ class DataModule(pl.LightningDataModule, ABC):
         return self._loader("predict" if "predict" in self._rows else "test")
 
     def _requested(self, split: Split) -> Columns:
-        columns, names = self.columns(split), {"texts": self.texts, "optional": self.optional}
-        return Columns(columns, self.structured, **names)
+        return Columns(self.columns(split), self.structured, texts=self.texts, optional=self.optional)
 
     def _loader(self, split: Split, *, is_shuffled: bool = False) -> BatchLoader:
         dataset, trainer = self.dataset(split), self.trainer
@@ -381,7 +381,7 @@ class DataModule(pl.LightningDataModule, ABC):
         # JSON can hold half a surrogate pair, which UTF-8 encodes only with this error handler.
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogatepass", dir=writer.folder) as spool:
             notes = {name: ReadingNotes() for name in sources}
-            store = ExampleStore(sources, spool, self.split)
+            store = ExampleStore(sources, spool, self.split, self.compared)
             for name, source in reversed(list(sources.items())):  # repeats are dropped from train, not from test
                 for row in self.read(source, cast(Split, name), notes[name]) if source else ():
                     for example in self.examples(row, cast(Split, name)):

@@ -12,14 +12,15 @@ import numpy as np
 from lightrail.datamodules.base import DataModule, Facts, ReadingConfig, Split, SplitConfig
 from lightrail.datamodules.batches.batching import Batch, BatchConfig, MeasuredRows, pad
 from lightrail.datamodules.cache import TokenisedSplit
-from lightrail.datamodules.checking.facts import Inspected
+from lightrail.datamodules.checking.facts import Inspected, SplitFacts
 from lightrail.datamodules.reading import Row
 from lightrail.datamodules.typed.forms import TypedFormsConfig, TypedRows, as_typed, typed_candidates
+from lightrail.datamodules.typed.readings import HANZI as HANZI
+from lightrail.datamodules.typed.readings import hanzi_remarks
 from lightrail.datamodules.typed.spelling import normalised
 from lightrail.project.basics.annotations import NaturalInt, PositiveInt, check_arguments
 from lightrail.project.basics.errors import ConfigError, DataError, shown
 
-HANZI = re.compile(r"[\u3400-\u9fff\U00020000-\U000323af]")
 SENTENCE = re.compile(r"[^。！？；!?;\n]+[。！？；!?;]*[”’」』）)]*")
 PAD, UNKNOWN = 0, 1
 _TOKEN = re.compile("( |[^ ]+)(?: |$)")
@@ -40,6 +41,8 @@ class PinyinData(DataModule):
         has_syllables: read the table's column `syllables`, which must agree with `text` in length.
         max_length: maximum length of a piece, in characters. A longer sentence is split into pieces, never truncated.
         max_other: number of characters other than hanzi (punctuation, digits, letters) that are distinct tokens.
+        drop_similar: where repeats are dropped, also drop sentences that differ from another in punctuation, digits and
+            letters alone.
         forms: how often syllables of training sentences are typed otherwise, such as by initials alone.
     """
 
@@ -56,6 +59,7 @@ class PinyinData(DataModule):
         has_syllables: bool = False,
         max_length: PositiveInt = 128,
         max_other: NaturalInt = 100,
+        drop_similar: bool = False,
         forms: TypedFormsConfig = TypedFormsConfig(),
         split: SplitConfig = SplitConfig(validation_fraction=0.02, test_fraction=0.03, drop_repeats=True),
         reading: ReadingConfig = ReadingConfig(empty="skip"),
@@ -70,7 +74,9 @@ class PinyinData(DataModule):
             batch=batch,
         )
         self.has_syllables, self.max_length, self.max_other = has_syllables, max_length, max_other
-        self.forms = forms
+        self.drop_similar, self.forms = drop_similar, forms
+        if drop_similar:
+            self.compared = _hanzi_of
         check_arguments(self)
         forms.check()
         self._numbered: Facts = {}
@@ -88,6 +94,7 @@ class PinyinData(DataModule):
             "max_length": self.max_length,
             "max_other": self.max_other,
             "pypinyin": _pypinyin_version(),
+            **({"drop_similar": True} if self.drop_similar else {}),
             **({"forms": asdict(self.forms)} if self.forms.is_active else {}),
         }
 
@@ -184,6 +191,12 @@ class PinyinData(DataModule):
     def inspect(self, row: Mapping[str, Any]) -> Inspected:
         return Inspected(length=len(row["text"]))
 
+    def examine(self, rows: TokenisedSplit, files: Sequence[str], facts: SplitFacts) -> None:
+        super().examine(rows, files, facts)
+        texts = (str(rows.cell("text", number)) for number in range(len(rows)))
+        are_read_aloud = not self.has_syllables and _pypinyin_version() is not None
+        facts.remarks += hanzi_remarks(texts, are_read_aloud=are_read_aloud)
+
     def _typed(self, row: Mapping[str, Any]) -> dict[str, Any]:
         tokens, (numbers, candidates) = _TOKEN.findall(row["tokens"]), self._numbering(self.facts())
         ids, labels = (row[name].astype(np.int64) for name in ("input_ids", "labels"))  # stored in fewer bytes
@@ -217,6 +230,10 @@ def read_aloud(text: str) -> list[str]:
         raise ConfigError("converting Chinese text needs pypinyin: pip install 'lightrail[chinese]'.") from error
     syllables: list[str] = lazy_pinyin(text, style=Style.NORMAL, errors=list)  # type: ignore[arg-type]
     return syllables
+
+
+def _hanzi_of(text: str) -> str:
+    return "".join(HANZI.findall(text))
 
 
 def _given_syllables(row: Row, text: str) -> list[str]:

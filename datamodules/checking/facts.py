@@ -41,6 +41,8 @@ class SplitFacts:
         self.num_in_windows = self.num_windows = 0
         """Number of rows that are read in several windows, and of the windows of all rows."""
         self.num_left_out = 0
+        self.remarks: list[str] = []
+        """What else a note says about the rows, such as how many of their characters are rare."""
         self._files: dict[str, int] = {}
         self._names: list[str] = []
         self._file_of_row = array("L")

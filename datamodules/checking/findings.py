@@ -62,6 +62,7 @@ def find(
         findings += _reading(split)
         findings += _windows(split)
         findings += _left_out(split)
+        findings += [Finding("note", f"{split.name}: {remark}") for remark in split.remarks]
     findings += _lengths(splits, max_length, unit, remedies)
     for earlier, later in itertools.combinations(splits, 2):
         findings += _overlap(earlier, later)

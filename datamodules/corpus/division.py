@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from lightrail.datamodules.cache.building import Deduplicator, empty_split, split_of, split_position, text_digest
@@ -58,10 +58,17 @@ class ExampleStore:
         sources: source of each split; None for one that is taken from the training source.
         spool: an empty file that can be written and read.
         split: settings of the division of the training source.
+        compared: what of a text is compared to find repeats of it.
     """
 
-    def __init__(self, sources: Mapping[str, str | None], spool: IO[str], split: "SplitConfig") -> None:
-        self.sources, self.counts, self.split = sources, dict.fromkeys(sources, 0), split
+    def __init__(
+        self,
+        sources: Mapping[str, str | None],
+        spool: IO[str],
+        split: "SplitConfig",
+        compared: Callable[[str], str] = str,
+    ) -> None:
+        self.sources, self.counts, self.split, self.compared = sources, dict.fromkeys(sources, 0), split, compared
         self._spool, self._repeats = spool, Deduplicator()
         self._train_labels: set[str] = set()
         self._unseen: dict[int, list[str]] = {}
@@ -74,7 +81,7 @@ class ExampleStore:
         text = example.values["text"]
         if len(self._inputs) <= FEW_INPUTS:
             self._inputs.setdefault(text_digest(text), text[:100])
-        if source != "predict" and self.split.drop_repeats and not self._repeats.is_new(text):
+        if source != "predict" and self.split.drop_repeats and not self._repeats.is_new(self.compared(text)):
             return
         name = self._split_for(text) if source == "train" else source
         plain = [plain_label(label) for label in labels]

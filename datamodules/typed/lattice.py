@@ -27,6 +27,8 @@ from lightrail.project.basics.annotations import NotNegative, Ranged
 
 _LONGEST_WORD = 20
 """Number of letters up to which a part of a run of letters may be copied; a whole run may be of any length."""
+_FEW_LETTERS = 4
+"""Number of letters of syllables in a row that are hardly so by chance."""
 _VOWELS = frozenset("aeiouvê")
 _TONES = frozenset("012345")
 
@@ -208,38 +210,60 @@ class _Reader:
             while self._is_letter(end):
                 end += 1
             if end > number:
-                for start, stops in self._words(number, end):
+                for start, stops in self._words(number, end).items():
                     copied[start] += [(stop, (stop - start) * self.config.copied_cost) for stop in stops]
             number = end + 1
         return copied
 
-    def _words(self, begin: int, end: int) -> Iterator[tuple[int, list[int]]]:
-        """Yield the parts of a run of letters where copied text begins, each with those where it may end.
+    def _words(self, begin: int, end: int) -> dict[int, set[int]]:
+        """Return the parts of a run of letters where copied text begins, each with those where it may end.
 
-        That is the run as a whole, and parts of it that are no pinyin, between pinyin or at a change of case.
+        That is the run as a whole, and words in it: at a change of case, or around a place where no syllable follows.
         """
+        size = end - begin
         ends = [
-            {own.end for own in self.found[number] if own.kind is EdgeKind.SYLLABLE} for number in range(begin, end)
+            {min(own.end - begin, size) for own in self.found[number] if own.kind is EdgeKind.SYLLABLE}
+            for number in range(begin, end)
         ]
-        changes = {number for number in range(begin + 1, end) if self._changes_case(number, begin)}
-        can_begin, can_end = {begin, *changes}, {end, *changes}
-        for number in range(begin, end):
-            can_begin |= ends[number - begin] if number in can_begin else set()
-        for number in reversed(range(begin, end)):
-            if ends[number - begin] & can_end or max(ends[number - begin], default=0) > end:  # with a tone
-                can_end.add(number)
-        if begin in can_end:
-            can_begin, can_end = {begin, *changes}, {end, *changes}
-        for number in sorted(can_begin - {end, end + 1}):
-            stops = range(number + 1, min(number + _LONGEST_WORD, end) + 1)
-            yield number, [stop for stop in stops if stop in can_end or (number, stop) == (begin, end)]
-        if end - begin > _LONGEST_WORD:
-            yield begin, [end]
+        changes = {number for number in range(1, size) if self._changes_case(begin + number, begin)}
+        stops: dict[int, set[int]] = {begin: {end}}
+        for own_starts, own_stops in ({0, *changes}, {size, *changes}), *_words_between(ends, changes):
+            for number in own_starts:
+                near = range(number + 1, min(number + _LONGEST_WORD, size) + 1)
+                stops.setdefault(begin + number, set()).update(begin + stop for stop in near if stop in own_stops)
+        return stops
 
     def _changes_case(self, number: int, begin: int) -> bool:
         """Whether a word may begin in a run of letters: Wi and Fi in WiFi, KTV and li in KTVli."""
         *before, last, own = (part.is_capital for part in self.parts[max(begin, number - 2) : number + 1])
         return last != own and (own or all(before or [False]))
+
+
+def _words_between(ends: Sequence[set[int]], changes: set[int]) -> Iterator[tuple[set[int], set[int]]]:
+    """Yield, for each place in letters where no further syllable follows, where a word around it may begin and end.
+
+    Args:
+        ends: for each letter, where the syllables that begin with it end.
+        changes: letters where the case changes; where there are such, a word ends there.
+    """
+    size = len(ends)
+    reach = [*range(size + 1)]  # the end of the longest chain of syllables from each letter on
+    for number in reversed(range(size)):
+        reach[number] = max([number, *(reach[own] for own in ends[number])])
+    is_likely = [reach[number] >= min(size, number + _FEW_LETTERS) for number in range(size)]
+    starts, last = {0}, reach[0]
+    while last < size:
+        for number in range(min(starts), last):
+            starts |= ends[number] if number in starts else set()
+        first = last + 1
+        while first < size and not is_likely[first]:
+            first += 1
+        near_end = min(first + 2 * _FEW_LETTERS, reach[first])
+        near = {number for number in range(first, near_end) if is_likely[number]}
+        near = near & changes or near
+        last = max((reach[number] for number in near), default=size)
+        yield starts, near | ({size} if last == size else set())
+        starts = near
 
 
 class _Tables(NamedTuple):

@@ -140,6 +140,15 @@ def test_long_sentences_are_cut_into_pieces_and_nothing_is_lost(tmp_path: Path) 
     assert [piece["line"] for piece in pieces] == [2, 2, 2, 3]
 
 
+def test_sentences_of_the_same_hanzi_are_kept_once_and_not_in_train(tmp_path: Path) -> None:
+    rows = [("我，是", "wo ， shi"), ("我是！", "wo shi ！"), ("他", "ta"), ("他1", "ta 1"), ("你", "ni")]
+    paths = write_tables(tmp_path, train=rows, test=[("我是", "wo shi")])
+    kept = {
+        drop: list(ready(PinyinData(**paths, drop_similar=drop)).rows("train").values("line")) for drop in (False, True)
+    }
+    assert kept == {False: [2, 3, 4, 5, 6], True: [4, 6]}
+
+
 def test_a_pair_of_different_lengths_is_refused(tmp_path: Path) -> None:
     rows = [("我是", "wo shi"), ("我是他", "wo shi")]
     with pytest.raises(DataError, match=r"train\.tsv:3: 2 syllables for 3 characters \('wo shi' / '我是他'\)"):
@@ -199,6 +208,19 @@ def test_every_hanzi_stands_in_one_example_and_every_character_has_one_token(tex
 def test_context_decides_how_a_character_is_read() -> None:
     assert read_aloud("银行行长，行走") == ["yin", "hang", "hang", "zhang", "，", "xing", "zou"]
     assert read_aloud("绿A 1") == ["lv", "A", " ", "1"]
+
+
+@needs_pypinyin
+def test_a_check_counts_unsure_readings_and_traditional_characters(tmp_path: Path) -> None:
+    (tmp_path / "plain.txt").write_text("银行行了，123。\n漢字銀行。\n", encoding="utf-8")
+    path, split = str(tmp_path / "plain.txt"), SplitConfig(drop_repeats=False)
+    data = ready(PinyinData(path, validation_path=path, test_path=path, split=split))
+    assert [own.message for own in data.report().findings if own.message.startswith("train: ")] == [
+        "train: 4 of 8 (50.0 %) hanzi have several readings, and are in no phrase of pypinyin's dictionary that "
+        "decides: their syllables may be wrong.",
+        "train: 2 of 8 (25.0 %) hanzi are traditional: in Big5, and not in GB 2312.",
+    ]
+    assert not [own for own in tagged(tmp_path).report().findings if own.message.startswith("train: ")]
 
 
 def test_facts_that_this_data_taught_cost_no_second_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,6 +122,8 @@ def test_what_is_typed_otherwise_costs_what_the_settings_say() -> None:
         ("KTVli", "KTV li"),
         ("bjKTV", "b- j- KTV"),
         ("data", "data"),
+        ("woyongpythonhetensorflow", "wo yong python he tensorflow"),
+        ("woaibjemailwoaiktvhaoma", "wo ai bj email wo ai ktv hao ma"),
     ],
 )
 def test_words_that_are_no_pinyin_are_copied(text: str, tokens: str) -> None:
@@ -200,7 +202,7 @@ def test_every_way_to_type_syllables_has_them_as_a_path(case: tuple[str, list[st
     assert least_cost(typed_lattice(text, TypingConfig()), tokens) is not None
 
 
-@pytest.mark.parametrize("letters", ["a", "xian", "zhr", "woaibjemail", "n'", "a3", "KtV", "u:l", "e\u0301"])
+@pytest.mark.parametrize("letters", ["a", "xian", "zhr", "woaibjemail", "n'", "a3", "aA", "u:l", "e\u0301"])
 def test_edges_grow_with_the_length_alone(letters: str) -> None:
     few, many = (len(typed_lattice(letters * (size // len(letters)), TypingConfig()).edges) for size in (500, 5000))
     assert few <= many <= 10.5 * few
