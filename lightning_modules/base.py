@@ -31,6 +31,7 @@ from lightrail.lightning_modules.optimization import (
     clip_gradients,
     drop_frozen_gradients,
     freeze,
+    gradient_values,
 )
 from lightrail.project.basics.logs import NO_LOGGER, without_warning
 
@@ -218,9 +219,8 @@ class TaskModule(pl.LightningModule, ABC):
                 torch.distributed.all_reduce(num_targets)
             # Lightning and DDP divided by the number of parts.
             num_parts = self.trainer.accumulate_grad_batches * self.trainer.world_size
-            gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
             # One call for all: a loop starts a kernel for each parameter.
-            torch._foreach_mul_(gradients, _TARGETS_PER_UNIT * num_parts / num_targets.clamp(min=1))
+            torch._foreach_mul_(gradient_values(self), _TARGETS_PER_UNIT * num_parts / num_targets.clamp(min=1))
         self.num_targets = 0
         # Here rather than after the step: a checkpoint of this step then finds the window closed and the point logged.
         step, every = self.trainer.global_step + 1, self.trainer.log_every_n_steps  # type: ignore[attr-defined]

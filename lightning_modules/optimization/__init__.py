@@ -11,6 +11,7 @@ from lightrail.lightning_modules.optimization.optimizer import (
     clip_gradients,
     drop_frozen_gradients,
     freeze,
+    gradient_values,
     parameter_groups,
     schedule_factor,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "clip_gradients",
     "drop_frozen_gradients",
     "freeze",
+    "gradient_values",
     "layer_numbers",
     "parameter_groups",
     "schedule_factor",

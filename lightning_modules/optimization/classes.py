@@ -75,7 +75,7 @@ class OptimizerClass(DeferredClass):
                 if arguments.get("adjust_lr_fn") is None:  # one learning rate then suits its matrices and all else
                     arguments["adjust_lr_fn"] = "match_rms_adamw"
                 is_hidden = hidden_matrices(module)
-                return _Joined(
+                return JoinedOptimizer(
                     [found(_part(groups, is_hidden, True), lr=lr, **arguments), others(_part(groups, is_hidden, False))]
                 )
             built: Optimizer = found(groups, lr=lr, **arguments)
@@ -88,7 +88,7 @@ class OptimizerClass(DeferredClass):
         return built
 
 
-class _Joined(Optimizer):
+class JoinedOptimizer(Optimizer):
     """Several optimizers, each of its own parameters, as one."""
 
     def __init__(self, parts: list[Optimizer]) -> None:

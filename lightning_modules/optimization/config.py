@@ -29,6 +29,9 @@ class OptimConfig(Ranged):
     with its further arguments. `torch.optim.Muon` updates matrices, and adamw all else."""
     lr: Positive = 5e-5
     """Peak learning rate, reached when warm-up ends."""
+    table_lr: Positive = 0.05
+    """Peak learning rate of large tables of hashed n-grams, of which a step changes only the rows that it reads, by
+    Adagrad: the change of a row becomes smaller the more it was changed before. Other parameters learn at `lr`."""
     layer_decay: ShareAboveZero = 1.0
     """Learning rate of an encoder layer as a fraction of that of the layer above it, in (0, 1]. The head learns at
     `lr`, the embeddings at `lr` x `layer_decay` ** (layers + 1)."""

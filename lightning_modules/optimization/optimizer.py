@@ -9,10 +9,10 @@ from typing import Any, Literal, final
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, Adagrad, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from lightrail.lightning_modules.optimization.classes import OptimizerClass, ScheduleClass
+from lightrail.lightning_modules.optimization.classes import JoinedOptimizer, OptimizerClass, ScheduleClass
 from lightrail.lightning_modules.optimization.config import OptimConfig, ScheduleName
 from lightrail.lightning_modules.optimization.layers import layer_numbers
 from lightrail.project.basics.errors import ConfigError
@@ -183,6 +183,11 @@ def build_optimizer(module: nn.Module, config: OptimConfig, *, is_fused: bool = 
         optimizer = SGD(groups, lr=config.lr, momentum=0.9, fused=is_fused)
     else:
         optimizer = adamw(groups)
+    if tables := _sparse_tables(module):
+        torch.sparse.check_sparse_tensor_invariants.disable()  # or PyTorch warns that it does not check them
+        own = {"weight_decay": 0.0, "l1": 0.0, "layers_above": groups[0]["layers_above"]}
+        rows = Adagrad([{"params": tables, "lr": config.table_lr, **own}], lr=config.table_lr)
+        optimizer = JoinedOptimizer([rows, optimizer])
     if config.l1:
         optimizer.register_step_post_hook(lambda stepped, *_: shrink(stepped))
     return optimizer
@@ -190,6 +195,8 @@ def build_optimizer(module: nn.Module, config: OptimConfig, *, is_fused: bool = 
 
 def parameter_groups(module: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     """Group the parameters that are trained by layer, the head last, and by whether they decay; only matrices do.
+
+    Tables with sparse gradients have an optimizer of their own.
 
     Beside torch's keys a group has `l1`, and `layers_above`, the number of trained layers above it.
 
@@ -200,8 +207,9 @@ def parameter_groups(module: nn.Module, config: OptimConfig) -> list[dict[str, A
     head = max(layers.values(), default=0)
     tables = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
     members: dict[tuple[int, bool], list[nn.Parameter]] = defaultdict(list)
+    sparse = {id(own) for own in _sparse_tables(module)}
     for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and id(parameter) not in sparse:
             is_decayed = parameter.ndim >= 2 and id(parameter) not in tables
             members[layers.get(name, 0), not is_decayed].append(parameter)
     trained = sorted({layer for layer, _ in members}, reverse=True)
@@ -246,12 +254,31 @@ def shrink(optimizer: Optimizer) -> None:
 
 def clip_gradients(module: nn.Module, limit: float | None, algorithm: str | None) -> None:
     """Clip in place by total norm or by value; Lightning's own (2.6) refuses fused optimizers under autocast."""
-    if limit:
-        parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
+    if limit and (gradients := gradient_values(module)):
         if algorithm == "value":
-            torch.nn.utils.clip_grad_value_(parameters, limit)
+            torch._foreach_clamp_min_(gradients, -limit)
+            torch._foreach_clamp_max_(gradients, limit)
         else:
-            torch.nn.utils.clip_grad_norm_(parameters, limit)
+            norm = torch.nn.utils.get_total_norm(gradients)
+            torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
+
+
+def gradient_values(module: nn.Module) -> list[torch.Tensor]:
+    """Return the values of all gradients, which may be changed in place; of a sparse one those of its rows, summed."""
+    values = []
+    for parameter in module.parameters():
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+            values.append(parameter.grad._values())
+        elif parameter.grad is not None:
+            values.append(parameter.grad)
+    return values
+
+
+def _sparse_tables(module: nn.Module) -> list[torch.Tensor]:
+    """Return the tables that are trained by the rows of a step alone."""
+    tables = [part.weight for part in module.modules() if isinstance(part, nn.Embedding) and part.sparse]
+    return [own for own in tables if own.requires_grad]
 
 
 def apply_settings(module: nn.Module, config: OptimConfig, optimizer: Optimizer, schedule: Schedule) -> None:

@@ -60,10 +60,11 @@ class CharacterTable(nn.Module):
 
 def _log_readings(vocabulary: Sequence[str], candidates: Mapping[str, Mapping[str, int]]) -> list[list[float]]:
     totals: Counter[str] = Counter()
-    for own in candidates.values():
-        totals.update(own)
+    for token, own in candidates.items():
+        if not token.endswith("-"):  # an initial alone stands for syllables that are counted themselves
+            totals.update(own)
     return [
-        [math.log(count / totals[name]) for name, count in candidates.get(token, {}).items()] or [0.0]
+        [min(0.0, math.log(count / totals[name])) for name, count in candidates.get(token, {}).items()] or [0.0]
         for token in vocabulary
     ]
 

@@ -66,7 +66,7 @@ class PinyinConverter(Converter):
         self.candidates = {token: list(candidates.get(token, ())) for token in vocabulary}
         self.encoder = encoder.build(vocabulary)
         width = self.encoder.width
-        self.history = History(len(self.table.written), width, history)
+        self.history = History(self.table.written, vocabulary, width, history)
         self.joined = nn.Linear(width, width)
         self.hidden = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)

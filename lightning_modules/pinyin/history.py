@@ -3,6 +3,7 @@
 Shapes: B sentences, T positions, N positions or prefixes, H characters before, D width.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,7 +12,11 @@ from annotated_types import Interval
 from torch import Tensor, nn
 
 from lightrail.lightning_modules.networks.encoders.embedding import hashed
+from lightrail.lightning_modules.networks.row_names import AllOrNothing, RowNames, vocabulary_rows
 from lightrail.project.basics.annotations import PositiveInt, Ranged, ShareBelowOne
+
+NUM_SPECIAL = 3
+"""Ids of what is written that stand for no text: those of `CharacterTable`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,22 +38,31 @@ class History(nn.Module):
     """Turns the characters before a syllable and the syllables from it on into a vector.
 
     Args:
-        num_characters: number of ids of characters.
+        written: the characters and other tokens that are written, by id; the first three are no text.
+        vocabulary: the tokens that are read, whose ids begin at 2.
         width: size D of the vector.
         config: what is seen.
     """
 
-    def __init__(self, num_characters: int, width: int, config: HistoryConfig) -> None:
+    def __init__(self, written: Sequence[str], vocabulary: Sequence[str], width: int, config: HistoryConfig) -> None:
         super().__init__()
         self.config = config
+        self.written, self.vocabulary = tuple(written[NUM_SPECIAL:]), tuple(vocabulary)
         self.parts = [
             (before, ahead) for before in range(1, config.reach + 1) for ahead in range(1, config.reach + 2 - before)
         ]
-        self.characters = nn.Embedding(num_characters, config.width)
-        self.hashed = nn.Embedding(config.buckets, config.width)
+        self.characters = nn.Embedding(len(written), config.width)
+        self.hashed = nn.Embedding(config.buckets, config.width, sparse=True)
         nn.init.normal_(self.characters.weight, std=0.05)
         nn.init.normal_(self.hashed.weight, std=0.02)
         self.projection = nn.Linear((len(self.parts) + config.reach) * config.width, width, bias=False)
+
+    def row_names(self) -> Mapping[str, RowNames]:
+        """Return the characters of their table; a table of hashed ids is one of these characters and tokens alone."""
+        return {
+            "characters.weight": (vocabulary_rows(self.written, NUM_SPECIAL),),
+            "hashed.weight": AllOrNothing((self.written, self.vocabulary)),
+        }
 
     def forward(self, before: Tensor, ahead: Tensor) -> Tensor:
         """Encode prefixes.

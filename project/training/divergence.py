@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightrail.datamodules.base import DataModule
 from lightrail.lightning_modules.base import TaskModule
+from lightrail.lightning_modules.optimization import gradient_values
 from lightrail.project.basics.errors import Diverged
 from lightrail.project.basics.private_names import loss_scale
 
@@ -162,8 +163,7 @@ def _of_all(trainer: pl.Trainer, ids: list[int]) -> list[int]:
 
 
 def _gradient_norm(module: pl.LightningModule) -> str:
-    gradients = [weight.grad for weight in module.parameters() if weight.grad is not None]
-    return f"the gradient norm is {float(torch.nn.utils.get_total_norm(gradients)):g}"
+    return f"the gradient norm is {float(torch.nn.utils.get_total_norm(gradient_values(module))):g}"
 
 
 def _shown(trainer: pl.Trainer, ids: Sequence[int]) -> str:

@@ -37,7 +37,8 @@ def scores(tables: NgramTables, history: Sequence[int]) -> torch.Tensor:
     context = tables.start(1)
     for token in history:
         context = tables(context, torch.tensor([[token]]))[1][:, 0]
-    return tables(context, torch.arange(SIZE)[None])[0][0]
+    found: torch.Tensor = tables(context, torch.arange(SIZE)[None])[0][0]
+    return found
 
 
 class Literal:

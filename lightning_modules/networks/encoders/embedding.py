@@ -47,6 +47,9 @@ class InputConfig(Ranged):
     """Size of an n-gram's embedding before it is projected to `width`."""
     ngram_dropout: ShareBelowOne = 0.1
     """Fraction of n-gram embeddings left out in training, in [0, 1)."""
+    sparse_ngrams: bool = False
+    """Train only those rows of the hash tables that a step reads, at `model.optim.table_lr`: a step costs the same
+    whatever their number. Without it the optimizer changes every row in every step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +200,8 @@ class HashedNgrams(nn.Module):
         super().__init__()
         self.offsets = [range(-first, order - first) for order in settings.ngram_orders for first in range(order)]
         self.num_buckets = settings.ngram_buckets
-        tables = [nn.Embedding(settings.ngram_buckets, settings.ngram_width) for _ in self.offsets]
+        shape, is_sparse = (settings.ngram_buckets, settings.ngram_width), settings.sparse_ngrams
+        tables = [nn.Embedding(*shape, sparse=is_sparse) for _ in self.offsets]
         for table in tables:
             nn.init.normal_(table.weight, std=0.05)
         self.tables = nn.ModuleList(tables)
