@@ -184,7 +184,7 @@ def build_optimizer(module: nn.Module, config: OptimConfig, *, is_fused: bool = 
     else:
         optimizer = adamw(groups)
     if tables := _sparse_tables(module):
-        torch.sparse.check_sparse_tensor_invariants.disable()  # or PyTorch warns that it does not check them
+        torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped-call]  # or PyTorch warns
         own = {"weight_decay": 0.0, "l1": 0.0, "layers_above": groups[0]["layers_above"]}
         rows = Adagrad([{"params": tables, "lr": config.table_lr, **own}], lr=config.table_lr)
         optimizer = JoinedOptimizer([rows, optimizer])
