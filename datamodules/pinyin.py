@@ -14,7 +14,9 @@ from lightrail.datamodules.batches.batching import Batch, BatchConfig, MeasuredR
 from lightrail.datamodules.cache import TokenisedSplit
 from lightrail.datamodules.checking.facts import Inspected, SplitFacts
 from lightrail.datamodules.reading import Row
+from lightrail.datamodules.typed.cutting import is_cut, likeliest_cut
 from lightrail.datamodules.typed.forms import TypedFormsConfig, TypedRows, as_typed, typed_candidates
+from lightrail.datamodules.typed.lattice import Edge, TypingConfig, typed_lattice
 from lightrail.datamodules.typed.readings import HANZI as HANZI
 from lightrail.datamodules.typed.readings import hanzi_remarks
 from lightrail.datamodules.typed.spelling import normalised
@@ -43,6 +45,7 @@ class PinyinData(DataModule):
         max_other: number of characters other than hanzi (punctuation, digits, letters) that are distinct tokens.
         drop_similar: where repeats are dropped, also drop sentences that differ from another in punctuation, digits and
             letters alone.
+        typing: how text to predict is read whose syllables are not separated, such as `woaibj`.
         forms: how often syllables of training sentences are typed otherwise, such as by initials alone.
     """
 
@@ -60,6 +63,7 @@ class PinyinData(DataModule):
         max_length: PositiveInt = 128,
         max_other: NaturalInt = 100,
         drop_similar: bool = False,
+        typing: TypingConfig = TypingConfig(),
         forms: TypedFormsConfig = TypedFormsConfig(),
         split: SplitConfig = SplitConfig(validation_fraction=0.02, test_fraction=0.03, drop_repeats=True),
         reading: ReadingConfig = ReadingConfig(empty="skip"),
@@ -74,7 +78,7 @@ class PinyinData(DataModule):
             batch=batch,
         )
         self.has_syllables, self.max_length, self.max_other = has_syllables, max_length, max_other
-        self.drop_similar, self.forms = drop_similar, forms
+        self.drop_similar, self.typing, self.forms = drop_similar, typing, forms
         if drop_similar:
             self.compared = _hanzi_of
         check_arguments(self)
@@ -99,22 +103,35 @@ class PinyinData(DataModule):
         }
 
     def examples(self, row: Row, split: Split) -> Iterator[Row]:
-        for text, syllables in self._sentences(row, split):
-            for start in range(0, len(syllables), self.max_length):
-                part = slice(start, start + self.max_length)
-                if split == "predict" or HANZI.search(text[part]):
+        if split == "predict":
+            yield from self._to_predict(row)
+            return
+        for text, syllables in self._sentences(row):
+            for part in self._pieces(syllables):
+                if HANZI.search(text[part]):
                     yield Row({"text": text[part], "syllables": syllables[part]}, row.file, row.line)
 
-    def _sentences(self, row: Row, split: Split) -> Iterator[tuple[str, list[str]]]:
-        """The sentences of a record and their tokens; to predict, the text is empty."""
-        if split == "predict":
-            yield "", normalised(row.values["syllables" if self.has_syllables else "text"])
-        elif self.has_syllables:
+    def _sentences(self, row: Row) -> Iterator[tuple[str, list[str]]]:
+        """The sentences of a record and their tokens."""
+        if self.has_syllables:
             text = row.values["text"].strip()
             yield text, _given_syllables(row, text)
         else:
             for sentence in SENTENCE.findall(row.values["text"].strip()):
                 yield sentence, read_aloud(sentence)
+
+    def _to_predict(self, row: Row) -> Iterator[Row]:
+        """The typed text of a record, with an empty sentence; where syllables are not separated `encode` cuts them."""
+        typed = row.values["syllables" if self.has_syllables else "text"]
+        if not is_cut(typed) and len(typed) <= self.max_length:
+            yield Row({"text": "", "syllables": [typed], "typed": typed}, row.file, row.line)
+            return
+        tokens = normalised(typed) if is_cut(typed) else likeliest_cut(typed_lattice(typed, self.typing).edges, {})
+        for part in self._pieces(tokens):
+            yield Row({"text": "", "syllables": tokens[part], "typed": ""}, row.file, row.line)
+
+    def _pieces(self, tokens: Sequence[str]) -> Iterator[slice]:
+        return (slice(start, start + self.max_length) for start in range(0, len(tokens), self.max_length))
 
     def learn(self, train: Iterator[Row]) -> Facts:
         """Count readings: `candidates` has the characters of each syllable with counts, the most frequent first.
@@ -144,6 +161,9 @@ class PinyinData(DataModule):
         a hanzi without this reading in the training split, which always counts as an error.
         """
         text, syllables = example.values["text"], example.values["syllables"]
+        if typed := example.values.get("typed", ""):
+            counts = {token: sum(own.values()) for token, own in facts["candidates"].items()}
+            syllables = likeliest_cut(typed_lattice(typed, self.typing).edges, counts)
         tokens, candidates = self._numbering(facts)
         labels = [NOT_A_CANDIDATE if token in candidates else NOT_A_TARGET for token in syllables]
         input_ids = [tokens.get(token, UNKNOWN) for token in syllables]
@@ -157,6 +177,7 @@ class PinyinData(DataModule):
             "labels": np.array(labels, dtype=np.int32),
             "text": text,
             "tokens": " ".join(syllables),
+            **({"typed": typed} if "typed" in example.values else {}),
         }
 
     def arrange(self, rows: TokenisedSplit, split: Split) -> MeasuredRows:
@@ -172,7 +193,8 @@ class PinyinData(DataModule):
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Pad with PAD and NOT_A_TARGET: `input_ids` and `labels` are [B, T]; `text` and `tokens` are lists of B.
 
-        Training rows are typed as `forms` says.
+        Training rows are typed as `forms` says. To predict, `typed` is the text as it was typed where its syllables are
+        not separated, and `lattices` has its readings, a list of edges; else both are empty.
         """
         rows = [self._typed(row) if "is_typed" in row else row for row in rows]
         input_ids = pad([row["input_ids"] for row in rows], PAD)
@@ -184,6 +206,8 @@ class PinyinData(DataModule):
             "labels": labels,
             "text": [row["text"] for row in rows],
             "tokens": [_TOKEN.findall(row["tokens"]) for row in rows],
+            "typed": [row.get("typed", "") for row in rows],
+            "lattices": [self._edges(row.get("typed", "")) for row in rows],
             "num_tokens": sum(len(row["input_ids"]) for row in rows),
             "num_targets": int((labels >= 0).sum()),
         }
@@ -196,6 +220,9 @@ class PinyinData(DataModule):
         texts = (str(rows.cell("text", number)) for number in range(len(rows)))
         are_read_aloud = not self.has_syllables and _pypinyin_version() is not None
         facts.remarks += hanzi_remarks(texts, are_read_aloud=are_read_aloud)
+
+    def _edges(self, typed: str) -> Sequence[Edge]:
+        return typed_lattice(typed, self.typing).edges if typed else ()
 
     def _typed(self, row: Mapping[str, Any]) -> dict[str, Any]:
         tokens, (numbers, candidates) = _TOKEN.findall(row["tokens"]), self._numbering(self.facts())

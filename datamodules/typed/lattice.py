@@ -37,20 +37,21 @@ _TONES = frozenset("012345")
 class TypingConfig(Ranged):
     """How typed pinyin is read. A cost is in nats: the negative log probability that somebody types so."""
 
-    fuzzy: list[str] = field(default_factory=list)
-    """Pairs that are confused: z/zh, c/ch, s/sh, n/l, an/ang, en/eng, in/ing, u/v. `fan` is then `fang` too."""
+    fuzzy: list[str] = field(default_factory=lambda: ["u/v"])
+    """Pairs that are confused: z/zh, c/ch, s/sh, n/l, an/ang, en/eng, in/ing, u/v. `fan` is then `fang` too. By u/v,
+    `lu` is also lü."""
     initials: bool = True
     """Read initials alone, `bj` for `bei jing`."""
     fuzzy_cost: NotNegative = 2.0
     """Cost of each fuzzy pair by which a syllable differs from its letters."""
-    initial_cost: NotNegative = 2.5
+    initial_cost: NotNegative = 3.5
     """Cost of an initial alone, and of er written as r before a vowel."""
     unfinished_cost: NotNegative = 4.0
     """Cost of a syllable at the end of the text that lacks its last letters."""
     capital_cost: NotNegative = 3.0
     """Cost of each capital letter of a syllable, but for the first if small letters follow it."""
-    copied_cost: NotNegative = 3.3
-    """Cost of each letter that is copied; about that of a letter among 26."""
+    copied_cost: NotNegative = 2.2
+    """Cost of each letter that is copied; about that of a letter of an English word."""
 
     def __post_init__(self) -> None:
         """Check the settings. Raises: ConfigError."""

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from lightrail.lightning_modules.base import Batch
 
-PAD = 0
-"""Of the data; its 1 stands for unknown tokens, and the vocabulary begins at 2."""
+PAD, UNKNOWN_TOKEN = 0, 1
+"""Of the data, whose vocabulary begins at 2."""
 START, END, UNKNOWN = 0, 1, 2
 """Of what is written."""
 

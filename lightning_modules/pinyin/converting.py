@@ -6,6 +6,7 @@ Shapes: B sentences, T positions, N positions whose token is a syllable, K most 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, final
 
 import pyarrow as pa
@@ -17,11 +18,21 @@ from lightrail.lightning_modules.metrics.evaluation import ScoreSums
 from lightrail.lightning_modules.metrics.scores import Score, ShareZero
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.lightning_modules.pinyin.characters import CharacterTable
+from lightrail.lightning_modules.pinyin.lattice_search import Edge, LatticeSearch
 from lightrail.lightning_modules.pinyin.readings import Readings, conversion_scores, prediction_columns
 from lightrail.lightning_modules.pinyin.search import BeamConfig, Follower, Found, search
 
 NUM_SENTENCES = 5
 """Sentences that are stored for each example, and that an expected one is looked for among."""
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence that was found for a text."""
+
+    text: str
+    log_probability: float
+    """In nats."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,11 @@ class Converter(TaskModule):
         self.temperature: Tensor  # divides the log probabilities of sentences
         self.coverage: Tensor  # probability that the right sentence is among those found
 
+    @cached_property
+    def lattice_search(self) -> LatticeSearch | None:
+        """The search over readings of letters whose syllables are not separated; None without n-grams."""
+        return None
+
     @abstractmethod
     def followers(self, outputs: Read, batch: Batch) -> Sequence[tuple[float, Follower]]:
         """Return models with their weights, which add up to 1, for a search over a batch."""
@@ -97,9 +113,9 @@ class Converter(TaskModule):
         return search(self.table, batch, self.followers(outputs, batch), self.beams, num)
 
     @final
-    def probabilities(self, found: Sequence[Found]) -> list[float]:
-        """Return the probability of each sentence that was found for an example."""
-        logs = torch.tensor([own.log_probability for own in found], dtype=torch.float64)
+    def probabilities(self, log_probabilities: Sequence[float]) -> list[float]:
+        """Return the calibrated probability of each sentence that was found for an example."""
+        logs = torch.tensor(log_probabilities, dtype=torch.float64)
         shares: list[float] = ((logs / float(self.temperature)).softmax(0) * float(self.coverage)).tolist()
         return shares
 
@@ -134,10 +150,27 @@ class Converter(TaskModule):
             texts = [self.table.text(own.ids, tokens) for own in some]
             yield some, texts.index(text) if text in texts else -1
 
+    def read_typed(self, edges: Sequence[Edge], num: int) -> list[Sentence]:
+        """Return the best sentences over all readings of typed letters; none without n-grams, which choose among them.
+
+        Args:
+            edges: those readings, of one text.
+            num: most sentences.
+        """
+        if self.lattice_search is None:
+            return []
+        return [Sentence(path.text, path.log_probability) for path in self.lattice_search.paths(edges, num)]
+
     def _columns(self, found: list[list[Found]], outputs: Read, batch: Batch) -> dict[str, Sequence[Any]]:
-        tokens = batch["tokens"]
-        texts = [[self.table.text(own.ids, typed) for own in some] for some, typed in zip(found, tokens, strict=True)]
-        probabilities = [self.probabilities(some) for some in found]
+        sentences = [
+            [Sentence(self.table.text(own.ids, tokens), own.log_probability) for own in some]
+            for some, tokens in zip(found, batch["tokens"], strict=True)
+        ]
+        for number, edges in enumerate(batch["lattices"]):
+            if edges and (read := self.read_typed(edges, NUM_SENTENCES)):
+                sentences[number] = read
+        texts = [[own.text for own in some] for some in sentences]
+        probabilities = [self.probabilities([own.log_probability for own in some]) for some in sentences]
         columns = prediction_columns(
             [own[0] for own in texts], [own[0] for own in probabilities], outputs.readings, batch
         )

@@ -6,18 +6,23 @@ Shapes: B sentences, T positions, n sentences that were found for an example.
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self, final
 
 import torch
 from annotated_types import Interval
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from lightrail.lightning_modules.arguments import FromData, from_plain
 from lightrail.lightning_modules.base import Batch
 from lightrail.lightning_modules.metrics.sentence_errors import num_edits, only_hanzi
 from lightrail.lightning_modules.optimization import OptimConfig
-from lightrail.lightning_modules.pinyin.converting import Converter, Read
+from lightrail.lightning_modules.pinyin.characters import PAD, UNKNOWN_TOKEN
+from lightrail.lightning_modules.pinyin.converting import Converter, Read, Sentence
+from lightrail.lightning_modules.pinyin.lattice_search import Edge, LatticeSearch, Reading
+from lightrail.lightning_modules.pinyin.ngram import PinyinNgram
 from lightrail.lightning_modules.pinyin.readings import Readings
 from lightrail.lightning_modules.pinyin.search import BeamConfig, Follower
 from lightrail.lightning_modules.pinyin.tagger import PinyinTagger
@@ -27,6 +32,8 @@ from lightrail.project.basics.annotations import Ranged
 from lightrail.project.basics.errors import ConfigError, shown
 
 Part = PinyinTagger | PinyinTranslator | Converter
+_NUM_CUTS = 4
+"""Ways to cut a text of letters whose sentences both models score."""
 _WEIGHTS = torch.linspace(0, 1, 21)
 """Weights of the second model that are tried."""
 
@@ -133,6 +140,40 @@ class PinyinFusion(Converter):
         )
         return [(1 - self.weight_of_second(), first), (self.weight_of_second(), second)]
 
+    @cached_property
+    def lattice_search(self) -> LatticeSearch | None:
+        """The search over readings of letters, by the n-grams; None where no part is n-grams."""
+        found = [part for part in (self.first, self.second) if isinstance(part, PinyinNgram)]
+        return found[0].lattice_search if found else None
+
+    def read_typed(self, edges: Sequence[Edge], num: int) -> list[Sentence]:
+        """Return the best sentences over all readings of typed letters.
+
+        The n-grams find the likeliest ways to cut the letters, and both models together the sentences of each. What
+        the network cannot say, how probable the syllables are, the n-grams do.
+        """
+        if self.lattice_search is None:
+            return []
+        paths = self.lattice_search.paths(edges, self.beams.num_beams)
+        cuts = list({tuple(path.tokens): path for path in reversed(paths)}.values())[: -_NUM_CUTS - 1 : -1]
+        known = self.lattice_search.numbers
+        if not all(_is_known(cut, known) for cut in cuts):
+            return [Sentence(path.text, path.log_probability) for path in paths[:num]]  # initials that it never read
+        batch = _batch_of(cuts, known, self.table.choices.device)
+        found = self.sentences(self(batch), batch, self.beams.num_beams)
+        place = [isinstance(part, PinyinNgram) for part in (self.first, self.second)].index(True)
+        weight = (1 - self.weight_of_second(), self.weight_of_second())[place]
+        sentences = []
+        for cut, some in zip(cuts, found, strict=True):
+            of_cut = float(torch.tensor([own.parts[place] for own in some]).logsumexp(0))
+            for own in some:
+                total = own.log_probability + (1 - weight) * of_cut - cut.cost
+                sentences.append(Sentence(self.table.text(own.ids, cut.tokens), total))
+        best: dict[str, Sentence] = {}
+        for sentence in sorted(sentences, key=lambda one: -one.log_probability):
+            best.setdefault(sentence.text, sentence)
+        return list(best.values())[:num]
+
     def calibration_rows(self, outputs: Read, batch: Batch) -> Sequence[Any]:
         """Return for each example what both models say of its sentences, the edits of each, and which one is right."""
         rows = []
@@ -161,6 +202,26 @@ class PinyinFusion(Converter):
     def _fused(self, parts: Tensor, weight: Tensor) -> Tensor:
         """Return the log probabilities of sentences, from those of both models, [n, 2] to [..., n]."""
         return (1 - weight) * parts[:, 0] + weight * parts[:, 1]
+
+
+def _is_known(cut: Reading, numbers: Mapping[str, int]) -> bool:
+    return all(is_copied or token in numbers for token, is_copied in zip(cut.tokens, cut.are_copied, strict=True))
+
+
+def _batch_of(cuts: Sequence[Reading], numbers: Mapping[str, int], device: torch.device) -> Batch:
+    """Return the ways to cut a text as a batch to predict."""
+    ids = [
+        # A copied letter may look like a syllable, such as a.
+        [UNKNOWN_TOKEN if copied and token.isascii() else numbers.get(token, UNKNOWN_TOKEN) for token, copied in own]
+        for own in (zip(cut.tokens, cut.are_copied, strict=True) for cut in cuts)
+    ]
+    input_ids = pad_sequence([torch.tensor(own, device=device) for own in ids], batch_first=True, padding_value=PAD)
+    return {
+        "input_ids": input_ids,
+        "attention_mask": input_ids != PAD,
+        "text": [""] * len(cuts),
+        "tokens": [cut.tokens for cut in cuts],
+    }
 
 
 def _task_class(path: str, where: str) -> Any:

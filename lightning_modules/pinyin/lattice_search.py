@@ -18,6 +18,9 @@ from lightrail.lightning_modules.pinyin.characters import UNKNOWN, CharacterTabl
 from lightrail.lightning_modules.pinyin.search import BeamConfig
 
 _COPIED = "copied"
+_LEAST_OF_WORD = -8.0
+"""Least log probability of a copied word, in nats: text for training has few, and its letters have a cost of their own.
+"""
 _LONG_INITIALS = ("zh", "ch", "sh")
 
 
@@ -46,10 +49,12 @@ class Edge(Protocol):
 
 
 @dataclass(frozen=True)
-class Path:
+class Reading:
     """One reading of the whole text."""
 
     tokens: list[str]
+    are_copied: list[bool]
+    """Which of the tokens are copied."""
     text: str
     log_probability: float
     """Of all characters and that they are typed so, in nats."""
@@ -83,10 +88,14 @@ class LatticeSearch:
         self.table, self.ngrams, self.config = table, ngrams, config
         self.numbers = {token: number for number, token in enumerate(vocabulary, start=2)}
         self._choices: dict[tuple[str, bool], tuple[Tensor, Tensor]] = {}
+        self._last: dict[int, tuple[list[Edge], _Prefixes]] = {}  # of the text before, by place
+        self._num_beams = 0
 
     @torch.no_grad()
-    def paths(self, edges: Sequence[Edge], num: int) -> list[Path]:
+    def paths(self, edges: Sequence[Edge], num: int) -> list[Reading]:
         """Return the most probable readings with different texts, the best one first.
+
+        Up to where a text is read like the one before, nothing is computed again: one more letter costs little.
 
         Args:
             edges: sorted by start, each on a path from 0 to the end of the text.
@@ -95,12 +104,20 @@ class LatticeSearch:
         ending = defaultdict[int, list[Edge]](list)
         for edge in edges:
             ending[edge.end].append(edge)
-        start = self.ngrams.start(1)
+        start, num_beams = self.ngrams.start(1), max(num, self.config.num_beams)
         found = {0: _Prefixes(torch.zeros(1, device=start.device), start, [(None, 0, 0)])}
+        known, self._last = self._last if self._num_beams == num_beams else {}, {}
+        self._num_beams, kept = num_beams, {0}
         for place in sorted(ending):
-            found[place] = self._prefixes(ending[place], found, max(num, self.config.num_beams))
+            own, before = ending[place], known.get(place)
+            if before is not None and before[0] == own and kept.issuperset(edge.start for edge in own):
+                found[place] = before[1]
+                kept.add(place)
+            else:
+                found[place] = self._prefixes(own, found, num_beams)
+            self._last[place] = own, found[place]
         last = max(found)
-        best: dict[str, Path] = {}
+        best: dict[str, Reading] = {}
         for number, total in enumerate(found[last].totals.tolist()):
             path = self._path(found, last, number, total)
             best.setdefault(path.text, path)
@@ -118,6 +135,7 @@ class LatticeSearch:
         rows = torch.arange(len(edges)).repeat_interleave(sizes)  # edge of each prefix
         contexts = torch.cat([source.contexts for source in sources])
         scores, _ = self.ngrams(contexts, ids[rows])
+        scores = torch.where(ids[rows] == UNKNOWN, scores.clamp(min=_LEAST_OF_WORD), scores)
         totals = scores + extra[rows] + torch.cat([source.totals for source in sources])[:, None]
         best, index = totals.flatten().topk(min(num_beams, int((totals > -torch.inf).sum())))
         kept = best >= best[0] - self.config.max_gap
@@ -160,16 +178,19 @@ class LatticeSearch:
         single = self.ngrams.get_buffer("log_probabilities_1")
         return nlargest(self.config.num_choices, sorted(ids), key=lambda own: float(single[own]))
 
-    def _path(self, found: dict[int, _Prefixes], place: int, number: int, total: float) -> Path:
-        tokens, texts, cost = list[str](), list[str](), 0.0
+    def _path(self, found: dict[int, _Prefixes], place: int, number: int, total: float) -> Reading:
+        edges, texts = list[Edge](), list[str]()
         while place:
             edge, number, written = found[place].steps[number]
             assert edge is not None, "only the beginning of the text is behind no edge"
             is_copied = edge.kind.value == _COPIED or not self.table.written[written]
-            tokens.append(edge.token)
             texts.append(edge.token if is_copied else self.table.written[written])
-            place, cost = edge.start, cost + edge.cost
-        return Path(tokens[::-1], "".join(reversed(texts)), total, cost)
+            edges.append(edge)
+            place = edge.start
+        edges.reverse()
+        copied = [edge.kind.value == _COPIED for edge in edges]
+        cost = sum(edge.cost for edge in edges)
+        return Reading([edge.token for edge in edges], copied, "".join(reversed(texts)), total, cost)
 
 
 def _filled(values: Tensor, size: int, value: float) -> Tensor:

@@ -5,6 +5,7 @@ highest order of n-grams.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import final
 
 import torch
@@ -17,6 +18,7 @@ from lightrail.lightning_modules.networks.ngrams.estimation import BOUNDARY, est
 from lightrail.lightning_modules.networks.ngrams.tables import NgramTables
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.lightning_modules.pinyin.converting import Converter, Read
+from lightrail.lightning_modules.pinyin.lattice_search import LatticeSearch
 from lightrail.lightning_modules.pinyin.readings import Readings
 from lightrail.lightning_modules.pinyin.search import BeamConfig, Follower, Step, table_step
 from lightrail.project.basics.annotations import PositiveInt
@@ -76,6 +78,11 @@ class PinyinNgram(Converter):
     def followers(self, outputs: Read, batch: Batch) -> Sequence[tuple[float, Follower]]:
         """Return the n-grams."""
         return [(1.0, NgramFollower(self.ngrams, len(batch["input_ids"])))]
+
+    @cached_property
+    def lattice_search(self) -> LatticeSearch:
+        """The search over readings of letters whose syllables are not separated."""
+        return LatticeSearch(self.table, self.ngrams, self.hparams["vocabulary"], self.beams)
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """Return what was counted of a training in progress."""

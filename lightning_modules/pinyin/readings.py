@@ -50,7 +50,7 @@ def prediction_columns(
 ) -> dict[str, Sequence[Any]]:
     """Return the columns of stored predictions; those of targets where every example has its sentence."""
     columns: dict[str, Sequence[Any]] = {
-        "pinyin": [" ".join(tokens) for tokens in batch["tokens"]],
+        "pinyin": [typed or " ".join(tokens) for typed, tokens in zip(batch["typed"], batch["tokens"], strict=True)],
         "prediction": sentences,
         "score": scores,
     }

@@ -79,7 +79,7 @@ def test_an_unknown_token_is_copied(tmp_path: Path) -> None:
     labels, tokens = torch.tensor([[-1, -2, -1], [-2, -1, -1]]), [["☃", "hao", "x"], ["hao"]]
     is_token = numbers > 0
     rows = {"input_ids": numbers, "attention_mask": is_token, "labels": labels, "text": ["", ""], "tokens": tokens}
-    columns = decoded(model, {**batch, **rows})
+    columns = decoded(model, {**batch, **rows, "typed": ["", ""], "lattices": [(), ()]})
     assert columns["prediction"] == ["☃好x", "好"]
     assert columns.keys() == {"pinyin", "prediction", "score"}
 

@@ -7,10 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from lightrail.datamodules.typed.lattice import TypingConfig, typed_lattice
+from lightrail.lightning_modules.networks.ngrams.tables import NgramTables
 from lightrail.lightning_modules.pinyin.converting import Converter, Read
 from lightrail.lightning_modules.pinyin.fusion import PinyinFusion
-from lightrail.lightning_modules.pinyin.search import BeamConfig, Found, search, table_step
+from lightrail.lightning_modules.pinyin.lattice_search import LatticeSearch
+from lightrail.lightning_modules.pinyin.ngram import PinyinNgram
+from lightrail.lightning_modules.pinyin.search import BeamConfig, search, table_step
 from lightrail.project.basics.errors import ConfigError
 from lightrail.testing.contract import NetworkContract, TaskContract, decoded, first_batch
 from tests.support.tasks import pinyin
@@ -193,6 +198,101 @@ def test_probabilities_of_sentences_are_calibrated(tmp_path: Path, parts: tuple[
     model, _ = model_and_batch("network", tmp_path, parts)
     logs = torch.tensor([-1.0, -11.0])
     model.calibrate([(logs, 0)] * 3 + [(logs, 1)] + [(logs, -1)])
-    found = [Found([], own, [own]) for own in logs.tolist()]
-    assert model.probabilities(found) == pytest.approx([0.6, 0.2], abs=0.02)
+    assert model.probabilities(logs.tolist()) == pytest.approx([0.6, 0.2], abs=0.02)
     assert math.isclose(float(model.coverage), 0.8, abs_tol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def typing_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Converter]:
+    """Return n-grams of a few sentences, and their fusion with a network of the same data."""
+    folder = tmp_path_factory.mktemp("typing")
+    sentences = ["我爱北京。", "我去西安。", "先去北京。", "方案好。", "你先说。", "我们去北京。"] * 3
+    (folder / "train.txt").write_text("\n".join(f"{own}{number}" for number, own in enumerate(sentences)), "utf-8")
+    data = [
+        "--data=PinyinData",
+        f"--data.path={folder}/train.txt",
+        f"--data.validation_path={folder}/train.txt",
+        f"--data.test_path={folder}/train.txt",
+        "--data.split.drop_repeats=false",
+    ]
+    kept = {}
+    for name, arguments in {"network": pinyin.CONVERTER, "ngrams": pinyin.NGRAM}.items():
+        own = Given([*arguments, *data, "--trainer.max_epochs=1"])
+        (folder / name).mkdir()
+        own.fit(folder / name, keep=folder / name / "kept")
+        kept[name] = max((folder / name / "kept").glob("*.ckpt"), key=lambda file: int(file.stem.partition("=")[2]))
+    paths = [f"--model.first.path={kept['network']}", f"--model.second.path={kept['ngrams']}", "--model.weight=0.8"]
+    both = Given(["--model=PinyinFusion", *paths, *data, "--trainer.max_steps=1"]).experiment(folder).model
+    assert isinstance(both, Converter)
+    return {"ngrams": PinyinNgram.load_from_checkpoint(kept["ngrams"]).eval(), "fusion": both.eval()}
+
+
+class Given(NetworkContract):
+    """Settings that a test gives."""
+
+    __test__ = False
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.arguments = arguments
+
+    def settings(self, folder: Path) -> list[str]:
+        return self.arguments
+
+
+@pytest.mark.parametrize("kind", ["ngrams", "fusion"])
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("woaibeijing", "我爱北京"),
+        ("womenqubeijing.", "我们去北京."),
+        ("fanganhao", "方案好"),
+        ("nixianshuo", "你先说"),
+        ("woquxian", "我去西安"),
+        ("wo3 ai4bei3jing1", "我爱北京"),
+        ("WoAiBeijing", "我爱北京"),
+        ("wobj", "我北京"),
+        ("qubjKTV", "去北京KTV"),
+        ("xyz123", "xyz123"),
+        ("hello world", "hello world"),
+    ],
+)
+def test_cuts_and_characters_are_chosen_together(
+    typing_models: dict[str, Converter], kind: str, typed: str, expected: str
+) -> None:
+    model = typing_models[kind]
+    with torch.no_grad():
+        found = model.read_typed(typed_lattice(typed, TypingConfig()).edges, 3)
+    assert found[0].text == expected
+    assert [own.log_probability for own in found] == sorted((own.log_probability for own in found), reverse=True)
+    assert len({own.text for own in found}) == len(found)
+
+
+def test_one_more_letter_computes_only_the_end_again(
+    typing_models: dict[str, Converter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = typing_models["ngrams"]
+    search, text = model.lattice_search, "womenqubeijingxianquxianfangan"
+    assert search is not None
+    scored, lookup = list[Tensor](), NgramTables.forward
+
+    def forward(own: NgramTables, context: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        scored.append(tokens)
+        return lookup(own, context, tokens)
+
+    monkeypatch.setattr(NgramTables, "forward", forward)
+    fresh = {size: read_alone(model, text[:size]) for size in (10, len(text))}
+    costs = []
+    for size in range(1, len(text) + 1):
+        scored.clear()
+        found = search.paths(typed_lattice(text[:size], TypingConfig()).edges, 3)
+        costs.append(len(scored))
+        assert size not in fresh or found == fresh[size]
+    assert max(costs) <= 16
+    assert max(costs[-5:]) <= max(costs[:15])
+
+
+def read_alone(model: Converter, typed: str) -> list[Any]:
+    """Return the readings of a text by a search that has seen no other."""
+    assert isinstance(model, PinyinNgram)
+    search = LatticeSearch(model.table, model.ngrams, model.hparams["vocabulary"], model.beams)
+    return search.paths(typed_lattice(typed, TypingConfig()).edges, 3)
