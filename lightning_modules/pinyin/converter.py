@@ -4,7 +4,7 @@ Shapes: B sentences, T positions, D width, N positions whose token is a syllable
 characters before a syllable.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightrail.lightning_modules.arguments import FromData
-from lightrail.lightning_modules.base import Batch
+from lightrail.lightning_modules.base import Batch, TaskModule
 from lightrail.lightning_modules.networks.candidates import CandidateOutput
 from lightrail.lightning_modules.networks.encoders.encoder import EncoderConfig
 from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
 from lightrail.lightning_modules.networks.row_names import RowNames
 from lightrail.lightning_modules.optimization import OptimConfig
-from lightrail.lightning_modules.pinyin.characters import START
-from lightrail.lightning_modules.pinyin.converting import Converter, Read
+from lightrail.lightning_modules.pinyin.characters import START, CharacterTable
+from lightrail.lightning_modules.pinyin.conversion_head import ConversionHead, Read
 from lightrail.lightning_modules.pinyin.history import History, HistoryConfig, windows_before, windows_from
 from lightrail.lightning_modules.pinyin.readings import Readings
 from lightrail.lightning_modules.pinyin.search import BeamConfig, Follower, Step
@@ -37,7 +37,7 @@ class Memory:
 
 
 @final
-class PinyinConverter(Converter):
+class PinyinConverter(TaskModule):
     """Chooses a character for each syllable from left to right, from all syllables and the characters chosen before.
 
     The syllables are encoded once. The characters before a syllable are seen through a window, so that in training all
@@ -51,6 +51,9 @@ class PinyinConverter(Converter):
         beams: how far the search looks.
     """
 
+    pipeline_tag = "translation"
+    monitor = "val/character_accuracy"
+
     def __init__(
         self,
         vocabulary: FromData[list[str]],
@@ -61,8 +64,10 @@ class PinyinConverter(Converter):
         beams: BeamConfig = BeamConfig(),
         optim: OptimConfig = OptimConfig(lr=2e-3),
     ) -> None:
-        super().__init__(vocabulary, candidates, optim, beams)
+        super().__init__(optim)
         self.save_hyperparameters()
+        self.table = CharacterTable(vocabulary, candidates)
+        self.head = ConversionHead(self.table, beams)
         self.candidates = {token: list(candidates.get(token, ())) for token in vocabulary}
         self.encoder = encoder.build(vocabulary)
         width = self.encoder.width
@@ -88,12 +93,13 @@ class PinyinConverter(Converter):
             self.joined(self.encoder(input_ids, batch["attention_mask"])),
             windows_from(input_ids.long(), self.history.config.reach),
         )
-        if not all(batch["text"]):
-            return Read(memory, None)
-        is_syllable = self.output.has_candidates(input_ids)
-        before = windows_before(self.table.expected(batch), self.history.config.reach, START)
-        logits = self.score(memory.states[is_syllable], before[is_syllable], memory.ahead[is_syllable])
-        return Read(None if self.training else memory, Readings(logits, is_syllable))
+        readings = None
+        if all(batch["text"]):
+            is_syllable = self.output.has_candidates(input_ids)
+            before = windows_before(self.table.expected(batch), self.history.config.reach, START)
+            logits = self.score(memory.states[is_syllable], before[is_syllable], memory.ahead[is_syllable])
+            readings = Readings(logits, is_syllable)
+        return Read(readings, lambda: [(1.0, NetworkFollower(self, memory))])
 
     def score(self, states: Tensor, before: Tensor, ahead: Tensor) -> Tensor:
         """Score the candidates of syllables.
@@ -108,10 +114,6 @@ class PinyinConverter(Converter):
         states = states + self.history(before, ahead)
         logits: Tensor = self.output(self.norm(states + self.hidden(states)), ahead[:, 0])
         return logits
-
-    def followers(self, outputs: Read, batch: Batch) -> Sequence[tuple[float, Follower]]:
-        """Return the network."""
-        return [(1.0, NetworkFollower(self, outputs.memory))]
 
 
 class NetworkFollower(Follower):

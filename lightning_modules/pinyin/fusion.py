@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from lightrail.lightning_modules.arguments import FromData, from_plain
-from lightrail.lightning_modules.base import Batch
+from lightrail.lightning_modules.base import Batch, TaskModule
 from lightrail.lightning_modules.metrics.sentence_errors import num_edits, only_hanzi
 from lightrail.lightning_modules.optimization import OptimConfig
-from lightrail.lightning_modules.pinyin.characters import PAD, UNKNOWN_TOKEN
-from lightrail.lightning_modules.pinyin.converting import Converter, Read, Sentence
+from lightrail.lightning_modules.pinyin.characters import PAD, UNKNOWN_TOKEN, CharacterTable
+from lightrail.lightning_modules.pinyin.conversion_head import ConversionHead, Read, Sentence
+from lightrail.lightning_modules.pinyin.converter import PinyinConverter
 from lightrail.lightning_modules.pinyin.lattice_search import Edge, LatticeSearch, Reading
 from lightrail.lightning_modules.pinyin.ngram import PinyinNgram
 from lightrail.lightning_modules.pinyin.readings import Readings
@@ -31,7 +32,7 @@ from lightrail.lightning_modules.transfer.source import read_weights
 from lightrail.project.basics.annotations import Ranged
 from lightrail.project.basics.errors import ConfigError, shown
 
-Part = PinyinTagger | PinyinTranslator | Converter
+Part = PinyinTagger | PinyinTranslator | PinyinConverter | PinyinNgram
 _NUM_CUTS = 4
 """Ways to cut a text of letters whose sentences both models score."""
 _WEIGHTS = torch.linspace(0, 1, 21)
@@ -57,7 +58,7 @@ class PartConfig(Ranged):
                 raise ConfigError(f"{where}.path is null. Name a checkpoint of a pinyin model, or its exported folder.")
             return _task_class(self.task, where)(**facts, **from_plain(self.arguments)), self
         task = read_weights(Path(self.path)).task
-        if not isinstance(task, Part) or isinstance(task, PinyinFusion):
+        if not isinstance(task, Part):
             raise ConfigError(
                 f"{where}.path={shown(self.path, 200)} is no model of pinyin, but {type(task).__name__}. Name a "
                 "checkpoint of PinyinNgram, PinyinConverter, PinyinTagger or PinyinTranslator."
@@ -74,7 +75,7 @@ class PartConfig(Ranged):
 
 
 @final
-class PinyinFusion(Converter):
+class PinyinFusion(TaskModule):
     """Finds the sentence that two trained models together find most probable.
 
     The log probability of a sentence is the weighted sum of theirs. Nothing is trained: the weight is chosen on the
@@ -89,6 +90,9 @@ class PinyinFusion(Converter):
         beams: how far the search looks.
     """
 
+    pipeline_tag = "translation"
+    monitor = "val/character_accuracy"
+
     def __init__(
         self,
         vocabulary: FromData[list[str]],
@@ -100,8 +104,10 @@ class PinyinFusion(Converter):
         beams: BeamConfig = BeamConfig(),
         optim: OptimConfig = OptimConfig(lr=1e-6, schedule="constant", warmup_fraction=0.0),
     ) -> None:
-        super().__init__(vocabulary, candidates, optim, beams)
+        super().__init__(optim)
         self.save_hyperparameters()
+        self.beams, self.table = beams, CharacterTable(vocabulary, candidates)
+        self.head = FusionHead(self.table, beams, weight)
         facts = {"vocabulary": vocabulary, "candidates": candidates}
         self.first, self.hparams["first"] = first.build(facts, "model.first")
         self.second, self.hparams["second"] = second.build(facts, "model.second")
@@ -110,8 +116,6 @@ class PinyinFusion(Converter):
         self.weight = weight
         self.scale = nn.Parameter(torch.ones(()))
         """Of the scores of single characters: what a step of training has to change."""
-        self.register_buffer("chosen_weight", torch.tensor(weight))
-        self.chosen_weight: Tensor
 
     def train(self, mode: bool = True) -> Self:
         """Keep both models as they are in an evaluation."""
@@ -124,21 +128,17 @@ class PinyinFusion(Converter):
         """Let both models read a batch."""
         with torch.no_grad():
             outputs = self.first(batch), self.second(batch)
-        first, second = (own if isinstance(own, Readings) else own.readings for own in outputs)
-        if not all(batch["text"]):
-            return Read(outputs, None)
         weight = self.weight_of_second()
-        one, other = (own.logits.log_softmax(-1).clamp(min=-1e6) for own in (first, second))
-        logits = self.scale * ((1 - weight) * one + weight * other)
-        return Read(outputs, Readings(logits, first.is_syllable))
 
-    def followers(self, outputs: Read, batch: Batch) -> Sequence[tuple[float, Follower]]:
-        """Return those of both models."""
-        (_, first), (_, second) = (
-            *self.first.followers(outputs.memory[0], batch),
-            *self.second.followers(outputs.memory[1], batch),
-        )
-        return [(1 - self.weight_of_second(), first), (self.weight_of_second(), second)]
+        def followers() -> Sequence[tuple[float, Follower]]:
+            return [(1 - weight, _follower(self.first, outputs[0])), (weight, _follower(self.second, outputs[1]))]
+
+        readings = None
+        if all(batch["text"]):
+            first, second = (own if isinstance(own, Readings) else own.readings for own in outputs)
+            one, other = (own.logits.log_softmax(-1).clamp(min=-1e6) for own in (first, second))
+            readings = Readings(self.scale * ((1 - weight) * one + weight * other), first.is_syllable)
+        return Read(readings, followers, None if self.lattice_search is None else self.read_typed)
 
     @cached_property
     def lattice_search(self) -> LatticeSearch | None:
@@ -147,20 +147,22 @@ class PinyinFusion(Converter):
         return found[0].lattice_search if found else None
 
     def read_typed(self, edges: Sequence[Edge], num: int) -> list[Sentence]:
-        """Return the best sentences over all readings of typed letters.
+        """Return the best sentences over all readings of typed letters, at most `num`.
 
         The n-grams find the likeliest ways to cut the letters, and both models together the sentences of each. What
         the network cannot say, how probable the syllables are, the n-grams do.
         """
-        if self.lattice_search is None:
-            return []
-        paths = self.lattice_search.paths(edges, self.beams.num_beams)
-        cuts = list({tuple(path.tokens): path for path in reversed(paths)}.values())[: -_NUM_CUTS - 1 : -1]
+        assert self.lattice_search is not None, "only n-grams tell readings apart"
+        paths = self.lattice_search.paths(edges, max(num, self.beams.num_beams))
+        different: dict[tuple[str, ...], Reading] = {}
+        for path in paths:
+            different.setdefault(tuple(path.tokens), path)
+        cuts = list(different.values())[:_NUM_CUTS]
         known = self.lattice_search.numbers
         if not all(_is_known(cut, known) for cut in cuts):
             return [Sentence(path.text, path.log_probability) for path in paths[:num]]  # initials that it never read
         batch = _batch_of(cuts, known, self.table.choices.device)
-        found = self.sentences(self(batch), batch, self.beams.num_beams)
+        found = self.head.sentences(self(batch), batch, max(num, self.beams.num_beams))
         place = [isinstance(part, PinyinNgram) for part in (self.first, self.second)].index(True)
         weight = (1 - self.weight_of_second(), self.weight_of_second())[place]
         sentences = []
@@ -174,10 +176,23 @@ class PinyinFusion(Converter):
             best.setdefault(sentence.text, sentence)
         return list(best.values())[:num]
 
-    def calibration_rows(self, outputs: Read, batch: Batch) -> Sequence[Any]:
+    def weight_of_second(self) -> float:
+        """Return the weight of the second model: rows of a calibration do not depend on the one that it chooses."""
+        return self.weight if self.training or self.is_calibrating else float(self.head.chosen_weight)
+
+
+class FusionHead(ConversionHead):
+    """Also chooses the weight of the second model, on the validation split."""
+
+    def __init__(self, table: CharacterTable, beams: BeamConfig, weight: float) -> None:
+        super().__init__(table, beams)
+        self.register_buffer("chosen_weight", torch.tensor(weight))
+        self.chosen_weight: Tensor
+
+    def calibration_rows(self, outputs: Read, batch: Mapping[str, Any]) -> Sequence[Any]:
         """Return for each example what both models say of its sentences, the edits of each, and which one is right."""
         rows = []
-        found = self._found_with_right(outputs, batch, self.beams.num_beams)
+        found = self.found_with_right(outputs, batch, self.beams.num_beams)
         for (some, right), tokens, text in zip(found, batch["tokens"], batch["text"], strict=True):
             hanzi = [only_hanzi(self.table.text(own.ids, tokens)) for own in some]
             edits = [num_edits(own, only_hanzi(text)) for own in hanzi]
@@ -188,20 +203,25 @@ class PinyinFusion(Converter):
         """Choose the weight with the fewest wrong characters, and fit the temperature to it."""
         edits = torch.zeros(len(_WEIGHTS))
         for parts, own, _ in rows:
-            edits += own[self._fused(parts, _WEIGHTS[:, None]).argmax(1)]
+            edits += own[_fused(parts, _WEIGHTS[:, None]).argmax(1)]
         best = (edits == edits.min()).nonzero()[:, 0]
-        weight = float(_WEIGHTS[best[len(best) // 2]])  # the middle one of several
-        self.chosen_weight.fill_(weight)
-        fitted = self._fit_temperature([(self._fused(parts, torch.tensor(weight)), right) for parts, _, right in rows])
-        return {"calibration/weight": weight, **fitted}
+        weight = _WEIGHTS[best[len(best) // 2]]  # the middle one of several
+        self.chosen_weight.copy_(weight)
+        fitted = super().calibrate([(_fused(parts, weight), right) for parts, _, right in rows])
+        return {"calibration/weight": float(weight), **fitted}
 
-    def weight_of_second(self) -> float:
-        """Return the weight of the second model: rows of a calibration do not depend on the one that it chooses."""
-        return self.weight if self.training or self.is_calibrating else float(self.chosen_weight)
 
-    def _fused(self, parts: Tensor, weight: Tensor) -> Tensor:
-        """Return the log probabilities of sentences, from those of both models, [n, 2] to [..., n]."""
-        return (1 - weight) * parts[:, 0] + weight * parts[:, 1]
+def _fused(parts: Tensor, weight: Tensor) -> Tensor:
+    """Return the log probabilities of sentences, from those of both models, [n, 2] to [..., n]."""
+    return (1 - weight) * parts[:, 0] + weight * parts[:, 1]
+
+
+def _follower(part: Part, outputs: Any) -> Follower:
+    """Begin a search by one model alone."""
+    if isinstance(part, PinyinTagger | PinyinTranslator):
+        return part.follower(outputs)
+    ((_, follower),) = outputs.followers()
+    return follower  # type: ignore[no-any-return]
 
 
 def _is_known(cut: Reading, numbers: Mapping[str, int]) -> bool:

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from lightrail.lightning_modules.arguments import FromData
-from lightrail.lightning_modules.base import Batch
+from lightrail.lightning_modules.base import Batch, TaskModule
 from lightrail.lightning_modules.networks.candidates import CandidateOutput
 from lightrail.lightning_modules.networks.ngrams.estimation import BOUNDARY, estimate
 from lightrail.lightning_modules.networks.ngrams.tables import NgramTables
 from lightrail.lightning_modules.optimization import OptimConfig
-from lightrail.lightning_modules.pinyin.converting import Converter, Read
-from lightrail.lightning_modules.pinyin.lattice_search import LatticeSearch
+from lightrail.lightning_modules.pinyin.characters import CharacterTable
+from lightrail.lightning_modules.pinyin.conversion_head import ConversionHead, Read, Sentence
+from lightrail.lightning_modules.pinyin.lattice_search import Edge, LatticeSearch
 from lightrail.lightning_modules.pinyin.readings import Readings
 from lightrail.lightning_modules.pinyin.search import BeamConfig, Follower, Step, table_step
 from lightrail.project.basics.annotations import PositiveInt
@@ -26,7 +27,7 @@ from lightrail.project.basics.errors import ConfigError
 
 
 @final
-class PinyinNgram(Converter):
+class PinyinNgram(TaskModule):
     """Finds the sentence whose characters are most probable behind each other, by n-grams counted in training.
 
     Training reads each sentence once and counts; its steps and their loss, that of single characters, change nothing
@@ -40,6 +41,9 @@ class PinyinNgram(Converter):
         beams: how far the search looks.
     """
 
+    pipeline_tag = "translation"
+    monitor = "val/character_accuracy"
+
     def __init__(
         self,
         vocabulary: FromData[list[str]],
@@ -49,14 +53,16 @@ class PinyinNgram(Converter):
         beams: BeamConfig = BeamConfig(),
         optim: OptimConfig = OptimConfig(lr=1e-6, schedule="constant", warmup_fraction=0.0),
     ) -> None:
-        super().__init__(vocabulary, candidates, optim, beams)
+        super().__init__(optim)
         self.save_hyperparameters()
         if not min_counts or list(min_counts) != sorted(min_counts):
             raise ConfigError(
                 f"model.min_counts is {list(min_counts)}. Give a count for each order, none below the one before: an "
                 "n-gram is stored behind the shorter one that it begins with."
             )
-        self.min_counts = list(min_counts)
+        self.min_counts, self.beams = list(min_counts), beams
+        self.table = CharacterTable(vocabulary, candidates)
+        self.head = ConversionHead(self.table, beams)
         self.single = CandidateOutput(
             width=0, counts=[(), ()] + [list(candidates.get(token, {}).values()) for token in vocabulary]
         )
@@ -69,19 +75,19 @@ class PinyinNgram(Converter):
         is_syllable = self.single.has_candidates(input_ids)
         if self.training:
             self._count(batch)
-            return Read(None, Readings(self.single(None, input_ids[is_syllable]), is_syllable))
+            return Read(Readings(self.single(None, input_ids[is_syllable]), is_syllable), list)
         self._estimate()
-        if not all(batch["text"]):
-            return Read(None, None)
-        return Read(None, Readings(self._score(batch)[is_syllable], is_syllable))
+        readings = Readings(self._score(batch)[is_syllable], is_syllable) if all(batch["text"]) else None
+        return Read(readings, lambda: [(1.0, NgramFollower(self.ngrams, len(input_ids)))], self.read_typed)
 
-    def followers(self, outputs: Read, batch: Batch) -> Sequence[tuple[float, Follower]]:
-        """Return the n-grams."""
-        return [(1.0, NgramFollower(self.ngrams, len(batch["input_ids"])))]
+    def read_typed(self, edges: Sequence[Edge], num: int) -> list[Sentence]:
+        """Return the best sentences over all readings of typed letters, at most `num`."""
+        return [Sentence(path.text, path.log_probability) for path in self.lattice_search.paths(edges, num)]
 
     @cached_property
     def lattice_search(self) -> LatticeSearch:
         """The search over readings of letters whose syllables are not separated."""
+        self._estimate()
         return LatticeSearch(self.table, self.ngrams, self.hparams["vocabulary"], self.beams)
 
     def get_extra_state(self) -> dict[str, Tensor]:

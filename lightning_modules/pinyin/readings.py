@@ -3,7 +3,7 @@
 Shapes: B sentences, T positions, N positions whose token is a syllable, K most candidates of a syllable.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightrail.lightning_modules.base import Batch
 from lightrail.lightning_modules.metrics.scores import Score, ShareZero, SumRatio, WeightedMean
 from lightrail.lightning_modules.metrics.sentence_errors import num_edits, only_hanzi
 
@@ -29,7 +28,7 @@ class Readings:
         """Return the nats of each syllable, [N]; 0 where `labels`, [B, T], has no target or it is no candidate."""
         return F.cross_entropy(self.logits, labels[self.is_syllable].clamp(min=-1), ignore_index=-1, reduction="none")
 
-    def mean_loss(self, batch: Batch) -> tuple[Tensor, int]:
+    def mean_loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, int]:
         """Return the mean nats per character, and the number of characters."""
         return self.losses(batch["labels"]).sum() / max(1, batch["num_targets"]), batch["num_targets"]
 
@@ -46,7 +45,7 @@ class Readings:
 
 
 def prediction_columns(
-    sentences: Sequence[str], scores: Sequence[float], readings: Readings | None, batch: Batch
+    sentences: Sequence[str], scores: Sequence[float], readings: Readings | None, batch: Mapping[str, Any]
 ) -> dict[str, Sequence[Any]]:
     """Return the columns of stored predictions; those of targets where every example has its sentence."""
     columns: dict[str, Sequence[Any]] = {

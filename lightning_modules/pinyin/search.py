@@ -4,15 +4,14 @@ Shapes: B sentences, T positions, R prefixes that are followed, K choices for th
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from lightrail.lightning_modules.base import Batch
 from lightrail.lightning_modules.pinyin.characters import CharacterTable
 from lightrail.project.basics.annotations import PositiveInt, Ranged
 
@@ -27,7 +26,7 @@ class BeamConfig(Ranged):
     num_beams: PositiveInt = 8
     """Prefixes of a sentence that are followed at a time."""
     max_gap: Annotated[float, Gt(0)] = 12.0
-    """A prefix is given up when it is less probable than the best one by more than this, in nats."""
+    """A prefix is pruned when it is less probable than the best one by more than this, in nats."""
     num_choices: PositiveInt = 64
     """Characters that are tried for a syllable: the most frequent ones."""
     num_fused: PositiveInt = 12
@@ -95,7 +94,11 @@ class Found:
 
 
 def search(
-    table: CharacterTable, batch: Batch, followers: Sequence[tuple[float, Follower]], config: BeamConfig, num: int = 1
+    table: CharacterTable,
+    batch: Mapping[str, Any],
+    followers: Sequence[tuple[float, Follower]],
+    config: BeamConfig,
+    num: int = 1,
 ) -> list[list[Found]]:
     """Return the best sentences of each example, the most probable first.
 

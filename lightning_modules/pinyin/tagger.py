@@ -77,9 +77,9 @@ class PinyinTagger(TaskModule):
             states = self.encoder(input_ids, batch["attention_mask"])[is_syllable]  # [N, D]
         return Readings(self.output(states, input_ids[is_syllable]), is_syllable)
 
-    def followers(self, outputs: Readings, batch: Batch) -> Sequence[tuple[float, Follower]]:
+    def follower(self, outputs: Readings) -> Follower:
         """Return its scores for a search, which do not depend on the characters chosen before."""
-        return [(1.0, ReadingsFollower(outputs))]
+        return ReadingsFollower(outputs)
 
     def loss(self, outputs: Readings, batch: Batch) -> tuple[Tensor, int]:
         """Return the mean nats per character, and the number of characters."""

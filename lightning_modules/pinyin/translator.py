@@ -134,10 +134,10 @@ class PinyinTranslator(TaskModule):
         scores = self.network.score(memory, self.network.decoder_ids(self.table.expected(batch)))
         return Translated(memory, self._readings(scores, batch))
 
-    def followers(self, outputs: Translated, batch: Batch) -> Sequence[tuple[float, Follower]]:
-        """Return the decoder, whose scores are those of the candidates of each syllable."""
+    def follower(self, outputs: Translated) -> Follower:
+        """Return the decoder for a search, with its scores of the candidates of each syllable."""
         assert outputs.memory is not None, "nothing is searched in training"
-        return [(1.0, DecoderFollower(self, outputs.memory))]
+        return DecoderFollower(self, outputs.memory)
 
     def loss(self, outputs: Translated, batch: Batch) -> tuple[Tensor, int]:
         """Return the mean nats per character, and the number of characters."""

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lightrail.datamodules.typed.lattice import TypingConfig, typed_lattice
 from lightrail.lightning_modules.networks.ngrams.tables import NgramTables
-from lightrail.lightning_modules.pinyin.converting import Converter, Read
+from lightrail.lightning_modules.pinyin.conversion_head import Read
+from lightrail.lightning_modules.pinyin.converter import PinyinConverter
 from lightrail.lightning_modules.pinyin.fusion import PinyinFusion
 from lightrail.lightning_modules.pinyin.lattice_search import LatticeSearch
 from lightrail.lightning_modules.pinyin.ngram import PinyinNgram
@@ -20,6 +21,7 @@ from lightrail.project.basics.errors import ConfigError
 from lightrail.testing.contract import NetworkContract, TaskContract, decoded, first_batch
 from tests.support.tasks import pinyin
 
+Converter = PinyinConverter | PinyinNgram | PinyinFusion
 EXACT = ["--model.beams.num_beams=4096", "--model.beams.max_gap=1000"]
 
 
@@ -94,7 +96,7 @@ def test_a_wide_search_finds_the_sentence_that_scores_best_of_all(
     table = model.table
     outputs = read(model, batch)
     wide = BeamConfig(num_beams=4096, max_gap=1000.0, num_fused=64)
-    found = search(table, batch, model.followers(outputs, batch), wide, 2)
+    found = search(table, batch, outputs.followers(), wide, 2)
     number = max(range(len(found)), key=lambda own: (len(found[own]), -len(batch["tokens"][own])))
     tokens = batch["input_ids"][number][: len(batch["tokens"][number])].tolist()
     choices = [table.choices[token][: max(1, int(table.num_candidates[token]))].tolist() for token in tokens]
@@ -107,7 +109,7 @@ def scored(model: Converter, outputs: Read, batch: dict[str, Any], number: int, 
     """Return the log probability of one sentence of an example, followed alone."""
     tokens = batch["input_ids"][number : number + 1, : len(ids)]
     total, row = 0.0, torch.full((1,), number)
-    followers = model.followers(outputs, batch)
+    followers = outputs.followers()
     for _, follower in followers:
         follower.select(row)
     for place, (token, written) in enumerate(zip(tokens[0].tolist(), ids, strict=True)):
@@ -131,7 +133,7 @@ def test_the_loss_is_that_of_the_expected_characters_behind_each_other(
     assert outputs.readings is not None
     expected = model.table.expected(batch)
     nats, place = outputs.readings.per_sentence(outputs.readings.losses(batch["labels"]))[0], 0
-    followers, row = model.followers(outputs, batch), torch.zeros(1, dtype=torch.int64)
+    followers, row = outputs.followers(), torch.zeros(1, dtype=torch.int64)
     for _, follower in followers:
         follower.select(row)
     for number, token in enumerate(batch["input_ids"][0][: int(batch["attention_mask"][0].sum())].tolist()):
@@ -178,9 +180,9 @@ def test_the_weight_with_the_fewest_wrong_characters_is_chosen(tmp_path: Path, p
     rows = [(torch.tensor([[-1.0, -5.0], [-2.0, -1.0]]), torch.tensor([2, 0]), 1)]
     # And this one is wrong from a weight of 0.5 on.
     rows += [(torch.tensor([[-1.0, -3.0], [-2.0, -1.9]]), torch.tensor([0, 1]), 0)]
-    metrics = model.calibrate(rows)
+    metrics = model.head.calibrate(rows)
     assert 0.2 < metrics["calibration/weight"] < 0.5
-    assert float(model.chosen_weight) == pytest.approx(metrics["calibration/weight"])
+    assert float(model.head.chosen_weight) == pytest.approx(metrics["calibration/weight"])
     assert metrics["calibration/coverage"] == 1
 
 
@@ -197,13 +199,13 @@ def test_probabilities_of_sentences_are_calibrated(tmp_path: Path, parts: tuple[
     """Where the likelier of two sentences is right in 3 of 4 examples, it gets 3 of 4 parts of what is covered."""
     model, _ = model_and_batch("network", tmp_path, parts)
     logs = torch.tensor([-1.0, -11.0])
-    model.calibrate([(logs, 0)] * 3 + [(logs, 1)] + [(logs, -1)])
-    assert model.probabilities(logs.tolist()) == pytest.approx([0.6, 0.2], abs=0.02)
-    assert math.isclose(float(model.coverage), 0.8, abs_tol=1e-6)
+    model.head.calibrate([(logs, 0)] * 3 + [(logs, 1)] + [(logs, -1)])
+    assert model.head.probabilities(logs.tolist()) == pytest.approx([0.6, 0.2], abs=0.02)
+    assert math.isclose(float(model.head.coverage), 0.8, abs_tol=1e-6)
 
 
 @pytest.fixture(scope="module")
-def typing_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Converter]:
+def typing_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PinyinNgram | PinyinFusion]:
     """Return n-grams of a few sentences, and their fusion with a network of the same data."""
     folder = tmp_path_factory.mktemp("typing")
     sentences = ["我爱北京。", "我去西安。", "先去北京。", "方案好。", "你先说。", "我们去北京。"] * 3
@@ -223,7 +225,7 @@ def typing_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Convert
         kept[name] = max((folder / name / "kept").glob("*.ckpt"), key=lambda file: int(file.stem.partition("=")[2]))
     paths = [f"--model.first.path={kept['network']}", f"--model.second.path={kept['ngrams']}", "--model.weight=0.8"]
     both = Given(["--model=PinyinFusion", *paths, *data, "--trainer.max_steps=1"]).experiment(folder).model
-    assert isinstance(both, Converter)
+    assert isinstance(both, PinyinFusion)
     return {"ngrams": PinyinNgram.load_from_checkpoint(kept["ngrams"]).eval(), "fusion": both.eval()}
 
 
@@ -253,22 +255,22 @@ class Given(NetworkContract):
         ("wobj", "我北京"),
         ("qubjKTV", "去北京KTV"),
         ("xyz123", "xyz123"),
-        ("hello world", "hello world"),
+        ("woquLONDON", "我去LONDON"),
     ],
 )
 def test_cuts_and_characters_are_chosen_together(
-    typing_models: dict[str, Converter], kind: str, typed: str, expected: str
+    typing_models: dict[str, PinyinNgram | PinyinFusion], kind: str, typed: str, expected: str
 ) -> None:
     model = typing_models[kind]
     with torch.no_grad():
-        found = model.read_typed(typed_lattice(typed, TypingConfig()).edges, 3)
+        found = model.read_typed(typed_lattice(typed, TypingConfig(initial_cost=1.0)).edges, 3)
     assert found[0].text == expected
     assert [own.log_probability for own in found] == sorted((own.log_probability for own in found), reverse=True)
     assert len({own.text for own in found}) == len(found)
 
 
 def test_one_more_letter_computes_only_the_end_again(
-    typing_models: dict[str, Converter], monkeypatch: pytest.MonkeyPatch
+    typing_models: dict[str, PinyinNgram | PinyinFusion], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = typing_models["ngrams"]
     search, text = model.lattice_search, "womenqubeijingxianquxianfangan"
@@ -291,7 +293,7 @@ def test_one_more_letter_computes_only_the_end_again(
     assert max(costs[-5:]) <= max(costs[:15])
 
 
-def read_alone(model: Converter, typed: str) -> list[Any]:
+def read_alone(model: PinyinNgram | PinyinFusion, typed: str) -> list[Any]:
     """Return the readings of a text by a search that has seen no other."""
     assert isinstance(model, PinyinNgram)
     search = LatticeSearch(model.table, model.ngrams, model.hparams["vocabulary"], model.beams)

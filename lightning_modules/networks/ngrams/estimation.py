@@ -32,7 +32,7 @@ class _Counted:
     """All n-grams of one order, before any is left out."""
 
     keys: np.ndarray
-    """As in `NgramOrder`, but with indices of all n-grams, [G]."""
+    """The keys of `NgramOrder`, with indices among all n-grams, [G]."""
     counts: np.ndarray
     """How often each occurs, [G]."""
     at: np.ndarray
