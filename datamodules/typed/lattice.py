@@ -44,7 +44,7 @@ class TypingConfig(Ranged):
     """Read initials alone, `bj` for `bei jing`."""
     fuzzy_cost: NotNegative = 2.0
     """Cost of each fuzzy pair by which a syllable differs from its letters."""
-    initial_cost: NotNegative = 3.5
+    initial_cost: NotNegative = 3.0
     """Cost of an initial alone, and of er written as r before a vowel."""
     unfinished_cost: NotNegative = 4.0
     """Cost of a syllable at the end of the text that lacks its last letters."""
@@ -52,6 +52,8 @@ class TypingConfig(Ranged):
     """Cost of each capital letter of a syllable, but for the first if small letters follow it."""
     copied_cost: NotNegative = 2.2
     """Cost of each letter that is copied; about that of a letter of an English word."""
+    case_cost: NotNegative = 2.0
+    """Cost of each change between small letters and capitals within copied letters, but for a first capital."""
 
     def __post_init__(self) -> None:
         """Check the settings. Raises: ConfigError."""
@@ -212,9 +214,13 @@ class _Reader:
                 end += 1
             if end > number:
                 for start, stops in self._words(number, end).items():
-                    copied[start] += [(stop, (stop - start) * self.config.copied_cost) for stop in stops]
+                    copied[start] += [(stop, self._copied_cost(start, stop)) for stop in stops]
             number = end + 1
         return copied
+
+    def _copied_cost(self, start: int, stop: int) -> float:
+        num_changes = sum(self._changes_case(number, start) for number in range(start + 1, stop))
+        return (stop - start) * self.config.copied_cost + num_changes * self.config.case_cost
 
     def _words(self, begin: int, end: int) -> dict[int, set[int]]:
         """Return the parts of a run of letters where copied text begins, each with those where it may end.

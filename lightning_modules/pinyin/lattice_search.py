@@ -18,7 +18,7 @@ from lightrail.lightning_modules.pinyin.characters import UNKNOWN, CharacterTabl
 from lightrail.lightning_modules.pinyin.search import BeamConfig
 
 _COPIED = "copied"
-_LEAST_OF_WORD = -8.0
+_LEAST_OF_WORD = -9.0
 """Least log probability of a copied word, in nats: text for training has few, and its letters have a cost of their own.
 """
 _LONG_INITIALS = ("zh", "ch", "sh")

@@ -1,6 +1,7 @@
 """Models that find a sentence by beam search: the network, the n-grams, and both together."""
 
 import math
+import re
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightrail.datamodules.base import ReadingConfig
+from lightrail.datamodules.batches.batching import row_for_batch
+from lightrail.datamodules.pinyin import PinyinData
 from lightrail.datamodules.typed.lattice import TypingConfig, typed_lattice
 from lightrail.lightning_modules.networks.ngrams.tables import NgramTables
 from lightrail.lightning_modules.pinyin.conversion_head import Read
@@ -17,6 +21,7 @@ from lightrail.lightning_modules.pinyin.fusion import PinyinFusion
 from lightrail.lightning_modules.pinyin.lattice_search import LatticeSearch
 from lightrail.lightning_modules.pinyin.ngram import PinyinNgram
 from lightrail.lightning_modules.pinyin.search import BeamConfig, search, table_step
+from lightrail.project.basics.catalogue import ROOT
 from lightrail.project.basics.errors import ConfigError
 from lightrail.testing.contract import NetworkContract, TaskContract, decoded, first_batch
 from tests.support.tasks import pinyin
@@ -298,3 +303,39 @@ def read_alone(model: PinyinNgram | PinyinFusion, typed: str) -> list[Any]:
     assert isinstance(model, PinyinNgram)
     search = LatticeSearch(model.table, model.ngrams, model.hparams["vocabulary"], model.beams)
     return search.paths(typed_lattice(typed, TypingConfig()).edges, 3)
+
+
+INPUTS = re.compile(r"^\| `([^`]+)` \| ([^|]+) \|$", re.MULTILINE)
+
+
+def test_the_inputs_of_the_guide_are_read_as_it_says(tmp_path: Path) -> None:
+    """By n-grams of sentences that have the words of its table."""
+    guide = ROOT / "docs" / "pinyin.md"
+    inputs = INPUTS.findall(guide.read_text("utf-8").partition("## What may be typed")[2])
+    assert len(inputs) == 20
+    words = [
+        "我爱北京",
+        "我是女儿",
+        "我去西安",
+        "这个方案",
+        "我们明天见",
+        "你好世界",
+        "在中国",
+        "今年",
+        "我喜欢你",
+        "我们去",
+    ]
+    words += ["一会儿见", "今天天气真好", "明天你好", "女儿爱世界", "西安很好", "方案很好", "中国2026年", "女儿", "西安"]
+    (tmp_path / "train.txt").write_text(
+        "\n".join(f"{own}{end}" for own in words for end in ("，", "。", "！")), "utf-8"
+    )
+    paths = [f"--data.{name}={tmp_path}/train.txt" for name in ("path", "validation_path", "test_path")]
+    own = Given([*pinyin.NGRAM, "--data=PinyinData", "--data.split.drop_repeats=false", *paths])
+    own.fit(tmp_path, keep=tmp_path / "kept")
+    model = PinyinNgram.load_from_checkpoint(next((tmp_path / "kept").glob("*.ckpt"))).eval()
+    (tmp_path / "typed.txt").write_text("\n".join(typed for typed, _ in inputs), "utf-8")
+    data = PinyinData(str(tmp_path / "typed.txt"), reading=ReadingConfig(empty="skip"))
+    data.adopt(model.data_facts())
+    data.setup("predict")
+    batch = data.collate([row_for_batch(data.dataset("predict"), number) for number in range(len(inputs))])
+    assert decoded(model, batch)["prediction"] == [expected for _, expected in inputs]
