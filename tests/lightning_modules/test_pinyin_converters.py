@@ -325,7 +325,8 @@ def test_the_inputs_of_the_guide_are_read_as_it_says(tmp_path: Path) -> None:
         "我喜欢你",
         "我们去",
     ]
-    words += ["一会儿见", "今天天气真好", "明天你好", "女儿爱世界", "西安很好", "方案很好", "中国2026年", "女儿", "西安"]
+    words += ["一会儿见", "今天天气真好", "明天你好", "女儿爱世界", "西安很好", "方案很好", "中国2026年", "女儿"]
+    words += ["西安"]
     (tmp_path / "train.txt").write_text(
         "\n".join(f"{own}{end}" for own in words for end in ("，", "。", "！")), "utf-8"
     )
