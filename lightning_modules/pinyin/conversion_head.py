@@ -11,12 +11,17 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from lightrail.lightning_modules.figures.figure import Figure, reliability
+from lightrail.lightning_modules.figures.figure import Figure
 from lightrail.lightning_modules.heads.head import Head
 from lightrail.lightning_modules.metrics.scores import Columns, Score, ShareZero
 from lightrail.lightning_modules.pinyin.characters import CharacterTable
 from lightrail.lightning_modules.pinyin.lattice_search import Edge
-from lightrail.lightning_modules.pinyin.readings import Readings, conversion_scores, prediction_columns
+from lightrail.lightning_modules.pinyin.readings import (
+    Readings,
+    conversion_figures,
+    conversion_scores,
+    prediction_columns,
+)
 from lightrail.lightning_modules.pinyin.search import BeamConfig, Follower, Found, search
 
 NUM_SENTENCES = 5
@@ -89,8 +94,8 @@ class ConversionHead(Head):
         return conversion_scores() | {"sentence_accuracy_top5": ShareZero(column="is_missed")}
 
     def figures(self, columns: Columns) -> Iterable[Figure]:
-        """Yield how often sentences of each probability are right."""
-        yield reliability(columns["score"], columns["prediction"], columns["target"])
+        """Yield how often sentences of each probability are right, and the characters that are confused most often."""
+        return conversion_figures(columns)
 
     def column_types(self) -> Mapping[str, pa.DataType]:
         """Return the types of the lists of sentences and of their probabilities."""

@@ -3,7 +3,8 @@
 Shapes: B sentences, T positions, N positions whose token is a syllable, K most candidates of a syllable.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightrail.lightning_modules.metrics.scores import Score, ShareZero, SumRatio, WeightedMean
+from lightrail.lightning_modules.figures.figure import Bars, Figure, reliability
+from lightrail.lightning_modules.metrics.scores import Columns, Score, ShareZero, SumRatio, WeightedMean
 from lightrail.lightning_modules.metrics.sentence_errors import num_edits, only_hanzi
 
 
@@ -58,15 +60,41 @@ def prediction_columns(
         hanzi = [(only_hanzi(one), only_hanzi(other)) for one, other in zip(sentences, batch["text"], strict=True)]
         columns["num_edits"] = [num_edits(predicted, target) for predicted, target in hanzi]
         columns["num_hanzi"] = [len(target) for _, target in hanzi]
+        columns["num_text_edits"] = [num_edits(*own) for own in zip(sentences, batch["text"], strict=True)]
+        columns["num_characters"] = [len(target) for target in batch["text"]]
     return columns
 
 
 def conversion_scores() -> dict[str, Score]:
-    """Return accuracy and error rate by character, sentence accuracy and loss, from the columns of predictions."""
+    """Return accuracy and error rate of hanzi, error rate of all characters, sentence accuracy and loss."""
     rate = SumRatio(numerator="num_edits", denominator="num_hanzi", higher_is_better=False)
     return {
         "character_accuracy": replace(rate, is_complement=True, higher_is_better=True),
         "character_error_rate": rate,
+        "text_error_rate": replace(rate, numerator="num_text_edits", denominator="num_characters"),
         "sentence_accuracy": ShareZero(column="num_edits"),
         "loss": WeightedMean(column="loss", weight="num_targets", higher_is_better=False),
     }
+
+
+def conversion_figures(columns: Columns) -> Iterator[Figure]:
+    """Yield how often sentences of each probability are right, and the characters that are confused most often."""
+    yield reliability(columns["score"], columns["prediction"], columns["target"])
+    confused, seen = Counter[tuple[str, str, str]](), Counter[tuple[str, str]]()
+    for typed, found, target in zip(columns["pinyin"], columns["prediction"], columns["target"], strict=True):
+        syllables = typed.split(" ")
+        if len(syllables) == len(found) == len(target):
+            for syllable, own, expected in zip(syllables, found, target, strict=True):
+                seen[syllable, expected] += 1
+                confused[syllable, expected, own] += own != expected
+    pairs = [pair for pair, count in confused.most_common() if count]
+    if pairs:
+        yield Bars(
+            name="confusions",
+            title="Characters confused most often",
+            note=f"{sum(confused.values())} wrong of {sum(seen.values())}; {len(pairs)} pairs",
+            labels=[f"{expected} → {own} ({syllable})" for syllable, expected, own in pairs],
+            values={"fraction of the expected character": [confused[pair] / seen[pair[:2]] for pair in pairs]},
+            counts=[confused[pair] for pair in pairs],
+            table="confusions",
+        )

@@ -23,8 +23,9 @@ _NEVER = -1e6
 class BeamConfig(Ranged):
     """How far a search looks for better sentences."""
 
-    num_beams: PositiveInt = 8
-    """Prefixes of a sentence that are followed at a time."""
+    num_beams: PositiveInt = 24
+    """Prefixes of a sentence that are followed at a time. N-grams, which see nothing of what follows, need many: on a
+    newspaper 8 gave a character accuracy of 0.854, and 24 gave 0.889."""
     max_gap: Annotated[float, Gt(0)] = 12.0
     """A prefix is pruned when it is less probable than the best one by more than this, in nats."""
     num_choices: PositiveInt = 64

@@ -4,7 +4,7 @@ Shapes: B sentences, T positions, D width, N positions whose token is a syllable
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, final
 
 import torch
@@ -21,13 +21,19 @@ from lightrail.lightning_modules.explaining.explanation import (
     refuse_target,
 )
 from lightrail.lightning_modules.explaining.gradients import integrated_gradients
-from lightrail.lightning_modules.metrics.scores import Score
+from lightrail.lightning_modules.figures.figure import Figure
+from lightrail.lightning_modules.metrics.scores import Columns, Score
 from lightrail.lightning_modules.networks.candidates import CandidateOutput
 from lightrail.lightning_modules.networks.encoders.encoder import EncoderConfig
 from lightrail.lightning_modules.networks.encoders.transformer import TransformerConfig
 from lightrail.lightning_modules.networks.row_names import RowNames
 from lightrail.lightning_modules.optimization import OptimConfig
-from lightrail.lightning_modules.pinyin.readings import Readings, conversion_scores, prediction_columns
+from lightrail.lightning_modules.pinyin.readings import (
+    Readings,
+    conversion_figures,
+    conversion_scores,
+    prediction_columns,
+)
 from lightrail.lightning_modules.pinyin.search import Follower, Step
 
 
@@ -94,6 +100,10 @@ class PinyinTagger(TaskModule):
     def scores(self) -> Mapping[str, Score]:
         """Return accuracy and error rate by character, sentence accuracy and loss."""
         return conversion_scores()
+
+    def figures(self, columns: Columns, example: Callable[[int], Mapping[str, Any]]) -> Iterator[Figure]:
+        """Yield how often sentences of each probability are right, and the characters that are confused most often."""
+        return conversion_figures(columns)
 
     def explain_batch(self, copies: Copies, tokens: Sequence[str], question: Question) -> Iterator[Explanation]:
         """Yield the attributions of the character chosen for each syllable that has several, and the attention."""

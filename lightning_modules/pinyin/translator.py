@@ -5,7 +5,7 @@ search, V characters and other tokens that are written.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -23,8 +23,9 @@ from lightrail.lightning_modules.explaining.explanation import (
     refuse_label,
     refuse_target,
 )
+from lightrail.lightning_modules.figures.figure import Figure
 from lightrail.lightning_modules.metrics.evaluation import ScoreSums
-from lightrail.lightning_modules.metrics.scores import Score
+from lightrail.lightning_modules.metrics.scores import Columns, Score
 from lightrail.lightning_modules.networks.encoders.encoder import FIRST_TOKEN
 from lightrail.lightning_modules.networks.number_formats import at_least_float32
 from lightrail.lightning_modules.networks.row_names import RowNames, vocabulary_rows
@@ -36,7 +37,12 @@ from lightrail.lightning_modules.networks.seq2seq.search import search
 from lightrail.lightning_modules.networks.seq2seq.teacher_forcing import TeacherForcingConfig
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.lightning_modules.pinyin.characters import END, PAD, START, UNKNOWN, CharacterTable
-from lightrail.lightning_modules.pinyin.readings import Readings, conversion_scores, prediction_columns
+from lightrail.lightning_modules.pinyin.readings import (
+    Readings,
+    conversion_figures,
+    conversion_scores,
+    prediction_columns,
+)
 from lightrail.lightning_modules.pinyin.search import Follower, Step
 from lightrail.project.basics.annotations import PositiveInt, check_range
 from lightrail.project.basics.errors import ConfigError
@@ -155,6 +161,10 @@ class PinyinTranslator(TaskModule):
     def scores(self) -> Mapping[str, Score]:
         """Return accuracy and error rate by character, sentence accuracy and loss."""
         return conversion_scores()
+
+    def figures(self, columns: Columns, example: Callable[[int], Mapping[str, Any]]) -> Iterator[Figure]:
+        """Yield how often sentences of each probability are right, and the characters that are confused most often."""
+        return conversion_figures(columns)
 
     def aligned_tokens(self, outputs: Translated, batch: Batch) -> AlignedTokens:
         """Return the tokens read and those written for them, between which `Seq2Seq.attention` lies."""
