@@ -1,7 +1,8 @@
 """Checkpoints as files, and as exported folders, read without running anything in them."""
 
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,19 +106,33 @@ def rebuild(task: Callable[..., Module], checkpoint: Mapping[str, Any], name: st
 
     Raises: ConfigError when an argument or a weight does not fit.
     """
+    with rebuilding(name):
+        arguments = stored_arguments(task, checkpoint)
+        _check_sizes(task, arguments, checkpoint)
+        built = task(**arguments)
+        fill(built, checkpoint["state_dict"])
+    return built
+
+
+@contextmanager
+def rebuilding(name: str) -> Iterator[None]:
+    """Name the file in every refusal of the block: it is damaged, or of another version. Raises: ConfigError."""
     try:
         with reading(f"{name} cannot be rebuilt", DAMAGED):
-            check_facts(task, checkpoint[PLAIN_PARTS[-1]])
-            arguments = from_plain(checkpoint[PLAIN_PARTS[-1]])
-            check_own_types(arguments, task)
-            _check_sizes(task, arguments, checkpoint)
-            built = task(**arguments)
-            fill(built, checkpoint["state_dict"])
+            yield
     except ConfigError as error:
         if error.__cause__ is not None:  # raised at the boundary, which has named the file
             raise
         raise ConfigError(f"{name}: {error}") from error
-    return built
+
+
+def stored_arguments(task: Callable[..., Any], checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a task in a checkpoint. Raises: ConfigError, ValueError for damaged ones."""
+    stored = checkpoint[PLAIN_PARTS[-1]]
+    check_facts(task, stored)
+    arguments: dict[str, Any] = from_plain(stored)
+    check_own_types(arguments, task)
+    return arguments
 
 
 def check_task(task: type, checkpoint: Mapping[str, Any], name: str) -> None:

@@ -18,6 +18,7 @@ from benchmarks.fuzz.outcomes import Outcome, judge
 from benchmarks.fuzz.sandbox import LOG, Ended
 from benchmarks.fuzz.table import Result, Tally
 from benchmarks.fuzz.values import mutated
+from lightrail.project.tracking.journal import Journal
 from tests.support.children import Child
 
 NUM_INPUTS = 30
@@ -70,6 +71,14 @@ def test_changes_are_the_same_for_a_seed_and_differ_between_seeds(tmp_path: Path
 def test_each_end_is_recognised(tmp_path: Path, text: str, ended: Ended, outcome: Outcome) -> None:
     (tmp_path / LOG).write_text(text)
     assert judge(tmp_path, ended, set()) == outcome
+
+
+def test_a_training_that_still_makes_steps_does_not_hang(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "mlruns" / "lightrail" / "a" / "metrics.jsonl")
+    journal.append_metrics({"train/loss": 0.5}, step=1, time=1_000_000)
+    journal.append_metrics({"system/memory": 1.0}, step=1, time=2_000_000)
+    assert judge(tmp_path, Ended(-signal.SIGXCPU, False, at=1001.0), {"a"}) == Outcome("worked")
+    assert judge(tmp_path, Ended(-signal.SIGXCPU, False, at=2001.0), {"a"}).kind == "hang"
 
 
 def test_a_run_left_running_is_found(tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ class Ended:
     """The exit status; minus the number of the signal that ended it."""
     is_late: bool
     """Whether it was killed after `Limits.waiting`."""
+    at: float = 0.0
+    """Seconds since 1970."""
 
 
 class Sandbox:
@@ -75,7 +77,7 @@ class Sandbox:
         if not found:
             return None
         self._kill()  # what it has started
-        return Ended(os.waitstatus_to_exitcode(status), is_late)
+        return Ended(os.waitstatus_to_exitcode(status), is_late, time.time())
 
     def wait(self) -> Ended:
         """Wait for its end."""

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, Union, get_args
 
 from annotated_types import Ge
@@ -212,15 +212,30 @@ def read(value: Value, annotation: TypeHint, setting: str = "") -> tuple[Any, Va
             return value, value
     if len(members) < len(alternatives(annotation)):
         annotation = Union[members or (type(None),)]  # noqa: UP007
+    is_scalar = bool(members) and _SCALARS.issuperset({*members, type(value)})
+    try:
+        return _parsed_once(value, repr(value), members) if is_scalar else _parsed(value, annotation)
+    except (Exception, RecursionError) as error:  # of jsonargparse, and of the types it calls
+        raise refusal(value, annotation, setting) from error
+
+
+_SCALARS = {bool, int, float, str, type(None)}
+"""Types whose values nobody can change, so that all settings may share what was read."""
+
+
+@lru_cache(maxsize=4096)  # a run reads each setting several times, and so does each trial of a sweep
+def _parsed_once(value: Value, _text: str, members: tuple[type, ...]) -> tuple[Any, Value]:
+    """Return what `_parsed` does; `_text` tells equal values apart: 1, 1.0 and True, 0.0 and -0.0."""
+    return _parsed(value, Union[members])  # noqa: UP007
+
+
+def _parsed(value: Value, annotation: TypeHint) -> tuple[Any, Value]:
     plain = without_ranges(annotation)  # with which jsonargparse would use pydantic, which has other rules
     parser = _parser(plain, repr(plain))
     if parser is None:
         return value, value
-    try:
-        # jsonargparse changes lists in place, and accepts null for any type
-        parsed = parser.parse_object({"value": _copied(value, annotation)}, defaults=False)
-    except (Exception, RecursionError) as error:  # of jsonargparse, and of the types it calls
-        raise refusal(value, annotation, setting) from error
+    # jsonargparse changes lists in place, and accepts null for any type
+    parsed = parser.parse_object({"value": _copied(value, annotation)}, defaults=False)
     # As JSON, which quotes texts: jsonargparse's YAML writes the text "1e-3" like the number.
     written = parser.dump(parsed, format="json", skip_unset=False, skip_validation=True)
     return parsed["value"], json.loads(written)["value"]

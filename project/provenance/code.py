@@ -35,8 +35,10 @@ def with_imports(folder: Path, names: Iterable[str], known: Set[str]) -> set[str
         name = waiting.pop()
         found.add(name)
         modules = {module for module in _modules(folder, name) if module and module[0] in there} - seen
-        seen |= modules
-        waiting |= {file for module in modules for file in _files(folder, module)} - found
+        # The import of a module executes its packages first.
+        executed = {module[:length] for module in modules for length in range(1, len(module) + 1)} - seen
+        seen |= executed
+        waiting |= {file for module in executed for file in _files(folder, "/".join(module))} - found
     return found
 
 
@@ -64,13 +66,11 @@ def _imports(text: bytes) -> list[tuple[int, tuple[str, ...]]]:
     return found
 
 
-def _files(folder: Path, module: tuple[str, ...]) -> Iterator[str]:
-    """Yield the files in the folder that the import of a module executes, its packages first."""
-    for length in range(1, len(module) + 1):
-        path = Path(*module[:length])
-        for file in (path.with_suffix(".py"), path / "__init__.py"):
-            if (folder / file).is_file():
-                yield file.as_posix()
+def _files(folder: Path, module: str) -> Iterator[str]:
+    """Yield the file in the folder that holds a module or a package, named by its path there."""
+    for file in (f"{module}.py", f"{module}/__init__.py"):
+        if (folder / file).is_file():
+            yield file
 
 
 class SourceFolder(NamedTuple):

@@ -13,9 +13,16 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightrail.datamodules.base import DataModule, Split
 from lightrail.datamodules.batches.batching import row_for_batch
 from lightrail.datamodules.own_loaders import OwnLoaders
-from lightrail.lightning_modules.arguments import check_facts, from_plain
+from lightrail.lightning_modules.arguments import check_facts
 from lightrail.lightning_modules.base import TaskModule
-from lightrail.lightning_modules.checkpoint import DAMAGED, fill, read_checkpoint, stored_configuration
+from lightrail.lightning_modules.checkpoint import (
+    DAMAGED,
+    fill,
+    read_checkpoint,
+    rebuilding,
+    stored_arguments,
+    stored_configuration,
+)
 from lightrail.lightning_modules.networks.token_network import TokenNetwork
 from lightrail.lightning_modules.optimization import build_optimizer, build_schedule
 from lightrail.project.basics.errors import ConfigError, first_line, plain
@@ -291,8 +298,9 @@ def _fresh(configuration: Configuration, facts: Mapping[str, Any]) -> pl.Lightni
 def _restored(configuration: Configuration, checkpoint: dict[str, Any], name: str) -> TaskModule:
     """Build the task of a checkpoint with its weights, under the settings of the configuration."""
     given, before = (values["model"]["init_args"] for values in (configuration.values, checkpoint["configuration"]))
+    with rebuilding(name):
+        arguments = stored_arguments(import_class(configuration.values["model"]["class_path"]), checkpoint)
     with reading(f"{name} cannot be rebuilt", DAMAGED):
-        arguments = from_plain(checkpoint[TaskModule.CHECKPOINT_HYPER_PARAMS_KEY])
         unchanged = {key: value for key, value in arguments.items() if given.get(key) == before.get(key)}
         model = configuration.model(unchanged)
     try:

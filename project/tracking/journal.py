@@ -298,7 +298,7 @@ class Journal:
         self._file.append(_line(record))
 
     def _unsent(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        return self._records(min(self._sent(), self._file.size))
+        return self._records(self._sent())
 
     def _records(self, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield each record from byte `start` on, with the offset of its end."""
@@ -316,9 +316,11 @@ class Journal:
         if self._unwritten_mark is not None:
             return self._unwritten_mark
         try:
-            return max(0, int(read_note(self._mark)))
+            mark = int(read_note(self._mark))
         except (OSError, ValueError):
             return 0
+        # Beyond the end, records that follow would count as sent: it is damaged, or counts bytes that a full disk lost.
+        return mark if 0 <= mark <= self._file.size else 0
 
 
 def _is_whole(record: Any) -> bool:

@@ -273,6 +273,7 @@ def test_the_checkpoint_of_another_task_is_refused(
     ("key", "value"),
     [
         ("loss", {"smoothing": 0.1}),
+        ("optim", {"class_path": "lightrail.lightning_modules.optimization.config.OptimConfig", "label": 1}),
         ("labels", 3),
         ("label_counts", "many"),
         ("encoder", None),

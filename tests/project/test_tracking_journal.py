@@ -195,6 +195,14 @@ class TestJournal:
         journal.mark_sent(next(journal.batches(7)).end)
         assert Journal(tmp_path / "metrics.jsonl").is_sent
 
+    @pytest.mark.parametrize("mark", ["10711071", "-7", "1e3", "9" * 5000])
+    def test_a_mark_outside_of_the_journal_is_no_mark(self, tmp_path: Path, mark: str) -> None:
+        journal = Journal(tmp_path / "metrics.jsonl")
+        journal.append_metrics({"a": 1.0}, 1, time=1)
+        (tmp_path / "metrics.sent").write_text(mark)
+        assert not journal.is_sent  # else the next records count as sent, and a run stays RUNNING for ever
+        assert [batch.points[0].value for batch in journal.batches(7)] == [1.0]
+
     def test_half_a_line_is_passed_over_and_the_next_one_is_whole(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:

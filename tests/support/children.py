@@ -22,7 +22,7 @@ from lightrail.project.basics.catalogue import ROOT
 from lightrail.project.cli import run
 from lightrail.sweeps.trials.forked import begin_as_any_process
 from lightrail.sweeps.trials.process import CONTEXT, warm_up
-from tests.support import blank_figures  # noqa: F401 - in each process
+from tests.support import blank_figures, unsynced  # noqa: F401 - in each process
 
 SECONDS_TO_HANG = 600.0
 """No process of a test takes a tenth of this on the slowest machine seen: after it, one hangs."""

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import torch
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from lightrail.project.cli import run
 from tests.support.tasks.pinyin import TINY, write_sentences
@@ -139,12 +140,16 @@ def fit_classifier(folder: Path, store: str) -> Fitted:
     return Fitted(store, outcome.run_id, arguments, folder, outcome)
 
 
-def runs_in(store: str) -> list[RecordedRun]:
-    """Every run, the first first."""
+def found_in(store: str) -> list[Run]:
+    """Every run, the first first, as the store gives them at this moment."""
     client = MlflowClient(store)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    found = client.search_runs(experiments, order_by=["attributes.start_time ASC"])
-    return [RecordedRun(store, run.info.run_id) for run in found]
+    return list(client.search_runs(experiments, order_by=["attributes.start_time ASC"]))
+
+
+def runs_in(store: str) -> list[RecordedRun]:
+    """Every run, the first first."""
+    return [RecordedRun(store, run.info.run_id) for run in found_in(store)]
 
 
 def same_weights(one: RecordedRun, other: RecordedRun) -> bool:

@@ -8,12 +8,13 @@ from typing import Any
 import optuna
 import psutil
 import yaml
+from mlflow.entities import Run
 from optuna.trial import FrozenTrial, TrialState
 
 from lightrail.project.configuration import parse
 from tests.support.callbacks import ALLOW
 from tests.support.children import Child
-from tests.support.running import QUIET, Outcome, RecordedRun, lightrail, runs_in
+from tests.support.running import QUIET, Outcome, RecordedRun, found_in, lightrail
 from tests.support.tasks.pinyin import TINY, write_sentences
 
 STEPS = [
@@ -78,13 +79,19 @@ class TinySweep:
 
     @property
     def parent(self) -> RecordedRun:
-        (found,) = [run for run in runs_in(self.store) if run.tags["lightrail.kind"] == "sweep"]
-        return found
+        (found,) = [run for run in found_in(self.store) if run.data.tags["lightrail.kind"] == "sweep"]
+        return RecordedRun(self.store, found.info.run_id)
 
     @property
     def children(self) -> list[RecordedRun]:
-        parent = self.parent.run_id
-        return [run for run in runs_in(self.store) if run.tags.get("mlflow.parentRunId") == parent]
+        return [RecordedRun(self.store, run.info.run_id) for run in self.found_children]
+
+    @property
+    def found_children(self) -> list[Run]:
+        """The runs of trials at this moment, by one search of the store: a test waits for them again and again."""
+        runs = found_in(self.store)
+        (parent,) = [run.info.run_id for run in runs if run.data.tags["lightrail.kind"] == "sweep"]
+        return [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent]
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:

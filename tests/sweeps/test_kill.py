@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping
 
+from mlflow.entities import Run
 from optuna.trial import FrozenTrial, TrialState
 
 from lightrail.project.tracking.processes import Owner, owner_of
@@ -93,10 +94,12 @@ Place = tuple[int, int]
 
 def places(sweep: TinySweep) -> dict[str, Place]:
     """Of each run of a trial."""
-    return {
-        run.run_id: (int(run.tags.get("lightrail.resumed", 0)), len(run.history("train/loss")))
-        for run in sweep.children
-    }
+    return {run.info.run_id: place_of(sweep, run) for run in sweep.found_children}
+
+
+def place_of(sweep: TinySweep, run: Run) -> Place:
+    steps = RecordedRun(sweep.store, run.info.run_id).history("train/loss")
+    return int(run.data.tags.get("lightrail.resumed", 0)), len(steps)
 
 
 class GoneOn:
@@ -111,9 +114,10 @@ class GoneOn:
         self.resumed_at: dict[str, int] = {}
 
     def __call__(self) -> bool:
-        running = [run.run_id for run in self.sweep.children if run.status == "RUNNING"]
-        now = places(self.sweep)
-        return len(running) == 2 and all(self._is_beyond(run_id, *now[run_id]) for run_id in running)
+        running = [run for run in self.sweep.found_children if run.info.status == "RUNNING"]
+        return len(running) == 2 and all(
+            self._is_beyond(run.info.run_id, *place_of(self.sweep, run)) for run in running
+        )
 
     def _is_beyond(self, run_id: str, num_resumed: int, num_steps: int) -> bool:
         if run_id not in self.before:
