@@ -90,13 +90,13 @@ class PinyinNgram(TaskModule):
         self._estimate()
         return LatticeSearch(self.table, self.ngrams, self.hparams["vocabulary"], self.beams)
 
-    def get_extra_state(self) -> dict[str, Tensor]:
-        """Return what was counted of a training in progress."""
-        return {"seen": torch.cat([torch.zeros(0, dtype=torch.int32), *self._seen])}
+    def get_extra_state(self) -> Tensor:
+        """Return what was counted of a training in progress, a tensor as all that is exported."""
+        return torch.cat([torch.zeros(0, dtype=torch.int32), *self._seen])
 
-    def set_extra_state(self, state: dict[str, Tensor]) -> None:
+    def set_extra_state(self, state: Tensor) -> None:
         """Restore what was counted."""
-        self._seen = [state["seen"]] if len(state["seen"]) else []
+        self._seen = [state] if len(state) else []
 
     def _count(self, batch: Batch) -> None:
         if self.trainer.world_size > 1:
