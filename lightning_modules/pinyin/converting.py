@@ -18,12 +18,16 @@ from lightrail.lightning_modules.metrics.evaluation import ScoreSums
 from lightrail.lightning_modules.metrics.scores import Score, ShareZero
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.lightning_modules.pinyin.characters import CharacterTable
-from lightrail.lightning_modules.pinyin.lattice_search import Edge, LatticeSearch
+from lightrail.lightning_modules.pinyin.lattice_search import Edge, LatticeSearch, Reading
 from lightrail.lightning_modules.pinyin.readings import Readings, conversion_scores, prediction_columns
 from lightrail.lightning_modules.pinyin.search import BeamConfig, Follower, Found, search
 
 NUM_SENTENCES = 5
 """Sentences that are stored for each example, and that an expected one is looked for among."""
+_MOST_SYLLABLES = 4
+"""Syllables of the longest beginning of typed letters that is offered alone."""
+_NUM_BEGINNINGS = 3
+"""Readings that are offered for a beginning of several syllables."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Sentence:
     text: str
     log_probability: float
     """In nats."""
+    parts: tuple[tuple[str, int], ...] = ()
+    """What is written for each token, and the place where that ends in the typed text; of typed letters alone."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +165,30 @@ class Converter(TaskModule):
         """
         if self.lattice_search is None:
             return []
-        return [Sentence(path.text, path.log_probability) for path in self.lattice_search.paths(edges, num)]
+        return [
+            Sentence(path.text, path.log_probability, _parts(path)) for path in self.lattice_search.paths(edges, num)
+        ]
+
+    @final
+    def typed_candidates(self, edges: Sequence[Edge]) -> list[tuple[tuple[str, int], ...]]:
+        """Return what somebody who types may choose: whole sentences, then words and characters for the first letters.
+
+        Args:
+            edges: all readings of the letters typed so far.
+
+        Returns: for each the parts, see `Sentence`; none without n-grams.
+        """
+        sentences = [own.parts for own in self.read_typed(edges, NUM_SENTENCES)] if edges else []
+        search = self.lattice_search
+        if search is None or not sentences:
+            return []
+        ends = [end for _, end in sentences[0][:_MOST_SYLLABLES]]
+        beginnings = search.beginnings(ends, self.beams.num_beams)
+        words = [_parts(path) for some in beginnings[:0:-1] for path in some[:_NUM_BEGINNINGS]]
+        single = [_parts(path) for path in beginnings[0]]
+        for path in beginnings[0][:1]:
+            single += [((character, ends[0]),) for character in search.characters(path.tokens[0])]
+        return list(dict.fromkeys([*sentences, *words, *single]))
 
     def _columns(self, found: list[list[Found]], outputs: Read, batch: Batch) -> dict[str, Sequence[Any]]:
         sentences = [
@@ -177,3 +206,7 @@ class Converter(TaskModule):
         if "target" in columns:
             columns["is_missed"] = [int(text not in own) for text, own in zip(batch["text"], texts, strict=True)]
         return columns | {"candidates": texts, "candidate_scores": probabilities}
+
+
+def _parts(path: Reading) -> tuple[tuple[str, int], ...]:
+    return tuple(zip(path.written, path.ends, strict=True))

@@ -158,7 +158,7 @@ class PinyinFusion(Converter):
         cuts = list({tuple(path.tokens): path for path in reversed(paths)}.values())[: -_NUM_CUTS - 1 : -1]
         known = self.lattice_search.numbers
         if not all(_is_known(cut, known) for cut in cuts):
-            return [Sentence(path.text, path.log_probability) for path in paths[:num]]  # initials that it never read
+            return super().read_typed(edges, num)  # initials that it never read
         batch = _batch_of(cuts, known, self.table.choices.device)
         found = self.sentences(self(batch), batch, self.beams.num_beams)
         place = [isinstance(part, PinyinNgram) for part in (self.first, self.second)].index(True)
@@ -168,7 +168,8 @@ class PinyinFusion(Converter):
             of_cut = float(torch.tensor([own.parts[place] for own in some]).logsumexp(0))
             for own in some:
                 total = own.log_probability + (1 - weight) * of_cut - cut.cost
-                sentences.append(Sentence(self.table.text(own.ids, cut.tokens), total))
+                parts = tuple(zip(self.table.parts(own.ids, cut.tokens), cut.ends, strict=True))
+                sentences.append(Sentence(self.table.text(own.ids, cut.tokens), total, parts))
         best: dict[str, Sentence] = {}
         for sentence in sorted(sentences, key=lambda one: -one.log_probability):
             best.setdefault(sentence.text, sentence)
