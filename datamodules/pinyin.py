@@ -207,10 +207,14 @@ class PinyinData(DataModule):
             "text": [row["text"] for row in rows],
             "tokens": [_TOKEN.findall(row["tokens"]) for row in rows],
             "typed": [row.get("typed", "") for row in rows],
-            "lattices": [self._edges(row.get("typed", "")) for row in rows],
+            "lattices": [self.typed_edges(row.get("typed", "")) for row in rows],
             "num_tokens": sum(len(row["input_ids"]) for row in rows),
             "num_targets": int((labels >= 0).sum()),
         }
+
+    def typed_edges(self, typed: str) -> Sequence[Edge]:
+        """Return all readings of a typed text; none where it is too long for one example."""
+        return typed_lattice(typed, self.typing).edges if 0 < len(typed) <= self.max_length else ()
 
     def inspect(self, row: Mapping[str, Any]) -> Inspected:
         return Inspected(length=len(row["text"]))
@@ -220,9 +224,6 @@ class PinyinData(DataModule):
         texts = (str(rows.cell("text", number)) for number in range(len(rows)))
         are_read_aloud = not self.has_syllables and _pypinyin_version() is not None
         facts.remarks += hanzi_remarks(texts, are_read_aloud=are_read_aloud)
-
-    def _edges(self, typed: str) -> Sequence[Edge]:
-        return typed_lattice(typed, self.typing).edges if typed else ()
 
     def _typed(self, row: Mapping[str, Any]) -> dict[str, Any]:
         tokens, (numbers, candidates) = _TOKEN.findall(row["tokens"]), self._numbering(self.facts())

@@ -55,7 +55,11 @@ class CharacterTable(nn.Module):
 
     def text(self, ids: Sequence[int], tokens: Sequence[str]) -> str:
         """Return the text of ids that were written for tokens; an unknown token is copied."""
-        return "".join(self.written[number] or token for number, token in zip(ids, tokens, strict=True))
+        return "".join(self.parts(ids, tokens))
+
+    def parts(self, ids: Sequence[int], tokens: Sequence[str]) -> list[str]:
+        """Return what is written for each token."""
+        return [self.written[number] or token for number, token in zip(ids, tokens, strict=True)]
 
 
 def _log_readings(vocabulary: Sequence[str], candidates: Mapping[str, Mapping[str, int]]) -> list[list[float]]:

@@ -15,7 +15,7 @@ from lightrail.lightning_modules.figures.figure import Figure
 from lightrail.lightning_modules.heads.head import Head
 from lightrail.lightning_modules.metrics.scores import Columns, Score, ShareZero
 from lightrail.lightning_modules.pinyin.characters import CharacterTable
-from lightrail.lightning_modules.pinyin.lattice_search import Edge
+from lightrail.lightning_modules.pinyin.lattice_search import Edge, LatticeSearch, Reading
 from lightrail.lightning_modules.pinyin.readings import (
     Readings,
     conversion_figures,
@@ -26,6 +26,10 @@ from lightrail.lightning_modules.pinyin.search import BeamConfig, Follower, Foun
 
 NUM_SENTENCES = 5
 """Sentences that are stored for each example, and that an expected one is looked for among."""
+_MOST_SYLLABLES = 4
+"""Syllables of the longest beginning of typed letters that is offered alone."""
+_NUM_BEGINNINGS = 3
+"""Readings that are offered for a beginning of several syllables."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Sentence:
     text: str
     log_probability: float
     """In nats."""
+    parts: tuple[tuple[str, int], ...] = ()
+    """What is written for each token, and the place where that ends in the typed text; of typed letters alone."""
 
 
 @dataclass(frozen=True)
@@ -138,3 +144,31 @@ class ConversionHead(Head):
         for some, tokens, text in zip(found, batch["tokens"], batch["text"], strict=True):
             texts = [self.table.text(own.ids, tokens) for own in some]
             yield some, texts.index(text) if text in texts else -1
+
+
+def typed_candidates(
+    sentences: Sequence[Sentence], search: LatticeSearch, num_beams: int
+) -> list[tuple[tuple[str, int], ...]]:
+    """Return what somebody who types may choose: whole sentences, then words and characters for the first letters.
+
+    Args:
+        sentences: those found for the letters typed so far.
+        search: it has just read these letters.
+        num_beams: readings of the letters up to one place.
+
+    Returns: for each the parts, see `Sentence`.
+    """
+    if not sentences:
+        return []
+    ends = [end for _, end in sentences[0].parts[:_MOST_SYLLABLES]]
+    beginnings = search.beginnings(ends, num_beams)
+    words = [parts_of(path) for some in beginnings[:0:-1] for path in some[:_NUM_BEGINNINGS]]
+    single = [parts_of(path) for path in beginnings[0]]
+    for path in beginnings[0][:1]:
+        single += [((character, ends[0]),) for character in search.characters(path.tokens[0])]
+    return list(dict.fromkeys([*(own.parts for own in sentences), *words, *single]))
+
+
+def parts_of(path: Reading) -> tuple[tuple[str, int], ...]:
+    """Return what is written for each token of a reading, and the place where that ends."""
+    return tuple(zip(path.written, path.ends, strict=True))

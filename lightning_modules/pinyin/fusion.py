@@ -20,7 +20,14 @@ from lightrail.lightning_modules.base import Batch, TaskModule
 from lightrail.lightning_modules.metrics.sentence_errors import num_edits, only_hanzi
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.lightning_modules.pinyin.characters import PAD, UNKNOWN_TOKEN, CharacterTable
-from lightrail.lightning_modules.pinyin.conversion_head import ConversionHead, Read, Sentence
+from lightrail.lightning_modules.pinyin.conversion_head import (
+    NUM_SENTENCES,
+    ConversionHead,
+    Read,
+    Sentence,
+    parts_of,
+    typed_candidates,
+)
 from lightrail.lightning_modules.pinyin.converter import PinyinConverter
 from lightrail.lightning_modules.pinyin.lattice_search import Edge, LatticeSearch, Reading
 from lightrail.lightning_modules.pinyin.ngram import PinyinNgram
@@ -160,7 +167,7 @@ class PinyinFusion(TaskModule):
         cuts = list(different.values())[:_NUM_CUTS]
         known = self.lattice_search.numbers
         if not all(_is_known(cut, known) for cut in cuts):
-            return [Sentence(path.text, path.log_probability) for path in paths[:num]]  # initials that it never read
+            return [Sentence(own.text, own.log_probability, parts_of(own)) for own in paths[:num]]  # new initials
         batch = _batch_of(cuts, known, self.table.choices.device)
         found = self.head.sentences(self(batch), batch, max(num, self.beams.num_beams))
         place = [isinstance(part, PinyinNgram) for part in (self.first, self.second)].index(True)
@@ -170,11 +177,22 @@ class PinyinFusion(TaskModule):
             of_cut = float(torch.tensor([own.parts[place] for own in some]).logsumexp(0))
             for own in some:
                 total = own.log_probability + (1 - weight) * of_cut - cut.cost
-                sentences.append(Sentence(self.table.text(own.ids, cut.tokens), total))
+                parts = tuple(zip(self.table.parts(own.ids, cut.tokens), cut.ends, strict=True))
+                sentences.append(Sentence(self.table.text(own.ids, cut.tokens), total, parts))
         best: dict[str, Sentence] = {}
         for sentence in sorted(sentences, key=lambda one: -one.log_probability):
             best.setdefault(sentence.text, sentence)
         return list(best.values())[:num]
+
+    def typed_candidates(self, edges: Sequence[Edge]) -> list[tuple[tuple[str, int], ...]]:
+        """Return what somebody who types may choose, see `conversion_head.typed_candidates`; none without n-grams.
+
+        Args:
+            edges: all readings of the letters typed so far.
+        """
+        if self.lattice_search is None or not edges:
+            return []
+        return typed_candidates(self.read_typed(edges, NUM_SENTENCES), self.lattice_search, self.beams.num_beams)
 
     def weight_of_second(self) -> float:
         """Return the weight of the second model: rows of a calibration do not depend on the one that it chooses."""

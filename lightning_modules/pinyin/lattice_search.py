@@ -55,11 +55,19 @@ class Reading:
     tokens: list[str]
     are_copied: list[bool]
     """Which of the tokens are copied."""
-    text: str
+    written: list[str]
+    """What is written for each token."""
+    ends: list[int]
+    """Places in the typed text where the tokens end, exclusive."""
     log_probability: float
     """Of all characters and that they are typed so, in nats."""
     cost: float
     """Nats charged for the readings of the letters, which the log probability includes."""
+
+    @property
+    def text(self) -> str:
+        """What is written."""
+        return "".join(self.written)
 
 
 @dataclass(frozen=True)
@@ -116,12 +124,25 @@ class LatticeSearch:
             else:
                 found[place] = self._prefixes(own, found, num_beams)
             self._last[place] = own, found[place]
-        last = max(found)
-        best: dict[str, Reading] = {}
-        for number, total in enumerate(found[last].totals.tolist()):
-            path = self._path(found, last, number, total)
-            best.setdefault(path.text, path)
-        return list(best.values())[:num]
+        return self._different(found, max(found))[:num]
+
+    def beginnings(self, places: Sequence[int], num: int) -> list[list[Reading]]:
+        """Return the most probable readings of the first letters of the last text, up to each of some places.
+
+        Nothing is computed again: the search has been at each of these places.
+
+        Args:
+            places: those where a token may end.
+            num: most readings up to each place.
+        """
+        found = {place: prefixes for place, (_, prefixes) in self._last.items()}
+        return [self._different(found, place)[:num] if place in found else [] for place in places]
+
+    def characters(self, token: str) -> list[str]:
+        """Return all characters that a syllable may be written as, the most frequent first."""
+        number = self.numbers.get(token, 0)
+        ids = self.table.choices[number, : int(self.table.num_candidates[number])].tolist()
+        return [self.table.written[own] for own in ids]
 
     def _prefixes(self, edges: Sequence[Edge], found: dict[int, _Prefixes], num_beams: int) -> _Prefixes:
         """Continue the prefixes at the start of each edge by all that it may be written as."""
@@ -178,6 +199,13 @@ class LatticeSearch:
         single = self.ngrams.get_buffer("log_probabilities_1")
         return nlargest(self.config.num_choices, sorted(ids), key=lambda own: float(single[own]))
 
+    def _different(self, found: dict[int, _Prefixes], place: int) -> list[Reading]:
+        best: dict[str, Reading] = {}
+        for number, total in enumerate(found[place].totals.tolist()):
+            path = self._path(found, place, number, total)
+            best.setdefault(path.text, path)
+        return list(best.values())
+
     def _path(self, found: dict[int, _Prefixes], place: int, number: int, total: float) -> Reading:
         edges, texts = list[Edge](), list[str]()
         while place:
@@ -188,9 +216,14 @@ class LatticeSearch:
             edges.append(edge)
             place = edge.start
         edges.reverse()
-        copied = [edge.kind.value == _COPIED for edge in edges]
-        cost = sum(edge.cost for edge in edges)
-        return Reading([edge.token for edge in edges], copied, "".join(reversed(texts)), total, cost)
+        return Reading(
+            tokens=[edge.token for edge in edges],
+            are_copied=[edge.kind.value == _COPIED for edge in edges],
+            written=texts[::-1],
+            ends=[edge.end for edge in edges],
+            log_probability=total,
+            cost=sum(edge.cost for edge in edges),
+        )
 
 
 def _filled(values: Tensor, size: int, value: float) -> Tensor:

@@ -18,7 +18,14 @@ from lightrail.lightning_modules.networks.ngrams.estimation import BOUNDARY, est
 from lightrail.lightning_modules.networks.ngrams.tables import NgramTables
 from lightrail.lightning_modules.optimization import OptimConfig
 from lightrail.lightning_modules.pinyin.characters import CharacterTable
-from lightrail.lightning_modules.pinyin.conversion_head import ConversionHead, Read, Sentence
+from lightrail.lightning_modules.pinyin.conversion_head import (
+    NUM_SENTENCES,
+    ConversionHead,
+    Read,
+    Sentence,
+    parts_of,
+    typed_candidates,
+)
 from lightrail.lightning_modules.pinyin.lattice_search import Edge, LatticeSearch
 from lightrail.lightning_modules.pinyin.readings import Readings
 from lightrail.lightning_modules.pinyin.search import BeamConfig, Follower, Step, table_step
@@ -82,7 +89,18 @@ class PinyinNgram(TaskModule):
 
     def read_typed(self, edges: Sequence[Edge], num: int) -> list[Sentence]:
         """Return the best sentences over all readings of typed letters, at most `num`."""
-        return [Sentence(path.text, path.log_probability) for path in self.lattice_search.paths(edges, num)]
+        return [
+            Sentence(path.text, path.log_probability, parts_of(path)) for path in self.lattice_search.paths(edges, num)
+        ]
+
+    def typed_candidates(self, edges: Sequence[Edge]) -> list[tuple[tuple[str, int], ...]]:
+        """Return what somebody who types may choose, see `conversion_head.typed_candidates`; none without n-grams.
+
+        Args:
+            edges: all readings of the letters typed so far.
+        """
+        sentences = self.read_typed(edges, NUM_SENTENCES) if edges else []
+        return typed_candidates(sentences, self.lattice_search, self.beams.num_beams)
 
     @cached_property
     def lattice_search(self) -> LatticeSearch:

@@ -14,7 +14,7 @@ from lightrail.datamodules.base import DataModule
 from lightrail.datamodules.batches.batching import BatchConfig, MeasuredRows, row_for_batch
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.project.models.answer_files import with_named_lists
-from lightrail.project.models.in_memory import encode_inputs
+from lightrail.project.models.in_memory import OffersCandidates, ReadsTyping, encode_inputs
 from lightrail.project.models.predictions import table_of
 
 ServingPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -78,6 +78,26 @@ class Engine:
             for owner, row in zip(owners, self._table([rows for _, rows in given]).to_pylist(), strict=True):
                 found[owner].append(row)
         return found
+
+    @property
+    def offers_candidates(self) -> bool:
+        """Whether somebody may choose among several predictions for what is typed."""
+        return "candidates" in self.task.column_types()
+
+    @torch.inference_mode()
+    def candidates(self, typed: str) -> list[dict[str, Any]]:
+        """Return what somebody who types may choose, the best first.
+
+        Returns: for each `text`, and `parts`: what is written for each part of the letters, and where that ends.
+        """
+        found: Sequence[Sequence[tuple[str, int]]] = ()
+        if isinstance(self.data, ReadsTyping) and isinstance(self.task, OffersCandidates):
+            found = self.task.typed_candidates(self.data.typed_edges(typed))
+        if not found:  # the model reads whole texts alone
+            rows = self.predict([self.encode([typed])])[0]
+            texts = rows[0]["candidates"] if len(rows) == 1 else ["".join(row["prediction"] for row in rows)]
+            found = [[(text, len(typed))] for text in texts]
+        return [{"text": "".join(text for text, _ in parts), "parts": parts} for parts in found]
 
     def _table(self, requests: Sequence[MeasuredRows]) -> pa.Table:
         """Return the predictions of all requests in order, `id` and `line` counted in each."""

@@ -19,6 +19,22 @@ class ReadsImages(Protocol):
         """Return channels, height and width."""
 
 
+@runtime_checkable
+class ReadsTyping(Protocol):
+    """Data that reads letters while they are typed."""
+
+    def typed_edges(self, typed: str) -> Sequence[Any]:
+        """Return all readings of typed letters."""
+
+
+@runtime_checkable
+class OffersCandidates(Protocol):
+    """A task that offers candidates for letters while they are typed."""
+
+    def typed_candidates(self, edges: Sequence[Any]) -> Sequence[Sequence[tuple[str, int]]]:
+        """Return candidates for the readings of letters, in parts: what is written, and where that ends in them."""
+
+
 class RowsInMemory:
     """Encoded rows, with what `TokenisedSplit` offers of those on disk."""
 

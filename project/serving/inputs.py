@@ -14,6 +14,8 @@ from lightrail.project.serving.limits import Limits, Refused
 
 _ONE = ("text", "row", "image")
 _SEVERAL = ("texts", "rows", "images", "inputs")
+MOST_TYPED = 100
+"""Characters of a text that candidates are offered for."""
 _OF_MLFLOW = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 
@@ -62,6 +64,17 @@ def given_inputs(body: bytes) -> list[Any]:
         )
     (key,) = keys
     return [value[key]] if key in _ONE else _listed(value[key], key)
+
+
+def typed_text(body: bytes) -> str:
+    """Return what somebody has typed, of a request for `/candidates`. Raises: ConfigError, Refused."""
+    value = object_of(body)
+    text = value.get("text")
+    if list(value) != ["text"] or not isinstance(text, str) or not text:
+        raise ConfigError(f'the body has {shown(value, 60)}. Send what was typed, such as {{"text": "nihao"}}.')
+    if len(text) > MOST_TYPED:
+        raise Refused(413, f"the text has {len(text):,} characters, more than {MOST_TYPED}. Use /predict.")
+    return text
 
 
 def mlflow_inputs(body: bytes, content_type: str) -> list[Any]:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from lightrail.project.figures.style import STYLE
 
-_FILE = Path(__file__).with_name("page.html")
+_FOLDER = Path(__file__).parent
 
 
 def page() -> tuple[bytes, dict[str, str]]:
     """Return the page, and the headers that let a browser run its own script and style alone."""
-    text = _FILE.read_text(encoding="utf-8").replace("/* STYLE */", STYLE)
+    text, typing = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.html", "typing.js"))
+    text = text.replace("/* STYLE */", STYLE).replace("/* TYPING */", typing)
     policy = {
         "default-src": "'none'",
         "script-src": _digest(text, "script"),

@@ -18,7 +18,7 @@ from lightrail.project.models.generating import TextModel
 from lightrail.project.models.in_memory import ReadsImages
 from lightrail.project.serving.completions import Completions
 from lightrail.project.serving.guard import Access, Guard, answer_of, as_json
-from lightrail.project.serving.inputs import body_of, check_sizes, given_inputs, mlflow_inputs
+from lightrail.project.serving.inputs import MOST_TYPED, body_of, check_sizes, given_inputs, mlflow_inputs, typed_text
 from lightrail.project.serving.limits import Limits, Refused
 from lightrail.project.serving.metrics import Metrics
 from lightrail.project.serving.page import page
@@ -72,6 +72,13 @@ class Routes:
         """Predictions for a text, several texts, rows by column, or images."""
         return await self._predicted(request, given_inputs(await body_of(request, self.limits)))
 
+    async def candidates(self, request: Request) -> Response:
+        """What somebody may choose for the letters of a text as it is typed."""
+        typed = typed_text(await body_of(request, self.limits))
+        if self.served.engine is None or not self.served.engine.offers_candidates:
+            raise Refused(404, "this model offers no candidates. Use /predict.")
+        return as_json({"candidates": await self._answer(request, [typed], is_typed=True)})
+
     async def invocations(self, request: Request) -> Response:
         """Predictions in the protocol of MLflow's scoring server."""
         content_type = request.headers.get("content-type", "")
@@ -82,9 +89,12 @@ class Routes:
         if engine is None:
             raise Refused(404, "this model continues texts, and predicts nothing else. Use /v1/completions.")
         check_sizes(inputs, self.limits, are_texts=not isinstance(engine.data, ReadsImages))
+        return as_json({"predictions": await self._answer(request, inputs)})
+
+    async def _answer(self, request: Request, inputs: list[Any], *, is_typed: bool = False) -> list[dict[str, Any]]:
         leaving = asyncio.ensure_future(_left(request))
         try:
-            return as_json({"predictions": await self.worker.predict(inputs, leaving)})
+            return await self.worker.predict(inputs, leaving, is_typed=is_typed)
         finally:
             leaving.cancel()
 
@@ -97,7 +107,13 @@ class Routes:
             columns = engine.data.columns("predict")
             reads = {"columns": list(columns.values() if isinstance(columns, Mapping) else columns)}
         chats = model is not None and (model.template is not None or model.tokenizer.has_chat_template)
-        return {"reads": reads, "continues": model is not None, "chats": chats, "limits": asdict(self.limits)}
+        return {
+            "reads": reads,
+            "candidates": {"max_characters": MOST_TYPED} if engine is not None and engine.offers_candidates else None,
+            "continues": model is not None,
+            "chats": chats,
+            "limits": asdict(self.limits),
+        }
 
 
 async def _left(request: Request) -> None:
@@ -130,6 +146,7 @@ def build_app(served: Served, limits: Limits, access: Access) -> ASGIApp:
         app.add_api_route(path, handler)
     for path, post, example in (
         ("/predict", routes.predict, {"texts": ["..."]}),
+        ("/candidates", routes.candidates, {"text": "..."}),
         ("/invocations", routes.invocations, {"inputs": ["..."]}),
         ("/v1/completions", texts.complete, {"model": served.name, "prompt": "..."}),
         ("/v1/chat/completions", texts.chat, {"model": served.name, "messages": [{"role": "user", "content": "..."}]}),

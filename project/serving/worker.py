@@ -26,6 +26,8 @@ MOST_WRITTEN = 16
 @dataclass(eq=False)
 class _Predicting:
     inputs: Sequence[Any]
+    is_typed: bool
+    """Whether the only input is what somebody types, who is to choose; such a request waits for no other."""
     answer: "asyncio.Future[Rows]"
     """Cancelled when nobody waits for it any more."""
 
@@ -80,23 +82,23 @@ class Worker:
         """Number of requests that wait."""
         return len(self._predictions) + len(self._texts)
 
-    def predicting(self, inputs: Sequence[Any]) -> "asyncio.Future[Rows]":
+    def predicting(self, inputs: Sequence[Any], *, is_typed: bool = False) -> "asyncio.Future[Rows]":
         """Return the future predictions for the inputs of a request; cancelled, it is dropped unless it has begun.
 
         Its exception is a Refusal for inputs that cannot be predicted.
 
         Raises: Refused when too many requests wait.
         """
-        job = _Predicting(inputs, self._loop.create_future())
+        job = _Predicting(inputs, is_typed, self._loop.create_future())
         self._add(self._predictions, job)
         return job.answer
 
-    async def predict(self, inputs: Sequence[Any], leaving: "asyncio.Future[None]") -> Rows:
+    async def predict(self, inputs: Sequence[Any], leaving: "asyncio.Future[None]", *, is_typed: bool = False) -> Rows:
         """Return the predictions for the inputs of a request, unless the future that its client has left comes first.
 
         Raises: Refusal for inputs that cannot be predicted; Refused when too many requests wait, or it takes too long.
         """
-        answer = self.predicting(inputs)
+        answer = self.predicting(inputs, is_typed=is_typed)
         leaving.add_done_callback(lambda _: answer.cancel())
         try:
             async with asyncio.timeout(self._limits.timeout_seconds):
@@ -155,7 +157,8 @@ class Worker:
                 return None
             while self._texts and len(self._written) < MOST_WRITTEN:
                 self._written.append(self._texts.popleft())
-            if self._predictions and self._num_together > 1 and not self._written:
+            is_typed = any(job.is_typed for job in self._predictions)
+            if self._predictions and self._num_together > 1 and not self._written and not is_typed:
                 most = min(self._num_together, self._limits.max_batch)
                 seconds = self._limits.max_wait_ms / 1000
                 self._changed.wait_for(lambda: len(self._predictions) >= most or self._is_closing, seconds)
@@ -164,7 +167,7 @@ class Worker:
             while self._predictions and (not jobs or len(self._predictions[0].inputs) <= room):
                 jobs.append(self._predictions.popleft())
                 room -= len(jobs[-1].inputs)
-            self._num_together = len(jobs) or self._num_together
+            self._num_together = sum(not job.is_typed for job in jobs) or self._num_together
             return jobs
 
     def _answer(self, jobs: Sequence[_Predicting]) -> None:
@@ -175,7 +178,10 @@ class Worker:
         encoded = []
         for job in wanted:
             try:
-                encoded.append((job, self.engine.encode(job.inputs)))
+                if job.is_typed:
+                    answers.append((job, self.engine.candidates(*job.inputs)))
+                else:
+                    encoded.append((job, self.engine.encode(job.inputs)))
             except Exception as error:
                 answers.append((job, _noted(error)))
         try:

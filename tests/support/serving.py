@@ -85,6 +85,7 @@ class HeldEngine:
     has_begun: threading.Event = field(default_factory=threading.Event)
     batches: list[list[str]] = field(default_factory=list)
     data: Any = field(default_factory=lambda: TextClassificationData("none"))
+    offers_candidates: bool = False
 
     def encode(self, inputs: Sequence[Any]) -> list[str]:
         if "bad" in inputs:
