@@ -119,7 +119,7 @@ class PinyinFusion(TaskModule):
         self.first, self.hparams["first"] = first.build(facts, "model.first")
         self.second, self.hparams["second"] = second.build(facts, "model.second")
         for part in (self.first, self.second):
-            part.requires_grad_(False)
+            part.requires_grad_(False).eval()  # Lightning keeps the modes that it finds
         self.weight = weight
         self.scale = nn.Parameter(torch.ones(()))
         """Of the scores of single characters: what a step of training has to change."""

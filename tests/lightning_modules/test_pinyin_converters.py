@@ -164,6 +164,10 @@ def test_a_fusion_restores_without_the_files_of_its_parts(tmp_path: Path, parts:
     batch = first_batch(own.experiment(tmp_path))
     assert decoded(restored, batch) == decoded(trained, batch)
     assert restored.hparams["first"].path is None
+    counted = PinyinNgram.load_from_checkpoint(parts[1])
+    counted.eval()(batch)  # estimates
+    for name, table in counted.ngrams.named_buffers():
+        assert torch.equal(restored.second.ngrams.get_buffer(name), table)
     assert {name for name, own in restored.named_parameters() if own.requires_grad} == {"scale"}
 
 
