@@ -47,8 +47,8 @@ def main() -> None:
     print(f"{'':24}{''.join(f'{name:>9}' for name in FILES)}{'letters':>9}{'sentences/s':>13}{'ms alone':>10}")
     for name, reason in skipped.items():
         print(f"{name:24} skipped: {reason}")
-    for name, own in rounds.items():
-        print(_line(name, own, corpora, letters))
+    for name, measured in rounds.items():
+        print(_line(name, measured, corpora, letters))
     print(f"{'SwiftKey 6.4.8, 2017':24}{'':{9 * len(FILES)}}{letters.num_edits(by_swiftkey):9}")
 
 
