@@ -155,7 +155,7 @@ class LatticeSearch:
         sizes = torch.tensor([len(source.totals) for source in sources])
         rows = torch.arange(len(edges)).repeat_interleave(sizes)  # edge of each prefix
         contexts = torch.cat([source.contexts for source in sources])
-        scores, _ = self.ngrams(contexts, ids[rows])
+        scores = self.ngrams(contexts, ids[rows])
         scores = torch.where(ids[rows] == UNKNOWN, scores.clamp(min=_LEAST_OF_WORD), scores)
         totals = scores + extra[rows] + torch.cat([source.totals for source in sources])[:, None]
         best, index = totals.flatten().topk(min(num_beams, int((totals > -torch.inf).sum())))
@@ -163,7 +163,7 @@ class LatticeSearch:
         best, index = best[kept], index[kept]
         prefixes, columns = index // most, index % most
         written = ids[rows[prefixes], columns]
-        following = self.ngrams(contexts[prefixes], written[:, None])[1][:, 0]
+        following = self.ngrams.following(contexts[prefixes], written)
         first = (sizes.cumsum(0) - sizes).tolist()
         steps: list[tuple[Edge | None, int, int]] = [
             (edges[edge], prefix - first[edge], own)

@@ -158,11 +158,11 @@ class NgramFollower(Follower):
         self.ngrams, self.context = ngrams, ngrams.start(num_sentences)
 
     def score(self, step: Step) -> Tensor:
-        scores: Tensor = self.ngrams(self.context, step.choices)[0]
+        scores: Tensor = self.ngrams(self.context, step.choices)
         return scores + step.log_readings
 
     def follow(self, rows: Tensor, written: Tensor) -> None:
-        self.context = self.ngrams(self.context[rows], written[:, None])[1][:, 0]
+        self.context = self.ngrams.following(self.context[rows], written)
 
     def select(self, rows: Tensor) -> None:
         self.context = self.context[rows]

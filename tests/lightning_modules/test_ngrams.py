@@ -36,8 +36,8 @@ def scores(tables: NgramTables, history: Sequence[int]) -> torch.Tensor:
     """Return the log probability of each token behind the beginning of a sentence."""
     context = tables.start(1)
     for token in history:
-        context = tables(context, torch.tensor([[token]]))[1][:, 0]
-    found: torch.Tensor = tables(context, torch.arange(SIZE)[None])[0][0]
+        context = tables.following(context, torch.tensor([token]))
+    found: torch.Tensor = tables(context, torch.arange(SIZE)[None])[0]
     return found
 
 
@@ -113,3 +113,15 @@ def test_tables_of_any_size_are_restored() -> None:
     restored = NgramTables(SIZE, 3)
     restored.load_state_dict(tables.state_dict())
     assert torch.equal(scores(restored, [3, 1]), scores(tables, [3, 1]))
+
+
+@pytest.mark.parametrize("min_counts", [[1, 1, 1, 1], [1, 2, 2, 4]])
+def test_an_ngram_is_kept_with_the_shorter_one_it_ends_with(min_counts: list[int]) -> None:
+    """The search for a longer one skips tokens whose shorter one is not there."""
+    tables = filled(sentences(400), min_counts)
+    kept: list[list[tuple[int, ...]]] = [[(token,) for token in range(SIZE)]]
+    for order in range(2, len(min_counts) + 1):
+        keys = tables.get_buffer(f"keys_{order}").tolist()
+        kept.append([(*kept[-1][key // SIZE], key % SIZE) for key in keys])
+        assert keys
+        assert {own[1:] for own in kept[-1]} <= set(kept[-2])

@@ -3,7 +3,7 @@
 Shapes: R rows, each a context; K tokens that are scored behind it; O the highest order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -50,40 +50,50 @@ class NgramTables(nn.Module):
         context[:, :1] = BOUNDARY
         return context
 
-    def forward(self, context: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Score tokens behind contexts.
-
-        Args:
-            context: [R, O - 1].
-            tokens: ids, [R, K].
-
-        Returns: log probabilities in nats, [R, K], and the context behind each token, [R, K, O - 1].
-        """
+    def forward(self, context: Tensor, tokens: Tensor) -> Tensor:
+        """Score tokens, [R, K], behind contexts, [R, O - 1]. Returns: log probabilities in nats, [R, K]."""
         scores = self.get_buffer("log_probabilities_1")[tokens]
-        following = [tokens]
-        for order in range(2, self.highest + 1):
-            own = context[:, order - 2]
-            scores = scores + self._values("log_backoffs", order - 1, own)[:, None]
-            index = self._find(order, own, tokens)
-            scores = torch.where(index < 0, scores, self._values("log_probabilities", order, index))
-            following.append(index)
-        return scores, torch.stack(following[: self.highest - 1], -1) if self.highest > 1 else context[:, None]
+        for order, (places, index) in self._seen(context, tokens):
+            scores += self._backoffs(order - 1, context[:, order - 2])[:, None]
+            if len(places):
+                scores.view(-1)[places] = self.get_buffer(f"log_probabilities_{order}")[index]
+        return scores
 
-    def _values(self, name: str, order: int, index: Tensor) -> Tensor:
-        """Return the values of n-grams by their index, 0 for index -1."""
-        values = self.get_buffer(f"{name}_{order}")
+    def following(self, context: Tensor, tokens: Tensor) -> Tensor:
+        """Return the contexts behind a token for each row, [R]: [R, O - 1]."""
+        following = torch.full_like(context, -1)
+        following[:, :1] = tokens[:, None]
+        for order, (places, index) in self._seen(context, tokens[:, None]):
+            if order < self.highest:
+                following[places, order - 1] = index
+        return following
+
+    def _backoffs(self, order: int, index: Tensor) -> Tensor:
+        """Return the log backoffs of n-grams by their index, 0 for index -1."""
+        values = self.get_buffer(f"log_backoffs_{order}")
         if not len(values):
             return values.new_zeros(index.shape)
         return values[index.clamp(min=0)].masked_fill(index < 0, 0.0)
 
-    def _find(self, order: int, contexts: Tensor, tokens: Tensor) -> Tensor:
-        """Return the index of each n-gram in the table of its order, -1 where it is not there, [R, K]."""
-        keys = self.get_buffer(f"keys_{order}")
-        if not len(keys):
-            return torch.full_like(tokens, -1)
-        wanted = contexts[:, None] * self.vocabulary_size + tokens
-        index = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-        return index.masked_fill((keys[index] != wanted) | (contexts < 0)[:, None], -1)
+    def _seen(self, context: Tensor, tokens: Tensor) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+        """Yield each order from 2, and places of `tokens`, flattened, with the index of the n-gram that ends there.
+
+        A longer n-gram is looked up only where the shorter one that it ends with was found: that is kept with it.
+        """
+        flat, places = tokens.flatten(), torch.arange(tokens.numel(), device=tokens.device)
+        for order in range(2, self.highest + 1):
+            keys = self.get_buffer(f"keys_{order}")
+            contexts = context[places // tokens.shape[1], order - 2]
+            is_seen = (contexts >= 0) & bool(len(keys))
+            places = places[is_seen]
+            if not len(places):
+                index = places
+            else:
+                wanted = contexts[is_seen] * self.vocabulary_size + flat[places]
+                index = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
+                is_found = keys[index] == wanted
+                places, index = places[is_found], index[is_found]
+            yield order, (places, index)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Take over tables of any size."""
