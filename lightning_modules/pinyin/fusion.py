@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Self, final
+from typing import Annotated, Any, final
 
 import torch
 from annotated_types import Interval
@@ -119,20 +119,15 @@ class PinyinFusion(TaskModule):
         self.first, self.hparams["first"] = first.build(facts, "model.first")
         self.second, self.hparams["second"] = second.build(facts, "model.second")
         for part in (self.first, self.second):
-            part.requires_grad_(False).eval()  # Lightning keeps the modes that it finds
+            part.requires_grad_(False)
         self.weight = weight
         self.scale = nn.Parameter(torch.ones(()))
         """Of the scores of single characters: what a step of training has to change."""
 
-    def train(self, mode: bool = True) -> Self:
-        """Keep both models as they are in an evaluation."""
-        super().train(mode)
-        self.first.eval()
-        self.second.eval()
-        return self
-
     def forward(self, batch: Batch) -> Read:
         """Let both models read a batch."""
+        for part in (self.first, self.second):
+            part.eval()  # at each batch: Lightning restores the modes that it found before an evaluation
         with torch.no_grad():
             outputs = self.first(batch), self.second(batch)
         weight = self.weight_of_second()
