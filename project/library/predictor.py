@@ -21,17 +21,22 @@ from lightrail.project.commands.generate import usual_options, written
 from lightrail.project.commands.predict import answers_of, saved_for_path
 from lightrail.project.configuration import Configuration, parse
 from lightrail.project.library.calling import calling
+from lightrail.project.library.resident import MOST_INPUTS, engine_of
 from lightrail.project.library.runs import Named, name_of, store_of
 from lightrail.project.library.settings import Settings, allowing, plain_settings
+from lightrail.project.models.engine import Engine
 from lightrail.project.models.generating import ResponseModel, TextModel, load_text_model
-from lightrail.project.running.build import Experiment, build, build_again
+from lightrail.project.running.build import Experiment, build_again, build_resident
 from lightrail.project.tracking.naming import find_checkpoint
 from lightrail.project.tracking.settings import TrackingConfig
+from lightrail.project.training.checkpoints import seed_all
 
 Inputs: TypeAlias = Sequence[str] | Sequence[Mapping[str, Any]] | pd.DataFrame | pa.Table | os.PathLike[str]
 """Texts, rows, a table, or a file in any format that `data.path` may have."""
 
 
+_GIVEN = "texts.txt"
+"""A file that stands for inputs in memory, which the data is asked for its settings with."""
 _ONE_PROCESS = {"trainer.devices": 1, "trainer.num_nodes": 1, "trainer.strategy": "auto"}
 """Settings of the training that are replaced: further processes would start the program again."""
 
@@ -53,6 +58,7 @@ class Predictor:
         self.checkpoint = checkpoint
         self._saved, self._settings, self._modules = saved, settings, modules
         self._experiment: Experiment | None = None
+        self._engine: Engine | None = None
         self._writer: TextModel | ResponseModel | None = None
 
     @overload
@@ -74,6 +80,8 @@ class Predictor:
         with calling(shows_lines=False):
             if isinstance(inputs, os.PathLike):
                 return self._predicted(os.fspath(inputs))
+            if (found := self._in_memory(inputs)) is not None:
+                return found
             with TemporaryDirectory(prefix="lightrail-") as folder:
                 try:
                     return self._predicted(str(self._written(inputs, Path(folder))))
@@ -129,14 +137,38 @@ class Predictor:
             return written(self._writer, prompt, options)
 
     def _predicted(self, path: str) -> pa.Table:
-        configuration = self._configuration(path)
-        if self._experiment is None:
-            self._experiment = build(configuration, "predict", self.checkpoint)
-        else:
-            self._experiment = build_again(self._experiment, configuration)
-        table = answers_of(self._experiment)
+        table = answers_of(build_again(self._resident(), self._configuration(path)))
         assert table is not None, "a process of its own has all rows"
         return table
+
+    def _resident(self) -> Experiment:
+        """Return the model with its data and trainer, which are built at the first call. Raises: ConfigError."""
+        if self._experiment is None:
+            experiment = build_resident(self._configuration(_GIVEN), self.checkpoint)
+            self._experiment, self._engine = experiment, engine_of(experiment)
+        return self._experiment
+
+    def _in_memory(self, inputs: Any) -> pa.Table | None:
+        """Return the predictions for texts or mappings. None: only a Trainer gives them, or the message without rows.
+
+        Raises: ConfigError, DataError.
+        """
+        if not isinstance(inputs, Sequence) or not 0 < len(inputs) <= MOST_INPUTS:
+            return None
+        are_texts = all(isinstance(own, str) for own in inputs)
+        if not are_texts and not all(isinstance(own, Mapping) for own in inputs):
+            return None
+        experiment = self._resident()
+        if self._engine is None:
+            return None
+        set_threads()
+        seed_all([experiment.configuration.seed])
+        rows = self._engine.encode(inputs if are_texts else [json.loads(line) for line in _json_lines(inputs)])
+        if rows is None:
+            return None
+        if experiment.model.eval().device != (device := experiment.trainer.strategy.root_device):
+            experiment.model.to(device)  # a Trainer leaves it on the CPU
+        return self._engine.table(rows)
 
     def _configuration(self, path: str) -> Configuration:
         if self._saved is None:
@@ -156,7 +188,7 @@ class Predictor:
             return folder / "rows.parquet"
         if isinstance(inputs, Sequence) and all(isinstance(own, str) for own in inputs):
             if not any(ending in own for own in inputs for ending in "\n\r\ufeff"):
-                file = folder / "texts.txt"
+                file = folder / _GIVEN
                 file.write_text("".join(f"{own}\n" for own in inputs), encoding="utf-8", errors="surrogatepass")
                 return file
             inputs = [{self._text_column(): own} for own in inputs]
@@ -165,22 +197,26 @@ class Predictor:
                 f"the inputs are {shown(inputs)}. Give a text, a list of texts, a list of mappings, a table of pandas "
                 f"or PyArrow, or the pathlib.Path of a file."
             )
-        try:
-            lines = [json.dumps(dict(row)) for row in inputs]
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"a row cannot be written as JSON: {first_line(error)}. Give plain values.") from error
-        (folder / "rows.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        (folder / "rows.jsonl").write_text("".join(f"{line}\n" for line in _json_lines(inputs)), encoding="utf-8")
         return folder / "rows.jsonl"
 
     def _text_column(self) -> str:
         """Return the column that a file of texts has. Raises: ConfigError when the data has several."""
-        columns = self._configuration("texts.txt").data().columns("predict")  # type: ignore[attr-defined]
+        columns = self._configuration(_GIVEN).data().columns("predict")  # type: ignore[attr-defined]
         names = list(columns.values() if isinstance(columns, Mapping) else columns)
         if len(names) != 1:
             raise ConfigError(
                 f"the model reads {len(names)} columns ({', '.join(names)}). Give a mapping for each row."
             )
         return str(names[0])
+
+
+def _json_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return each row as a line of JSON. Raises: ConfigError for values that are not plain."""
+    try:
+        return [json.dumps(dict(row)) for row in rows]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"a row cannot be written as JSON: {first_line(error)}. Give plain values.") from error
 
 
 def load(

@@ -11,7 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from lightrail.datamodules.base import DataModule
-from lightrail.datamodules.batches.batching import BatchConfig, MeasuredRows, row_for_batch
+from lightrail.datamodules.batches.batching import (
+    Batch,
+    BatchConfig,
+    BucketSampler,
+    MeasuredRows,
+    Shares,
+    row_for_batch,
+)
 from lightrail.lightning_modules.base import TaskModule
 from lightrail.project.models.answer_files import with_named_lists
 from lightrail.project.models.in_memory import OffersCandidates, ReadsTyping, encode_inputs
@@ -99,6 +106,17 @@ class Engine:
             found = [[(text, len(typed))] for text in texts]
         return [{"text": "".join(text for text, _ in parts), "parts": parts} for parts in found]
 
+    def table(self, rows: MeasuredRows) -> pa.Table:
+        """Return the predictions for a caller's inputs alone, in the batches of `lightrail predict`: the same bits."""
+        columns: dict[str, list[Any]] = defaultdict(list)
+        shares = Shares(rows, self.data.collate)
+        for share in BucketSampler(self.data.lengths(rows), self._batch):
+            for name, values in self._predicted(shares[share]).items():
+                columns[name].extend(values)
+        table = table_of(columns, self.task).sort_by("id")
+        lines = pa.array(rows.values("line")[table["id"].to_numpy()], pa.int64())
+        return with_named_lists(table.add_column(1, "line", lines), self.task.column_labels())
+
     def _table(self, requests: Sequence[MeasuredRows]) -> pa.Table:
         """Return the predictions of all requests in order, `id` and `line` counted in each."""
         places = [(rows, index) for rows in requests for index in range(len(rows))]
@@ -108,7 +126,7 @@ class Engine:
             examples = [
                 {**row_for_batch(rows, index), "id": number} for number in numbers for rows, index in (places[number],)
             ]
-            for name, values in self._predicted(examples).items():
+            for name, values in self._predicted({**self.data.collate(examples), "is_filler": False}).items():
                 columns[name].extend(values)
         numbers = columns.pop("id")
         order = sorted(range(len(places)), key=numbers.__getitem__)
@@ -118,8 +136,7 @@ class Engine:
         return with_named_lists(table_of(table, self.task), self.task.column_labels())
 
     @torch.inference_mode()
-    def _predicted(self, examples: Sequence[Mapping[str, Any]]) -> Mapping[str, Sequence[Any]]:
-        batch = {**self.data.collate(examples), "is_filler": False}
+    def _predicted(self, batch: Batch) -> Mapping[str, Sequence[Any]]:
         device = self.task.device
         if device.type != "cpu":
             batch = {name: own.to(device) if isinstance(own, torch.Tensor) else own for name, own in batch.items()}

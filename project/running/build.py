@@ -159,6 +159,19 @@ def build_in_memory(configuration: Configuration, checkpoint: Path) -> tuple[Dat
     return data, _restored(configuration, stored, str(checkpoint)).eval()
 
 
+def build_resident(configuration: Configuration, checkpoint: Path) -> Experiment:
+    """Build the data, the task and the trainer of a checkpoint for any number of predictions, without reading data.
+
+    Raises:
+        ConfigError: a setting or the checkpoint cannot be used, or its model is no task of lightrail.
+    """
+    data, model = build_in_memory(configuration, checkpoint)
+    trainer, predictions = _trainer(configuration)
+    check_strategy(trainer)
+    model.configure_model()
+    return Experiment(configuration, data, model, trainer, predictions)
+
+
 def _refuse_plain(configuration: Configuration) -> None:
     if not configuration.is_of_task:
         name = configuration.values["model"]["class_path"].rpartition(".")[2]

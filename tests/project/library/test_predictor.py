@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -10,7 +12,10 @@ import pyarrow as pa
 import pytest
 
 import lightrail
+from lightrail.lightning_modules.text_classification import TextClassifier
 from lightrail.project.basics.errors import ConfigError, DataError
+from lightrail.project.library import predictor
+from lightrail.project.running.build import build_again
 from tests.support.language_model import language_model, write_checkpoint
 
 from tests.support.running import QUIET, Fitted, lightrail as command  # isort: skip
@@ -40,7 +45,7 @@ def test_texts_rows_tables_and_files_are_predicted_as_by_the_command(fitted_clas
     lines = model(["a good\nfilm", "so dull"])
     assert [row["text"] for row in lines] == ["a good\nfilm", "so dull"]
     assert lines[0]["probabilities"] == expected[0]["probabilities"]
-    with pytest.raises(DataError, match=r"^rows.jsonl:2: 'text' is empty"):
+    with pytest.raises(DataError, match=r"^input:2: 'text' is empty"):
         model([{"text": "a"}, {"text": ""}])
     with pytest.raises(ConfigError, match="a row cannot be written as JSON"):
         model([{"text": object()}])
@@ -48,6 +53,60 @@ def test_texts_rows_tables_and_files_are_predicted_as_by_the_command(fitted_clas
         model(3)
     assert model(TEXTS) == expected, "a refusal changes nothing"
     assert model.task.monitor == "val/accuracy"
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_in_memory"),
+    [
+        ({}, True),
+        ({"trainer.precision": "bf16-mixed"}, True),
+        ({"trainer.precision": "64-true"}, False),
+        ({"trainer.limit_predict_batches": 0.5, "data.batch.size": 1, "data.batch.max_tokens": None}, False),
+        ({"data.reading.empty": "skip"}, False),
+    ],
+)
+def test_a_call_needs_no_file_and_no_trainer_where_an_engine_predicts_the_same(
+    settings: dict[str, Any],
+    is_in_memory: bool,
+    fitted_classifier: Fitted,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = [*TEXTS, "a film so good that it is long"]
+    (tmp_path / "new.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    model = lightrail.load(
+        fitted_classifier.run_id, {"device": "cpu", **settings}, tracking_uri=fitted_classifier.store
+    )
+    made: list[str] = []
+
+    def noted(name: str, make: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(*values: Any, **named: Any) -> Any:
+            made.append(name)
+            return make(*values, **named)
+
+        return noting
+
+    monkeypatch.setattr(predictor, "TemporaryDirectory", noted("file", TemporaryDirectory))
+    monkeypatch.setattr(predictor, "build_again", noted("trainer", build_again))
+    found = model(texts)
+    assert made == ([] if is_in_memory else ["file", "trainer"])
+    assert model(tmp_path / "new.txt") == found
+    assert model(texts) == found, "after a Trainer, too"
+    monkeypatch.setattr(predictor, "MOST_INPUTS", 3)
+    made.clear()
+    assert model(texts) == found
+    assert made == ["file", "trainer"]
+
+
+def test_a_task_with_hooks_of_a_trainer_keeps_its_trainer(
+    fitted_classifier: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = lightrail.load(fitted_classifier.run_id, SETTINGS, tracking_uri=fitted_classifier.store)(TEXTS)
+    started: list[TextClassifier] = []
+    monkeypatch.setattr(TextClassifier, "on_predict_start", lambda task: started.append(task))
+    model = lightrail.load(fitted_classifier.run_id, SETTINGS, tracking_uri=fitted_classifier.store)
+    assert model(TEXTS) == expected
+    assert started == [model.task]
 
 
 def test_a_model_is_named_as_for_the_commands(fitted_pinyin: Fitted, tmp_path: Path) -> None:
