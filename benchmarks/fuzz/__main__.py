@@ -126,10 +126,13 @@ def main() -> int:
     fuzzer.prepare(kinds)
     inputs = iter([arguments.case]) if arguments.case else _until(names(arguments.seed, kinds), arguments)
     tally = Tally()
-    for result in fuzzer.run(inputs, arguments.workers):
-        tally.add(result)
-        if result.is_failure:
-            print(result.line, flush=True)
+    try:
+        for result in fuzzer.run(inputs, arguments.workers):
+            tally.add(result)
+            if result.is_failure:
+                print(result.line, flush=True)
+    except KeyboardInterrupt:
+        print("interrupted: what was tried until then")
     print(f"\n{tally.table()}\n\n{tally.findings()}")
     if arguments.case:
         print(

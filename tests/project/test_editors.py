@@ -68,7 +68,8 @@ def test_a_setting_is_described_with_its_default(validator: Any) -> None:
     ("words", "some"),
     [
         (["comp"], ["compare", "completion"]),
-        (["fit", "pin"], ["pinyin", "pinyin_baseline", "pinyin_translation"]),
+        (["fit", "lo"], ["lora_finetune"]),
+        (["fit", "pinyin_t"], ["pinyin_translation"]),
         (["fit", "--config", "dig"], ["digits"]),
         (["compare", "--metr"], ["--metric"]),
         (["fit", "--epo"], ["--epochs"]),
