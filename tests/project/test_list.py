@@ -35,7 +35,7 @@ class Aligner(TaskModule[int]): pass
         "lightning_modules/networks/more/deep.py": 'class DeepConfig(EncoderConfig):\n    """Deep."""',
         "lightning_modules/networks/shared.py": "class SharedConfig(EncoderConfig, ABC): pass",
         "lightning_modules/networks/wide.py": 'class WideConfig(SharedConfig):\n    """Wide."""',
-        "lightning_modules/metrics/other.py": "class NotATask(TaskModule): pass",
+        "lightning_modules/metrics/other.py": "class Nested(TaskModule): pass",
         "datamodules/lines.py": 'class Lines(DataModule):\n    """A line each."""',
         "datamodules/reading/embedded.py": """
 EMBEDDED: dict[str, EmbeddedSet] = {
@@ -58,7 +58,7 @@ def test_experiments_are_listed_by_their_first_comment(root: Path) -> None:
 
 
 def test_tasks_networks_and_data_are_listed_by_their_docstring(root: Path) -> None:
-    assert catalogue.tasks(root) == [Entry("Aligner", ""), Entry("Tagger", "Tags words.")]
+    assert catalogue.tasks(root) == [Entry("Aligner", ""), Entry("Nested", ""), Entry("Tagger", "Tags words.")]
     assert catalogue.networks(root) == [Entry("DeepConfig", "Deep."), Entry("WideConfig", "Wide.")]
     assert catalogue.data_modules(root) == [Entry("Lines", "A line each.")]
 
