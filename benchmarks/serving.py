@@ -5,7 +5,7 @@ answered. The servers run in turn, each in a process of its own on one core, sev
 the rounds, and the time of the core that a request takes, which other work on the machine changes less. Texts are whole
 reviews, 87 tokens on average, and their first twenty characters.
 Run: python -m benchmarks.serving (ten minutes; --rounds 1: four). With --soak 600 it looks for memory and requests that
-are lost.
+are lost. With --onnx it compares the network in PyTorch with its export in onnxruntime, without a server.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
+import numpy as np
 import psutil
 
 from benchmarks.training_speed import MAX_LENGTH, mixed_reviews, write_data, write_network
@@ -36,6 +37,8 @@ CLIENTS = (1, 8, 32)
 CORES = sorted(os.sched_getaffinity(0))
 """Cores of this machine: the first for the server, the last for its clients."""
 NUM_TEXTS = 500
+BATCH = 32
+"""Texts of a batch, where networks are compared."""
 
 
 class Program(NamedTuple):
@@ -70,6 +73,9 @@ def main() -> None:
         if arguments.soak:
             _soak(folder, reviews, arguments.soak)
             return
+        if arguments.onnx:
+            _compare_onnx(folder, {"reviews": reviews, "20 characters": [text[:20] for text in reviews]})
+            return
         kinds = {"reviews": reviews, "20 characters": [text[:20] for text in reviews]}
         loads = [(kind, texts, number) for kind, texts in kinds.items() for number in CLIENTS]
         rounds: dict[str, list[list[Measured]]] = {program: [] for program in PROGRAMS}
@@ -89,6 +95,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5, help="of each number of clients in a round")
     parser.add_argument("--soak", type=float, default=0, help="seconds of full load, to lightrail alone")
+    parser.add_argument("--onnx", action="store_true", help="compare PyTorch and onnxruntime in this process alone")
     return parser.parse_args()
 
 
@@ -235,6 +242,63 @@ def _soak(folder: Path, texts: Sequence[str], seconds: float) -> None:
     num_asked = round(measured.a_second * seconds)
     print(f"{seconds:.0f} s, 32 clients, {num_asked} requests, {measured.num_failed} lost or refused")
     print(f"memory {before / 2**20:.1f} MB at the begin, {after / 2**20:.1f} MB at the end")
+
+
+def _compare_onnx(folder: Path, kinds: dict[str, list[str]]) -> None:
+    """Print the time of the network alone, in turn in PyTorch and in onnxruntime, for the same token ids."""
+    import onnxruntime
+    import torch
+    from tokenizers import Tokenizer
+
+    import lightrail
+    from lightrail.lightning_modules.conversion.protocols import OnnxTask
+    from lightrail.project.exporting.writing import export
+    from lightrail.project.models.stored_model import stored_model
+    from lightrail.project.tracking.settings import TrackingConfig
+
+    torch.set_num_threads(1)
+    for name, quantize in (("onnx", False), ("int8", True)):
+        export(stored_model(str(folder / "best.ckpt"), TrackingConfig()), folder / name, "onnx", quantize=quantize)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    sessions = [onnxruntime.InferenceSession(folder / name / "model.onnx", options) for name in ("onnx", "int8")]
+    names = [own.name for own in sessions[0].get_inputs()]
+    task = lightrail.load(folder / "best.ckpt").task
+    assert isinstance(task, OnnxTask)
+    network = task.onnx_form(has_segments="token_type_ids" in names).network
+    tokenizer = Tokenizer.from_file(str(folder / "onnx" / "tokenizer.json"))
+
+    def in_torch(inputs: dict[str, Any]) -> None:
+        with torch.inference_mode():
+            network(*(torch.from_numpy(inputs[name]) for name in names))
+
+    runs = [in_torch, *(lambda inputs, own=own: own.run(None, inputs) for own in sessions)]
+    print(f"\n{'texts':14} {'batch':>5} {'PyTorch ms':>11} {'onnxruntime':>12} {'int8':>8} {'ratio':>7} {'int8':>7}")
+    for (kind, texts), size in itertools.product(kinds.items(), (1, BATCH)):
+        taken = _seconds_in_turn(
+            runs, [_encoded(tokenizer, texts[at : at + size], names) for at in range(0, 320, size)]
+        )
+        middle = [1000 * statistics.median(own) for own in taken]
+        each = f"{middle[0]:11.2f} {middle[1]:12.2f} {middle[2]:8.2f}"
+        print(f"{kind:14} {size:5} {each} {middle[0] / middle[1]:7.2f} {middle[0] / middle[2]:7.2f}")
+
+
+def _encoded(tokenizer: Any, texts: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    encoded = tokenizer.encode_batch(texts)
+    columns = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+    return {name: np.array([getattr(own, columns[name]) for own in encoded], np.int64) for name in names}
+
+
+def _seconds_in_turn(runs: Sequence[Callable[[Any], object]], batches: Sequence[Any]) -> list[list[float]]:
+    """Return the core's seconds of each run for each batch, after one turn that is not timed."""
+    taken: list[list[float]] = [[] for _ in runs]
+    for turn, inputs in itertools.product(range(2 + 160 // len(batches)), batches):
+        for run, own in zip(runs, taken, strict=True):
+            started = time.process_time()
+            run(inputs)
+            if turn:
+                own.append(time.process_time() - started)
+    return taken
 
 
 def _print_table(rounds: dict[str, list[list[Measured]]], loads: Sequence[tuple[str, int]]) -> None:

@@ -6,6 +6,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightrail.datamodules.base import DataModule
+from lightrail.lightning_modules.base import TaskModule
+from lightrail.lightning_modules.networks.token_network import TokenNetwork
 from lightrail.project.models.engine import Engine, ServingPrecision
 from lightrail.project.models.in_memory import ReadsImages
 from lightrail.project.running.build import Experiment
@@ -34,16 +36,30 @@ def engine_of(experiment: Experiment) -> Engine | None:
         trainer.precision not in get_args(ServingPrecision)
         or device.type not in ("cpu", "cuda")
         or trainer.limit_predict_batches != 1.0
+        or isinstance(trainer.limit_predict_batches, int)  # 1 is one batch, 1.0 all of them
         or any(settings.get(name) for name in ("callbacks", "plugins", "profiler", "detect_anomaly"))
         or any(is_overridden(name, model) for name in _HOOKS)
         or any(is_overridden(name, data, pl.LightningDataModule) for name in _OF_DATA)
         or isinstance(data, ReadsImages)
         or data.reading.empty == "skip"
         or _reads_its_own(type(data))
+        or not _has_all_vectors(data, model)
     )
     if needs_trainer:
         return None
     return Engine(data, model, data.batch, trainer.precision)  # type: ignore[arg-type]  # it is one of them
+
+
+def _has_all_vectors(data: DataModule, task: TaskModule) -> bool:
+    """Whether each token has a vector, so that ids need not be looked at. Raises: ConfigError for other tokens."""
+    tokens = data.token_ids()
+    if tokens is None:  # not known, nor to a trainer
+        return True
+    networks = [part for part in task.modules() if isinstance(part, TokenNetwork)]
+    for network in networks:
+        network.check_tokens(tokens)
+    largest = max(tokens.values(), default=0)
+    return all(own.num_vectors is None or largest < own.num_vectors for own in networks)
 
 
 def _reads_its_own(kind: type[DataModule]) -> bool:

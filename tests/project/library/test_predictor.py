@@ -62,6 +62,7 @@ def test_texts_rows_tables_and_files_are_predicted_as_by_the_command(fitted_clas
         ({"trainer.precision": "bf16-mixed"}, True),
         ({"trainer.precision": "64-true"}, False),
         ({"trainer.limit_predict_batches": 0.5, "data.batch.size": 1, "data.batch.max_tokens": None}, False),
+        ({"trainer.limit_predict_batches": 1, "data.batch.size": 1, "data.batch.max_tokens": None}, False),
         ({"data.reading.empty": "skip"}, False),
     ],
 )
