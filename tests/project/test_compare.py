@@ -132,7 +132,7 @@ def test_two_tasks_with_the_same_data_are_compared(store: str, tmp_path: Path) -
     assert outcome.status == 0, outcome.err
     found = json.loads(outcome.out)
     assert [entry["run_id"] for entry in found["entries"]] == runs
-    metrics = {"character_accuracy", "character_error_rate", "sentence_accuracy", "loss"}
+    metrics = {"character_accuracy", "character_error_rate", "text_error_rate", "sentence_accuracy", "loss"}
     assert all(entry["metrics"].keys() == metrics for entry in found["entries"])
     assert (found["main_metric"], found["num_examples"]) == ("character_accuracy", 11)
 
