@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
@@ -84,7 +84,7 @@ class PinyinData(DataModule):
         check_arguments(self)
         forms.check()
         self._numbered: Facts = {}
-        self._numbers: tuple[dict[str, int], dict[str, dict[str, int]]] = {}, {}
+        self._numbers = _Numbers({}, {}, {})
 
     def columns(self, split: Split) -> Sequence[str]:
         if not self.has_syllables:
@@ -162,9 +162,8 @@ class PinyinData(DataModule):
         """
         text, syllables = example.values["text"], example.values["syllables"]
         if typed := example.values.get("typed", ""):
-            counts = {token: sum(own.values()) for token, own in facts["candidates"].items()}
-            syllables = likeliest_cut(typed_lattice(typed, self.typing).edges, counts)
-        tokens, candidates = self._numbering(facts)
+            syllables = likeliest_cut(self.typed_edges(typed), self._numbering(facts).counts)
+        tokens, candidates, _ = self._numbering(facts)
         labels = [NOT_A_CANDIDATE if token in candidates else NOT_A_TARGET for token in syllables]
         input_ids = [tokens.get(token, UNKNOWN) for token in syllables]
         for place, (character, token) in enumerate(zip(text, syllables, strict=bool(text))):
@@ -226,7 +225,7 @@ class PinyinData(DataModule):
         facts.remarks += hanzi_remarks(texts, are_read_aloud=are_read_aloud)
 
     def _typed(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        tokens, (numbers, candidates) = _TOKEN.findall(row["tokens"]), self._numbering(self.facts())
+        tokens, (numbers, candidates, _) = _TOKEN.findall(row["tokens"]), self._numbering(self.facts())
         ids, labels = (row[name].astype(np.int64) for name in ("input_ids", "labels"))  # stored in fewer bytes
         typed = as_typed(tokens, (labels >= 0).tolist(), self.forms, row["draw_seed"])
         for place, character in enumerate(row["text"]):
@@ -235,15 +234,27 @@ class PinyinData(DataModule):
                 tokens[place], ids[place], labels[place] = typed[place], numbers[typed[place]], label
         return {**row, "input_ids": ids, "labels": labels, "tokens": " ".join(tokens)}
 
-    def _numbering(self, facts: Facts) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+    def _numbering(self, facts: Facts) -> "_Numbers":
         if self._numbered is not facts:
             tokens = {token: number for number, token in enumerate(facts["vocabulary"], start=UNKNOWN + 1)}
             places = {
                 syllable: {character: place for place, character in enumerate(characters)}
                 for syllable, characters in facts["candidates"].items()
             }
-            self._numbered, self._numbers = facts, (tokens, places)
+            counts = {syllable: sum(own.values()) for syllable, own in facts["candidates"].items()}
+            self._numbered, self._numbers = facts, _Numbers(tokens, places, counts)
         return self._numbers
+
+
+class _Numbers(NamedTuple):
+    """What examples are encoded with, made once of the facts."""
+
+    tokens: dict[str, int]
+    """Ids."""
+    candidates: dict[str, dict[str, int]]
+    """Of each syllable its characters, with their places among them."""
+    counts: dict[str, int]
+    """How often each syllable was seen."""
 
 
 def read_aloud(text: str) -> list[str]:

@@ -187,7 +187,10 @@ def build_optimizer(module: nn.Module, config: OptimConfig, *, is_fused: bool = 
         torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped-call]  # or PyTorch warns
         own = {"weight_decay": 0.0, "l1": 0.0, "layers_above": groups[0]["layers_above"]}
         rows = Adagrad([{"params": tables, "lr": config.table_lr, **own}], lr=config.table_lr)
-        optimizer = JoinedOptimizer([rows, optimizer])
+        # One level: parts of a part would not see the groups and the state of the whole.
+        optimizer = JoinedOptimizer(
+            [rows, *(optimizer.parts if isinstance(optimizer, JoinedOptimizer) else [optimizer])]
+        )
     if config.l1:
         optimizer.register_step_post_hook(lambda stepped, *_: shrink(stepped))
     return optimizer

@@ -79,13 +79,14 @@ class ConversionHead(Head):
 
     def decode(self, outputs: Read, batch: Mapping[str, Any]) -> Mapping[str, Sequence[Any]]:
         """Return sentences and edits, with the next best sentences; scores are probabilities of whole sentences."""
+        read = outputs.read_typed
+        typed = [read(edges, NUM_SENTENCES) if edges and read is not None else [] for edges in batch["lattices"]]
+        # Where all are read so, the cut that the data chose is not searched.
+        found = [[]] * len(typed) if all(typed) else self.sentences(outputs, batch)
         sentences = [
-            [Sentence(self.table.text(own.ids, tokens), own.log_probability) for own in some]
-            for some, tokens in zip(self.sentences(outputs, batch), batch["tokens"], strict=True)
+            own or [Sentence(self.table.text(one.ids, tokens), one.log_probability) for one in some]
+            for own, some, tokens in zip(typed, found, batch["tokens"], strict=True)
         ]
-        for number, edges in enumerate(batch["lattices"]):
-            if edges and outputs.read_typed is not None:
-                sentences[number] = outputs.read_typed(edges, NUM_SENTENCES)
         texts = [[own.text for own in some] for some in sentences]
         probabilities = [self.probabilities([own.log_probability for own in some]) for some in sentences]
         columns = prediction_columns(

@@ -3,12 +3,11 @@
 Shapes: B sentences, T positions, n sentences that were found for an example.
 """
 
-import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, final
+from typing import Annotated, Any, final, get_args
 
 import torch
 from annotated_types import Interval
@@ -39,7 +38,14 @@ from lightrail.lightning_modules.transfer.source import read_weights
 from lightrail.project.basics.annotations import Ranged
 from lightrail.project.basics.errors import ConfigError, shown
 
+
+def _class_path(task: type) -> str:
+    return f"{task.__module__}.{task.__qualname__}"
+
+
 Part = PinyinTagger | PinyinTranslator | PinyinConverter | PinyinNgram
+_PARTS: Mapping[str, Callable[..., Part]] = {_class_path(own): own for own in get_args(Part)}
+"""What a checkpoint of a fusion may name, by class path."""
 _NUM_CUTS = 4
 """Ways to cut a text of letters whose sentences both models score."""
 _WEIGHTS = torch.linspace(0, 1, 21)
@@ -63,7 +69,9 @@ class PartConfig(Ranged):
         if self.path is None:
             if self.task is None or self.arguments is None:
                 raise ConfigError(f"{where}.path is null. Name a checkpoint of a pinyin model, or its exported folder.")
-            return _task_class(self.task, where)(**facts, **from_plain(self.arguments)), self
+            if self.task not in _PARTS:
+                raise ConfigError(f"{where}.task={shown(self.task, 200)} is none of {', '.join(_PARTS)}.")
+            return _PARTS[self.task](**facts, **from_plain(self.arguments)), self
         task = read_weights(Path(self.path)).task
         if not isinstance(task, Part):
             raise ConfigError(
@@ -76,9 +84,7 @@ class PartConfig(Ranged):
                 "Train both models, and this one, with the same settings of data."
             )
         arguments = {name: own for name, own in task.hparams_initial.items() if name not in facts}
-        return task, replace(
-            self, path=None, task=f"{type(task).__module__}.{type(task).__name__}", arguments=arguments
-        )
+        return task, replace(self, path=None, task=_class_path(type(task)), arguments=arguments)
 
 
 @final
@@ -217,11 +223,15 @@ class FusionHead(ConversionHead):
         edits = torch.zeros(len(_WEIGHTS))
         for parts, own, _ in rows:
             edits += own[_fused(parts, _WEIGHTS[:, None]).argmax(1)]
-        best = (edits == edits.min()).nonzero()[:, 0]
-        weight = _WEIGHTS[best[len(best) // 2]]  # the middle one of several
+        fewest = (edits == edits.min()).nonzero()[:, 0]
+        weight = _WEIGHTS[fewest[len(fewest) // 2]]  # the middle one of several
         self.chosen_weight.copy_(weight)
-        fitted = super().calibrate([(_fused(parts, weight), right) for parts, _, right in rows])
-        return {"calibration/weight": float(weight), **fitted}
+        best = []
+        for parts, _, right in rows:  # of each example, those sentences that a prediction has with this weight
+            fused = _fused(parts, weight)
+            kept = fused.argsort(descending=True)[:NUM_SENTENCES].tolist()
+            best.append((fused[kept], kept.index(right) if right in kept else -1))
+        return {"calibration/weight": float(weight), **super().calibrate(best)}
 
 
 def _fused(parts: Tensor, weight: Tensor) -> Tensor:
@@ -255,10 +265,3 @@ def _batch_of(cuts: Sequence[Reading], numbers: Mapping[str, int], device: torch
         "text": [""] * len(cuts),
         "tokens": [cut.tokens for cut in cuts],
     }
-
-
-def _task_class(path: str, where: str) -> Any:
-    module, _, name = path.rpartition(".")
-    if not module.startswith("lightrail.lightning_modules.pinyin."):
-        raise ConfigError(f"{where}.task={shown(path, 200)} is no model of pinyin of lightrail.")
-    return getattr(importlib.import_module(module), name)

@@ -75,6 +75,8 @@ class PinyinNgram(TaskModule):
         )
         self.ngrams = NgramTables(len(self.table.written), len(min_counts))
         self._seen: list[Tensor] = []  # ids of the sentences of training with boundaries between them
+        self.register_buffer("num_estimated", torch.zeros((), dtype=torch.int64))
+        self.num_estimated: Tensor  # ids of `_seen` that the probabilities are from
 
     def forward(self, batch: Batch) -> Read:
         """Count a batch of training; else score the expected characters, where there are any."""
@@ -127,13 +129,14 @@ class PinyinNgram(TaskModule):
 
     def _estimate(self) -> None:
         """Estimate probabilities from what was counted since the last time."""
-        if not self._seen:
-            return
-        boundary = torch.tensor([BOUNDARY], dtype=torch.int32)
-        tokens = torch.cat([*self._seen, boundary]).numpy()
-        self.ngrams.fill(estimate(tokens, len(self.table.written), self.min_counts))
+        num_seen = sum(map(len, self._seen))
+        if num_seen and num_seen != int(self.num_estimated):
+            boundary = torch.tensor([BOUNDARY], dtype=torch.int32)
+            tokens = torch.cat([*self._seen, boundary]).numpy()
+            self.ngrams.fill(estimate(tokens, len(self.table.written), self.min_counts))
+            self.num_estimated.fill_(num_seen)
         own = self._trainer
-        if own is None or own.state.fn != "fit" or own.global_step >= own.estimated_stepping_batches:
+        if own is None or own.state.fn != "fit" or own.is_last_batch:  # else more may follow, also after resuming
             self._seen = []
 
     def _score(self, batch: Batch) -> Tensor:

@@ -20,6 +20,7 @@ from lightrail.lightning_modules.optimization import (
     build_optimizer,
     build_schedule,
 )
+from lightrail.lightning_modules.optimization.classes import JoinedOptimizer
 from lightrail.project.basics.errors import ConfigError
 from lightrail.project.configuration import parse
 from lightrail.project.running.build import build
@@ -209,6 +210,18 @@ def test_a_whole_run_resumes_exactly(tmp_path: Path) -> None:
     configuration = parse(settings)
     assert check_every_state(lambda: build(configuration, "fit"), tmp_path, only=[4]) == 9
     assert parse(["--config", str(written(tmp_path, configuration.dump()))]).values == configuration.values
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_run_with_three_optimizers_resumes_exactly(tmp_path: Path) -> None:
+    """Muon of matrices, AdamW of the rest, and Adagrad of the rows of tables."""
+    settings = [*arguments(tmp_path, "optimizer=Muon", "lr=0.01"), "--model.encoder.sparse_ngrams=true"]
+    configuration = parse([*settings, "--model.encoder.ngram_orders=[2]", "--model.encoder.ngram_buckets=64"])
+    model = build(configuration, "fit").model
+    optimizer = build_optimizer(model, model.optim)
+    assert isinstance(optimizer, JoinedOptimizer)
+    assert [type(part).__name__ for part in optimizer.parts] == ["Adagrad", "Muon", "AdamW"]
+    assert check_every_state(lambda: build(configuration, "fit"), tmp_path, only=[4]) == 9
 
 
 def written(folder: Path, text: str) -> Path:

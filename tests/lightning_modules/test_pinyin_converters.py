@@ -14,7 +14,9 @@ from lightrail.datamodules.base import ReadingConfig
 from lightrail.datamodules.batches.batching import row_for_batch
 from lightrail.datamodules.pinyin import PinyinData
 from lightrail.datamodules.typed.lattice import TypingConfig, typed_lattice
+from lightrail.lightning_modules.networks.ngrams.estimation import estimate
 from lightrail.lightning_modules.networks.ngrams.tables import NgramTables
+from lightrail.lightning_modules.pinyin import ngram
 from lightrail.lightning_modules.pinyin.conversion_head import Read
 from lightrail.lightning_modules.pinyin.converter import PinyinConverter
 from lightrail.lightning_modules.pinyin.fusion import PinyinFusion
@@ -195,6 +197,17 @@ def test_the_weight_with_the_fewest_wrong_characters_is_chosen(tmp_path: Path, p
     assert metrics["calibration/coverage"] == 1
 
 
+def test_a_fusion_is_calibrated_on_the_sentences_that_it_predicts(tmp_path: Path, parts: tuple[Path, Path]) -> None:
+    """What is right behind the first five counts as not found: such a prediction does not have it."""
+    own = Fusion()
+    own.parts = parts
+    model = own.experiment(tmp_path).model
+    assert isinstance(model, PinyinFusion)
+    logs = -torch.arange(8.0)[:, None].expand(-1, 2)
+    metrics = model.head.calibrate([(logs, torch.arange(8), 0), (logs, torch.arange(8), 6)])
+    assert metrics["calibration/coverage"] == 0.5
+
+
 def test_parts_of_other_data_are_refused(tmp_path: Path, parts: tuple[Path, Path]) -> None:
     own = Fusion()
     own.parts = parts
@@ -344,3 +357,33 @@ def test_the_inputs_of_the_guide_are_read_as_it_says(tmp_path: Path) -> None:
     data.setup("predict")
     batch = data.collate([row_for_batch(data.dataset("predict"), number) for number in range(len(inputs))])
     assert decoded(model, batch)["prediction"] == [expected for _, expected in inputs]
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_counting_that_is_interrupted_and_extended_ends_with_the_same_probabilities(tmp_path: Path) -> None:
+    """Validations in the middle of an epoch, a run that ends there, and one that continues from its checkpoint."""
+    often = ["--data.batch.size=2", "--trainer.val_check_interval=1"]
+    whole = Ngrams().fit(tmp_path, *often)
+    (tmp_path / "stopped").mkdir()
+    Ngrams().fit(tmp_path / "stopped", *often, "--trainer.max_steps=2", keep=tmp_path / "kept")
+    experiment = Ngrams().experiment(tmp_path, *often, "--trainer.enable_checkpointing=false")
+    checkpoint = tmp_path / "kept" / "step=2.ckpt"
+    experiment.trainer.fit(experiment.model, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=True)
+    found = experiment.model.state_dict()
+    assert int(found["num_estimated"]) > int(torch.load(checkpoint, weights_only=True)["state_dict"]["num_estimated"])
+    for name, expected in whole.state_dict().items():
+        torch.testing.assert_close(found[name], expected, msg=name)
+
+
+def test_probabilities_are_estimated_once_for_what_was_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for each batch of an evaluation."""
+    calls = list[int]()
+
+    def counted(tokens: Any, *given: Any) -> Any:
+        calls.append(len(tokens))
+        return estimate(tokens, *given)
+
+    monkeypatch.setattr(ngram, "estimate", counted)
+    Ngrams().fit(tmp_path, "--data.batch.size=2", "--trainer.val_check_interval=2")
+    assert len(calls) == 2
+    assert calls[0] < calls[1]
