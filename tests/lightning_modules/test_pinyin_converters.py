@@ -20,6 +20,7 @@ from lightrail.lightning_modules.pinyin import ngram
 from lightrail.lightning_modules.pinyin.conversion_head import Read
 from lightrail.lightning_modules.pinyin.converter import PinyinConverter
 from lightrail.lightning_modules.pinyin.fusion import PinyinFusion
+from lightrail.lightning_modules.pinyin.history import History, HistoryConfig
 from lightrail.lightning_modules.pinyin.lattice_search import LatticeSearch
 from lightrail.lightning_modules.pinyin.ngram import PinyinNgram
 from lightrail.lightning_modules.pinyin.search import BeamConfig, search, table_step
@@ -387,3 +388,25 @@ def test_probabilities_are_estimated_once_for_what_was_counted(tmp_path: Path, m
     Ngrams().fit(tmp_path, "--data.batch.size=2", "--trainer.val_check_interval=2")
     assert len(calls) == 2
     assert calls[0] < calls[1]
+
+
+@pytest.mark.parametrize(
+    ("before", "ahead", "expected"),
+    [
+        ([5, 6, 9], [1, 2, 3], {(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (3, 1)}),
+        ([5, 9, 7], [1, 2, 3], {(2, 1), (2, 2), (3, 1)}),
+        ([9, 6, 7], [1, 2, 3], {(3, 1)}),
+        ([5, 6, 7], [9, 2, 3], {(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (3, 1)}),
+        ([5, 6, 7], [1, 9, 3], {(1, 2), (1, 3), (2, 2)}),
+        ([5, 6, 7], [1, 2, 9], {(1, 3)}),
+    ],
+)
+def test_a_hashed_vector_is_of_the_last_characters_and_the_next_syllables(
+    before: list[int], ahead: list[int], expected: set[tuple[int, int]]
+) -> None:
+    history, rows = History([""] * 10, [], 4, HistoryConfig(buckets=2**20, width=2)), list[Tensor]()
+    history.hashed.register_forward_hook(lambda _, given, __: rows.append(given[0][0]))
+    for own in (([5, 6, 7], [1, 2, 3]), (before, ahead)):
+        history(*(torch.tensor([part]) for part in own))
+    changed = (rows[0] != rows[1]).tolist()
+    assert {part for part, is_changed in zip(history.parts, changed, strict=True) if is_changed} == expected
