@@ -252,7 +252,7 @@ class _Numbers(NamedTuple):
     tokens: dict[str, int]
     """Ids."""
     candidates: dict[str, dict[str, int]]
-    """Of each syllable its characters, with their places among them."""
+    """The characters of each syllable, with their places among them."""
     counts: dict[str, int]
     """How often each syllable was seen."""
 

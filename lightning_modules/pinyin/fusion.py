@@ -72,6 +72,11 @@ class PartConfig(Ranged):
             if self.task not in _PARTS:
                 raise ConfigError(f"{where}.task={shown(self.task, 200)} is none of {', '.join(_PARTS)}.")
             return _PARTS[self.task](**facts, **from_plain(self.arguments)), self
+        if not Path(self.path).exists():
+            raise ConfigError(
+                f"{where}.path={shown(self.path, 200)}: there is no such file or folder. Name a checkpoint, or "
+                "a folder that `lightrail export` wrote."
+            )
         task = read_weights(Path(self.path)).task
         if not isinstance(task, Part):
             raise ConfigError(
